@@ -1,0 +1,12 @@
+"""The static analysis of a cell: what depends on what, which elements belong to one neuron, where parameters meet data."""
+
+from ._analyse import Signature as Signature
+from ._analyse import analyse as analyse
+from ._graph import CellGraph as CellGraph
+from ._graph import DroppedPath as DroppedPath
+from ._graph import Exactness as Exactness
+from ._graph import ParameterRow as ParameterRow
+from ._graph import Place as Place
+from ._graph import Site as Site
+from ._graph import Slot as Slot
+from ._graph import StateGroup as StateGroup

@@ -1,0 +1,158 @@
+"""From a staged program to its `CellGraph`."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._jaxpr import Equation, Program, Var, is_elementwise
+from .._sites import OperandRule, SiteRule, site_rule
+from ._certificate import Paths, certify
+from ._dependence import Dependence, Edge, dependence, live, reach
+from ._graph import CellGraph, Site
+from ._influence import influences
+from ._groups import Block, layout
+from ._labels import Labels, label
+from ._positions import Positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """How the inputs and outputs of a cell's program are divided, with the names of its leaves."""
+
+    params: tuple[str, ...]
+    carry: tuple[str, ...]
+
+    def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
+        p, c = len(self.params), len(self.carry)
+        return list(inputs[:p]), list(inputs[p : p + c]), list(inputs[p + c :])
+
+
+def analyse(program: Program, signature: Signature, max_slots: int = 16) -> CellGraph:
+    """Analyse a cell: a program `(params, carry, x) -> (carry, out)`, all flat."""
+    program = live(program)
+    params, carry, xs = signature.split(program.inputs)
+    hidden = [k for k, v in enumerate(carry) if v.differentiable]
+    cut: set[int] = set()  # leaves that are cut into equal blocks
+    while True:
+        deps = dependence(program.equations, params, [carry[k] for k in hidden])
+        blocks = _blocks(carry, hidden, program, cut)
+        labels, positions = _settle(program, carry, blocks, deps, max_slots)
+        delays = {blocks[b].leaf for b in labels.shifted if (positions.group == positions.group[b]).sum() > 1}
+        fused = {k for k in {blocks[b].leaf for b in labels.clashing} - cut if _pieces(program, k)}
+        if fused:
+            cut |= fused
+        elif delays & set(hidden):
+            hidden = [k for k in hidden if k not in delays]
+        else:
+            break
+    return _assemble(program, labels, positions, blocks, hidden, (params, carry, xs), signature)
+
+
+def _blocks(carry: Sequence[Var], hidden: Sequence[int], program: Program, cut: set[int]) -> list[Block]:
+    blocks, start = [], 0
+    for k in hidden:
+        whole = [(np.arange(carry[k].size), carry[k].shape)]
+        for elements, shape in (_pieces(program, k) or whole) if k in cut else whole:
+            blocks.append(Block(k, elements, shape, start))
+            start += elements.size
+    return blocks
+
+
+def _pieces(program: Program, leaf: int) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """The equal pieces that the new value of a leaf is put together from, as element numbers; none if it is not."""
+    out = program.outputs[leaf]
+    maker = next((e for e in program.equations if out in e.outputs), None)
+    if maker is None or len(maker.inputs) < 2 or len({v.shape for v in maker.inputs}) != 1 or is_elementwise(maker):
+        return []
+    pieces = []
+    for v, influence in zip(maker.inputs, influences(maker), strict=True):
+        if influence is None or len(influence) != 1:
+            return []
+        source, target = influence[0].pairs(int(np.prod(v.shape)))
+        pieces.append((target[np.argsort(source)], v.shape))
+    numbers = np.sort(np.concatenate([elements for elements, _ in pieces]))
+    complete = isinstance(out, Var) and numbers.size == out.size and (numbers == np.arange(out.size)).all()
+    return pieces if complete else []
+
+
+def _settle(
+    program: Program, carry: Sequence[Var], blocks: list[Block], deps: Dependence, max_slots: int
+) -> tuple[Labels, Positions]:
+    """Label until the positions stay as they are: a join found late may admit an edge that was met early."""
+    owner = np.concatenate([np.full(b.elements.size, k) for k, b in enumerate(blocks)]) if blocks else np.zeros(0, int)
+    positions = Positions(owner, max_slots)
+    leaves: dict[int, np.ndarray] = {}
+    for b in blocks:
+        leaves.setdefault(b.leaf, np.zeros(carry[b.leaf].size, int))[b.elements] = b.start + np.arange(b.elements.size)
+    hidden = [(k, carry[k], elements) for k, elements in leaves.items()]
+    while True:
+        before = positions.position
+        labels = label(program, hidden, positions, deps)
+        if (positions.position == before).all():
+            return labels, positions
+
+
+def _assemble(
+    program: Program, labels: Labels, positions: Positions, blocks: list[Block], hidden: list[int],
+    inputs: tuple[list[Var], list[Var], list[Var]], signature: Signature,
+) -> CellGraph:  # fmt: skip
+    params, carry, xs = inputs
+    program = live(Program(program.inputs, labels.equations, labels.outputs))
+    equations, outputs = program.equations, program.outputs
+    deps = dependence(equations, params, [carry[k] for k in hidden])
+    in_program = set(equations)
+    mixing = {(e, k) for e, k in labels.mixing if e in in_program}
+    old = {k: carry[k] for k in hidden}
+    new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}
+    outs = {v for v in outputs if isinstance(v, Var)}
+    arranged = layout(blocks, positions, equations, mixing, old, new, outs)
+    sites, entries, unsited = [], set(), set()
+    for e in equations:
+        region = any(v in labels.of for v in e.outputs)
+        if not region:
+            continue
+        if any((e, k) in mixing for k in range(len(e.inputs))):
+            entries.update(e.outputs)
+        for k, v in enumerate(e.inputs):
+            if not isinstance(v, Var) or v not in deps.prelude or not deps.of(v):
+                continue
+            rule, operation, elements = _rule(e, k, labels)
+            if rule is None or elements is None:
+                unsited.add((e, k))
+                mixing.discard((e, k))
+                continue
+            mixing.discard((e, k))
+            if operation:
+                entries.update(e.outputs)
+            y = e.outputs[0] if operation else v
+            influenced = reach(equations, [y] if operation else e.outputs, mixing)
+            places = arranged.places(elements, y.shape, influenced, new)
+            sites.append(Site((e, k), rule, v, deps.of(v), places, operation))
+    carried = {
+        v: signature.carry[k] for k, v in enumerate(outputs[: len(carry)])
+        if isinstance(v, Var) and v.differentiable and k not in hidden and _is_read(carry[k], equations, outputs)
+    }  # fmt: skip
+    paths = Paths(equations, mixing, unsited, old, new, carried, set(labels.of))
+    rows = certify(signature.params, params, sites, arranged.groups, paths, set(outputs))
+    prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
+    step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
+    read = {v for e in step for v in e.inputs} | set(outputs)
+    results = [v for v in [*params, *(o for e in prelude for o in e.outputs)] if v in read]
+    return CellGraph(
+        program=program, params=params, carry=carry, xs=xs, prelude=prelude, step=step,
+        new_carry=outputs[: len(carry)], outs=outputs[len(carry) :], prelude_results=results, labels=labels.of,
+        mixing=frozenset(mixing), old=frozenset(deps.old), after=frozenset(reach(equations, entries)), hidden=tuple(hidden),
+        groups=arranged.groups, sites=tuple(sites), parameters=rows, leaf_paths=signature.carry,
+    )  # fmt: skip
+
+
+def _rule(equation: Equation, operand: int, labels: Labels) -> tuple[SiteRule | None, bool, np.ndarray | None]:
+    """The rule of a parameter operand, whether it is a weight operation, and the labels of its y."""
+    if (rule := site_rule(equation, operand)) is not None:
+        return rule, True, labels.of.get(equation.outputs[0])
+    return OperandRule(), False, labels.operand.get((equation, operand))
+
+
+def _is_read(variable: Var, equations: Sequence[Equation], outputs: Sequence[object]) -> bool:
+    return variable in outputs or any(variable in e.inputs for e in equations)

@@ -1,0 +1,137 @@
+"""`CellGraph`: everything that is known about a cell before any number is computed. Plain data."""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._jaxpr import Atom, Equation, Program, Var
+from .._sites import SiteRule
+from ._dependence import Edge
+
+
+class Exactness(enum.StrEnum):
+    """How the online gradient of a parameter relates to that of BPTT."""
+
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+    INSTANTANEOUS = "instantaneous"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slot:
+    """One state variable of a group: `elements[p]` is its element at position p in the flattened leaf, -1 for none."""
+
+    leaf: int
+    elements: np.ndarray
+
+    @property
+    def whole(self) -> bool:
+        """Whether the slot is the whole leaf in its own order."""
+        return bool((self.elements == np.arange(self.elements.size)).all())
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StateGroup:
+    """Hidden leaves coupled position by position. Only slots that a later step reads without mixing are kept."""
+
+    slots: tuple[Slot, ...]
+    positions: int
+    shape: tuple[int, ...]  # of the leaf that numbers the positions
+    leaves: tuple[int, ...]  # every leaf of the group, also those without a slot
+    coupling: np.ndarray  # (S, S) bool: [s, q] says whether the new slot s depends on the old slot q inside a position
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Place:
+    """A site's part in one group: `positions` has the shape of y, -1 where y does not act on the group.
+
+    `direct` holds the slots that y moves at its own step, `slots` those that can ever hold a trace of it.
+    """
+
+    group: int
+    positions: np.ndarray
+    slots: tuple[int, ...]
+    direct: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Site:
+    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a region."""
+
+    edge: Edge
+    rule: SiteRule
+    weight: Var
+    params: frozenset[int]
+    places: tuple[Place, ...]
+    is_operation: bool  # a weight operation, with y its output; otherwise y is the operand itself
+
+    @property
+    def equation(self) -> Equation:
+        return self.edge[0]
+
+    @property
+    def y(self) -> Var:
+        return self.equation.outputs[0] if self.is_operation else self.weight
+
+    @property
+    def data(self) -> list[Atom]:
+        """The operands of a weight operation that its weight meets."""
+        return [v for k, v in enumerate(self.equation.inputs) if k != self.edge[1]] if self.is_operation else []
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        return (*self.y.shape, *self.rule.contraction())
+
+
+@dataclasses.dataclass(frozen=True)
+class DroppedPath:
+    """A path from the state, or from a parameter, to a later state that the online gradient leaves out."""
+
+    kind: str  # 'recurrent', 'cross-layer' or 'carried' (through a value that is not hidden state)
+    operation: str
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterRow:
+    """What the compiler states about one parameter."""
+
+    path: str
+    shape: tuple[int, ...]
+    exactness: Exactness
+    sites: tuple[int, ...]  # numbers of sites
+    reason: str
+    dropped: tuple[DroppedPath, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellGraph:
+    """The analysed cell. Leaves of parameters, carry and input are numbered in the order of their flattened trees."""
+
+    program: Program
+    params: Sequence[Var]
+    carry: Sequence[Var]
+    xs: Sequence[Var]
+    prelude: Sequence[Equation]
+    step: Sequence[Equation]
+    new_carry: Sequence[Atom]
+    outs: Sequence[Atom]
+    prelude_results: Sequence[Var]  # prelude variables that the step reads
+    labels: dict[Var, np.ndarray]
+    mixing: frozenset[Edge]
+    old: frozenset[Var]  # derivative reaches it from the old hidden state
+    after: frozenset[Var]  # derivative reaches it from an entry of this step
+    hidden: tuple[int, ...]  # carry leaves that are hidden state
+    groups: tuple[StateGroup, ...]
+    sites: tuple[Site, ...]
+    parameters: tuple[ParameterRow, ...]
+    leaf_paths: tuple[str, ...]
+
+    def exactness(self, path: str) -> Exactness:
+        """The certificate of the parameter at `path`."""
+        for row in self.parameters:
+            if row.path == path:
+                return row.exactness
+        raise KeyError(f"no parameter {path!r}; the parameters are {[r.path for r in self.parameters]}")

@@ -1,0 +1,12 @@
+"""From a Python function to one flat program that every later stage reads."""
+
+from ._elementwise import is_elementwise as is_elementwise
+from ._program import Atom as Atom
+from ._program import Const as Const
+from ._program import Equation as Equation
+from ._program import Program as Program
+from ._program import Var as Var
+from ._program import evaluate as evaluate
+from ._program import reader as reader
+from ._stage import inline as inline
+from ._stage import stage as stage

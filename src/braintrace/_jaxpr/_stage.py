@@ -1,0 +1,184 @@
+"""Stage a function to one flat `Program`: every call is opened, control flow that carries gradients is unfolded.
+
+A call (`jit`, `closed_call`, `remat`, ...) is recognised by the sub-program it holds, never by its name. A call with a
+derivative of its own (`custom_jvp`, `custom_vjp`) stays one equation, so that evaluation uses that derivative.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._compat import (
+    CONTROL_FLOW,
+    CUSTOM_DERIVATIVE,
+    ClosedJaxpr,
+    Literal,
+    P,
+    bind,
+    is_differentiable,
+    is_key,
+    source_line,
+    sub_jaxprs,
+)
+from .._errors import NotSupportedError, problem
+from ._elementwise import is_elementwise
+from ._program import Atom, Const, Equation, Program, Var
+
+_FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
+
+
+def stage(function: Callable[..., Sequence[Any]], avals: Sequence[Any], relevant: Sequence[bool], unroll: int) -> Program:
+    """The program of `function(*avals)`, a function from arrays to a flat list of arrays.
+
+    `relevant[k]` says whether gradients may flow through input k (parameters and hidden state): control flow that such an
+    input reaches is unfolded, up to `unroll` sub-steps; any other control flow stays as it is.
+    """
+    closed = jax.make_jaxpr(function)(*avals)
+    stager = _Stager(unroll)
+    inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+    stager.relevant.update(v for v, r in zip(inputs, relevant, strict=True) if r and v.differentiable)
+    outputs = stager.open(closed, inputs, "")
+    return Program(inputs, stager.equations, outputs)
+
+
+def inline(closed: ClosedJaxpr) -> Program:
+    """The program of a sub-jaxpr, with every call in it opened and its control flow left as it stands."""
+    stager = _Stager(unroll=0)
+    inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+    return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
+
+
+@dataclasses.dataclass
+class _Stager:
+    unroll: int
+    equations: list[Equation] = dataclasses.field(default_factory=list)
+    relevant: set[Var] = dataclasses.field(default_factory=set)
+
+    def open(self, closed: ClosedJaxpr, inputs: Sequence[Atom], source: str) -> list[Atom]:
+        """Append the equations of `closed`, applied to `inputs`; return its outputs."""
+        jaxpr = closed.jaxpr
+        env: dict[Any, Atom] = dict(zip(jaxpr.constvars, map(Const, closed.consts), strict=True))
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(v: Any) -> Atom:
+            return Const(v.val) if isinstance(v, Literal) else env[v]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(v) for v in eqn.invars]
+            avals = [v.aval for v in eqn.outvars]
+            results = self._equation(eqn, operands, avals, source_line(eqn) or source)
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def apply(self, function: Callable[..., Any], operands: Sequence[Atom], source: str) -> list[Atom]:
+        """Append what `function` does to `operands`."""
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
+        return self.open(jax.make_jaxpr(function)(*avals), operands, source)
+
+    def _equation(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
+        subs = sub_jaxprs(eqn.params)
+        relevant = any(v in self.relevant for v in operands)
+        if subs and eqn.primitive in CONTROL_FLOW:
+            if not relevant:
+                return self._emit(eqn.primitive, operands, avals, eqn.params, source)
+            return self._control_flow(eqn, operands, avals, source)
+        if len(subs) == 1 and eqn.primitive not in CUSTOM_DERIVATIVE and _is_call(subs[0], operands):
+            return self.open(subs[0], operands, source)
+        return self._emit(eqn.primitive, operands, avals, eqn.params, source)
+
+    def _emit(self, primitive: Any, operands: list[Atom], avals: list[Any], params: dict, source: str) -> list[Atom]:
+        outputs = [Var(a.shape, a.dtype) for a in avals]
+        equation = Equation(primitive, operands, outputs, params, source)
+        if (folded := _fold(equation)) is not None:
+            return folded
+        if outputs and any(v.shape != outputs[0].shape for v in operands) and is_elementwise(equation):
+            self._broadcast_operands(equation)
+        if any(v in self.relevant for v in operands):
+            self.relevant.update(v for v in outputs if v.differentiable)
+        self.equations.append(equation)
+        return list(outputs)
+
+    def _broadcast_operands(self, equation: Equation) -> None:
+        """Give the operands of an elementwise equation the shape of its result, so that each element has its own."""
+        shape = equation.outputs[0].shape
+        for k, v in enumerate(equation.inputs):
+            if v.shape != shape and (v.shape != () or (isinstance(v, Var) and v.differentiable)):
+                [equation.inputs[k]] = self.apply(lambda s: jax.numpy.broadcast_to(s, shape), [v], equation.source)
+
+    # Control flow -----------------------------------------------------------------------------------------------
+
+    def _control_flow(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
+        if eqn.primitive is P.cond_p:
+            return self._cond(eqn, operands, source)
+        if eqn.primitive is P.scan_p:
+            return self._scan(eqn, operands, avals, source)
+        message = problem(
+            "A while loop in the step touches parameters or hidden state, and its number of turns is not static.",
+            expected="a loop of static length (lax.scan, or fori_loop with constant bounds), which is unrolled",
+            do="give the loop constant bounds, or move it out of the step",
+            at=source,
+        )
+        raise NotSupportedError(message)
+
+    def _cond(self, eqn: Any, operands: list[Atom], source: str) -> list[Atom]:
+        """Every branch is evaluated and the results are selected: each branch's paths are then ordinary ones."""
+        index, *rest = operands
+        branches = [self.open(b, rest, source) for b in eqn.params["branches"]]
+        results = []
+        for cases in zip(*branches, strict=True):
+            if all(c is cases[0] for c in cases):
+                results.append(cases[0])
+                continue
+            select = lambda i, *c: jax.lax.select_n(_index(i, len(c)), *c)  # noqa: E731
+            results += self.apply(select, [index, *cases], source)
+        return results
+
+    def _scan(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
+        params = eqn.params
+        length, n_const, n_carry = params["length"], params["num_consts"], params["num_carry"]
+        if length > self.unroll:
+            message = problem(
+                "A loop in the step touches parameters or hidden state and is too long to unroll.",
+                got=f"{length} sub-steps",
+                expected=f"at most {self.unroll} (option unroll_limit)",
+                do=f"pass unroll_limit={length} to compile, or make each sub-step a step of the model",
+                at=source,
+            )
+            raise NotSupportedError(message)
+        consts, carry, xs = operands[:n_const], operands[n_const : n_const + n_carry], operands[n_const + n_carry :]
+        stacked: list[list[Atom]] = [[] for _ in avals[n_carry:]]
+        order = range(length - 1, -1, -1) if params["reverse"] else range(length)
+        for i in order:
+            at_i = [self.apply(lambda x, i=i: x[i], [x], source)[0] for x in xs]
+            out = self.open(params["jaxpr"], [*consts, *carry, *at_i], source)
+            carry = out[:n_carry]
+            for column, y in zip(stacked, out[n_carry:], strict=True):
+                column.append(y)
+        for column in stacked:
+            if params["reverse"]:
+                column.reverse()
+        ys = [self.apply(lambda *c: jax.numpy.stack(c), column, source)[0] for column in stacked if column]
+        return [*carry, *ys]
+
+
+def _is_call(closed: ClosedJaxpr, operands: list[Atom]) -> bool:
+    return [tuple(v.aval.shape) for v in closed.jaxpr.invars] == [v.shape for v in operands]
+
+
+def _index(i: Any, n: int) -> Any:
+    return i.astype(bool) if n == 2 else jax.numpy.clip(i, 0, n - 1)
+
+
+def _fold(equation: Equation) -> list[Atom] | None:
+    """The results of index arithmetic on constants, so that constant indices are seen as constant."""
+    if not all(isinstance(v, Const) for v in equation.inputs) or sub_jaxprs(equation.params):
+        return None
+    small = all(v.size <= _FOLD_LIMIT for v in equation.outputs)
+    if not small or any(is_differentiable(v.dtype) or is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)):
+        return None
+    with jax.ensure_compile_time_eval():
+        results = bind(equation.primitive, [v.value for v in equation.inputs], equation.params)  # type: ignore[union-attr]
+    return [Const(np.asarray(r)) for r in results]

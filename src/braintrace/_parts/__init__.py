@@ -1,0 +1,8 @@
+"""What algorithms are made of: carriers of eligibility, and the sensitivities that move them."""
+
+from ._per_parameter import PerParameter as PerParameter
+from ._sensitivity import Sensitivity as Sensitivity
+from ._sensitivity import local_chain as local_chain
+from ._sensitivity import scan as scan
+from ._sensitivity import sensitivity as sensitivity
+from ._sensitivity import zero_nudges as zero_nudges

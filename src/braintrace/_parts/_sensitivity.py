@@ -1,0 +1,84 @@
+"""How the hidden state at the end of some steps depends, position by position, on the state before them and on each y.
+
+For steps 1..K of the local lane and a slot s, one reverse pass with ones on that slot gives, exactly,
+
+    rows[q]  = (D_K ... D_1)[s, q]                for every position
+    drive_t  = (D_K ... D_{t+1} f_t)[s]           for every site, shaped as its y, t = 1..K
+
+because each old state and each element of y influences one position only. With K = 1 these are D and f.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import CellGraph
+from .._step import step
+from ._slots import one_slot
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotSensitivity:
+    """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
+
+    rows: list[Any]
+    drive: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time first; the end carry."""
+
+    slots: list[list[SlotSensitivity | None]]
+    data: list[list[Any]]
+    carry: list[Any]
+
+
+def zero_nudges(graph: CellGraph, steps: int) -> list[jax.Array]:
+    return [jnp.zeros((steps, *site.y.shape), site.y.dtype) for site in graph.sites]
+
+
+def sensitivity(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> Sensitivity:
+    """Sensitivities over the steps of `xs` (time first)."""
+    steps = xs[0].shape[0]
+    hidden = [carry[k] for k in graph.hidden]
+
+    def end(hidden: list[Any], nudges: list[Any]) -> tuple[list[Any], Any]:
+        start = list(carry)
+        for k, h in zip(graph.hidden, hidden, strict=True):
+            start[k] = h
+        last, data = local_chain(graph, ready, start, xs, nudges)
+        return [last[k] for k in graph.hidden], (data, last)
+
+    out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
+    needed = {(p.group, s) for site in graph.sites for p in site.places for s in p.slots}
+    slots: list[list[SlotSensitivity | None]] = []
+    for g, group in enumerate(graph.groups):
+        slots.append([])
+        for s, slot in enumerate(group.slots):
+            found = SlotSensitivity(*pull(one_slot(graph, out, slot))) if (g, s) in needed else None
+            slots[-1].append(found)
+    return Sensitivity(slots, data, last)
+
+
+def local_chain(
+    graph: CellGraph, ready: Sequence[Any], carry: list[Any], xs: Sequence[Any], nudges: Sequence[Any]
+) -> tuple[list[Any], list[list[Any]]]:
+    """Steps of the local lane: the end carry, and the data of each site, time first."""
+
+    def one(carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]) -> tuple[list[Any], list[list[Any]]]:
+        result = step(graph, ready, carry, at[0], at[1])
+        return result.local, result.data
+
+    return scan(one, carry, (xs, nudges))
+
+
+def scan(one: Any, carry: Any, at: Any) -> Any:
+    """`lax.scan`, without a loop when there is one step."""
+    if jax.tree.leaves(at)[0].shape[0] > 1:
+        return jax.lax.scan(one, carry, at)
+    carry, result = one(carry, jax.tree.map(lambda v: v[0], at))
+    return carry, jax.tree.map(lambda v: v[None], result)

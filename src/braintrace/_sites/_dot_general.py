@@ -1,0 +1,76 @@
+"""Products with a weight on either side: dense, batched, grouped, einsum, shared over positions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._compat import P
+from .._jaxpr import Equation
+from ._rule import SiteRule, register_site_rule
+
+
+class DotGeneralRule(SiteRule):
+    """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is b+x+o or b+o+x."""
+
+    def __init__(self, equation: Equation, operand: int):
+        (contract, batch) = equation.params["dimension_numbers"]
+        weight, data = equation.inputs[operand].shape, equation.inputs[1 - operand].shape
+        letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW")
+        at = {"weight": [""] * len(weight), "data": [""] * len(data)}
+        for names, sides in ((batch, "b"), (contract, "c")):
+            group = []
+            for w, d in zip(names[operand], names[1 - operand], strict=True):
+                at["weight"][w] = at["data"][d] = next(letters)
+                group.append(at["weight"][w])
+            setattr(self, "_" + sides, "".join(group))
+        free = {}
+        for side, axes in at.items():
+            for k, letter in enumerate(axes):
+                if not letter:
+                    axes[k] = next(letters)
+                    free[side] = free.get(side, "") + axes[k]
+        sides = [free.get("weight", ""), free.get("data", "")]
+        self._weight, self._data = "".join(at["weight"]), "".join(at["data"])
+        self._y = self._b + "".join(sides if operand == 0 else sides[::-1])
+        self._sizes = tuple(weight[w] for w in contract[operand])
+        self._dtype = equation.inputs[operand].dtype
+
+    _b: str
+    _c: str
+
+    def contraction(self) -> tuple[int, ...]:
+        return self._sizes
+
+    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
+        return _product(self._y, self._data, self._y + self._c, f, x)
+
+    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype))
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        source = self._y + self._c
+        summed = [k for k, letter in enumerate(source) if letter not in self._weight]
+        kept = "".join(letter for letter in source if letter in self._weight)
+        total = entries.sum(tuple(summed)) if summed else entries
+        return jnp.transpose(total, [kept.index(letter) for letter in self._weight])
+
+
+def _product(left: str, right: str, out: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`einsum` of an outer product as one broadcast multiplication, which fuses with what follows."""
+
+    def aligned(letters: str, value: jax.Array) -> jax.Array:
+        order = [k for letter in out if (k := letters.find(letter)) >= 0]
+        shape = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in out]
+        return jnp.transpose(value, order).reshape(shape)
+
+    return aligned(left, a) * aligned(right, b)
+
+
+def _make(equation: Equation, operand: int) -> SiteRule:
+    return DotGeneralRule(equation, operand)
+
+
+register_site_rule(P.dot_general_p, _make)

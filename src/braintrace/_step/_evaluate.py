@@ -1,0 +1,134 @@
+"""One step of a cell, evaluated for gradients: the signal lane, the local lane and zero nudges (both from one walk).
+
+Values are the model's own in both lanes; only `stop_gradient` and zero perturbations are added.
+
+* The **signal** lane is what the outputs and the new state of this call are read from. An entry reads the old state through
+  `stop_gradient` but keeps its parameters and everything that came into being at this step. For a variable v on its way into
+  an entry, E(v) is v itself if v came after an entry and lies in a region, or does not depend on the old state; the stopped
+  leaf if v is a hidden leaf; and otherwise v's equation applied to E of its operands.
+* The **local** lane is what the next step starts from: every mixing edge is stopped, so what is left is positional. Parameters
+  act in it through sites only.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from .._analysis import CellGraph
+from .._jaxpr import Atom, Equation, Var, evaluate, reader
+
+stop = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """Results of one step, flat: the new carry of both lanes, the outputs, and the data of each site's weight operation."""
+
+    carry: list[Any]
+    local: list[Any]
+    outs: list[Any]
+    data: list[list[Any]]
+
+
+def prelude(graph: CellGraph, params: Sequence[Any]) -> list[Any]:
+    """The parameter-only part of the cell: the values that its steps read. Evaluated once, pulled back once."""
+    env = dict(zip(graph.params, params, strict=True))
+    evaluate(graph.prelude, env)
+    return [env[v] for v in graph.prelude_results]
+
+
+def plain_step(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The step as the model defines it, with every path live: (new carry, outputs)."""
+    env = _environment(graph, ready, carry, xs)
+    evaluate(graph.step, env)
+    read = reader(env)
+    return [read(v) for v in graph.new_carry], [read(v) for v in graph.outs]
+
+
+def step(
+    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], nudges: Sequence[Any] | None = None
+) -> Step:
+    """Evaluate both lanes. `ready` is the prelude's result.
+
+    With `nudges`, an array for each site, site weights are constants and the nudge is added to the site's y, so that the
+    derivative with respect to a nudge is that with respect to y.
+    """
+    walk = _Walk(graph, ready, carry, xs, nudges)
+    walk.run()
+    signal, local = reader(walk.signal), walk.local
+    new = [signal(v) for v in graph.new_carry]
+    kept = [local[v] if isinstance(v, Var) and v in local else stop(n) for v, n in zip(graph.new_carry, new, strict=True)]
+    data = [[stop(signal(v)) for v in site.data] for site in graph.sites]
+    return Step(new, kept, [signal(v) for v in graph.outs], data)
+
+
+def _environment(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> dict[Var, Any]:
+    env = dict(zip(graph.prelude_results, ready, strict=True))
+    hidden = set(graph.hidden)
+    env.update({v: c if k in hidden else stop(c) for k, (v, c) in enumerate(zip(graph.carry, carry, strict=True))})
+    env.update(zip(graph.xs, xs, strict=True))
+    return env
+
+
+class _Walk:
+    def __init__(self, graph: CellGraph, ready: Any, carry: Any, xs: Any, nudges: Sequence[Any] | None):
+        self.graph = graph
+        self.signal = _environment(graph, ready, carry, xs)
+        self.local = {graph.carry[k]: carry[k] for k in graph.hidden}
+        self.leaves = set(self.local)
+        self.nudges = nudges
+        self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
+        self.maker = {v: e for e in graph.step for v in e.outputs}
+        self.into: dict[Var, Any] = {}
+
+    def run(self) -> None:
+        read = reader(self.signal)
+        for e in self.graph.step:
+            values = [self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)]
+            self.signal.update(self.apply(e, values))
+            if any(v in self.graph.labels for v in e.outputs):
+                self.local.update(self.apply(e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]))
+
+    def mixes(self, e: Equation, k: int) -> bool:
+        return (e, k) in self.graph.mixing
+
+    def local_operand(self, e: Equation, k: int, v: Atom, value: Any) -> Any:
+        if (e, k) in self.sites:
+            return value
+        if isinstance(v, Var) and v in self.local and not self.mixes(e, k):
+            return self.local[v]
+        return stop(value)
+
+    def entering(self, v: Atom) -> Any:
+        """E(v)."""
+        if not isinstance(v, Var):
+            return v.value
+        if v in self.leaves:
+            return stop(self.signal[v])
+        if v not in self.graph.old or (v in self.graph.after and v in self.graph.labels):
+            return self.signal[v]
+        if v not in self.into:
+            e = self.maker[v]
+            self.into.update(self.apply(e, [self.entering(u) for u in e.inputs]))
+        return self.into[v]
+
+    def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
+        """The results of `e`, with the nudges of its sites."""
+        if self.nudges is None:
+            return dict(zip(e.outputs, e.bind(values), strict=True))
+        nudge = None
+        for k in range(len(values)):
+            n = self.sites.get((e, k))
+            if n is None:
+                continue
+            values[k] = stop(values[k])
+            if self.graph.sites[n].is_operation:
+                nudge = self.nudges[n]
+            else:
+                values[k] = values[k] + self.nudges[n].astype(values[k].dtype)
+        results = e.bind(values)
+        if nudge is not None:
+            results[0] = results[0] + nudge.astype(results[0].dtype)
+        return dict(zip(e.outputs, results, strict=True))
