@@ -1,0 +1,69 @@
+"""A zoo of one-step cells in plain JAX, each with a two-lane oracle of its D-RTRL gradient.
+
+`CASES` holds them by name; `_case.py` says how a case is written, `_reference.py` has the loss,
+BPTT and the tolerance. `FEATURES` says what the words in `Case.features` mean.
+"""
+
+from . import (  # noqa: F401  (each module registers its cases)
+    carried,
+    complex_states,
+    control_flow,
+    conv_embed,
+    gated,
+    layers,
+    layout,
+    leaky,
+    mixing,
+    sharing,
+    spiking,
+    synapse,
+)
+from ._case import APPROXIMATE, CASES, EXACT, INSTANTANEOUS, Case
+from ._reference import bptt, loss, run, tolerance, total_loss
+
+FEATURES = {
+    "adaptive": "a spiking neuron with an adaptation state",
+    "branch": "cond, switch or where",
+    "calls": "jit and checkpoint inside the step",
+    "complex": "a complex carry",
+    "conv": "a convolution",
+    "counter": "an integer in the carry",
+    "degenerate": "the own-position transition is zero",
+    "delay": "a delay buffer in the carry",
+    "embedding": "integer x into a table",
+    "float32": "a cast through float32, which sets the tolerance",
+    "fused": "several gates or states in one array",
+    "gated": "gates",
+    "grouped": "a product with a batch axis in the weight",
+    "key": "a PRNG key in the carry",
+    "layernorm": "a layer norm written out",
+    "layout": "elements move on their way to the state",
+    "mixing": "mixing of the old state by anything but a weight",
+    "multi-layer": "a state above a state",
+    "non-holomorphic": "a complex transition with no complex derivative",
+    "old-readout": "the output reads the old state directly",
+    "prelude": "a weight is made from parameters before it meets data",
+    "presynaptic": "the new state under a product comes from no weight",
+    "recurrent": "a product of the old state leads to a new one",
+    "reverse-only": "a custom_vjp surrogate",
+    "shared": "a weight in several places",
+    "siteless": "a parameter with instantaneous credit only",
+    "softmax": "a softmax over neurons",
+    "spiking": "surrogate gradients",
+    "substeps": "a scan inside the step",
+    "synapse": "synapses with their own dynamics",
+}
+
+__all__ = [
+    "APPROXIMATE",
+    "CASES",
+    "EXACT",
+    "FEATURES",
+    "INSTANTANEOUS",
+    "Case",
+    "bptt",
+    "loss",
+    "run",
+    "tolerance",
+    "total_loss",
+]
