@@ -107,14 +107,15 @@ def layer_norm_of_the_old_state(p, h, x, old=keep, mix=keep):
 
 @case(
     shapes((N,), **RECURRENT),
-    approximate="a g",
-    instantaneous="W U b",
+    approximate="a g W U b",
     exact="o",
-    features="recurrent softmax siteless",
+    features="recurrent softmax",
 )
 def softmax_in_front(p, h, x, old=keep, mix=keep):
-    """One call, wholly mixing: what stands under it has no site."""
-    y = softmax(mix(x @ p["W"] + old(h) @ p["U"] + p["b"]), axis=-1)
+    """The library's softmax: its numerator is positional, its sum is cut."""
+    u = x @ p["W"] + mix(old(h)) @ p["U"] + p["b"]
+    top = lax.stop_gradient(jnp.max(u, axis=-1, keepdims=True))
+    y = softmax(u, axis=-1) if mix is keep else jnp.exp(u - top) / mix(total(jnp.exp(u - top)))
     return read(p, sigmoid(p["a"]) * h + p["g"] * y)
 
 

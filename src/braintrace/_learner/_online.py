@@ -8,25 +8,18 @@ with a_t the derivative of L_t with respect to the hidden state before the step.
 deliver the second term: forward it is the identity on the hidden state; backward it contracts the cotangent with the traces.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from .._analysis import CellGraph
-from .._parts import PerParameter, scan, sensitivity
+from .._parts import PerParameter, Rule, scan, sensitivity
 from .._step import plain_step, prelude, step
 
 stop = jax.lax.stop_gradient
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """The parts of an algorithm."""
-
-    name: str
-    carrier: PerParameter
 
 
 def attach(graph: CellGraph, carrier: PerParameter, ready: Sequence[Any], carry: Sequence[Any], traces: Any) -> list[Any]:

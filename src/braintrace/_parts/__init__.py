@@ -1,6 +1,7 @@
 """What algorithms are made of: carriers of eligibility, and the sensitivities that move them."""
 
 from ._per_parameter import PerParameter as PerParameter
+from ._rule import Rule as Rule
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import local_chain as local_chain
 from ._sensitivity import scan as scan

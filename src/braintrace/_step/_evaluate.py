@@ -4,8 +4,9 @@ Values are the model's own in both lanes; only `stop_gradient` and zero perturba
 
 * The **signal** lane is what the outputs and the new state of this call are read from. An entry reads the old state through
   `stop_gradient` but keeps its parameters and everything that came into being at this step. For a variable v on its way into
-  an entry, E(v) is v itself if v came after an entry and lies in a region, or does not depend on the old state; the stopped
-  leaf if v is a hidden leaf; and otherwise v's equation applied to E of its operands.
+  an entry, E(v) is v itself if v does not depend on the old state, if v came after an entry and lies in a region, or if v is
+  the new value of a state with a memory of its own (a presynaptic trace, say); the stopped leaf if v is a hidden leaf; and
+  otherwise v's equation applied to E of its operands.
 * The **local** lane is what the next step starts from: every mixing edge is stopped, so what is left is positional. Parameters
   act in it through sites only.
 """
@@ -81,6 +82,9 @@ class _Walk:
         self.nudges = nudges
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
+        self.remembering = {
+            graph.new_carry[s.leaf] for g in graph.groups for k, s in enumerate(g.slots) if g.coupling[k, k]
+        }
         self.into: dict[Var, Any] = {}
 
     def run(self) -> None:
@@ -107,7 +111,8 @@ class _Walk:
             return v.value
         if v in self.leaves:
             return stop(self.signal[v])
-        if v not in self.graph.old or (v in self.graph.after and v in self.graph.labels):
+        came_now = v in self.remembering or (v in self.graph.after and v in self.graph.labels)
+        if v not in self.graph.old or came_now:
             return self.signal[v]
         if v not in self.into:
             e = self.maker[v]

@@ -1,0 +1,255 @@
+"""The functional door: a learner for a plain function `cell(params, carry, x) -> (carry, out)`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import CellGraph
+from .._errors import UsageError, problem
+from .._learner import (
+    Cell,
+    cell_body,
+    check_finite,
+    check_reset,
+    compile_cell,
+    default_window,
+    evolve,
+    lane_count,
+    resetting,
+    sequence_gradient,
+    update,
+    weigh,
+    weights_of,
+    window,
+)
+from .._parts import Rule
+
+_LAST_STEP = jnp.iinfo(jnp.int32).max
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "traces", "steps"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a learner carries from step to step: a pytree.
+
+    Attributes:
+        carry: the cell's carry, as the user's tree.
+        traces: the eligibility traces; None before they are formed (`init(..., traces=False)`).
+        steps: int32 scalar, the number of steps consumed; it stops at its largest value instead of wrapping.
+    """
+
+    carry: Any
+    traces: Any
+    steps: jax.Array
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a sequence driver reports.
+
+    Attributes:
+        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them, not weighted.
+        aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else None.
+    """
+
+    losses: Any
+    aux: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """The static part of an `etrace_grad` call; a compiled program is kept for each."""
+
+    resets: bool
+    loss_fn: Callable[..., Any]
+    has_aux: bool
+    reduction: str
+    window: int
+    keep_trace: bool
+
+
+class FunctionLearner:
+    """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by `braintrace.compile`.
+
+    Lanes (batch entries) are axis 0 of every array of the carry and of x. All methods are pure: the state goes in and comes
+    out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad` and inside `jax.lax.scan`; eager calls are
+    compiled once for each shape.
+    """
+
+    def __init__(self, cell: Callable[..., Any], rule: Rule, params: Any, carry: Any, x: Any, **analysis: Any):
+        self.rule = rule
+        self._function, self._initial, self._x, self._analysis = cell, carry, x, analysis
+        self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
+        self._lanes = lane_count(carry)
+        self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
+        self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full), static_argnums=0)
+        self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
+        self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
+
+    @property
+    def graph(self) -> CellGraph:
+        """The analysed cell."""
+        return self.cell.graph
+
+    @functools.cached_property
+    def _resetting(self) -> Cell:
+        assert self._lanes is not None
+        example = self.cell.params.unflatten(self.cell.params.leaves)
+        marks = jax.ShapeDtypeStruct((self._lanes,), bool)
+        function = resetting(self._function, self._lanes)
+        return compile_cell(function, (example, self._initial), self._initial, (self._x, marks), **self._analysis)
+
+    def init(self, params: Any, carry: Any, *, traces: bool = True) -> State:
+        """The state before the first step: `carry` and zero traces.
+
+        With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without reading one.
+        """
+        self.cell.params.flatten(params, "params")
+        self.cell.flat_carry(carry)
+        zero = self.rule.carrier.init(self.graph) if traces else None
+        return State(jax.tree.map(_array, carry), zero, jnp.zeros((), jnp.int32))
+
+    def update(self, params: Any, state: State, x: Any) -> tuple[State, Any]:
+        """One step: `(new state, out)`.
+
+        `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is the online gradient of this
+        step, and with respect to `x` the ordinary one. No gradient leaves through the incoming state.
+        """
+        flat = self.cell.params.flatten(params, "params")
+        xs = self.cell.x.flatten(x, "input x")
+        carry, traces, outs = self._update(flat, self.cell.flat_carry(state.carry), self._traces(state), xs)
+        return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
+
+    __call__ = update
+
+    def update_window(self, params: Any, state: State, xs: Any, *, full: bool = False) -> tuple[State, Any]:
+        """Several steps at once (`xs` time first), as `update`: their outputs, stacked.
+
+        Differentiating gives the sum of the steps' online gradients; with `full=True` BPTT inside the window plus the traces
+        at its entry (the multi-step VJP), which is another number.
+        """
+        steps = sequence_length(xs)
+        flat = self.cell.params.flatten(params, "params")
+        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        carry, traces, outs = self._window(full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves)
+        return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
+
+    def etrace_grad(
+        self, params: Any, state: State, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None,
+        reset: Any = None, window: int | None = None, reduction: str = "mean", has_aux: bool = False, return_state: bool = True,
+    ) -> tuple[Any, State | None, Info]:  # fmt: skip
+        """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
+
+        Args:
+            params: the parameters, as compiled.
+            state: the state before the sequence.
+            xs: inputs, time on axis 0 of every array.
+            *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+            mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value per lane.
+            reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its traces to zero before x_t
+                is consumed. Leaves of the carry without a lane axis stay as they are.
+            window: steps done at once; it changes speed and memory, never the numbers beyond rounding. Default: as many as
+                fit a memory budget, at most 64.
+            reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
+                'sum' does not.
+            has_aux: whether `loss_fn` returns `(loss, aux)`.
+            return_state: with False the end trace is not formed and None is returned in the state's place.
+
+        Returns:
+            The gradients (a tree like `params`, None for parameters that are not differentiable), the state after the
+            sequence, and the losses.
+
+        Raises:
+            UsageError: for a wrong structure, shape, dtype, mask or reduction, and when a loss is not finite (eager calls).
+        """
+        steps = sequence_length(xs)
+        check_driver(steps, targets, reduction, window)
+        flat = self.cell.params.flatten(params, "params")
+        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        if reset is not None:
+            leaves.append(check_reset(reset, steps, self._lanes))
+        cell = self.cell if reset is None else self._resetting
+        chosen = default_window(cell.graph, steps) if window is None else min(window, steps)
+        plan = _Plan(reset is not None, loss_fn, has_aux, reduction, chosen, return_state)
+        got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, leaves, targets, mask)
+        gradients, carry, traces, info = got
+        check_finite(info.losses, mask)
+        new = self._state(carry, traces, state, steps) if return_state else None
+        return self.cell.params.unflatten(gradients), new, info
+
+    def _gradient_flat(
+        self, plan: _Plan, params: list[Any], carry: list[Any], traces: Any, xs: list[Any], targets: Any, mask: Any
+    ) -> Any:
+        cell = self._resetting if plan.resets else self.cell
+        out = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in cell.out.leaves]
+        at = [jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets]
+
+        def loss_of(outs: list[Any], target: Any) -> tuple[Any, Any]:
+            got = plan.loss_fn(cell.out.unflatten(outs), *target)
+            value, aux = got if plan.has_aux else (got, None)
+            return jnp.asarray(value), aux
+
+        shape, _ = jax.eval_shape(loss_of, out, at)
+        weights = weights_of(mask, shape, xs[0].shape[0], plan.reduction)
+
+        def loss(outs: list[Any], at: Any) -> tuple[Any, Info]:
+            target, weight = at
+            value, aux = loss_of(outs, target)
+            return weigh(value, weight), Info(value, aux)
+
+        extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
+        (gradients, _), carry, traces, info = sequence_gradient(
+            cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces,
+            (xs, (targets, weights)), plan.window, plan.keep_trace,
+        )  # fmt: skip
+        return gradients[: len(params)], carry, traces, info
+
+    def etrace_evolve(self, params: Any, state: State, xs: Any) -> tuple[State, Any]:
+        """Forward only over a sequence: `(state, outputs stacked over time)`. The traces stay as they are."""
+        steps = sequence_length(xs)
+        flat = self.cell.params.flatten(params, "params")
+        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        carry, outs = self._evolve(flat, self.cell.flat_carry(state.carry), leaves)
+        return self._state(carry, state.traces, state, steps), self.cell.out.unflatten(outs)
+
+    def _traces(self, state: State) -> Any:
+        return self.rule.carrier.init(self.graph) if state.traces is None else state.traces
+
+    def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
+        counted = jnp.where(before.steps > _LAST_STEP - steps, _LAST_STEP, before.steps + steps).astype(jnp.int32)
+        return State(self.cell.tree_carry(carry), traces, counted)
+
+
+def _array(value: Any) -> Any:
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+
+
+def sequence_length(xs: Any) -> int:
+    """The size of axis 0 that the arrays of a sequence share."""
+    sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(xs)}
+    if len(sizes) != 1 or () in sizes or (0,) in sizes:
+        raise UsageError(
+            problem("The sequence has no common time axis.", got=f"shapes {[jnp.shape(v) for v in jax.tree.leaves(xs)]}",
+                    expected="arrays with time on axis 0, of one length and at least one step")
+        )  # fmt: skip
+    return sizes.pop()[0]
+
+
+def check_driver(steps: int, targets: Any, reduction: str, window: int | None) -> None:
+    """What every sequence driver asks of its arguments."""
+    if reduction not in ("mean", "sum"):
+        raise UsageError(problem("Unknown reduction.", got=repr(reduction), expected="'mean' or 'sum'"))
+    if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
+        raise UsageError(problem("Wrong window.", got=repr(window), expected="a whole number of steps, at least 1, or None"))
+    for target in targets:
+        if (length := sequence_length(target)) != steps:
+            raise UsageError(
+                problem("The sequences have different lengths.", got=f"{steps} inputs and {length} targets",
+                        expected="one target for each step", do="put time on axis 0 of every sequence")
+            )  # fmt: skip

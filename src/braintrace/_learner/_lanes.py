@@ -1,0 +1,106 @@
+"""Lanes: batch entries along axis 0. Masks weigh their losses, resets start them afresh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._compat import is_key
+from .._errors import UsageError, problem
+
+
+def resetting(cell: Callable[[Any, Any, Any], tuple[Any, Any]], lanes: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """`cell` on inputs `(x, reset)` and parameters `(params, initial carry)`: marked lanes start from the initial carry.
+
+    The derivative to the old state of a marked lane is zero, so its traces are cleared by the ordinary rule.
+    """
+
+    def start(reset: jax.Array, initial: Any, carry: Any) -> Any:
+        if not has_lanes(carry, lanes):
+            return carry
+        mark = reset.reshape(reset.shape + (1,) * (carry.ndim - 1))
+        return jnp.where(mark, jax.lax.stop_gradient(initial), carry)
+
+    def wrapped(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        (params, initial), (x, reset) = params, x
+        return cell(params, jax.tree.map(lambda i, c: start(reset, i, c), initial, carry), x)
+
+    return wrapped
+
+
+def has_lanes(leaf: Any, lanes: int) -> bool:
+    """Whether a leaf of the carry has the lane axis in front."""
+    return len(leaf.shape) > 0 and leaf.shape[0] == lanes and not is_key(leaf.dtype)
+
+
+def lane_count(carry: Any) -> int | None:
+    """The size of axis 0 that the arrays of a carry share, or None."""
+    sizes = {v.shape[0] for v in jax.tree.leaves(carry) if len(v.shape) > 0 and not is_key(v.dtype)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def check_reset(reset: Any, steps: int, lanes: int | None) -> jax.Array:
+    """`reset` as (T, B) booleans."""
+    if lanes is None:
+        raise UsageError(
+            problem("This carry has no lane axis that reset could refer to.", expected="arrays that share the size of axis 0",
+                    do="give every array of the carry the batch as axis 0")
+        )  # fmt: skip
+    reset = jnp.asarray(reset)
+    if reset.shape != (steps, lanes):
+        raise UsageError(
+            problem("The reset has a wrong shape.", got=f"shape {reset.shape}", expected=f"shape {(steps, lanes)}: time, lane",
+                    do="mark each step and lane that starts afresh; jnp.broadcast_to repeats one mark for all lanes")
+        )  # fmt: skip
+    return reset.astype(bool)
+
+
+def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: str) -> jax.Array:
+    """The factor of each step's loss (or of each lane's), so that their weighted sum is the reduced loss.
+
+    `losses` is the shape of one step's loss: () or (B,).
+    """
+    if len(losses.shape) > 1:
+        raise UsageError(
+            problem("The loss of a step has too many axes.", got=f"shape {losses.shape}",
+                    expected="a scalar, or one value per lane", do="reduce it over everything but the lanes")
+        )  # fmt: skip
+    shape = (steps, *losses.shape)
+    if mask is None:
+        weights = jnp.ones(shape, losses.dtype)
+    else:
+        mask = jnp.asarray(mask)
+        if mask.shape != shape:
+            raise UsageError(
+                problem("The mask does not fit the loss.", got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
+                        expected=f"a mask of shape {shape}",
+                        do="for a mask (T, B) return one loss per lane; for a mask (T,) return a scalar loss")
+            )  # fmt: skip
+        weights = mask.astype(losses.dtype)
+    if reduction == "sum":
+        return weights
+    total = weights.sum()
+    return weights / jnp.where(total == 0, 1, total)
+
+
+def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
+    """The weighted sum of a step's losses; what has weight zero does not count, not even when it is NaN."""
+    return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
+
+
+def check_finite(losses: Any, mask: Any) -> None:
+    """Eagerly: name the first step whose loss is not finite."""
+    if isinstance(losses, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+        return
+    bad = ~jnp.isfinite(losses)
+    if mask is not None:
+        bad &= jnp.asarray(mask) != 0
+    if bad.any():
+        at = tuple(int(k) for k in jnp.argwhere(bad)[0])
+        place = f"step {at[0]}" + (f", lane {at[1]}" if len(at) > 1 else "")
+        raise UsageError(
+            problem("The loss is not finite.", got=f"{losses[at]} at {place}", expected="finite losses",
+                    do="look at the loss function and at the outputs of that step (etrace_evolve returns them); the learner and "
+                       "the model are as before the call")
+        )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Whole sequences: gradients accumulated over windows, in memory that does not grow with the length of the sequence."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import CellGraph
+from .._parts import Rule
+from .._step import plain_step, prelude
+from ._window import Body, differentiable_part, window_gradient
+
+_WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
+_LONGEST_WINDOW = 64
+
+
+def default_window(graph: CellGraph, steps: int) -> int:
+    """How many steps are done at once: as many as fit the budget, at most 64."""
+    numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)
+    numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)
+    return max(1, min(steps, _LONGEST_WINDOW, _WINDOW_BYTES // max(4 * numbers, 1)))
+
+
+def sequence_gradient(
+    graph: CellGraph, rule: Rule, body: Body, params: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any,
+    window: int, keep_trace: bool,
+) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:  # fmt: skip
+    """((gradient of each parameter, of `extra`), carry, traces, reports): the sum of the online gradients of all steps."""
+    steps = jax.tree.leaves(at)[0].shape[0]
+    ready, pull = differentiable_prelude(graph, params)
+    total = jax.tree.map(jnp.zeros_like, (differentiable_part(graph, ready)[1], extra))
+    count, rest = divmod(steps, window)
+
+    def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
+        total, carry, traces = state
+        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, at, keep)
+        return (jax.tree.map(jnp.add, total, new), carry, traces), reports
+
+    state, reports = (total, list(carry), traces), []
+    blocks = jax.tree.map(lambda v: v[: count * window].reshape(count, window, *v.shape[1:]), at)
+    if count == 1:
+        state, report = block(state, jax.tree.map(lambda v: v[0], blocks), keep_trace or rest > 0)
+        reports.append(report)
+    elif count:
+        if traces is None:
+            state = (total, list(carry), rule.carrier.init(graph))
+        state, report = jax.lax.scan(lambda s, at: block(s, at, True), state, blocks)
+        reports.append(jax.tree.map(lambda v: v.reshape(count * window, *v.shape[2:]), report))
+    if rest:
+        state, report = block(state, jax.tree.map(lambda v: v[count * window :], at), keep_trace)
+        reports.append(report)
+    (of_ready, of_extra), carry, traces = state
+    joined = jax.tree.map(lambda *v: jnp.concatenate(v), *reports) if len(reports) > 1 else reports[0]
+    return (pull(of_ready), of_extra), carry, traces, joined
+
+
+def differentiable_prelude(graph: CellGraph, params: Sequence[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
+    """The prelude's values, and a function from cotangents of their differentiable part to gradients of the parameters.
+
+    Parameters that are not differentiable get None.
+    """
+    numbers = [k for k, v in enumerate(graph.params) if v.differentiable]
+
+    def forward(live: list[Any]) -> tuple[list[Any], list[Any]]:
+        merged = list(params)
+        for k, v in zip(numbers, live, strict=True):
+            merged[k] = v
+        ready = prelude(graph, merged)
+        return differentiable_part(graph, ready)[1], ready
+
+    _, pull, ready = jax.vjp(forward, [params[k] for k in numbers], has_aux=True)
+
+    def gradients(cotangents: list[Any]) -> list[Any]:
+        found = dict(zip(numbers, pull(cotangents)[0], strict=True))
+        return [found.get(k) for k in range(len(graph.params))]
+
+    return ready, gradients
+
+
+def evolve(graph: CellGraph, params: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Forward only: (carry, outputs stacked)."""
+    ready = prelude(graph, params)
+    return jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), list(carry), list(xs))

@@ -1,0 +1,13 @@
+"""A rule: the parts that an algorithm chooses."""
+
+import dataclasses
+
+from ._per_parameter import PerParameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What an algorithm is made of. Hashable: it is a static argument of compiled functions."""
+
+    name: str
+    carrier: PerParameter
