@@ -22,6 +22,8 @@ class Signature:
 
     params: tuple[str, ...]
     carry: tuple[str, ...]
+    lanes: int | None = None
+    resets: bool = False
 
     def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
         p, c = len(self.params), len(self.carry)
@@ -144,6 +146,7 @@ def _assemble(
         new_carry=outputs[: len(carry)], outs=outputs[len(carry) :], prelude_results=results, labels=labels.of,
         mixing=frozenset(mixing), old=frozenset(deps.old), after=frozenset(reach(equations, entries)), hidden=tuple(hidden),
         groups=arranged.groups, sites=tuple(sites), parameters=rows, leaf_paths=signature.carry,
+        lanes=signature.lanes, resets=signature.resets,
     )  # fmt: skip
 
 
@@ -151,7 +154,7 @@ def _rule(equation: Equation, operand: int, labels: Labels) -> tuple[SiteRule | 
     """The rule of a parameter operand, whether it is a weight operation, and the labels of its y."""
     if (rule := site_rule(equation, operand)) is not None:
         return rule, True, labels.of.get(equation.outputs[0])
-    return OperandRule(), False, labels.operand.get((equation, operand))
+    return OperandRule(equation, operand), False, labels.operand.get((equation, operand))
 
 
 def _is_read(variable: Var, equations: Sequence[Equation], outputs: Sequence[object]) -> bool:

@@ -128,6 +128,21 @@ class CellGraph:
     sites: tuple[Site, ...]
     parameters: tuple[ParameterRow, ...]
     leaf_paths: tuple[str, ...]
+    lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
+    resets: bool  # whether the last input marks the lanes that start afresh
+
+    def lane_axis(self, site: Site) -> int | None:
+        """The axis of a site's y that runs along the lanes, or None."""
+        for place in site.places:
+            group = self.groups[place.group]
+            if self.lanes is None or not group.shape or group.shape[0] != self.lanes:
+                continue
+            lane = np.where(place.positions >= 0, place.positions // (group.positions // self.lanes), -1)
+            for axis in range(lane.ndim):
+                along = np.arange(lane.shape[axis]).reshape([-1 if k == axis else 1 for k in range(lane.ndim)])
+                if lane.shape[axis] == self.lanes and ((lane == along) | (lane < 0)).all():
+                    return axis
+        return None
 
     def exactness(self, path: str) -> Exactness:
         """The certificate of the parameter at `path`."""

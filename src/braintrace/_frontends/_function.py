@@ -102,7 +102,8 @@ class FunctionLearner:
         example = self.cell.params.unflatten(self.cell.params.leaves)
         marks = jax.ShapeDtypeStruct((self._lanes,), bool)
         function = resetting(self._function, self._lanes)
-        return compile_cell(function, (example, self._initial), self._initial, (self._x, marks), **self._analysis)
+        x = (self._x, marks)
+        return compile_cell(function, (example, self._initial), self._initial, x, resets=True, **self._analysis)
 
     def init(self, params: Any, carry: Any, *, traces: bool = True) -> State:
         """The state before the first step: `carry` and zero traces.

@@ -9,7 +9,6 @@ from ._lanes import lane_count as lane_count
 from ._lanes import resetting as resetting
 from ._lanes import weigh as weigh
 from ._lanes import weights_of as weights_of
-from ._online import attach as attach
 from ._online import update as update
 from ._online import window as window
 from ._sequence import default_window as default_window

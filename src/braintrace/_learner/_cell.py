@@ -15,6 +15,7 @@ import numpy as np
 from .._analysis import CellGraph, Signature, analyse
 from .._errors import CompilationError, UsageError, problem
 from .._jaxpr import stage
+from ._lanes import lane_count
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -105,9 +106,12 @@ class Cell:
 
 
 def compile_cell(
-    cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16
+    cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False
 ) -> Cell:
-    """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`."""
+    """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
+
+    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step.
+    """
     trees = Tree.of(params), Tree.of(carry), Tree.of(x)
     partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]  # only its trees are used before the graph exists
     example = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[0].leaves]
@@ -132,7 +136,7 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    graph = analyse(program, Signature(trees[0].names, tuple(names)), max_slots)
+    graph = analyse(program, Signature(trees[0].names, tuple(names), lane_count(carry), resets), max_slots)
     return Cell(graph, *trees, out_tree[-1])
 
 

@@ -1,48 +1,66 @@
 """Online learning on a cell graph: one update, and a whole window of steps. Pure functions on flat lists.
 
-The gradient of step t is
-
-    G_t = (ordinary gradient of the signal lane) + (pull-back of the prelude)(contract(a_t, C_{t-1}))
-
-with a_t the derivative of L_t with respect to the hidden state before the step. `attach` makes automatic differentiation
-deliver the second term: forward it is the identity on the hidden state; backward it contracts the cotangent with the traces.
+Automatic differentiation through a step delivers, for the loss L_t of that step, `entry` (the derivative with respect to the
+hidden state before the step), for each site `drive` (that with respect to its y), and the ordinary gradient of all that is
+not a site. `link` turns entry and drives into the weight gradients of the rule: forward it is the identity on the hidden
+state and zero nudges on each y; backward it asks the carrier.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._parts import PerParameter, Rule, scan, sensitivity
+from .._parts import Rule, Sensitivity, scan, sensitivity
 from .._step import plain_step, prelude, step
 
 stop = jax.lax.stop_gradient
 
 
+def weight_gradients(
+    graph: CellGraph, rule: Rule, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+) -> list[Any]:
+    """The gradient of each site's weight at one step."""
+    factors = rule.carrier.factors(graph, before, after, entry, drives, data)
+    total = [s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)]
+    if not rule.carrier.factored:
+        total = [a + b for a, b in zip(total, rule.carrier.contract(graph, before, entry), strict=True)]
+    return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, total, strict=True)]
 
 
-def attach(graph: CellGraph, carrier: PerParameter, ready: Sequence[Any], carry: Sequence[Any], traces: Any) -> list[Any]:
-    """`carry`, stopped, whose hidden leaves pass their cotangent to the weights of the sites through the traces."""
+def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any) -> tuple[list[Any], list[Any]]:
+    """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry, drives)`."""
 
     @jax.custom_vjp
-    def identity(weights: list[Any], hidden: list[Any], traces: Any) -> list[Any]:
-        return hidden
+    def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
+        return hidden, [jnp.zeros(s.y.shape, s.y.dtype) for s in graph.sites]
 
-    def forward(weights: list[Any], hidden: list[Any], traces: Any) -> tuple[list[Any], Any]:
-        return hidden, (hidden, traces)
+    def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
+        return identity(weights, hidden, kept), kept
 
-    def backward(kept: Any, cotangent: list[Any]) -> tuple[list[Any], None, None]:
-        _, traces = kept
-        return carrier.contract(graph, traces, cotangent), None, None
+    def backward(kept: Any, cotangents: Any) -> tuple[list[Any], None, None]:
+        return gradients(kept, *cotangents), None, None
 
     identity.defvjp(forward, backward)
     env = dict(zip(graph.prelude_results, ready, strict=True))
-    hidden = identity([env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], stop(traces))
+    hidden, nudges = identity([env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], stop(kept))
     out = [stop(c) for c in carry]
     for k, h in zip(graph.hidden, hidden, strict=True):
         out[k] = h
-    return out
+    return out, nudges
+
+
+def observe(graph: CellGraph, rule: Rule, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> Sensitivity:
+    """What the carrier needs to know of one step (inputs without a time axis)."""
+    one = [x[None] for x in stop(list(xs))]
+    return sensitivity(graph, stop(list(ready)), stop(list(carry)), one, dynamics=rule.carrier.needs_dynamics)
+
+
+def reset_marks(graph: CellGraph, xs: Sequence[Any]) -> Any:
+    """The lanes that start afresh at this step, or None."""
+    return xs[-1] if graph.resets else None
 
 
 def update(
@@ -50,10 +68,17 @@ def update(
 ) -> tuple[list[Any], Any, list[Any]]:
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the online gradient."""
     ready = prelude(graph, params)
-    result = step(graph, ready, attach(graph, rule.carrier, ready, carry, traces), xs)
-    one = [x[None] for x in stop(list(xs))]
-    local = sensitivity(graph, stop(ready), stop(list(carry)), one)
-    return result.carry, rule.carrier.advance(graph, stop(traces), local), result.outs
+    local = observe(graph, rule, ready, carry, xs)
+    before = stop(traces)
+    after = rule.carrier.advance(graph, before, local, reset_marks(graph, stop(list(xs))))
+    data = [[d[0] for d in site] for site in local.data]
+
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+        return weight_gradients(graph, rule, *kept[:2], entry, drives, kept[2])
+
+    start, nudges = link(graph, gradients, ready, carry, (before, after, data))
+    result = step(graph, ready, start, xs, nudges)
+    return result.carry, after, result.outs
 
 
 def window(
@@ -64,6 +89,8 @@ def window(
     With `full` the gradient is that of BPTT inside the window plus the traces at its entry; without, it is the sum of the
     online gradients of its steps.
     """
+    if not full and rule.carrier.factored:
+        return _stepwise(graph, rule, params, carry, traces, xs)
     ready = prelude(graph, params)
 
     def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
@@ -73,7 +100,37 @@ def window(
         result = step(graph, ready, carry, xs)
         return result.local, (result.carry, result.outs)
 
-    start = attach(graph, rule.carrier, ready, carry, traces)
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+        found = rule.carrier.contract(graph, kept, entry)
+        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+
+    start, _ = link(graph, gradients, ready, carry, traces)
     _, (carries, outs) = scan(one, start, list(xs))
-    local = sensitivity(graph, stop(ready), stop(list(carry)), stop(list(xs)))
-    return [c[-1] for c in carries], rule.carrier.advance(graph, stop(traces), local), outs
+    return [c[-1] for c in carries], advance_through(graph, rule, stop(ready), carry, traces, xs), outs
+
+
+def advance_through(
+    graph: CellGraph, rule: Rule, ready: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any]
+) -> Any:
+    """The traces after all steps of `xs` (time first)."""
+    carry, traces, xs = stop((list(carry), traces, list(xs)))
+    if not rule.carrier.factored:
+        return rule.carrier.advance(graph, traces, sensitivity(graph, ready, carry, xs), None)
+
+    def one(state: Any, xs: Any) -> tuple[Any, None]:
+        carry, traces = state
+        local = observe(graph, rule, ready, carry, xs)
+        return (local.carry, rule.carrier.advance(graph, traces, local, reset_marks(graph, xs))), None
+
+    return scan(one, (carry, traces), xs)[0][1]
+
+
+def _stepwise(
+    graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any]
+) -> tuple[list[Any], Any, list[Any]]:
+    def one(state: Any, xs: Any) -> tuple[Any, list[Any]]:
+        carry, traces, outs = update(graph, rule, params, *state, xs)
+        return (carry, traces), outs
+
+    (carry, traces), outs = scan(one, (list(carry), traces), list(xs))
+    return carry, traces, outs

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
-from .._parts import Rule, scan, sensitivity, zero_nudges
+from .._parts import Rule, scan, zero_nudges
 from .._step import Step, step
+from ._online import advance_through, observe, reset_marks
 
 stop = jax.lax.stop_gradient
 
@@ -45,15 +46,14 @@ def window_gradient(
 
     `at` holds the sequences' slices, time first; `traces` may be None: zero.
     """
+    if rule.carrier.factored:
+        return _factored_gradient(graph, rule, body, ready, extra, carry, traces, at)
     steps = jax.tree.leaves(at)[0].shape[0]
-    hidden = [carry[k] for k in graph.hidden]
     merge, live = differentiable_part(graph, ready)
 
     def objective(live: list[Any], extra: Any, hidden: list[Any], nudges: list[Any]) -> tuple[Any, Any]:
         values = merge(live)
-        start = list(carry)
-        for k, h in zip(graph.hidden, hidden, strict=True):
-            start[k] = h
+        start = with_hidden(graph, carry, hidden)
 
         def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
             nudges, slices = at
@@ -63,6 +63,7 @@ def window_gradient(
         last, (losses, reports, data, xs) = scan(one, start, (nudges, at))
         return losses.sum(), (last, reports, data, xs)
 
+    hidden = [carry[k] for k in graph.hidden]
     primals = (live, extra, hidden, zero_nudges(graph, steps))
     value, pull, (last, reports, data, xs) = jax.vjp(objective, *primals, has_aux=True)
     direct, of_extra, entry, drives = pull(jnp.ones_like(value))
@@ -71,8 +72,45 @@ def window_gradient(
         total = add_site_gradients(graph, total, rule.carrier.contract(graph, traces, entry))
     if keep_trace:
         start = rule.carrier.init(graph) if traces is None else traces
-        traces = rule.carrier.advance(graph, start, sensitivity(graph, ready, carry, xs))
+        traces = advance_through(graph, rule, ready, carry, start, xs)
     return (total, of_extra), [stop(c) for c in last], traces, reports
+
+
+def _factored_gradient(
+    graph: CellGraph, rule: Rule, body: Body, ready: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any
+) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:
+    """As `window_gradient`, for carriers that turn each step's signals into factors: one weight product for all steps."""
+    merge, live = differentiable_part(graph, ready)
+    traces = rule.carrier.init(graph) if traces is None else traces
+
+    def one(state: Any, at: Any) -> tuple[Any, Any]:
+        carry, before, total = state
+
+        def objective(live: list[Any], extra: Any, hidden: list[Any], nudges: list[Any]) -> tuple[Any, Any]:
+            done = body(merge(live), extra, with_hidden(graph, carry, hidden), nudges, at)
+            return done.loss, (stop(done.step.local), done.report, done.step.data, stop(done.xs))
+
+        nudges = [jnp.zeros(s.y.shape, s.y.dtype) for s in graph.sites]
+        primals = (live, extra, [carry[k] for k in graph.hidden], nudges)
+        value, pull, (last, report, data, xs) = jax.vjp(objective, *primals, has_aux=True)
+        of_live, of_extra, entry, drives = pull(jnp.ones_like(value))
+        local = observe(graph, rule, ready, carry, xs)
+        after = rule.carrier.advance(graph, before, local, reset_marks(graph, xs))
+        factors = rule.carrier.factors(graph, before, after, entry, drives, data)
+        return (last, after, jax.tree.map(jnp.add, total, (of_live, of_extra))), (factors, report)
+
+    zero = jax.tree.map(jnp.zeros_like, (live, extra))
+    (last, traces, (direct, of_extra)), (factors, reports) = scan(one, (stop(list(carry)), traces, zero), at)
+    of_sites = [site.rule.weight_gradient_sum(x, c) for site, (x, c) in zip(graph.sites, factors, strict=True)]
+    return (add_site_gradients(graph, direct, of_sites), of_extra), last, traces, reports
+
+
+def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
+    """`carry` with its hidden leaves replaced."""
+    out = list(carry)
+    for k, h in zip(graph.hidden, hidden, strict=True):
+        out[k] = h
+    return out
 
 
 def differentiable_part(graph: CellGraph, ready: Sequence[Any]) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:

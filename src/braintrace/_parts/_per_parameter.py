@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
+from ._carrier import Carrier, represented, trace_dtype
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
 
@@ -22,18 +23,16 @@ Traces = list[list[list[Any]]]  # by site, place and active slot
 
 
 @dataclasses.dataclass(frozen=True)
-class PerParameter:
+class PerParameter(Carrier):
     """`dtype`: of the traces; by default that of y, at least float32."""
 
     dtype: Any = None
 
+    factored = False
+
     def trace_dtype(self, site: Site) -> Any:
         """dtype of the traces of `site`."""
-        wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
-        if self.dtype is None:
-            return wide
-        chosen = np.dtype(self.dtype)
-        return np.result_type(chosen, np.complex64) if wide.kind == "c" and chosen.kind != "c" else chosen
+        return trace_dtype(site, self.dtype)
 
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
@@ -43,8 +42,8 @@ class PerParameter:
 
         return [[[zero(site) for _ in place.slots] for place in site.places] for site in graph.sites]
 
-    def advance(self, graph: CellGraph, traces: Traces, local: Sensitivity) -> Traces:
-        """The traces after the steps that `local` describes."""
+    def advance(self, graph: CellGraph, traces: Traces, local: Sensitivity, reset: Any) -> Traces:
+        """The traces after the steps that `local` describes. A lane that starts afresh has D = 0: it is cleared already."""
         return [
             [self._advance(graph, n, site, place, old, local) for place, old in zip(site.places, traces[n], strict=True)]
             for n, site in enumerate(graph.sites)
@@ -81,6 +80,12 @@ class PerParameter:
     def contract(self, graph: CellGraph, traces: Traces, cotangent: Sequence[Any]) -> list[Any]:
         """For each site, the gradient of its weight: the cotangent of the hidden state at the traces' time, contracted."""
         return [self._contract(graph, site, traces[n], cotangent) for n, site in enumerate(graph.sites)]
+
+    def factors(
+        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    ) -> list[tuple[Any, Any]]:
+        """The instantaneous part; that of `entry` is `contract`'s."""
+        return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 
     def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], cotangent: Sequence[Any]) -> jax.Array:
         total = None

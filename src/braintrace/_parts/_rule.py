@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ._per_parameter import PerParameter
+from ._carrier import Carrier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,4 +10,4 @@ class Rule:
     """What an algorithm is made of. Hashable: it is a static argument of compiled functions."""
 
     name: str
-    carrier: PerParameter
+    carrier: Carrier

@@ -41,8 +41,10 @@ def zero_nudges(graph: CellGraph, steps: int) -> list[jax.Array]:
     return [jnp.zeros((steps, *site.y.shape), site.y.dtype) for site in graph.sites]
 
 
-def sensitivity(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> Sensitivity:
-    """Sensitivities over the steps of `xs` (time first)."""
+def sensitivity(
+    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], dynamics: bool = True
+) -> Sensitivity:
+    """Sensitivities over the steps of `xs` (time first); without `dynamics` the data and the end carry only."""
     steps = xs[0].shape[0]
     hidden = [carry[k] for k in graph.hidden]
 
@@ -53,6 +55,9 @@ def sensitivity(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs
         last, data = local_chain(graph, ready, start, xs, nudges)
         return [last[k] for k in graph.hidden], (data, last)
 
+    if not dynamics:
+        _, (data, last) = end(hidden, zero_nudges(graph, steps))
+        return Sensitivity([], data, last)
     out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
     needed = {(p.group, s) for site in graph.sites for p in site.places for s in p.slots}
     slots: list[list[SlotSensitivity | None]] = []

@@ -15,6 +15,7 @@ class ConvRule(SiteRule):
     """The trace holds, for each output position and channel, the patch of the input under the kernel."""
 
     def __init__(self, equation: Equation):
+        super().__init__(equation, 1)
         self._params = equation.params
         self._kernel = equation.inputs[1].shape
         self._y = equation.outputs[0].shape
@@ -25,6 +26,9 @@ class ConvRule(SiteRule):
 
     def contraction(self) -> tuple[int, ...]:
         return tuple(self._kernel[k] for k in self._contract)
+
+    def lane_axis(self, axis: int) -> int | None:
+        return self._lhs[0] if axis == self._out[0] else None
 
     def _patches(self, x: jax.Array) -> jax.Array:
         """(batch, space of y, groups, channels of a group, kernel space)."""

@@ -15,6 +15,7 @@ class DotGeneralRule(SiteRule):
     """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is b+x+o or b+o+x."""
 
     def __init__(self, equation: Equation, operand: int):
+        super().__init__(equation, operand)
         (contract, batch) = equation.params["dimension_numbers"]
         weight, data = equation.inputs[operand].shape, equation.inputs[1 - operand].shape
         letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW")
@@ -42,6 +43,10 @@ class DotGeneralRule(SiteRule):
 
     def contraction(self) -> tuple[int, ...]:
         return self._sizes
+
+    def lane_axis(self, axis: int) -> int | None:
+        place = self._data.find(self._y[axis])
+        return place if place >= 0 else None
 
     def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]

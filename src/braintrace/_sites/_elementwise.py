@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ._rule import SiteRule
 
@@ -18,6 +19,18 @@ class OperandRule(SiteRule):
 
     def collect(self, entries: jax.Array) -> jax.Array:
         return entries
+
+    def lane_axis(self, axis: int) -> int | None:
+        return axis
+
+    def represent(self, data: list[Any]) -> jax.Array:
+        return jnp.ones(self.equation.inputs[self.operand].shape)
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return x.astype(c.dtype) * c
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return (x.astype(c.dtype) * c).sum(0)
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
         return f.sum(0)

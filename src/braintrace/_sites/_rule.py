@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from .._compat import Primitive
+from .._compat import Primitive, bind
 from .._jaxpr import Equation
 
 
@@ -14,11 +15,15 @@ class SiteRule(abc.ABC):
     """How the trace of one weight operation `y = op(W, x)`, linear in W, is laid out.
 
     The trace has one entry for each element of y and each *contraction index* c, the elements of W that feed one element of
-    y: its shape is `y.shape + contraction`. Laws (tested for every rule by `braintrace.checks.check_site_rule`):
+    y: its shape is `y.shape + contraction`. `data` are the operation's other operands. Laws (tested for every rule by
+    `braintrace.checks.check_site_rule`):
 
-    * `spread(f, x)` is the derivative of `f * y` with respect to W, entry by entry;
-    * `collect(spread(f, x))` equals the operation's own weight gradient at cotangent f.
+    * `spread(f, data)` is the derivative of `f * y` with respect to W, entry by entry;
+    * `collect(spread(f, data))` equals `weight_gradient(represent(data), f)`, the operation's own weight gradient at f.
     """
+
+    def __init__(self, equation: Equation, operand: int):
+        self.equation, self.operand = equation, operand
 
     @abc.abstractmethod
     def contraction(self) -> tuple[int, ...]:
@@ -32,12 +37,40 @@ class SiteRule(abc.ABC):
     def collect(self, entries: jax.Array) -> jax.Array:
         """Sum trace-shaped entries into the shape of W."""
 
+    @abc.abstractmethod
+    def lane_axis(self, axis: int) -> int | None:
+        """The axis of the represented data that runs along `axis` of y, or None."""
+
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
         """`sum_t spread(f[t], data[t])` over a leading time axis."""
-        total, _ = jax.lax.scan(
-            lambda total, at: (total + self.spread(at[0], at[1]), None), 0 * self.spread(f[0], [d[0] for d in data]), (f, data)
-        )
-        return total
+        first = jax.eval_shape(self.spread, f[0], [d[0] for d in data])
+        add = lambda total, at: (total + self.spread(at[0], at[1]), None)  # noqa: E731
+        return jax.lax.scan(add, jnp.zeros(first.shape, first.dtype), (f, data))[0]
+
+    def represent(self, data: list[Any]) -> jax.Array:
+        """The data as one array of numbers in which y is linear, so that it can be filtered over time."""
+        (x,) = data
+        return x
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        """The gradient of W for represented data x and the cotangent c of y: the operation's own, at the dtype of c."""
+        return self._pull(lambda weight: self._operation(weight, x), c)
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        """`sum_t weight_gradient(x[t], c[t])` as one operation over a leading time axis."""
+        return self._pull(lambda weight: jax.vmap(lambda x: self._operation(weight, x))(x), c)
+
+    def _operation(self, weight: jax.Array, x: jax.Array) -> jax.Array:
+        values: list[Any] = [x.astype(weight.dtype)]
+        values.insert(self.operand, weight)
+        params = dict(self.equation.params)
+        if "preferred_element_type" in params:
+            params["preferred_element_type"] = None
+        return bind(self.equation.primitive, values, params)[0]
+
+    def _pull(self, operation: Callable[[jax.Array], jax.Array], c: jax.Array) -> jax.Array:
+        weight = jnp.zeros(self.equation.inputs[self.operand].shape, c.dtype)
+        return jax.vjp(operation, weight)[1](c)[0]
 
 
 RuleMaker = Callable[[Equation, int], SiteRule | None]

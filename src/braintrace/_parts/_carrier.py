@@ -1,0 +1,92 @@
+"""Carriers: what an algorithm stores in place of the influence of a weight on the hidden state."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._analysis import CellGraph, Site
+from ._sensitivity import Sensitivity
+
+Traces = Any
+
+
+class Carrier(abc.ABC):
+    """A rule for storing eligibility and for turning learning signals into weight gradients.
+
+    The signals of step t are `entry`, the derivative of L_t with respect to the hidden state before the step, and `drives`,
+    for each site that with respect to its y. Both enter linearly. Traces are a pytree; `before` and `after` are those of
+    steps t-1 and t.
+    """
+
+    @property
+    def needs_dynamics(self) -> bool:
+        """Whether `advance` reads the sensitivities (D and f) and not the data alone."""
+        return True
+
+    @abc.abstractmethod
+    def init(self, graph: CellGraph) -> Traces:
+        """Zero traces."""
+
+    @abc.abstractmethod
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
+        """The traces after the step (or steps) that `local` describes; `reset` marks lanes that started afresh."""
+
+    @abc.abstractmethod
+    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+        """For each site, the gradient of its weight that `entry`, at the traces' own time, stands for."""
+
+    @abc.abstractmethod
+    def factors(
+        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    ) -> list[tuple[Any, Any]]:
+        """For each site, represented data and a cotangent of y whose weight gradient is that of this step.
+
+        A carrier whose traces are not products leaves the part of `entry` to `contract`.
+        """
+
+    @property
+    @abc.abstractmethod
+    def factored(self) -> bool:
+        """Whether `factors` is the whole gradient, so that nothing is left to `contract`."""
+
+
+def trace_dtype(site: Site, chosen: Any) -> Any:
+    """dtype of a site's traces: the chosen one, or that of y; by default at least float32."""
+    wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
+    if chosen is None:
+        return wide
+    chosen = np.dtype(chosen)
+    return np.result_type(chosen, np.complex64) if wide.kind == "c" and chosen.kind != "c" else chosen
+
+
+def represented(site: Site, data: list[Any], dtype: Any) -> jax.Array:
+    """The site's data as numbers that can be filtered."""
+    return site.rule.represent(data).astype(dtype)
+
+
+def represented_shape(site: Site) -> tuple[int, ...]:
+    """Shape of the represented data of one step."""
+    data = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
+    return jax.eval_shape(site.rule.represent, data).shape
+
+
+def keep_lanes(values: jax.Array, axis: int | None, reset: Any) -> jax.Array:
+    """`values` with the lanes that `reset` marks set to zero."""
+    if reset is None or axis is None:
+        return values
+    shape = [1] * values.ndim
+    shape[axis] = reset.size
+    return jnp.where(reset.reshape(shape), 0, values)
+
+
+def along(values: jax.Array, axis: int | None, ndim: int) -> jax.Array:
+    """Values given for each lane, shaped to multiply an array whose lanes run along `axis`."""
+    if values.ndim == 0 or axis is None:
+        return values.reshape(-1)[0]
+    shape = [1] * ndim
+    shape[axis] = values.size
+    return values.reshape(shape)

@@ -1,0 +1,59 @@
+"""The presynaptic carrier: an input trace alone (OTTT).
+
+    ex <- leak ex + x                               for each site, shaped as its data
+    gradient of W = weight gradient of the operation at ex and delta = dL_t/dy_t
+
+The derivative of the state with respect to y is inside delta, so any gain is right. Memory O(B I).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import CellGraph, Site
+from ._carrier import Carrier, keep_lanes, represented, represented_shape, trace_dtype
+from ._sensitivity import Sensitivity
+
+
+@dataclasses.dataclass(frozen=True)
+class Presynaptic(Carrier):
+    """`leaks` holds the leak of each state group, by number, or one for all. `bias_trace`: whether operands get a trace too."""
+
+    leaks: tuple[float, ...]
+    bias_trace: bool = False
+    dtype: Any = None
+
+    factored = True
+
+    @property
+    def needs_dynamics(self) -> bool:
+        return False
+
+    def leak(self, site: Site) -> float:
+        """The leak of the group that the site feeds; 0 where there is no trace."""
+        if not site.places or not (site.is_operation or self.bias_trace):
+            return 0.0
+        return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
+
+    def init(self, graph: CellGraph) -> Any:
+        return [jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype)) for s in graph.sites]
+
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
+        new = []
+        for n, site in enumerate(graph.sites):
+            axis = graph.lane_axis(site)
+            old = keep_lanes(before[n], None if axis is None else site.rule.lane_axis(axis), reset)
+            x = represented(site, [d[0] for d in local.data[n]], old.dtype)
+            new.append((self.leak(site) * old + x).astype(old.dtype))
+        return new
+
+    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+        return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
+
+    def factors(
+        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    ) -> list[tuple[Any, Any]]:
+        return list(zip(after, drives, strict=True))
