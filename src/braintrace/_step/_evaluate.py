@@ -42,7 +42,7 @@ def prelude(graph: CellGraph, params: Sequence[Any]) -> list[Any]:
 
 def plain_step(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """The step as the model defines it, with every path live: (new carry, outputs)."""
-    env = _environment(graph, ready, carry, xs)
+    env = dict(zip((*graph.prelude_results, *graph.carry, *graph.xs), (*ready, *carry, *xs), strict=True))
     evaluate(graph.step, env)
     read = reader(env)
     return [read(v) for v in graph.new_carry], [read(v) for v in graph.outs]

@@ -1,0 +1,126 @@
+"""Every cell of the zoo: step by step, in windows and over a sequence, the gradient is that of the two-lane oracle."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from zoo import CASES, EXACT, bptt, loss, tolerance
+
+from ._door import QUICK, assert_same, data, distances, learner_for, numbers, stepwise, windowed
+
+WAYS = ("update", "window of 3", "sequence by 1", "sequence by 3", "sequence", "no traces")
+
+
+def measure(case):
+    """The learner of a case, and its gradients by every way, with BPTT through the cell and through the oracle."""
+    params, carry, xs, ys = data(case.name)
+    learner = learner_for(case.cell, params, carry, xs[0])
+
+    @partial(jax.jit, compiler_options=QUICK)
+    def compiled(params, carry, xs, ys):
+        state = learner.init(params, carry)
+        sequence = partial(learner.etrace_grad, params, state, xs, ys, loss_fn=loss, reduction="sum")
+        by_one, by_three, default = sequence(window=1), sequence(window=3), sequence()
+        untraced = learner.init(params, carry, traces=False)
+        bare = learner.etrace_grad(params, untraced, xs, ys, loss_fn=loss, reduction="sum", return_state=False)
+        step, window = stepwise(learner, params, state, xs, ys), windowed(learner, params, state, xs, ys, 3)
+        gradients = [step[0], window[0], by_one[0], by_three[0], default[0], bare[0]]
+        states = [step[1], window[1], by_one[1], by_three[1], default[1]]
+        whole = windowed(learner, params, state, xs, ys, xs.shape[0], full=True)[0]
+        truth = {"oracle": bptt(case.oracle, params, carry, xs, ys), "bptt": bptt(case.cell, params, carry, xs, ys)}
+        losses = by_three[2].losses, jax.vmap(loss)(learner.etrace_evolve(params, state, xs)[1], ys)
+        return dict(zip(WAYS, gradients, strict=True)), states, whole, truth, losses
+
+    names = ("gradients", "states", "whole", "truth", "losses")
+    got = dict(zip(names, compiled(params, carry, xs, ys), strict=True))
+    return SimpleNamespace(case=case, learner=learner, **got)
+
+
+def check_gradients_are_the_oracles(measured):
+    for way, gradients in measured.gradients.items():
+        off = distances(gradients, measured.truth["oracle"])
+        assert all(d < tolerance(measured.case) for d in off.values()), f"{way}: {off}"
+
+
+def check_certificate_is_exact_iff_equal_to_bptt(measured):
+    certificate = {f"['{name}']": kind for name, kind in measured.case.certificate.items()}
+    assert {row.path: str(row.exactness) for row in measured.learner.graph.parameters} == certificate
+    off = distances(measured.gradients["sequence"], measured.truth["bptt"])
+    equal = {path: d < tolerance(measured.case) for path, d in off.items()}
+    assert equal == {path: kind == EXACT for path, kind in certificate.items()}
+
+
+def check_dropped_paths_are_stated_iff_not_exact(measured):
+    for row in measured.learner.graph.parameters:
+        assert bool(row.dropped) == (row.exactness != "exact"), row
+        assert all(path.source or path.kind == "carried" for path in row.dropped), row
+
+
+def check_states_do_not_depend_on_the_way(measured):
+    first, *others = measured.states
+    assert first.steps == 5
+    for state in others:
+        assert_same(numbers(state.carry), numbers(first.carry), 1e-12)
+        assert_same(state.traces, first.traces, tolerance(measured.case))
+        assert state.steps == 5
+
+
+def check_full_window_over_the_whole_sequence_is_bptt(measured):
+    off = distances(measured.whole, measured.truth["bptt"])
+    assert all(d < tolerance(measured.case) for d in off.values()), off
+
+
+def check_losses_are_those_of_the_cell(measured):
+    assert_same(*measured.losses, 1e-12)
+    assert jnp.all(measured.losses[0] > 0)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_case(case):
+    """One test a case, so that its programs are compiled once wherever it runs."""
+    measured = measure(case)
+    check_gradients_are_the_oracles(measured)
+    check_certificate_is_exact_iff_equal_to_bptt(measured)
+    check_dropped_paths_are_stated_iff_not_exact(measured)
+    check_states_do_not_depend_on_the_way(measured)
+    check_full_window_over_the_whole_sequence_is_bptt(measured)
+    check_losses_are_those_of_the_cell(measured)
+
+
+def window_oracle(case, params, carry, xs, ys, window):
+    """BPTT inside each window from the entry state `sg(h) + <J, p - sg(p)>`, J the two-lane influence at its entry."""
+    cell, oracle = case.cell, case.oracle
+    total = jax.tree.map(jnp.zeros_like, params)
+    for start in range(0, xs.shape[0], window):
+
+        def entry(params, start=start):
+            return jax.lax.scan(lambda c, x: oracle(params, c, x), carry, xs[:start])[0]
+
+        h, influence = entry(params), jax.jacfwd(entry)(params)
+
+        def objective(live, start=start, h=h, influence=influence):
+            off = jax.tree.leaves(jax.tree.map(jnp.subtract, live, params))
+            moved = [
+                a + sum(jnp.tensordot(j, o, o.ndim) for j, o in zip(jax.tree.leaves(js), off, strict=True))
+                for a, js in zip(jax.tree.leaves(h), jax.tree.structure(h).flatten_up_to(influence), strict=True)
+            ]
+            part = slice(start, start + window)
+            step = lambda c, x: cell(live, c, x)  # noqa: E731
+            _, outs = jax.lax.scan(step, jax.tree.unflatten(jax.tree.structure(h), moved), xs[part])
+            return jnp.sum(jax.vmap(loss)(outs, ys[part]))
+
+        total = jax.tree.map(jnp.add, total, jax.grad(objective)(params))
+    return total
+
+
+@pytest.mark.parametrize("name", ["alif", "gru_reset_before"])
+def test_full_windows_are_bptt_inside_plus_the_trace_at_the_entry(name):
+    case, (params, carry, xs, ys) = CASES[name], data(name, steps=7)
+    learner = learner_for(case.cell, params, carry, xs[0])
+    full = windowed(learner, params, learner.init(params, carry), xs, ys, 3, full=True)[0]
+    assert_same(full, window_oracle(case, params, carry, xs, ys, 3))
+    for other in (bptt(case.cell, params, carry, xs, ys), bptt(case.oracle, params, carry, xs, ys)):
+        assert any(d > 1e-3 for d in distances(full, other).values())  # control: it is a third number
