@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._errors import UsageError, problem
 from .._learner import (
     Cell,
     cell_body,
+    check_driver,
     check_finite,
     check_reset,
     compile_cell,
@@ -21,6 +21,7 @@ from .._learner import (
     lane_count,
     resetting,
     sequence_gradient,
+    sequence_length,
     update,
     weigh,
     weights_of,
@@ -229,28 +230,3 @@ class FunctionLearner:
 
 def _array(value: Any) -> Any:
     return value if isinstance(value, jax.Array) else jnp.asarray(value)
-
-
-def sequence_length(xs: Any) -> int:
-    """The size of axis 0 that the arrays of a sequence share."""
-    sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(xs)}
-    if len(sizes) != 1 or () in sizes or (0,) in sizes:
-        raise UsageError(
-            problem("The sequence has no common time axis.", got=f"shapes {[jnp.shape(v) for v in jax.tree.leaves(xs)]}",
-                    expected="arrays with time on axis 0, of one length and at least one step")
-        )  # fmt: skip
-    return sizes.pop()[0]
-
-
-def check_driver(steps: int, targets: Any, reduction: str, window: int | None) -> None:
-    """What every sequence driver asks of its arguments."""
-    if reduction not in ("mean", "sum"):
-        raise UsageError(problem("Unknown reduction.", got=repr(reduction), expected="'mean' or 'sum'"))
-    if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
-        raise UsageError(problem("Wrong window.", got=repr(window), expected="a whole number of steps, at least 1, or None"))
-    for target in targets:
-        if (length := sequence_length(target)) != steps:
-            raise UsageError(
-                problem("The sequences have different lengths.", got=f"{steps} inputs and {length} targets",
-                        expected="one target for each step", do="put time on axis 0 of every sequence")
-            )  # fmt: skip

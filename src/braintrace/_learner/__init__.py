@@ -1,5 +1,7 @@
 """Learners without a framework: a compiled cell, one online update, and gradients over sequences."""
 
+from ._arguments import check_driver as check_driver
+from ._arguments import sequence_length as sequence_length
 from ._cell import Cell as Cell
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell

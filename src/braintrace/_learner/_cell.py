@@ -106,11 +106,13 @@ class Cell:
 
 
 def compile_cell(
-    cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False
-) -> Cell:
+    cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False,
+    lanes: int | None = None,
+) -> Cell:  # fmt: skip
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
-    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step.
+    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes` is the size of the batch axis;
+    by default the size of axis 0 that the arrays of the carry share.
     """
     trees = Tree.of(params), Tree.of(carry), Tree.of(x)
     partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]  # only its trees are used before the graph exists
@@ -136,7 +138,7 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    graph = analyse(program, Signature(trees[0].names, tuple(names), lane_count(carry), resets), max_slots)
+    graph = analyse(program, Signature(trees[0].names, tuple(names), lanes or lane_count(carry), resets), max_slots)
     return Cell(graph, *trees, out_tree[-1])
 
 

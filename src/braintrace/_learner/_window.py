@@ -72,7 +72,7 @@ def window_gradient(
         total = add_site_gradients(graph, total, rule.carrier.contract(graph, traces, entry))
     if keep_trace:
         start = rule.carrier.init(graph) if traces is None else traces
-        traces = advance_through(graph, rule, ready, carry, start, xs)
+        traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
     return (total, of_extra), [stop(c) for c in last], traces, reports
 
 
@@ -94,7 +94,7 @@ def _factored_gradient(
         primals = (live, extra, [carry[k] for k in graph.hidden], nudges)
         value, pull, (last, report, data, xs) = jax.vjp(objective, *primals, has_aux=True)
         of_live, of_extra, entry, drives = pull(jnp.ones_like(value))
-        local = observe(graph, rule, ready, carry, xs)
+        local = observe(graph, rule, ready, own_carry(graph, carry), xs)
         after = rule.carrier.advance(graph, before, local, reset_marks(graph, xs))
         factors = rule.carrier.factors(graph, before, after, entry, drives, data)
         return (last, after, jax.tree.map(jnp.add, total, (of_live, of_extra))), (factors, report)
@@ -103,6 +103,11 @@ def _factored_gradient(
     (last, traces, (direct, of_extra)), (factors, reports) = scan(one, (stop(list(carry)), traces, zero), at)
     of_sites = [site.rule.weight_gradient_sum(x, c) for site, (x, c) in zip(graph.sites, factors, strict=True)]
     return (add_site_gradients(graph, direct, of_sites), of_extra), last, traces, reports
+
+
+def own_carry(graph: CellGraph, carry: Sequence[Any]) -> Sequence[Any]:
+    """The cell's part of a carry: a body may carry more values of its own behind it."""
+    return carry[: len(graph.carry)]
 
 
 def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
