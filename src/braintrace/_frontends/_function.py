@@ -22,6 +22,7 @@ from .._learner import (
     resetting,
     sequence_gradient,
     sequence_length,
+    shield,
     update,
     weigh,
     weights_of,
@@ -202,6 +203,8 @@ class FunctionLearner:
 
         def loss(outs: list[Any], at: Any) -> tuple[Any, Info]:
             target, weight = at
+            if mask is not None:
+                outs = [shield(v, weight) if jnp.issubdtype(v.dtype, jnp.inexact) else v for v in outs]
             value, aux = loss_of(outs, target)
             return weigh(value, weight), Info(value, aux)
 

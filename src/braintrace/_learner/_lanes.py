@@ -10,21 +10,25 @@ from .._compat import is_key
 from .._errors import UsageError, problem
 
 
-def resetting(cell: Callable[[Any, Any, Any], tuple[Any, Any]], lanes: int) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+def resetting(
+    cell: Callable[[Any, Any, Any], tuple[Any, Any]], lanes: int, resets: Any = None
+) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     """`cell` on inputs `(x, reset)` and parameters `(params, initial carry)`: marked lanes start from the initial carry.
 
-    The derivative to the old state of a marked lane is zero, so its traces are cleared by the ordinary rule.
+    The derivative to the old state of a marked lane is zero, so its traces are cleared by the ordinary rule. `resets`, a
+    tree like the carry, says which leaves start afresh; by default those with the lane axis in front.
     """
 
-    def start(reset: jax.Array, initial: Any, carry: Any) -> Any:
-        if not has_lanes(carry, lanes):
+    def start(reset: jax.Array, initial: Any, carry: Any, applies: bool) -> Any:
+        if not applies:
             return carry
         mark = reset.reshape(reset.shape + (1,) * (carry.ndim - 1))
         return jnp.where(mark, jax.lax.stop_gradient(initial), carry)
 
     def wrapped(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         (params, initial), (x, reset) = params, x
-        return cell(params, jax.tree.map(lambda i, c: start(reset, i, c), initial, carry), x)
+        applies = jax.tree.map(lambda c: has_lanes(c, lanes), carry) if resets is None else resets
+        return cell(params, jax.tree.map(lambda i, c, a: start(reset, i, c, a), initial, carry, applies), x)
 
     return wrapped
 
@@ -87,6 +91,25 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
 def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
     """The weighted sum of a step's losses; what has weight zero does not count, not even when it is NaN."""
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
+
+
+@jax.custom_vjp
+def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
+    """`out`, whose cotangent is never NaN or infinite where the loss has weight zero (`sqrt` at 0, say: 0 times infinity)."""
+    return out
+
+
+def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return out, weight == 0
+
+
+def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
+    laned = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
+    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if laned else dead.all()
+    return jnp.where(at & ~jnp.isfinite(cotangent), 0, cotangent), None
+
+
+shield.defvjp(_shield_forward, _shield_backward)
 
 
 def check_finite(losses: Any, mask: Any) -> None:

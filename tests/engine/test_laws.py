@@ -1,0 +1,362 @@
+"""Laws that hold for every cell: linearity, lanes, resets, masks, splits, and the transformations of JAX."""
+
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import CASES, loss
+
+from ._door import QUICK, T, assert_same, data, distances, learner, numbers, stepwise, summed
+
+LANED = ["alif", "gru_reset_before", "two_recurrent_layers", "exponential_synapse", "counter", "delayed_product", "lru"]
+
+
+def sequence(name, lanes=2, **options):
+    """`etrace_grad` of a case, compiled, as a function of (params, carry, xs, ys); options are traced where arrays."""
+    static = {k: v for k, v in options.items() if not hasattr(v, "shape")}
+    arrays = {k: v for k, v in options.items() if hasattr(v, "shape")}
+    static.setdefault("reduction", "sum")
+    static.setdefault("loss_fn", loss)
+
+    this = learner(name, lanes)
+
+    @partial(jax.jit, compiler_options=QUICK)
+    def run(params, carry, xs, ys, arrays):
+        return this.etrace_grad(params, this.init(params, carry), xs, ys, **static, **arrays)
+
+    return lambda *given: run(*given, arrays)
+
+
+def lane(tree, b):
+    """The tree with one lane."""
+    return jax.tree.map(lambda v: v[b : b + 1], tree)
+
+
+def lane_of(batch, b):
+    """Sequences with one lane: the lane axis comes second."""
+    return jax.tree.map(lambda v: v[:, b : b + 1], batch)
+
+
+def total(trees):
+    trees = list(trees)
+    return jax.tree.map(lambda *v: sum(v[1:], start=v[0]), *trees)
+
+
+# The loss ------------------------------------------------------------------------------------------------------------
+
+
+def test_linear_in_the_loss():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    other = lambda out, y: jnp.sum(jnp.sin(out) * y, axis=-1)  # noqa: E731
+    mixed = lambda out, y: 2.0 * loss(out, y) - 0.5 * other(out, y)  # noqa: E731
+    a, b, c = (sequence(name, loss_fn=f)(params, carry, xs, ys)[0] for f in (loss, other, mixed))
+    assert_same(c, jax.tree.map(lambda a, b: 2.0 * a - 0.5 * b, a, b))
+    assert any(d > 0.1 for d in distances(a, b).values())
+
+
+def test_mean_divides_by_what_counts():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    mask = jnp.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 1]])
+    by_sum, by_mean = (sequence(name, mask=mask, reduction=r)(params, carry, xs, ys)[0] for r in ("sum", "mean"))
+    assert_same(by_mean, jax.tree.map(lambda v: v / 6, by_sum))
+    plain, mean = (sequence(name, reduction=r)(params, carry, xs, ys)[0] for r in ("sum", "mean"))
+    assert_same(mean, jax.tree.map(lambda v: v / (T * 2), plain))
+    scalar = sequence(name, loss_fn=summed, reduction="mean")(params, carry, xs, ys)[0]
+    assert_same(scalar, jax.tree.map(lambda v: v / T, plain))
+
+
+def test_a_mask_of_zeros_gives_zeros():
+    params, carry, xs, ys = data("alif")
+    gradients = sequence("alif", mask=jnp.zeros((T, 2)), reduction="mean")(params, carry, xs, ys)[0]
+    assert all(np.all(np.asarray(v) == 0) for v in jax.tree.leaves(gradients))
+
+
+# Lanes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LANED)
+def test_a_batch_is_the_sum_of_its_lanes(name):
+    params, carry, xs, ys = data(name)
+    single = sequence(name, lanes=1)
+    singles = [single(params, lane(carry, b), lane_of(xs, b), lane_of(ys, b)) for b in range(2)]
+    gradients, state, info = sequence(name)(params, carry, xs, ys)
+    assert_same(gradients, total(s[0] for s in singles))
+    for b, (_, one, alone) in enumerate(singles):
+        assert_same(numbers(lane(state.carry, b)), numbers(one.carry))
+        np.testing.assert_allclose(info.losses[:, b : b + 1], alone.losses, rtol=1e-10)
+
+
+RESET = np.zeros((7, 2), bool)
+RESET[[0, 2, 5], [0, 0, 0]] = RESET[[3, 4], [1, 1]] = True  # two lanes that start afresh at steps of their own
+
+
+@pytest.mark.parametrize("name", LANED)
+def test_reset_is_running_the_pieces(name):
+    params, carry, xs, ys = data(name, steps=7)
+    pieces, last = [], []
+    single = sequence(name, lanes=1, window=2)
+    for b in range(2):
+        cuts = sorted({0, 7, *np.flatnonzero(RESET[:, b]).tolist()})
+        for start, stop in pairwise(cuts):
+            part = jax.tree.map(lambda v, start=start, stop=stop: v[start:stop], (lane_of(xs, b), lane_of(ys, b)))
+            pieces.append(single(params, lane(carry, b), *part))
+        last.append(pieces[-1])
+    expected = total(p[0] for p in pieces)
+    for window in (1, 3, None):
+        gradients, state, _ = sequence(name, reset=RESET, window=window)(params, carry, xs, ys)
+        assert_same(gradients, expected)
+        for b in range(2):
+            assert_same(numbers(lane(state.carry, b)), numbers(last[b][1].carry))
+    unbroken = sequence(name)(params, carry, xs, ys)[0]
+    assert any(d > 1e-3 for d in distances(unbroken, expected).values())  # control: the reset matters
+
+
+def test_reset_of_the_traces_alone_is_seen():
+    """Control: clearing the carry and keeping the traces is another number."""
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+    state = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss)[1]
+    clean = this.init(params, carry)
+    dirty = type(state)(carry, state.traces, state.steps)
+    reset = jnp.zeros((T, 2), bool).at[0].set(True)
+
+    def gradient(state, **options):
+        return this.etrace_grad(params, state, xs, ys, loss_fn=loss, **options)[0]
+
+    assert_same(gradient(state, reset=reset), gradient(clean))
+    assert any(d > 1e-3 for d in distances(gradient(dirty), gradient(clean)).values())
+
+
+def test_a_reset_between_calls_is_a_reset_inside_one():
+    params, carry, xs, ys = data("gru_reset_before", steps=6)
+    this = learner("gru_reset_before")
+    reset = jnp.zeros((6, 2), bool).at[3, 1].set(True)
+    whole, end, _ = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum", reset=reset
+    )
+    parts, state = [], this.init(params, carry)
+    for part in (slice(0, 3), slice(3, 6)):
+        gradients, state, _ = this.etrace_grad(
+            params, state, xs[part], ys[part], loss_fn=loss, reduction="sum", reset=reset[part]
+        )
+        parts.append(gradients)
+    assert_same(whole, total(parts))
+    assert_same(state, end)
+
+
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_mask_of_steps_is_leaving_their_losses_out():
+    name = "gru_reset_before"
+    params, carry, xs, ys = data(name)
+    mask = jnp.array([1.0, 0.0, 1.0, 0.0, 0.0])
+    masked = sequence(name, mask=mask, loss_fn=summed, window=2)(params, carry, xs, ys)[0]
+    weighted = lambda out, y, m: m * summed(out, y)  # noqa: E731
+    this = learner(name)
+    by_hand = this.etrace_grad(params, this.init(params, carry), xs, ys, mask, loss_fn=weighted, reduction="sum")[0]
+    assert_same(masked, by_hand)
+    head = sequence(name)(params, carry, xs[:1], ys[:1])[0]
+    both = [sequence(name, mask=jnp.array([float(t == k) for t in range(T)]), loss_fn=summed) for k in (0, 2)]
+    assert_same(both[0](params, carry, xs, ys)[0], head)  # a tail without loss is no tail
+    assert_same(masked, total(f(params, carry, xs, ys)[0] for f in both))
+
+
+def test_a_mask_of_lanes_is_slicing():
+    """Ragged sequences: lane 0 ends after 3 steps, lane 1 after 5."""
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    lengths = (3, 5)
+    mask = jnp.arange(T)[:, None] < jnp.array(lengths)
+    ragged = sequence(name, mask=mask, window=2)(params, carry, xs, ys)[0]
+    single = sequence(name, lanes=1)
+    cut = [single(params, lane(carry, b), lane_of(xs, b)[:n], lane_of(ys, b)[:n])[0] for b, n in enumerate(lengths)]
+    assert_same(ragged, total(cut))
+
+
+def test_a_masked_loss_that_is_nan_does_not_poison():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    mask = jnp.ones((T, 2)).at[1, 0].set(0).at[3, 1].set(0)
+    spoiled = jnp.where(mask[..., None] == 0, jnp.nan, ys)
+    this = learner(name)
+    given = {"loss_fn": loss, "mask": mask}
+    clean, state, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, **given)
+    gradients, after, info = this.etrace_grad(params, this.init(params, carry), xs, spoiled, **given)
+    assert np.isnan(info.losses[1, 0]) and np.isnan(info.losses[3, 1])
+    assert_same(gradients, clean)
+    assert_same(after, state)
+
+
+def test_a_nan_derivative_of_a_masked_loss_does_not_poison():
+    """The loss is finite where it is masked out, and its derivative is not: sqrt at 0."""
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    root = lambda out, y: jnp.sqrt(jnp.sum(jnp.square(out - y), -1))  # noqa: E731
+    this = learner(name)
+    outs = this.etrace_evolve(params, this.init(params, carry), xs)[1]
+    mask = jnp.ones((T, 2)).at[2, 1].set(0)
+    touching = jnp.where(mask[..., None] == 0, outs, ys)
+    clean = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=root, mask=mask)[0]
+    gradients = this.etrace_grad(params, this.init(params, carry), xs, touching, loss_fn=root, mask=mask)[0]
+    assert_same(gradients, clean)
+
+
+# Ways of running -----------------------------------------------------------------------------------------------------
+
+
+def test_scan_loop_and_jit_agree():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+    state = this.init(params, carry)
+    loop, added = state, []
+    for x, y in zip(xs, ys, strict=True):
+
+        def objective(params, loop=loop, x=x, y=y):
+            new, out = this(params, loop, x)
+            return summed(out, y), new
+
+        gradients, loop = jax.grad(objective, has_aux=True)(params)
+        added.append(gradients)
+    scanned, end = stepwise(this, params, state, xs, ys)
+    compiled, end_compiled = jax.jit(partial(stepwise, this))(params, state, xs, ys)
+    eager = this.etrace_grad(params, state, xs, ys, loss_fn=loss, reduction="sum", window=2)[0]
+    nested = jax.jit(lambda *a: jax.jit(partial(stepwise, this))(*a))(params, state, xs, ys)[0]
+    for other in (scanned, compiled, eager, nested):
+        assert_same(other, total(added))
+    assert_same(end, loop)
+    assert_same(end_compiled, loop)
+
+
+@pytest.mark.parametrize("name", ["gru_reset_before", "alif"])
+def test_a_split_run_is_one_run(name):
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+    whole, end, info = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum")
+    for untraced in (False, True):
+        state = this.init(params, carry, traces=not untraced)
+        first, state, one = this.etrace_grad(params, state, xs[:2], ys[:2], loss_fn=loss, reduction="sum")
+        second, state, two = this.etrace_grad(params, state, xs[2:], ys[2:], loss_fn=loss, reduction="sum", window=2)
+        assert_same(total([first, second]), whole)
+        assert_same(state, end)
+        np.testing.assert_allclose(np.concatenate([one.losses, two.losses]), info.losses)
+    fresh = this.init(params, state.carry)
+    forgetful = this.etrace_grad(params, fresh, xs[2:], ys[2:], loss_fn=loss, reduction="sum")[0]
+    assert any(d > 1e-3 for d in distances(forgetful, second).values())  # control: the traces matter
+
+
+def test_two_calls_inside_one_grad_add_up():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+
+    def objective(params):
+        state, first = this.update_window(params, this.init(params, carry), xs[:2])
+        _, second = this.update(params, state, xs[2])
+        return jnp.sum(jax.vmap(summed)(first, ys[:2])) + summed(second, ys[2])
+
+    expected = this.etrace_grad(params, this.init(params, carry), xs[:3], ys[:3], loss_fn=loss, reduction="sum")[0]
+    assert_same(jax.grad(objective)(params), expected)
+
+
+def test_the_state_is_a_carry_of_the_users_scan():
+    name = "gru_reset_before"
+    params, carry, xs, ys = data(name, steps=6)
+    this = learner(name)
+
+    def episode(state, at):
+        gradients, state, _ = this.etrace_grad(params, state, *at, loss_fn=loss, reduction="sum", window=2)
+        return state, gradients
+
+    chunks = jax.tree.map(lambda v: v.reshape(2, 3, *v.shape[1:]), (xs, ys))
+    state, gradients = jax.lax.scan(episode, this.init(params, carry), chunks)
+    whole, end, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum")
+    assert_same(jax.tree.map(lambda v: v.sum(0), gradients), whole)
+    assert_same(state, end)
+    assert state.steps == 6
+
+
+def test_commutes_with_vmap_over_seeds():
+    name = "alif"
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+    seeds = jax.tree.map(lambda v: jnp.stack([v, 0.7 * v, 1.3 * v]), params)
+
+    def run(params):
+        return this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, window=2)
+
+    def online(params):
+        return stepwise(this, params, this.init(params, carry), xs, ys)
+
+    for way in (run, online):
+        together = jax.vmap(way)(seeds)
+        for k in range(3):
+            alone = way(jax.tree.map(lambda v, k=k: v[k], seeds))
+            assert_same(jax.tree.map(lambda v, k=k: v[k], together), alone)
+
+
+def test_remat_changes_nothing():
+    name = "gru_reset_before"
+    params, carry, xs, ys = data(name)
+    this = learner(name)
+    state = this.init(params, carry)
+
+    def objective(params, state, x, y):
+        new, out = this.update(params, state, x)
+        return summed(out, y), new
+
+    def of(way):
+        now, added = state, []
+        for x, y in zip(xs[:3], ys[:3], strict=True):
+            gradients, now = jax.grad(way, has_aux=True)(params, now, x, y)
+            added.append(gradients)
+        return total(added)
+
+    assert_same(of(jax.checkpoint(objective)), of(objective))
+
+
+def test_networks_in_front_of_the_learner_train():
+    """The cotangent of x is the ordinary one of its step."""
+    name = "two_recurrent_layers"
+    params, carry, xs, ys = data(name)
+    this, oracle = learner(name), CASES[name].oracle
+    front = 0.1 * jnp.ones((xs.shape[-1],) * 2) + jnp.eye(xs.shape[-1])
+    state = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss)[1]
+    got = jax.grad(lambda f: summed(this.update(params, state, xs[0] @ f)[1], ys[0]))(front)
+    expected = jax.grad(lambda f: summed(oracle(params, state.carry, xs[0] @ f)[1], ys[0]))(front)
+    assert distances([got], [expected])["[0]"] < 1e-10
+    assert np.linalg.norm(got) > 1e-3
+
+
+def test_a_loss_of_the_new_state_counts():
+    """L = sum of squares of the new carry: BPTT with the carry cut between steps, plus the traces."""
+    name = "gru_reset_after"
+    case, (params, carry, xs, _) = CASES[name], data(name)
+    this = learner(name)
+    state, added = this.init(params, carry), []
+    for x in xs:
+
+        def objective(params, state=state, x=x):
+            new, _ = this.update(params, state, x)
+            return jnp.sum(jnp.square(new.carry)), new
+
+        gradients, state = jax.grad(objective, has_aux=True)(params)
+        added.append(gradients)
+
+    def oracle_loss(params):
+        def step(c, x):
+            new, _ = case.oracle(params, c, x)
+            return new, jnp.sum(jnp.square(new))
+
+        return jnp.sum(jax.lax.scan(step, carry, xs)[1])
+
+    expected = jax.grad(oracle_loss)(params)
+    assert_same(total(added), expected)
