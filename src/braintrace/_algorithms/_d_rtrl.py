@@ -1,0 +1,70 @@
+"""D-RTRL: real-time recurrent learning with the position-wise part of the recurrent Jacobian."""
+
+import contextlib
+from typing import Any
+
+import brainstate
+import jax.numpy as jnp
+
+from .._errors import UsageError, problem
+from .._frontends._brainstate import ETraceVjpAlgorithm
+from .._parts import PerParameter, Rule
+
+
+class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
+    r"""Online gradients with one eligibility trace per parameter and lane.
+
+    With h the state of a position (a neuron, with S state slots), y = x W what a weight brings to it, D the derivative of
+    the new state with respect to the old one inside a position, and f that with respect to y, the trace of W and the gradient are
+
+    .. math::
+
+        \epsilon^t = D^t \epsilon^{t-1} + f^t \otimes x^t, \qquad
+        \nabla_W L = \sum_t \frac{\partial L^t}{\partial h^t} \circ \epsilon^t .
+
+    Memory: O(B I O S) for a weight of I inputs and O outputs and B lanes. Time: O(B I O S^2) a step.
+
+    The gradient of a parameter equals that of BPTT when no state that it acts on reaches a later state except through its own
+    position (no recurrent product, no stateful layer above); otherwise the paths through other positions are left out, and
+    `report` names them. Parameters that act on no state (a readout) get their ordinary gradient.
+
+    Args:
+        model: a one-step brainstate module whose states are initialised.
+        vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus the traces at its entry.
+        trace_dtype: dtype of the traces; by default that of y, at least float32.
+        name: the module's name.
+
+    Raises:
+        UsageError: for an option that is not one of these, or a trace_dtype that is not floating-point.
+
+    References:
+        Wang et al., Nature Communications 17:1745 (2026), doi 10.1038/s41467-026-68453-w. Deviation: D and f are exact for
+        every position, gates and adaptation included, and the loss reaches the traces by every path inside the step.
+    """
+
+    __module__ = "braintrace"
+
+    def __init__(
+        self, model: brainstate.nn.Module, *, vjp_method: str = "single-step", trace_dtype: Any = None,
+        name: str | None = None,
+    ):  # fmt: skip
+        super().__init__(model, self.rule(trace_dtype=trace_dtype), vjp_method=vjp_method, name=name)
+
+    @staticmethod
+    def rule(*, trace_dtype: Any = None) -> Rule:
+        """The parts of this algorithm."""
+        chosen = None
+        if trace_dtype is not None:
+            with contextlib.suppress(TypeError):
+                chosen = jnp.dtype(trace_dtype)
+            if chosen is None or not jnp.issubdtype(chosen, jnp.inexact):
+                raise UsageError(
+                    problem("Wrong trace_dtype.", got=repr(trace_dtype), expected="a floating-point dtype, or None",
+                            do="pass jnp.float32, say")
+                )  # fmt: skip
+        return Rule("D-RTRL", PerParameter(chosen))
+
+
+class D_RTRL(ParamDimVjpAlgorithm):
+    __doc__ = ParamDimVjpAlgorithm.__doc__
+    __module__ = "braintrace"

@@ -1,0 +1,1 @@
+"""Doors to the learners: one module for each way of writing a model."""

@@ -1,0 +1,307 @@
+"""The base classes of the algorithms: a learner that wraps a brainstate module and stands in for it."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+from ..._analysis import CellGraph
+from ..._errors import UsageError, problem
+from ..._learner import sequence_length
+from ..._parts import Rule
+from ._compiled import Compiled
+from ._data import MultiStepData, SingleStepData
+from ._drivers import Driver
+from ._report import report
+from ._states import path_name
+
+_LAST_STEP = jnp.iinfo(jnp.int32).max
+
+
+class EligibilityTrace(brainstate.ShortTermState):
+    """The eligibility traces of a learner: a pytree of arrays, laid out by the algorithm's carrier."""
+
+    __module__ = "braintrace"
+
+
+class ETraceAlgorithm(brainstate.nn.Module):
+    """Wraps a one-step model and learns it online with eligibility traces.
+
+    After `compile_graph` the learner is called where the model was called. Automatic differentiation through a call
+    (`brainstate.transform.grad`, say) gives the online gradient of that step for every `ParamState` of the model. No gradient
+    leaves a call through the model's old states or the traces: these hold the past already.
+
+    Settings of `brainstate.environ` (`dt`, `fit`, ...) are read when the model is compiled.
+
+    Attributes:
+        model: the wrapped module; its states are the learner's states.
+        etrace: the `EligibilityTrace`.
+        running_index: int32 state, the number of steps consumed; it stops at its largest value.
+    """
+
+    __module__ = "braintrace"
+
+    def __init__(self, model: brainstate.nn.Module, rule: Rule, name: str | None = None):
+        super().__init__(name=name)
+        if not isinstance(model, brainstate.nn.Module):
+            raise UsageError(
+                problem("This model is no brainstate module.", got=type(model).__name__, expected="a brainstate.nn.Module",
+                        do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry")
+            )  # fmt: skip
+        self.model = model
+        self._rule = rule
+        self._compiled: Compiled | None = None
+        self._driver: Driver | None = None
+        self._zero: Any = None  # the traces when they are known to be zero
+        self._full = False
+
+    # Compiling -----------------------------------------------------------------------------------------------------
+
+    def compile_graph(
+        self, *example_inputs: Any, vmap: bool = False, mapped: Collection[int] | None = None, **analysis: Any
+    ) -> "ETraceAlgorithm":
+        """Analyse the model at the shapes of `example_inputs` (one step) and of its present states; traces start at zero.
+
+        Args:
+            *example_inputs: inputs of one step, as the learner will be called with.
+            vmap: whether the model is written for one sample; the learner then maps it over axis 0 of the inputs.
+            mapped: ids of the states that have one value per sample; by default every state that is no `ParamState`.
+            **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states of one position).
+
+        Returns:
+            The learner itself.
+
+        Raises:
+            CompilationError: for a model that cannot be analysed; its states are as before.
+        """
+        if not example_inputs:
+            raise UsageError(
+                problem("No example input.", expected="the inputs of one step", do="compile_graph(x), with x as in learner(x)")
+            )  # fmt: skip
+        x = tuple(v.data if isinstance(v, SingleStepData) else v for v in example_inputs)
+        if mapped is None:
+            shared = (brainstate.ParamState, brainstate.random.RandomState)
+            mapped = {id(s) for s in self.model.states().values() if vmap and not isinstance(s, shared)}
+        self._compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
+        self._driver = Driver(self, self._compiled)
+        self.etrace = EligibilityTrace(self._clear())
+        self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
+        return self
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compile_graph` was called."""
+        return self._compiled is not None
+
+    @property
+    def compiled(self) -> Compiled:
+        """The compiled model."""
+        if self._compiled is None:
+            raise UsageError(
+                problem(f"{type(self).__name__} is not compiled.", do="call compile_graph(x) with the inputs of one step first")
+            )  # fmt: skip
+        return self._compiled
+
+    @property
+    def graph(self) -> CellGraph:
+        """The analysed model."""
+        return self.compiled.cell.graph
+
+    @property
+    def report(self) -> str:
+        """What the compiler states about each parameter, as a table."""
+        return report(self._rule, self.graph)
+
+    # One step ------------------------------------------------------------------------------------------------------
+
+    def update(self, *inputs: Any) -> Any:
+        """One step: the model's output. Its states and the traces move on.
+
+        Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are stacked.
+        """
+        compiled = self.compiled
+        assert self._driver is not None
+        if self._driver.active is not None:
+            return self._driver.active(inputs)
+        x, many = unwrap(inputs)
+        steps = sequence_length(x) if many else 1
+        flat = compiled.inputs(x, (steps,) if many else ())
+        args = (compiled.params(), compiled.carry(), self.etrace.value, flat)
+        carry, traces, outs = compiled.window(self._full, *args) if many else compiled.update(*args)
+        self._move(carry, traces, steps)
+        return compiled.cell.out.unflatten(outs)
+
+    __call__ = update
+
+    def _move(self, carry: list[Any] | None, traces: Any, steps: int) -> None:
+        if carry is not None:
+            self.compiled.write(carry)
+        if traces is not None:
+            self.etrace.value = traces
+        before = self.running_index.value
+        self.running_index.value = jnp.where(before > _LAST_STEP - steps, _LAST_STEP, before + steps).astype(jnp.int32)
+
+    # Sequences -----------------------------------------------------------------------------------------------------
+
+    def etrace_grad(
+        self, *sequences: Any, step_fn: Callable[..., Any], mask: Any = None, reset: Any = None,
+        chunk_size: int | None = None, window: int | None = None, weights: Any = None, reduction: str = "mean",
+        loss_output: str = "step", has_aux: bool = False, return_value: bool = False, return_state: bool = True,
+    ) -> Any:  # fmt: skip
+        """The gradient of a whole sequence, in memory that does not grow with its length.
+
+        Args:
+            *sequences: arrays (or trees of arrays) with time on axis 0.
+            step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a scalar, or one value per lane,
+                shape (B,). With `has_aux`, `(loss, aux)`.
+            mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value per lane.
+            reset: (T, B) bool: where true, that lane's short-term states are set to their values at compile time and its
+                traces to zero before that step. The step must call the learner once.
+            chunk_size: steps done at once (`window` is the same). It changes speed and memory, never the numbers beyond
+                rounding. Default: as many as fit a memory budget, at most 64.
+            weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a list or dict. Default: all
+                of the model's.
+            reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
+                'sum' does not.
+            loss_output: 'step' returns losses as `step_fn` gave them, (T,) or (T, B); 'total' the reduced scalar.
+            has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
+            return_value: whether to return the losses.
+            return_state: with False hidden states and traces are left as they were before the call (the end trace is then
+                not formed, which is faster); random keys and statistics move on in any case.
+
+        Returns:
+            The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))` gives them; with
+            `return_value`, and with `has_aux`, a tuple: gradients, losses, aux.
+
+        Raises:
+            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls). States are as before.
+        """
+        self.compiled  # noqa: B018  (raises when it is not)
+        assert self._driver is not None
+        options = dict(
+            mask=mask, reset=reset, window=chunk_size if window is None else window, weights=weights, reduction=reduction,
+            loss_output=loss_output, has_aux=has_aux, return_value=return_value, return_state=return_state,
+        )  # fmt: skip
+        return self._driver.gradient(sequences, step_fn, **options)
+
+    def etrace_evolve(
+        self, *sequences: Any, return_outputs: bool = True, step_fn: Callable[..., Any] | None = None
+    ) -> Any:
+        """Forward only over a sequence; the traces stay as they are.
+
+        Args:
+            *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
+            return_outputs: whether to return the outputs, stacked over time; else None.
+            step_fn: what to do at each step instead of `learner(*slices)`.
+        """
+        self.compiled  # noqa: B018
+        assert self._driver is not None
+        return self._driver.evolve(sequences, return_outputs, step_fn)
+
+    # States --------------------------------------------------------------------------------------------------------
+
+    def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
+        """Set the traces and `running_index` to zero; with `model`, short-term states to their values at compile time.
+
+        `batch_size`, when given, must be the compiled one: the layout of traces never changes after compiling.
+        """
+        compiled = self.compiled
+        if batch_size is not None and batch_size != compiled.lanes:
+            raise UsageError(
+                problem("Another batch size than the compiled one.", got=batch_size, expected=compiled.lanes,
+                        do="compile again for another batch size")
+            )  # fmt: skip
+        self.etrace.value = self._clear()
+        self.running_index.value = jnp.zeros((), jnp.int32)
+        if model:
+            layout = compiled.functional.carry
+            for state, value in zip(layout.states, layout.values(compiled.initial.leaves), strict=True):
+                if isinstance(state, brainstate.ShortTermState):
+                    state.value = value
+
+    def _clear(self) -> Any:
+        self._zero = self._rule.carrier.init(self.graph)
+        return self._zero
+
+    @property
+    def known_zero(self) -> bool:
+        """Whether the traces are those of a reset: zero."""
+        now = jax.tree.leaves(self.etrace.value)
+        return all(a is b for a, b in zip(now, jax.tree.leaves(self._zero), strict=True))
+
+    def get_etrace_of(self, weight: Any) -> dict[str, list[Any]]:
+        """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one entry per site."""
+        name = self._name_of(weight)
+        layout = self.compiled.functional.params
+        rows = [
+            row for row, s in zip(self.graph.parameters, layout.leaf_states(), strict=True)
+            if s is layout.states[layout.names.index(name)]
+        ]  # fmt: skip
+        return {row.path: [self.etrace.value[n] for n in row.sites] for row in rows}
+
+    def _name_of(self, weight: Any) -> str:
+        layout = self.compiled.functional.params
+        if isinstance(weight, brainstate.State):
+            found = [n for n, s in zip(layout.names, layout.states, strict=True) if s is weight]
+        else:
+            name = weight if isinstance(weight, str) else path_name(weight)
+            found = [n for n in layout.names if n == name]
+        if not found:
+            raise UsageError(
+                problem("No such parameter of the model.", got=weight, expected=f"one of {list(layout.names)}",
+                        do="pass a ParamState of the model, or its path")
+            )  # fmt: skip
+        return found[0]
+
+    @property
+    def param_states(self) -> Any:
+        """The model's `ParamState`s by path."""
+        return self.model.states(brainstate.ParamState)
+
+    @property
+    def hidden_states(self) -> Any:
+        """The model's `HiddenState`s by path."""
+        return self.model.states(brainstate.HiddenState)
+
+    @property
+    def other_states(self) -> dict[Any, brainstate.State]:
+        """Every other state that a step reads or writes, by path (by name, where it is no part of the model)."""
+        f = self.compiled.functional
+        paths = {id(s): path for path, s in self.model.states().items()}
+        named = {**dict(zip(f.constants.names, f.constants.states, strict=True)),
+                 **dict(zip(f.carry.names, f.carry.states, strict=True))}  # fmt: skip
+        return {paths.get(id(s), n): s for n, s in named.items() if not isinstance(s, brainstate.HiddenState)}
+
+
+class ETraceVjpAlgorithm(ETraceAlgorithm):
+    """An algorithm whose learning signal comes from reverse-mode differentiation.
+
+    `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum of the online gradients of
+    its steps; 'multi-step' BPTT inside the call plus the traces at its entry, which is another number.
+    """
+
+    __module__ = "braintrace"
+
+    def __init__(
+        self, model: brainstate.nn.Module, rule: Rule, *, vjp_method: str = "single-step", name: str | None = None
+    ):
+        super().__init__(model, rule, name)
+        if vjp_method not in ("single-step", "multi-step"):
+            raise UsageError(
+                problem("Unknown vjp_method.", got=repr(vjp_method), expected="'single-step' or 'multi-step'")
+            )
+        self.vjp_method = vjp_method
+        self._full = vjp_method == "multi-step"
+
+
+def unwrap(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+    """The bare inputs, and whether they hold several steps."""
+    many = [isinstance(v, MultiStepData) for v in inputs]
+    if any(many) and not all(many):
+        raise UsageError(
+            problem("Some inputs hold several steps and some hold one.", got=[type(v).__name__ for v in inputs],
+                    expected="MultiStepData for all inputs, or for none", do="repeat the inputs of one step over time")
+        )  # fmt: skip
+    return tuple(v.data if isinstance(v, (SingleStepData, MultiStepData)) else v for v in inputs), any(many)

@@ -1,0 +1,126 @@
+"""A compiled brainstate model: its cell and its jitted evaluations, on the model's own states."""
+
+import dataclasses
+import functools
+from collections.abc import Collection
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+from ..._compat import is_key
+from ..._errors import CompilationError, UsageError, problem
+from ..._learner import Cell, compile_cell, evolve, resetting, update, window
+from ..._parts import Rule
+from ._functional import Functional, functionalise
+from ._states import Layout, Values, fit
+
+
+class Compiled:
+    """What `compile_graph` finds out about a model; reads and writes the model's states."""
+
+    def __init__(
+        self, model: brainstate.nn.Module, rule: Rule, x: tuple[Any, ...], mapped: Collection[int], vmap: bool,
+        analysis: dict[str, Any],
+    ):  # fmt: skip
+        self.rule, self.analysis = rule, analysis
+        self.x = jax.tree.map(jnp.asarray, x)
+        self.functional: Functional = functionalise(model, self.x, mapped, vmap)
+        self.lanes = self._lane_count(x) if vmap else _batch_size(self.functional.carry)
+        self.initial = self.functional.carry.read()
+        self.initial = Values(self.initial.names, [_array(v) for v in self.initial.leaves])
+        params = self.functional.read_params()
+        self.cell = self._trained_only(
+            compile_cell(self.functional.cell, params, self.initial, self.x, lanes=self.lanes, **analysis)
+        )
+        graph = self.cell.graph
+        self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
+        self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full), static_argnums=0)
+        self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
+
+    def _trained_only(self, cell: Cell) -> Cell:
+        """The certificate speaks of parameters, not of constants."""
+        rows = cell.graph.parameters[: len(self.functional.params.leaf_names)]
+        return dataclasses.replace(cell, graph=dataclasses.replace(cell.graph, parameters=rows))
+
+    def _lane_count(self, x: tuple[Any, ...]) -> int:
+        sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
+        if len(sizes) != 1 or () in sizes:
+            raise UsageError(
+                problem("With vmap=True the inputs share axis 0, the batch.", got=[jnp.shape(v) for v in jax.tree.leaves(x)],
+                        expected="one size of axis 0", do="give every input the batch as axis 0")
+            )  # fmt: skip
+        return sizes.pop()[0]
+
+    @functools.cached_property
+    def resetting(self) -> Cell:
+        """The cell with a mark for each lane that starts afresh."""
+        assert self.lanes is not None
+        resets = Values(self.initial.names, self.resettable())
+        function = resetting(self.functional.cell, self.lanes, resets)
+        params = (self.functional.read_params(), self.initial)
+        x = (self.x, jax.ShapeDtypeStruct((self.lanes,), bool))
+        return compile_cell(function, params, self.initial, x, resets=True, lanes=self.lanes, **self.analysis)
+
+    def resettable(self) -> list[bool]:
+        """For each leaf of the carry, whether a lane of it can be set to its first value."""
+        found = []
+        for state, name, leaf in zip(
+            self.functional.carry.leaf_states(), self.initial.names, self.initial.leaves, strict=True
+        ):
+            short = isinstance(state, brainstate.ShortTermState) and not is_key(leaf.dtype)
+            found.append(short and leaf.ndim > 0 and leaf.shape[0] == self.lanes)
+            if short and leaf.ndim > 0 and not found[-1]:
+                raise UsageError(
+                    problem(f"The state {name} has no lane axis that reset could refer to.", got=f"shape {leaf.shape}",
+                            expected=f"axis 0 of size {self.lanes}", do="reset between calls, with reset_state(model=True)")
+                )  # fmt: skip
+        return found
+
+    # The model's states --------------------------------------------------------------------------------------------
+
+    def params(self) -> list[Any]:
+        """The present parameters and constants, flat and checked."""
+        return self.cell.params.flatten(_checked(self.functional.read_params, "state"), "model")
+
+    def carry(self) -> list[Any]:
+        """The present carry in the engine's leaves, checked."""
+        return self.cell.flat_carry(_checked(self.functional.carry.read, "state"))
+
+    def inputs(self, x: tuple[Any, ...], lead: tuple[int, ...] = ()) -> list[Any]:
+        """The leaves of a call's inputs, checked, in the compiled units."""
+        structure = self.cell.x.structure
+        if len(x) != len(self.x):
+            raise UsageError(
+                problem("Wrong number of inputs.", got=f"{len(x)} input(s)", expected=f"{len(self.x)}, as compiled",
+                        do="call the learner with the inputs that the model takes")
+            )  # fmt: skip
+        if jax.tree.structure(x) != structure:
+            x = structure.unflatten(fit(x, structure, "input"))
+        return self.cell.x.flatten(x, "input sequence" if lead else "input", lead=lead)
+
+    def write(self, carry: list[Any]) -> None:
+        """Give the model's states the values of an engine's carry."""
+        self.functional.carry.write(self.cell.tree_carry(carry).leaves)
+
+
+def _checked(read: Any, what: str) -> Any:
+    try:
+        return read()
+    except CompilationError as error:
+        raise UsageError(str(error)) from None
+
+
+def _batch_size(carry: Layout) -> int | None:
+    """The size of axis 0 that the hidden states share."""
+    sizes = {
+        v.shape[0] if v.ndim else None
+        for s, v in zip(carry.leaf_states(), carry.read().leaves, strict=True)
+        if isinstance(s, brainstate.HiddenState)
+    }
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _array(value: Any) -> Any:
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)

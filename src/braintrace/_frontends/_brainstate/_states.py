@@ -1,0 +1,143 @@
+"""States as data: named leaves of `brainstate.State`s, read from the states and put into them."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import brainstate
+import brainunit
+import jax
+
+from ..._errors import CompilationError, UsageError, problem
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Values:
+    """The leaves of some states' values, with their names. Units are kept aside: the leaves are plain arrays."""
+
+    def __init__(self, names: tuple[str, ...], leaves: Sequence[Any]):
+        self.names, self.leaves = names, list(leaves)
+
+    def tree_flatten_with_keys(self) -> Any:
+        return [(_Name(n), v) for n, v in zip(self.names, self.leaves, strict=True)], self.names
+
+    def tree_flatten(self) -> Any:
+        return self.leaves, self.names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Any) -> "Values":
+        return cls(names, leaves)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Some states in order, each with its name and the tree of its value."""
+
+    states: tuple[brainstate.State, ...]
+    names: tuple[str, ...]
+    structures: tuple[Any, ...]
+    leaf_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, named: Mapping[str, brainstate.State]) -> "Layout":
+        structures, leaf_names = [], []
+        for name, state in named.items():
+            paths, structure = jax.tree_util.tree_flatten_with_path(state.value)
+            structures.append(structure)
+            leaf_names += [name + "".join(map(_key_text, path)) for path, _ in paths]
+        return cls(tuple(named.values()), tuple(named), tuple(structures), tuple(leaf_names))
+
+    def read(self) -> Values:
+        """The present values, in the layout's trees and units."""
+        leaves: list[Any] = []
+        for state, name, structure in zip(self.states, self.names, self.structures, strict=True):
+            leaves += fit(state.value, structure, name)
+        return Values(self.leaf_names, leaves)
+
+    def values(self, leaves: Sequence[Any]) -> list[Any]:
+        """The states' values, made of `leaves`."""
+        values, start = [], 0
+        for structure in self.structures:
+            values.append(structure.unflatten(leaves[start : start + structure.num_leaves]))
+            start += structure.num_leaves
+        return values
+
+    def leaf_states(self) -> list[brainstate.State]:
+        """The state that each leaf belongs to."""
+        return [s for s, tree in zip(self.states, self.structures, strict=True) for _ in range(tree.num_leaves)]
+
+    def write(self, leaves: Sequence[Any]) -> None:
+        """Give the states new values."""
+        for state, value in zip(self.states, self.values(leaves), strict=True):
+            state.value = value
+
+    def put(self, leaves: Sequence[Any]) -> None:
+        """Give the states values for the time of a trace: no write is recorded."""
+        for state, value in zip(self.states, self.values(leaves), strict=True):
+            state.restore_value(value)
+
+
+@contextlib.contextmanager
+def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
+    """Inside, the states may hold anything; at the end, every state that was touched holds what it held before."""
+    before = [(s, s.value) for s in states]
+    trace = brainstate.StateTraceStack(name="braintrace")
+    try:
+        with trace:
+            yield trace
+    finally:
+        known = {id(s) for s, _ in before}
+        before += [(s, v) for s, v in zip(trace.states, trace.original_state_values, strict=True) if id(s) not in known]
+        for state, value in before:
+            state.restore_value(value)
+
+
+def fit(value: Any, structure: Any, name: str) -> list[Any]:
+    """The leaves of `value` in the units of `structure`."""
+    leaves, found = jax.tree.flatten(value)
+    if found == structure:
+        return leaves
+    expected = structure.unflatten([0] * structure.num_leaves)
+    is_quantity = lambda v: isinstance(v, brainunit.Quantity)  # noqa: E731
+    given, outer = jax.tree.flatten(value, is_leaf=is_quantity)
+    wanted, outer_wanted = jax.tree.flatten(expected, is_leaf=is_quantity)
+    if outer != outer_wanted:
+        raise CompilationError(
+            problem(f"{name} is written with another structure.", got=found, expected=structure,
+                    do="write a value of the structure that the state was initialised with")
+        )  # fmt: skip
+    fitted: list[Any] = []
+    for g, w in zip(given, wanted, strict=True):
+        unit, unit_wanted = brainunit.get_unit(g), brainunit.get_unit(w)
+        if not unit.has_same_dim(unit_wanted):
+            raise UsageError(
+                problem(f"{name} has a wrong unit.", got=_unit_text(unit), expected=_unit_text(unit_wanted),
+                        do="convert the value, or initialise with the unit that is meant")
+            )  # fmt: skip
+        fitted.append(brainunit.Quantity(g).to_decimal(unit_wanted))
+    return fitted
+
+
+def _unit_text(unit: Any) -> str:
+    return "no unit" if unit.is_unitless else str(unit)
+
+
+def path_name(path: Any) -> str:
+    """`('layers', 0, 'weight')` as `layers[0].weight`."""
+    parts = path if isinstance(path, tuple) else (path,)
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
+
+
+def _key_text(key: Any) -> str:
+    if isinstance(key, jax.tree_util.DictKey):
+        return f".{key.key}" if isinstance(key.key, str) else f"[{key.key!r}]"
+    return "" if isinstance(key, jax.tree_util.FlattenedIndexKey) else str(key)
