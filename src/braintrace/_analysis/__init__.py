@@ -2,10 +2,14 @@
 
 from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
+from ._exits import Exit as Exit
+from ._exits import ExitKind as ExitKind
+from ._exits import find_exits as find_exits
 from ._graph import CellGraph as CellGraph
 from ._graph import DroppedPath as DroppedPath
 from ._graph import Exactness as Exactness
 from ._graph import ParameterRow as ParameterRow
+from ._graph import ExtraLeaf as ExtraLeaf
 from ._graph import Place as Place
 from ._graph import Site as Site
 from ._graph import Slot as Slot

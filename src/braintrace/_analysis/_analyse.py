@@ -9,7 +9,7 @@ from .._jaxpr import Equation, Program, Var, is_elementwise
 from .._sites import OperandRule, SiteRule, site_rule
 from ._certificate import Paths, certify
 from ._dependence import Dependence, Edge, dependence, live, reach
-from ._graph import CellGraph, Site
+from ._graph import CellGraph, ExtraLeaf, Site
 from ._influence import influences
 from ._groups import Block, layout
 from ._labels import Labels, label
@@ -24,6 +24,7 @@ class Signature:
     carry: tuple[str, ...]
     lanes: int | None = None
     resets: bool = False
+    extra: tuple[ExtraLeaf, ...] = ()
 
     def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
         p, c = len(self.params), len(self.carry)
@@ -34,7 +35,9 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
     """Analyse a cell: a program `(params, carry, x) -> (carry, out)`, all flat."""
     program = live(program)
     params, carry, xs = signature.split(program.inputs)
-    hidden = [k for k, v in enumerate(carry) if v.differentiable]
+    first = len(carry) - len(signature.extra)
+    inert = {first + k for k, leaf in enumerate(signature.extra) if leaf.inert}
+    hidden = [k for k, v in enumerate(carry) if v.differentiable and k not in inert]
     cut: set[int] = set()  # leaves that are cut into equal blocks
     while True:
         deps = dependence(program.equations, params, [carry[k] for k in hidden])
@@ -48,7 +51,7 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
             hidden = [k for k in hidden if k not in delays]
         else:
             break
-    return _assemble(program, labels, positions, blocks, hidden, (params, carry, xs), signature)
+    return _assemble(program, labels, positions, blocks, hidden, inert, (params, carry, xs), signature)
 
 
 def _blocks(carry: Sequence[Var], hidden: Sequence[int], program: Program, cut: set[int]) -> list[Block]:
@@ -97,7 +100,7 @@ def _settle(
 
 def _assemble(
     program: Program, labels: Labels, positions: Positions, blocks: list[Block], hidden: list[int],
-    inputs: tuple[list[Var], list[Var], list[Var]], signature: Signature,
+    inert: set[int], inputs: tuple[list[Var], list[Var], list[Var]], signature: Signature,
 ) -> CellGraph:  # fmt: skip
     params, carry, xs = inputs
     program = live(Program(program.inputs, labels.equations, labels.outputs))
@@ -133,7 +136,7 @@ def _assemble(
             sites.append(Site((e, k), rule, v, deps.of(v), places, operation))
     carried = {
         v: signature.carry[k] for k, v in enumerate(outputs[: len(carry)])
-        if isinstance(v, Var) and v.differentiable and k not in hidden and _is_read(carry[k], equations, outputs)
+        if isinstance(v, Var) and v.differentiable and k not in (*hidden, *inert) and _is_read(carry[k], equations, outputs)
     }  # fmt: skip
     paths = Paths(equations, mixing, unsited, old, new, carried, set(labels.of))
     rows = certify(signature.params, params, sites, arranged.groups, paths, set(outputs))
@@ -146,7 +149,7 @@ def _assemble(
         new_carry=outputs[: len(carry)], outs=outputs[len(carry) :], prelude_results=results, labels=labels.of,
         mixing=frozenset(mixing), old=frozenset(deps.old), after=frozenset(reach(equations, entries)), hidden=tuple(hidden),
         groups=arranged.groups, sites=tuple(sites), parameters=rows, leaf_paths=signature.carry,
-        lanes=signature.lanes, resets=signature.resets,
+        lanes=signature.lanes, resets=signature.resets, extra=signature.extra,
     )  # fmt: skip
 
 

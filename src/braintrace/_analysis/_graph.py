@@ -3,12 +3,26 @@
 import dataclasses
 import enum
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .._jaxpr import Atom, Equation, Program, Var
 from .._sites import SiteRule
 from ._dependence import Edge
+from ._report import ParameterReport, parameter_reports, table, trace_bytes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExtraLeaf:
+    """A leaf that an algorithm adds to the carry: a filter, a feedback weight, a signal that the driver sets at each step.
+
+    An inert leaf carries no derivative.
+    """
+
+    name: str
+    initial: np.ndarray
+    inert: bool
 
 
 class Exactness(enum.StrEnum):
@@ -130,6 +144,7 @@ class CellGraph:
     leaf_paths: tuple[str, ...]
     lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
     resets: bool  # whether the last input marks the lanes that start afresh
+    extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
 
     def lane_axis(self, site: Site) -> int | None:
         """The axis of a site's y that runs along the lanes, or None."""
@@ -150,3 +165,18 @@ class CellGraph:
             if row.path == path:
                 return row.exactness
         raise KeyError(f"no parameter {path!r}; the parameters are {[r.path for r in self.parameters]}")
+
+    def reports(self, carrier: Any = None) -> list[ParameterReport]:
+        """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
+        return parameter_reports(self, carrier)
+
+    def trace_bytes(self, carrier: Any) -> list[int]:
+        """For each site, the bytes of the traces that `carrier` keeps for it."""
+        return trace_bytes(self, carrier)
+
+    def table(self, carrier: Any = None, title: str = "Cell") -> str:
+        """The report as text; with `carrier`, also the bytes of the traces."""
+        return table(self, carrier, title)
+
+    def __str__(self) -> str:
+        return self.table()

@@ -17,11 +17,13 @@ from .._learner import (
     check_reset,
     compile_cell,
     default_window,
+    driver_signals,
     evolve,
     lane_count,
     resetting,
     sequence_gradient,
     sequence_length,
+    target_signal,
     shield,
     update,
     weigh,
@@ -86,7 +88,7 @@ class FunctionLearner:
     def __init__(self, cell: Callable[..., Any], rule: Rule, params: Any, carry: Any, x: Any, **analysis: Any):
         self.rule = rule
         self._function, self._initial, self._x, self._analysis = cell, carry, x, analysis
-        self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
+        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
         self._lanes = lane_count(carry)
         self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
         self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full), static_argnums=0)
@@ -98,6 +100,11 @@ class FunctionLearner:
         """The analysed cell."""
         return self.cell.graph
 
+    @property
+    def report(self) -> str:
+        """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
+        return self.graph.table(self.rule.carrier, self.rule.name)
+
     @functools.cached_property
     def _resetting(self) -> Cell:
         assert self._lanes is not None
@@ -105,7 +112,7 @@ class FunctionLearner:
         marks = jax.ShapeDtypeStruct((self._lanes,), bool)
         function = resetting(self._function, self._lanes)
         x = (self._x, marks)
-        return compile_cell(function, (example, self._initial), self._initial, x, resets=True, **self._analysis)
+        return compile_cell(function, (example, self._initial), self._initial, x, resets=True, rule=self.rule, **self._analysis)
 
     def init(self, params: Any, carry: Any, *, traces: bool = True) -> State:
         """The state before the first step: `carry` and zero traces.
@@ -114,18 +121,20 @@ class FunctionLearner:
         """
         self.cell.params.flatten(params, "params")
         self.cell.flat_carry(carry)
-        zero = self.rule.carrier.init(self.graph) if traces else None
+        zero = self.rule.init(self.graph) if traces else None
         return State(jax.tree.map(_array, carry), zero, jnp.zeros((), jnp.int32))
 
-    def update(self, params: Any, state: State, x: Any) -> tuple[State, Any]:
+    def update(self, params: Any, state: State, x: Any, *, y_target: Any = None) -> tuple[State, Any]:
         """One step: `(new state, out)`.
 
         `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is the online gradient of this
-        step, and with respect to `x` the ordinary one. No gradient leaves through the incoming state.
+        step, and with respect to `x` the ordinary one. No gradient leaves through the incoming state. `y_target`, for
+        algorithms that project targets: (B, n_target).
         """
         flat = self.cell.params.flatten(params, "params")
         xs = self.cell.x.flatten(x, "input x")
-        carry, traces, outs = self._update(flat, self.cell.flat_carry(state.carry), self._traces(state), xs)
+        signals = target_signal(self.graph, y_target)
+        carry, traces, outs = self._update(flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals)
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
 
     __call__ = update
@@ -145,6 +154,7 @@ class FunctionLearner:
     def etrace_grad(
         self, params: Any, state: State, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None,
         reset: Any = None, window: int | None = None, reduction: str = "mean", has_aux: bool = False, return_state: bool = True,
+        y_target: Any = None,
     ) -> tuple[Any, State | None, Info]:  # fmt: skip
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
@@ -163,6 +173,7 @@ class FunctionLearner:
                 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.
             return_state: with False the end trace is not formed and None is returned in the state's place.
+            y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the losses are.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable), the state after the
@@ -180,14 +191,14 @@ class FunctionLearner:
         cell = self.cell if reset is None else self._resetting
         chosen = default_window(cell.graph, steps) if window is None else min(window, steps)
         plan = _Plan(reset is not None, loss_fn, has_aux, reduction, chosen, return_state)
-        got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, leaves, targets, mask)
+        got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, leaves, targets, mask, y_target)
         gradients, carry, traces, info = got
         check_finite(info.losses, mask)
         new = self._state(carry, traces, state, steps) if return_state else None
         return self.cell.params.unflatten(gradients), new, info
 
     def _gradient_flat(
-        self, plan: _Plan, params: list[Any], carry: list[Any], traces: Any, xs: list[Any], targets: Any, mask: Any
+        self, plan: _Plan, params: list[Any], carry: list[Any], traces: Any, xs: list[Any], targets: Any, mask: Any, y_target: Any
     ) -> Any:
         cell = self._resetting if plan.resets else self.cell
         out = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in cell.out.leaves]
@@ -211,7 +222,7 @@ class FunctionLearner:
         extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
         (gradients, _), carry, traces, info = sequence_gradient(
             cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces,
-            (xs, (targets, weights)), plan.window, plan.keep_trace,
+            (xs, (targets, weights)), plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target),
         )  # fmt: skip
         return gradients[: len(params)], carry, traces, info
 
@@ -224,7 +235,7 @@ class FunctionLearner:
         return self._state(carry, state.traces, state, steps), self.cell.out.unflatten(outs)
 
     def _traces(self, state: State) -> Any:
-        return self.rule.carrier.init(self.graph) if state.traces is None else state.traces
+        return self.rule.init(self.graph) if state.traces is None else state.traces
 
     def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
         counted = jnp.where(before.steps > _LAST_STEP - steps, _LAST_STEP, before.steps + steps).astype(jnp.int32)

@@ -8,5 +8,7 @@ from ._program import Program as Program
 from ._program import Var as Var
 from ._program import evaluate as evaluate
 from ._program import reader as reader
+from ._stage import extend as extend
 from ._stage import inline as inline
+from ._stage import sort_equations as sort_equations
 from ._stage import stage as stage

@@ -51,6 +51,27 @@ def inline(closed: ClosedJaxpr) -> Program:
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
 
 
+def extend(equations: list[Equation], function: Callable[..., Any], operands: Sequence[Atom]) -> list[Atom]:
+    """Append what `function` does to `operands` (its control flow left as it stands); return the results, flat."""
+    return _Stager(unroll=0, equations=equations).apply(function, operands, "")
+
+
+def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
+    """The equations in an order in which each comes after those that it reads, otherwise as given."""
+    maker = {v: e for e in equations for v in e.outputs}
+    done: dict[Equation, None] = {}
+    for first in equations:
+        pending = [first]
+        while pending:
+            e = pending[-1]
+            missing = [m for v in e.inputs if (m := maker.get(v)) is not None and m not in done]  # type: ignore[arg-type]
+            if missing:
+                pending += missing
+            else:
+                done[pending.pop()] = None
+    return list(done)
+
+
 @dataclasses.dataclass
 class _Stager:
     unroll: int

@@ -5,6 +5,8 @@ from ._arguments import sequence_length as sequence_length
 from ._cell import Cell as Cell
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
+from ._extra import driver_signals as driver_signals
+from ._extra import target_signal as target_signal
 from ._lanes import check_finite as check_finite
 from ._lanes import check_reset as check_reset
 from ._lanes import lane_count as lane_count

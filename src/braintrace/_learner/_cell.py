@@ -15,6 +15,7 @@ import numpy as np
 from .._analysis import CellGraph, Signature, analyse
 from .._errors import CompilationError, UsageError, problem
 from .._jaxpr import stage
+from .._parts import Rule
 from ._lanes import lane_count
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -107,12 +108,12 @@ class Cell:
 
 def compile_cell(
     cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False,
-    lanes: int | None = None,
+    lanes: int | None = None, rule: Rule | None = None,
 ) -> Cell:  # fmt: skip
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
     `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes` is the size of the batch axis;
-    by default the size of axis 0 that the arrays of the carry share.
+    by default the size of axis 0 that the arrays of the carry share. `rule` is the algorithm, which may edit the program.
     """
     trees = Tree.of(params), Tree.of(carry), Tree.of(x)
     partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]  # only its trees are used before the graph exists
@@ -138,7 +139,10 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    graph = analyse(program, Signature(trees[0].names, tuple(names), lanes or lane_count(carry), resets), max_slots)
+    signature = Signature(trees[0].names, tuple(names), lanes or lane_count(carry), resets)
+    graph = analyse(program, signature, max_slots)
+    if rule is not None:
+        graph = rule.apply(graph, signature, max_slots)
     return Cell(graph, *trees, out_tree[-1])
 
 

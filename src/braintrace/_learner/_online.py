@@ -15,8 +15,11 @@ import jax.numpy as jnp
 from .._analysis import CellGraph
 from .._parts import Rule, Sensitivity, scan, sensitivity
 from .._step import plain_step, prelude, step
+from ._extra import Signals, closed, opened, with_signals
 
 stop = jax.lax.stop_gradient
+
+NO_SIGNALS: Signals = {}
 
 
 def weight_gradients(
@@ -64,9 +67,12 @@ def reset_marks(graph: CellGraph, xs: Sequence[Any]) -> Any:
 
 
 def update(
-    graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any]
-) -> tuple[list[Any], Any, list[Any]]:
+    graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any],
+    signals: Signals = NO_SIGNALS,
+) -> tuple[list[Any], Any, list[Any]]:  # fmt: skip
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the online gradient."""
+    carry, traces = opened(graph, carry, traces)
+    carry = with_signals(graph, carry, signals)
     ready = prelude(graph, params)
     local = observe(graph, rule, ready, carry, xs)
     before = stop(traces)
@@ -78,7 +84,7 @@ def update(
 
     start, nudges = link(graph, gradients, ready, carry, (before, after, data))
     result = step(graph, ready, start, xs, nudges)
-    return result.carry, after, result.outs
+    return *closed(graph, result.carry, after), result.outs
 
 
 def window(
@@ -91,6 +97,7 @@ def window(
     """
     if not full and rule.carrier.factored:
         return _stepwise(graph, rule, params, carry, traces, xs)
+    carry, traces = opened(graph, carry, traces)
     ready = prelude(graph, params)
 
     def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
@@ -106,7 +113,8 @@ def window(
 
     start, _ = link(graph, gradients, ready, carry, traces)
     _, (carries, outs) = scan(one, start, list(xs))
-    return [c[-1] for c in carries], advance_through(graph, rule, stop(ready), carry, traces, xs), outs
+    after = advance_through(graph, rule, stop(ready), carry, traces, xs)
+    return *closed(graph, [c[-1] for c in carries], after), outs
 
 
 def advance_through(

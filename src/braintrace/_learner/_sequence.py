@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from .._analysis import CellGraph
 from .._parts import Rule
 from .._step import plain_step, prelude
+from ._extra import Signals, closed, opened
+from ._online import NO_SIGNALS
 from ._window import Body, differentiable_part, window_gradient
 
 _WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
@@ -24,9 +26,14 @@ def default_window(graph: CellGraph, steps: int) -> int:
 
 def sequence_gradient(
     graph: CellGraph, rule: Rule, body: Body, params: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any,
-    window: int, keep_trace: bool,
+    window: int, keep_trace: bool, signals: Signals = NO_SIGNALS,
 ) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:  # fmt: skip
-    """((gradient of each parameter, of `extra`), carry, traces, reports): the sum of the online gradients of all steps."""
+    """((gradient of each parameter, of `extra`), carry, traces, reports): the sum of the online gradients of all steps.
+
+    `at` holds the sequences' slices, time first, for `body`; `signals` what the algorithm wants set before each step.
+    """
+    carry, traces = opened(graph, carry, traces)
+    at = (at, dict(signals))
     steps = jax.tree.leaves(at)[0].shape[0]
     ready, pull = differentiable_prelude(graph, params)
     total = jax.tree.map(jnp.zeros_like, (differentiable_part(graph, ready)[1], extra))
@@ -34,7 +41,7 @@ def sequence_gradient(
 
     def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
         total, carry, traces = state
-        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, at, keep)
+        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, *at, keep)
         return (jax.tree.map(jnp.add, total, new), carry, traces), reports
 
     state, reports = (total, list(carry), traces), []
@@ -52,7 +59,7 @@ def sequence_gradient(
         reports.append(report)
     (of_ready, of_extra), carry, traces = state
     joined = jax.tree.map(lambda *v: jnp.concatenate(v), *reports) if len(reports) > 1 else reports[0]
-    return (pull(of_ready), of_extra), carry, traces, joined
+    return (pull(of_ready), of_extra), *closed(graph, carry, traces), joined
 
 
 def differentiable_prelude(graph: CellGraph, params: Sequence[Any]) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
@@ -81,4 +88,6 @@ def differentiable_prelude(graph: CellGraph, params: Sequence[Any]) -> tuple[lis
 def evolve(graph: CellGraph, params: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """Forward only: (carry, outputs stacked)."""
     ready = prelude(graph, params)
-    return jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), list(carry), list(xs))
+    full, _ = opened(graph, carry, None)
+    last, outs = jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), full, list(xs))
+    return closed(graph, last, None)[0], outs

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from .._analysis import CellGraph, Site
 from .._parts import Rule, scan, zero_nudges
 from .._step import Step, step
+from ._extra import with_signals
 from ._online import advance_through, observe, reset_marks
 
 stop = jax.lax.stop_gradient
@@ -40,14 +41,15 @@ Body = Callable[[Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
 
 def window_gradient(
     graph: CellGraph, rule: Rule, body: Body, ready: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any,
-    keep_trace: bool,
+    signals: Any, keep_trace: bool,
 ) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:  # fmt: skip
     """((gradient of the differentiable part of `ready`, gradient of `extra`), new carry, new traces, reports).
 
-    `at` holds the sequences' slices, time first; `traces` may be None: zero.
+    `at` holds the sequences' slices and `signals` those of the algorithm, time first; `traces` may be None: zero. Carry and
+    traces are the engine's (`opened`).
     """
     if rule.carrier.factored:
-        return _factored_gradient(graph, rule, body, ready, extra, carry, traces, at)
+        return _factored_gradient(graph, rule, body, ready, extra, carry, traces, (at, signals))
     steps = jax.tree.leaves(at)[0].shape[0]
     merge, live = differentiable_part(graph, ready)
 
@@ -56,11 +58,11 @@ def window_gradient(
         start = with_hidden(graph, carry, hidden)
 
         def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
-            nudges, slices = at
-            done = body(values, extra, carry, nudges, slices)
+            nudges, slices, signals = at
+            done = body(values, extra, with_signals(graph, carry, signals), nudges, slices)
             return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
 
-        last, (losses, reports, data, xs) = scan(one, start, (nudges, at))
+        last, (losses, reports, data, xs) = scan(one, start, (nudges, at, signals))
         return losses.sum(), (last, reports, data, xs)
 
     hidden = [carry[k] for k in graph.hidden]
@@ -85,6 +87,8 @@ def _factored_gradient(
 
     def one(state: Any, at: Any) -> tuple[Any, Any]:
         carry, before, total = state
+        at, signals = at
+        carry = with_signals(graph, carry, signals)
 
         def objective(live: list[Any], extra: Any, hidden: list[Any], nudges: list[Any]) -> tuple[Any, Any]:
             done = body(merge(live), extra, with_hidden(graph, carry, hidden), nudges, at)

@@ -1,0 +1,72 @@
+"""Leaves that an algorithm adds to the carry travel inside the traces: users see their own carry only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._analysis import CellGraph
+from .._errors import UsageError, problem
+from .._parts import RATE_SCALE, TARGET
+
+Signals = Mapping[str, Any]
+
+
+def opened(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
+    """(the engine's carry, the carrier's traces); values behind the cell's carry stay behind it."""
+    if not graph.extra:
+        return list(carry), traces
+    own = len(graph.carry) - len(graph.extra)
+    first = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
+    return [*carry[:own], *first, *carry[own:]], None if traces is None else traces["carrier"]
+
+
+def closed(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
+    """The inverse of `opened`."""
+    if not graph.extra:
+        return list(carry), traces
+    own, end = len(graph.carry) - len(graph.extra), len(graph.carry)
+    kept = None if traces is None else {"carrier": traces, "extra": list(carry[own:end])}
+    return [*carry[:own], *carry[end:]], kept
+
+
+def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
+    """`carry` with the leaves that `signals` names set."""
+    out, own = list(carry), len(graph.carry) - len(graph.extra)
+    for k, leaf in enumerate(graph.extra):
+        if leaf.name in signals:
+            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(leaf.initial.shape)
+    return out
+
+
+def target_signal(graph: CellGraph, y_target: Any) -> dict[str, Any]:
+    """The signals of one step; checks that a target is given where, and only where, the algorithm projects one."""
+    shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
+    if (shape is None) != (y_target is None):
+        wanted = "no y_target: this algorithm does not project targets" if shape is None else f"y_target of shape {shape}"
+        raise UsageError(problem("The target of the step does not fit the algorithm.", got=_described(y_target), expected=wanted))
+    if shape is None:
+        return {}
+    if int(np.prod(jnp.shape(y_target))) != int(np.prod(shape)) or jnp.shape(y_target)[-1:] != shape[-1:]:
+        raise UsageError(problem("The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"))
+    return {TARGET: y_target}
+
+
+def driver_signals(graph: CellGraph, weights: jax.Array, y_target: Any) -> dict[str, Any]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are (T,) or (T, B)."""
+    steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
+    signals: dict[str, Any] = {}
+    target_signal(graph, None if y_target is None else y_target[0])
+    if TARGET in names:
+        y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
+        signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
+    if RATE_SCALE in names:
+        (lanes,) = names[RATE_SCALE]
+        signals[RATE_SCALE] = weights if weights.ndim == 2 else jnp.repeat(weights[:, None] / lanes, lanes, axis=1)
+    return signals
+
+
+def _described(value: Any) -> str:
+    return "none" if value is None else f"an array of shape {jnp.shape(value)}"

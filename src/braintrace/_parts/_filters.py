@@ -1,0 +1,13 @@
+"""Filters over time: the functions that trace helpers and algorithms share."""
+
+from typing import Any
+
+
+def kappa_step(value: Any, x: Any, kappa: Any) -> Any:
+    """`v <- (1 - kappa) x + kappa v`: a low-pass filter of unit gain."""
+    return (1 - kappa) * x + kappa * value
+
+
+def leaky_step(value: Any, x: Any, leak: Any) -> Any:
+    """`v <- leak v + x`: a leaky sum."""
+    return leak * value + x

@@ -1,0 +1,201 @@
+"""Learning signals and output filters, as edits of a cell's program (see `Editor`).
+
+Throughout, `sg` is `stop_gradient` and every addition has the value zero: the cell computes what it computed.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._analysis import Exit, ExitKind, Site
+from .._errors import CompilationError, problem
+from .._jaxpr import Atom, Var
+from ._editor import Editor
+from ._filters import leaky_step
+
+sg = jax.lax.stop_gradient
+
+TARGET = "target"  # the signal y*, times the weight of the step's loss
+RATE_SCALE = "rate scale"  # for each lane, the weight of the rate's term at this step
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFilter:
+    """A leaky sum at every exit z that a readout consumes: `F <- leak F + z`, and the readout's gradient goes to F.
+
+    With dL/dz at the readout's edge in its place, dL/dF times the eligibility of F is the filtered eligibility of z: what
+    e-prop calls the trace filtered with kappa, and OTPE's R-hat.
+    """
+
+    leak: float
+
+    def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        chosen: dict[Var, list[Exit]] = {}
+        for found in exits:
+            if found.kind is ExitKind.READOUT:
+                chosen.setdefault(found.variable, []).append(found)
+        for z, edges in chosen.items():
+            leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
+            new = editor.apply(lambda f, z: leaky_step(f, z, jnp.asarray(self.leak, z.dtype)), editor.fresh(leaf), z)
+            editor.set_leaf(leaf, new)
+            through = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
+            for found in edges:
+                editor.redirect(found.edge, through)
+
+
+@dataclasses.dataclass(frozen=True)
+class Feedback:
+    """A feedback weight B in the backward pass of each readout: `y = W sg(z) + (B z - sg(B z))`.
+
+    Random: B is drawn once, N(0, 1) scale / sqrt(fan-in). Adaptive (Kolen-Pollack): B and W get the same increments and both
+    decay, so B - W decays by itself: B = sg(W) + E with `E <- (1 - decay) E`, which needs no increment to be observed.
+    """
+
+    adaptive: bool
+    seed: Any
+    scale: float
+    decay: float = 0.0
+    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+
+    def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        sites = {s.equation: s for s in editor.graph.sites if s.is_operation}
+        number = 0
+        for found in exits:
+            if found.kind is not ExitKind.READOUT:
+                continue
+            equation, k = found.edge
+            w = _weight_of(equation, k, sites, editor)
+            b = self._weight(editor, w, number)
+            number += 1
+            z = equation.inputs[k]
+            operation = equation.copy()
+            editor.redirect(found.edge, editor.apply(sg, z))
+            operation.inputs[1 - k] = b
+            operation.inputs[k] = z
+            editor.equations.append(operation)
+            y, feedback = equation.outputs[0], operation.outputs[0]
+            editor.replace(y, lambda y, fb=feedback: editor.apply(lambda y, b: y + (b - sg(b)), y, fb))
+        if number == 0:
+            raise CompilationError(
+                problem("No readout that a feedback weight could replace was found.",
+                        expected="an output, or a leaky readout, fed by a product of the hidden activity with a weight",
+                        do="read the activity out with a linear layer inside the model, or use feedback='symmetric'")
+            )  # fmt: skip
+
+    def _weight(self, editor: Editor, w: Any, number: int) -> Atom:
+        if self.weights is not None:
+            drawn = np.asarray(self.weights[number], w.dtype).reshape(w.shape)
+        else:
+            key = jax.random.fold_in(jax.random.key(self.seed) if isinstance(self.seed, int) else self.seed, number)
+            fan_in = max(w.shape[0], 1)
+            drawn = np.asarray(jax.random.normal(key, w.shape, w.dtype) * (self.scale / np.sqrt(fan_in)))
+        if not self.adaptive:
+            return editor.constant(drawn)
+        leaf = editor.add_leaf("feedback", drawn, inert=True)
+        kept = editor.apply(lambda e: sg(e) * (1 - self.decay), leaf)
+        editor.set_leaf(leaf, kept)
+        return editor.apply(lambda w, e: sg(w) + sg(e), w, leaf)
+
+
+def _weight_of(equation: Any, k: int, sites: dict[Any, Site], editor: Editor) -> Any:
+    if len(equation.inputs) == 2 and (equation in sites or equation.inputs[1 - k] in editor.graph.prelude_results):
+        return equation.inputs[1 - k]
+    raise CompilationError(
+        problem("A readout is not a product of the hidden activity with a weight, so no feedback weight can replace it.",
+                got=equation.name, expected="a linear readout (x @ w, a convolution)", do="use feedback='symmetric'",
+                at=equation.source)
+    )  # fmt: skip
+
+
+@jax.custom_vjp
+def inject(out: Any, signal: Any) -> Any:
+    """`out`, whose backward pass also differentiates the scalar `signal`, whatever the cotangent of `out`."""
+    return out
+
+
+inject.defvjp(lambda out, signal: (out, signal), lambda signal, cotangent: (cotangent, jnp.ones_like(signal)))
+
+
+def add_linear_loss(editor: Editor, signal: Atom) -> None:
+    """Let the backward pass of the step's first differentiable output add the gradient of the scalar `signal`."""
+    for k, out in enumerate(editor.outs):
+        if isinstance(out, Var) and out.differentiable:
+            editor.outs[k] = editor.apply(inject, out, signal)
+            return
+    raise CompilationError(
+        problem("The cell has no output that a loss could read.", expected="a cell that returns (carry, out) with a real out")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FiringRate:
+    """Adds the gradient of `strength / 2 sum_j (f_j - target)^2`, f_j the mean activity of exit j over lanes and steps.
+
+    f is a running mean (of this stream so far); the term of step t is `strength (f_j - target) mean_lanes z_j`.
+    """
+
+    target: float
+    strength: float
+
+    def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        lanes = editor.graph.lanes or 1
+        scale = editor.signal(RATE_SCALE, np.full((lanes,), 1 / lanes, np.float32))
+        seen: dict[Var, None] = {}
+        for found in exits:
+            if found.kind is not ExitKind.RECURRENT:
+                seen.setdefault(found.variable)
+        for z in seen:
+            mean = editor.add_leaf("firing rate", np.zeros(z.shape, z.dtype), inert=True)
+            count = editor.add_leaf("steps of the firing rate", np.zeros(z.shape[:1], np.float32), inert=True)
+            m, n = editor.fresh(mean), editor.fresh(count)
+            n = editor.apply(lambda n: sg(n) + 1, n)
+            expand = lambda v, like: v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)  # noqa: E731
+            m = editor.apply(lambda m, z, n: sg(m) + (sg(z) - sg(m)) / expand(n, z), m, z, n)
+            editor.set_leaf(mean, m)
+            editor.set_leaf(count, n)
+
+            def term(z: Any, m: Any, scale: Any) -> Any:
+                excess = sg(m.mean(0, keepdims=True)) - self.target
+                return (self.strength * excess * z * expand(scale, z)).sum()
+
+            add_linear_loss(editor, editor.apply(term, z, m, scale))
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetProjection:
+    """The signal `-y* B_l` at the exits of each hidden group; nothing from above reaches them. The output keeps its error."""
+
+    seed: Any
+    scale: float
+    n_target: int
+    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+
+    def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        lanes = editor.graph.lanes or 1
+        target = editor.signal(TARGET, np.zeros((lanes, self.n_target), np.float32))
+        hidden = [found for found in exits if found.kind is not ExitKind.RECURRENT]
+        sources: dict[int, Var] = {}
+        for found in hidden:
+            sources.setdefault(found.group, found.variable)
+        for number, (group, z) in enumerate(sources.items()):
+            size = int(np.prod(z.shape[1:]))
+            b = self._weight(number, size, group)
+            term = lambda z, y, b: -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z)  # noqa: E731
+            add_linear_loss(editor, editor.apply(term, z, target, editor.constant(b.astype(z.dtype))))
+        for found in hidden:
+            editor.redirect(found.edge, editor.apply(sg, found.edge[0].inputs[found.edge[1]]))
+
+    def _weight(self, number: int, size: int, group: int) -> np.ndarray:
+        if self.weights is not None:
+            given = np.asarray(self.weights[number])
+            if given.shape != (self.n_target, size):
+                raise CompilationError(
+                    problem("A feedback matrix has a wrong shape.", got=f"B_list[{number}] of shape {given.shape}",
+                            expected=f"(n_target, n_layer) = {(self.n_target, size)}")
+                )  # fmt: skip
+            return given
+        key = jax.random.fold_in(jax.random.key(self.seed) if isinstance(self.seed, int) else self.seed, number)
+        return np.asarray(jax.random.normal(key, (self.n_target, size)) * self.scale)
