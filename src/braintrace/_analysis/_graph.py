@@ -11,7 +11,6 @@ from .._jaxpr import Atom, Equation, Program, Var
 from .._sites import SiteRule
 from ._dependence import Edge
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
-from ._report import ParameterReport, parameter_reports, table, trace_bytes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,21 +165,6 @@ class CellGraph:
             if row.path == path:
                 return row.exactness
         raise KeyError(f"no parameter {path!r}; the parameters are {[r.path for r in self.parameters]}")
-
-    def reports(self, carrier: Any = None) -> list[ParameterReport]:
-        """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
-        return parameter_reports(self, carrier)
-
-    def trace_bytes(self, carrier: Any) -> list[int]:
-        """For each site, the bytes of the traces that `carrier` keeps for it."""
-        return trace_bytes(self, carrier)
-
-    def table(self, carrier: Any = None, title: str = "Cell") -> str:
-        """The report as text; with `carrier`, also the bytes of the traces."""
-        return table(self, carrier, title)
-
-    def __str__(self) -> str:
-        return self.table()
 
     def reports(self, carrier: Any = None) -> list[ParameterReport]:
         """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""

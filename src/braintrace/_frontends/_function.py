@@ -105,11 +105,6 @@ class FunctionLearner:
         """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
         return self.graph.table(self.rule.carrier, self.rule.name)
 
-    @property
-    def report(self) -> str:
-        """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
-        return self.graph.table(self.rule.carrier, self.rule.name)
-
     @functools.cached_property
     def _resetting(self) -> Cell:
         assert self._lanes is not None
