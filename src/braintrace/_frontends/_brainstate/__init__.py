@@ -1,5 +1,6 @@
 """The brainstate door: algorithms that wrap a `brainstate.nn.Module`."""
 
+from . import _precision as _precision  # isort: skip  (first: it guards the precision)
 from ._algorithm import EligibilityTrace as EligibilityTrace
 from ._algorithm import ETraceAlgorithm as ETraceAlgorithm
 from ._algorithm import ETraceVjpAlgorithm as ETraceVjpAlgorithm
