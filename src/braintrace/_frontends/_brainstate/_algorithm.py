@@ -9,13 +9,12 @@ import jax.numpy as jnp
 
 from ..._analysis import CellGraph
 from ..._errors import UsageError, problem
-from ..._learner import sequence_length
+from ..._learner import sequence_length, target_signal
 from ..._parts import Rule
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
-from ._report import report
-from ._states import path_name
+from ._states import as_before_on_error
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
 
@@ -44,7 +43,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
     __module__ = "braintrace"
 
     def __init__(self, model: brainstate.nn.Module, rule: Rule, name: str | None = None):
-        super().__init__(name=name)
+        super().__init__(name=name)  # pyright: ignore[reportCallIssue]
         if not isinstance(model, brainstate.nn.Module):
             raise UsageError(
                 problem("This model is no brainstate module.", got=type(model).__name__, expected="a brainstate.nn.Module",
@@ -84,7 +83,8 @@ class ETraceAlgorithm(brainstate.nn.Module):
         if mapped is None:
             shared = (brainstate.ParamState, brainstate.random.RandomState)
             mapped = {id(s) for s in self.model.states().values() if vmap and not isinstance(s, shared)}
-        self._compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
+        with as_before_on_error(self.model):
+            self._compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
         self._driver = Driver(self, self._compiled)
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
@@ -112,24 +112,34 @@ class ETraceAlgorithm(brainstate.nn.Module):
     @property
     def report(self) -> str:
         """What the compiler states about each parameter, as a table."""
-        return report(self._rule, self.graph)
+        return self.graph.table(self._rule.carrier, self._rule.name)
 
     # One step ------------------------------------------------------------------------------------------------------
 
-    def update(self, *inputs: Any) -> Any:
+    def update(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Its states and the traces move on.
 
-        Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are stacked.
+        Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are stacked. `y_target`,
+        (B, n_target), is for algorithms that project targets.
         """
         compiled = self.compiled
         assert self._driver is not None
-        if self._driver.active is not None:
-            return self._driver.active(inputs)
         x, many = unwrap(inputs)
+        if self._driver.active is not None:
+            if many or y_target is not None:
+                raise UsageError(
+                    problem("Inside a sequence driver the learner is called with the inputs of one step.",
+                            got="MultiStepData" if many else "y_target", do="pass sequences and y_target to the driver")
+                )  # fmt: skip
+            return self._driver.active(x)
+        compiled.check_states()
         steps = sequence_length(x) if many else 1
         flat = compiled.inputs(x, (steps,) if many else ())
         args = (compiled.params(), compiled.carry(), self.etrace.value, flat)
-        carry, traces, outs = compiled.window(self._full, *args) if many else compiled.update(*args)
+        if many:
+            carry, traces, outs = compiled.window(self._full, *args)
+        else:
+            carry, traces, outs = compiled.update(*args, target_signal(compiled.cell.graph, y_target))
         self._move(carry, traces, steps)
         return compiled.cell.out.unflatten(outs)
 
@@ -149,6 +159,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         self, *sequences: Any, step_fn: Callable[..., Any], mask: Any = None, reset: Any = None,
         chunk_size: int | None = None, window: int | None = None, weights: Any = None, reduction: str = "mean",
         loss_output: str = "step", has_aux: bool = False, return_value: bool = False, return_state: bool = True,
+        y_target: Any = None,
     ) -> Any:  # fmt: skip
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
@@ -170,6 +181,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
             return_value: whether to return the losses.
             return_state: with False hidden states and traces are left as they were before the call (the end trace is then
                 not formed, which is faster); random keys and statistics move on in any case.
+            y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the losses are.
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))` gives them; with
@@ -178,11 +190,12 @@ class ETraceAlgorithm(brainstate.nn.Module):
         Raises:
             UsageError: for arguments that do not fit, and when a loss is not finite (eager calls). States are as before.
         """
-        self.compiled  # noqa: B018  (raises when it is not)
+        self.compiled.check_states()
         assert self._driver is not None
         options = dict(
             mask=mask, reset=reset, window=chunk_size if window is None else window, weights=weights, reduction=reduction,
             loss_output=loss_output, has_aux=has_aux, return_value=return_value, return_state=return_state,
+            y_target=y_target,
         )  # fmt: skip
         return self._driver.gradient(sequences, step_fn, **options)
 
@@ -196,7 +209,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
             return_outputs: whether to return the outputs, stacked over time; else None.
             step_fn: what to do at each step instead of `learner(*slices)`.
         """
-        self.compiled  # noqa: B018
+        self.compiled.check_states()
         assert self._driver is not None
         return self._driver.evolve(sequences, return_outputs, step_fn)
 
@@ -222,7 +235,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
                     state.value = value
 
     def _clear(self) -> Any:
-        self._zero = self._rule.carrier.init(self.graph)
+        self._zero = self._rule.init(self.graph)
         return self._zero
 
     @property
@@ -239,15 +252,17 @@ class ETraceAlgorithm(brainstate.nn.Module):
             row for row, s in zip(self.graph.parameters, layout.leaf_states(), strict=True)
             if s is layout.states[layout.names.index(name)]
         ]  # fmt: skip
-        return {row.path: [self.etrace.value[n] for n in row.sites] for row in rows}
+        traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
+        return {row.path: [traces[n] for n in row.sites] for row in rows}
 
     def _name_of(self, weight: Any) -> str:
         layout = self.compiled.functional.params
+        if isinstance(weight, tuple):
+            weight = self.param_states.get(weight, weight)
         if isinstance(weight, brainstate.State):
             found = [n for n, s in zip(layout.names, layout.states, strict=True) if s is weight]
         else:
-            name = weight if isinstance(weight, str) else path_name(weight)
-            found = [n for n in layout.names if n == name]
+            found = [n for n in layout.names if n == weight]
         if not found:
             raise UsageError(
                 problem("No such parameter of the model.", got=weight, expected=f"one of {list(layout.names)}",
@@ -292,6 +307,11 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             raise UsageError(
                 problem("Unknown vjp_method.", got=repr(vjp_method), expected="'single-step' or 'multi-step'")
             )
+        if vjp_method == "multi-step" and rule.multi_step_problem:
+            raise UsageError(
+                problem(f"{rule.name} has no multi-step form.", got="vjp_method='multi-step'", expected="'single-step'",
+                        do=rule.multi_step_problem)
+            )  # fmt: skip
         self.vjp_method = vjp_method
         self._full = vjp_method == "multi-step"
 

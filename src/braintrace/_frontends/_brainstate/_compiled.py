@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import brainstate
 import jax
 import jax.numpy as jnp
 
+from ..._analysis import CellGraph, Exactness
 from ..._compat import is_key
 from ..._errors import CompilationError, UsageError, problem
 from ..._learner import Cell, compile_cell, evolve, resetting, update, window
@@ -24,7 +25,7 @@ class Compiled:
         self, model: brainstate.nn.Module, rule: Rule, x: tuple[Any, ...], mapped: Collection[int], vmap: bool,
         analysis: dict[str, Any],
     ):  # fmt: skip
-        self.rule, self.analysis = rule, analysis
+        self.rule, self.analysis, self.model = rule, analysis, model
         self.x = jax.tree.map(jnp.asarray, x)
         self.functional: Functional = functionalise(model, self.x, mapped, vmap)
         self.lanes = self._lane_count(x) if vmap else _batch_size(self.functional.carry)
@@ -32,9 +33,11 @@ class Compiled:
         self.initial = Values(self.initial.names, [_array(v) for v in self.initial.leaves])
         params = self.functional.read_params()
         self.cell = self._trained_only(
-            compile_cell(self.functional.cell, params, self.initial, self.x, lanes=self.lanes, **analysis)
+            compile_cell(self.functional.cell, params, self.initial, self.x, rule=rule, lanes=self.lanes, **analysis)
         )
+        self._ids = {id(s) for s in model.states().values()}
         graph = self.cell.graph
+        _check_learnable(graph)
         self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
         self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full), static_argnums=0)
         self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
@@ -61,7 +64,9 @@ class Compiled:
         function = resetting(self.functional.cell, self.lanes, resets)
         params = (self.functional.read_params(), self.initial)
         x = (self.x, jax.ShapeDtypeStruct((self.lanes,), bool))
-        return compile_cell(function, params, self.initial, x, resets=True, lanes=self.lanes, **self.analysis)
+        return compile_cell(
+            function, params, self.initial, x, resets=True, rule=self.rule, lanes=self.lanes, **self.analysis
+        )
 
     def resettable(self) -> list[bool]:
         """For each leaf of the carry, whether a lane of it can be set to its first value."""
@@ -78,15 +83,24 @@ class Compiled:
                 )  # fmt: skip
         return found
 
+    def check_states(self) -> None:
+        """The model must still hold the states that were compiled."""
+        if {id(s) for s in self.model.states().values()} != self._ids:
+            raise UsageError(
+                problem("The model's states were made anew after it was compiled.", got="other states than the compiled ones",
+                        expected="the same states with new values",
+                        do="compile again after init_all_states; to start afresh call learner.reset_state(model=True)")
+            )  # fmt: skip
+
     # The model's states --------------------------------------------------------------------------------------------
 
     def params(self) -> list[Any]:
         """The present parameters and constants, flat and checked."""
-        return self.cell.params.flatten(_checked(self.functional.read_params, "state"), "model")
+        return self.cell.params.flatten(_checked(self.functional.read_params), "model")
 
     def carry(self) -> list[Any]:
         """The present carry in the engine's leaves, checked."""
-        return self.cell.flat_carry(_checked(self.functional.carry.read, "state"))
+        return self.cell.flat_carry(_checked(self.functional.carry.read))
 
     def inputs(self, x: tuple[Any, ...], lead: tuple[int, ...] = ()) -> list[Any]:
         """The leaves of a call's inputs, checked, in the compiled units."""
@@ -105,7 +119,22 @@ class Compiled:
         self.functional.carry.write(self.cell.tree_carry(carry).leaves)
 
 
-def _checked(read: Any, what: str) -> Any:
+def _check_learnable(graph: CellGraph) -> None:
+    if not graph.groups and not graph.hidden:
+        raise CompilationError(
+            problem("The model has no hidden state.", got="a step that writes no differentiable state",
+                    expected="a recurrent or spiking model, with HiddenStates",
+                    do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces")
+        )  # fmt: skip
+    if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
+        raise CompilationError(
+            problem("No parameter reaches a hidden state.", got=f"parameters {[row.path for row in graph.parameters]}",
+                    expected="a ParamState that the hidden state depends on",
+                    do="hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad")
+        )  # fmt: skip
+
+
+def _checked(read: Callable[[], Values]) -> Values:
     try:
         return read()
     except CompilationError as error:

@@ -45,7 +45,7 @@ class Driver:
 
     def gradient(
         self, sequences: tuple[Any, ...], step_fn: Callable[..., Any], *, mask: Any, reset: Any, window: int | None,
-        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool,
+        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool, y_target: Any,
     ) -> Any:  # fmt: skip
         """See `ETraceAlgorithm.etrace_grad`."""
         steps = self._check(sequences, step_fn)
@@ -56,7 +56,7 @@ class Driver:
         marks = None if reset is None else check_reset(reset, steps, self.compiled.lanes)
         task = Task(step_fn, has_aux, reduction, window, return_state, marks is not None, tuple(map(id, wanted[0])))
         plan = self._plan(task, sequences, steps, wanted[0])
-        gradients, losses, aux = self._run(plan, sequences, steps, marks, mask)
+        gradients, losses, aux = self._run(plan, sequences, steps, marks, mask, y_target)
         found = [gradients[id(s)] for s in wanted[0]]
         result = [wanted[1](found)]
         if return_value:
@@ -77,8 +77,13 @@ class Driver:
             self._plans[key] = Plan(self, task, found, loss, wanted)
         return self._plans[key]
 
-    def _run(self, plan: Plan, sequences: Any, steps: int, marks: Any, mask: Any) -> Any:
+    def _run(self, plan: Plan, sequences: Any, steps: int, marks: Any, mask: Any, y_target: Any) -> Any:
         learner, compiled, task = self.learner, self.compiled, plan.task
+        if y_target is not None and not plan.found.windowed:
+            raise UsageError(
+                problem("With y_target, step_fn calls the learner once and leaves the model's states to it.",
+                        do="call learner(x) once, directly in step_fn")
+            )  # fmt: skip
         weights_of(mask, plan.loss, steps, task.reduction)  # its errors, before anything runs
         traces = None if learner.known_zero else learner.etrace.value
         size = default_window(compiled.cell.graph, steps) if task.window is None else min(task.window, steps)
@@ -86,7 +91,7 @@ class Driver:
         result = plan.compute(
             size, compiled.params(), compiled.carry(), traces, plan.extra.read().leaves, more, fixed,
             compiled.initial.leaves if marks is not None else [], sequences, marks, mask,
-            learner.running_index.value,
+            learner.running_index.value, y_target,
         )  # fmt: skip
         gradients, carry, traces, more, losses, aux = result
         check_finite(losses, mask)

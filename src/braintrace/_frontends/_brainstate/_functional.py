@@ -8,7 +8,7 @@ import brainstate
 import jax
 
 from ..._errors import CompilationError, problem
-from ._states import Layout, Values, lent, path_name
+from ._states import Layout, Values, lent, path_names
 
 stop = jax.lax.stop_gradient
 
@@ -94,7 +94,7 @@ def _split(key: Any, lanes: int) -> tuple[Any, Any]:
 
 def functionalise(model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool) -> Functional:
     """Trace the module once to see which states its step reads and which it writes."""
-    own = {path_name(path): state for path, state in model.states().items()}
+    own = path_names(model.states())  # type: ignore[arg-type]
     names = {id(state): name for name, state in own.items()}
     with lent(list(own.values())) as trace:
         if vmap:
@@ -102,7 +102,7 @@ def functionalise(model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Colle
                 if id(state) in mapped:
                     state.restore_value(jax.tree.map(lambda v: v[0], state.value))
             x = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), x)
-        jax.eval_shape(lambda x: _ignore(model(*x)), x)
+        _try(model, x, own)
         touched = list(zip(trace.states, trace.been_writen, strict=True))
     params, constants, carry = {}, {}, {}
     for state, written in touched:
@@ -114,6 +114,26 @@ def functionalise(model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Colle
     _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
     layouts = [Layout.of(named) for named in (params, constants, carry)]
     return Functional(model, *layouts, frozenset(mapped), vmap)
+
+
+def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainstate.State]) -> None:
+    """Trace the model's step, which must find all its states made."""
+    try:
+        jax.eval_shape(lambda x: _ignore(model(*x)), x)
+    except AttributeError as error:
+        if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
+            raise
+        raise CompilationError(
+            problem("The step fails, and the model has no hidden state.", got=f"AttributeError: {error}",
+                    expected="a model whose states are initialised",
+                    do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first")
+        ) from error  # fmt: skip
+    made = set(path_names(model.states())) - set(own)  # type: ignore[arg-type]
+    if made:
+        raise CompilationError(
+            problem("The step makes states.", got=sorted(made), expected="states that exist before the first step",
+                    do="make them in __init__ or in init_state")
+        )  # fmt: skip
 
 
 def _ignore(out: Any) -> list[Any]:

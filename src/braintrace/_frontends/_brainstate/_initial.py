@@ -1,6 +1,7 @@
 """Initialising a module's states before it is compiled."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import brainstate
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from ..._errors import UsageError, problem
 from ._algorithm import ETraceAlgorithm
+from ._states import as_before_on_error
 
 
 def initialise(model: brainstate.nn.Module, batch_size: int | None, vmap: bool, seed: int | None) -> set[int]:
@@ -33,9 +35,37 @@ def compile_module(
     learner: ETraceAlgorithm, example_inputs: tuple[Any, ...], *, batch_size: int | None, seed: int | None, vmap: bool,
     **analysis: Any,
 ) -> None:  # fmt: skip
-    """Initialise the states of a learner's model and compile it."""
-    if vmap and batch_size is None:
-        sizes = {jnp.shape(v)[0] for v in jax.tree.leaves(example_inputs) if jnp.ndim(v)}
-        batch_size = sizes.pop() if len(sizes) == 1 else None
-    mapped = initialise(learner.model, batch_size, vmap, seed)
-    learner.compile_graph(*example_inputs, vmap=vmap, mapped=mapped if vmap else None, **analysis)
+    """Initialise the states of a learner's model and compile it. After an error the model is as before."""
+    sizes = {jnp.shape(v)[0] if jnp.ndim(v) else None for v in jax.tree.leaves(example_inputs)}
+    lanes = sizes.pop() if len(sizes) == 1 else None
+
+    def attempt(batch_size: int | None) -> None:
+        mapped = initialise(learner.model, batch_size, vmap, seed)
+        learner.compile_graph(*example_inputs, vmap=vmap, mapped=mapped if vmap else None, **analysis)
+
+    try:
+        with as_before_on_error(learner.model):
+            attempt(lanes if vmap and batch_size is None else batch_size)
+    except Exception as error:
+        other = lanes is not None and lanes != batch_size and not vmap
+        if other and _succeeds(learner.model, lambda: attempt(lanes)):
+            shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(example_inputs))
+            raise UsageError(
+                problem("The states do not have the batch size of the inputs.", got=f"batch_size={batch_size}, inputs of shape {shapes}",
+                        expected=f"batch_size={lanes}", do=f"pass batch_size={lanes}, or vmap=True for a model of one sample")
+            ) from error  # fmt: skip
+        raise
+
+
+def _succeeds(model: brainstate.nn.Module, attempt: Callable[[], None]) -> bool:
+    """Whether `attempt` works; the model is as before in any case."""
+    outcome = [False]
+
+    class Done(Exception):
+        pass
+
+    with contextlib.suppress(Exception), as_before_on_error(model):
+        attempt()
+        outcome[0] = True
+        raise Done
+    return outcome[0]

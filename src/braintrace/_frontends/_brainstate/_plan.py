@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..._compat import is_differentiable
 from ..._errors import UsageError, problem
-from ..._learner import Body, Stepped, sequence_gradient, weigh, weights_of
+from ..._learner import Body, Stepped, driver_signals, sequence_gradient, weigh, weights_of
 from ..._step import step
 from ._probe import Probe, split_loss
 from ._states import Layout, lent
@@ -109,6 +109,7 @@ class Plan:
     def _windowed(
         self, window: int, params: list[Any], carry: list[Any], traces: Any, extra: list[Any], more: list[Any],
         fixed: list[Any], initial: list[Any], sequences: Any, marks: Any, mask: Any, index: Any,
+        y_target: Any,
     ) -> Any:  # fmt: skip
         driver, task = self.driver, self.task
         cell = driver.compiled.resetting if task.resets else driver.compiled.cell
@@ -141,6 +142,7 @@ class Plan:
         (of_params, of_extra), carry, traces, (losses, aux) = sequence_gradient(
             cell.graph, driver.compiled.rule, checked, [*params, *initial], [extra[k] for k in self.live],
             [*carry, *map(_array, more)], traces, (sequences, weights, marks), window, task.return_state,
+            driver_signals(cell.graph, weights, y_target),
         )  # fmt: skip
         outside = dict(zip(self.live, of_extra, strict=True))
         model = len(driver.compiled.functional.params.leaf_names)
@@ -152,12 +154,13 @@ class Plan:
     def _one_by_one(
         self, window: int, params: list[Any], carry: list[Any], traces: Any, extra: list[Any], more: list[Any],
         fixed: list[Any], initial: list[Any], sequences: Any, marks: Any, mask: Any, index: Any,
+        y_target: Any,
     ) -> Any:  # fmt: skip
         driver, task = self.driver, self.task
         learner, compiled = driver.learner, driver.compiled
         steps = jax.tree.leaves(sequences)[0].shape[0]
         weights = weights_of(mask, self.loss, steps, task.reduction)
-        zero = compiled.rule.carrier.init(compiled.cell.graph)
+        zero = compiled.rule.init(compiled.cell.graph)
 
         def one(state: Any, at: Any) -> tuple[Any, Any]:
             (carry, traces, more, index), total = state

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import UsageError, problem
-from ..._step import plain_step, prelude
 from ._compiled import Compiled
 from ._states import Layout, lent
 
@@ -82,10 +81,10 @@ def probe(
 
 def forward(compiled: Compiled, x: tuple[Any, ...]) -> Any:
     """One step of the model, nothing learned."""
-    ready = prelude(compiled.cell.graph, compiled.params())
-    carry, outs = plain_step(compiled.cell.graph, ready, compiled.carry(), compiled.inputs(x))
+    xs = [jnp.asarray(v)[None] for v in compiled.inputs(x)]
+    carry, outs = compiled.evolve(compiled.params(), compiled.carry(), xs)
     compiled.write(carry)
-    return compiled.cell.out.unflatten(outs)
+    return compiled.cell.out.unflatten([v[0] for v in outs])
 
 
 def hidden_states_untouched(compiled: Compiled, found: Probe) -> None:

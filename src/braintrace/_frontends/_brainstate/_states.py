@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -98,7 +99,30 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
         known = {id(s) for s, _ in before}
         before += [(s, v) for s, v in zip(trace.states, trace.original_state_values, strict=True) if id(s) not in known]
         for state, value in before:
-            state.restore_value(value)
+            _restore(state, value)
+
+
+def _restore(state: brainstate.State, value: Any) -> None:
+    try:
+        state.restore_value(value)
+    except ValueError:  # it holds a value of another structure or unit
+        state.value = value
+
+
+@contextlib.contextmanager
+def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
+    """When an error leaves it, every part of the model has the attributes, and every state the value, that it had before."""
+    attributes = [(node, dict(vars(node))) for node in model.nodes().values()]
+    values = [(state, state.value) for state in model.states().values()]
+    try:
+        yield
+    except BaseException:
+        for node, held in attributes:
+            vars(node).clear()
+            vars(node).update(held)
+        for state, value in values:
+            state.value = value
+        raise
 
 
 def fit(value: Any, structure: Any, name: str) -> list[Any]:
@@ -132,9 +156,26 @@ def _unit_text(unit: Any) -> str:
 
 
 def path_name(path: Any) -> str:
-    """`('layers', 0, 'weight')` as `layers[0].weight`."""
+    """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the classes' names."""
     parts = path if isinstance(path, tuple) else (path,)
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).removeprefix(".")
+    return "".join(map(_part_text, parts)).removeprefix(".")
+
+
+def path_names(states: Mapping[Any, brainstate.State]) -> dict[str, brainstate.State]:
+    """The states by name; each name once."""
+    named: dict[str, brainstate.State] = {}
+    for path, state in states.items():
+        name = path_name(path)
+        number = next(k for k in range(1, len(named) + 2) if (name if k == 1 else f"{name}#{k}") not in named)
+        named[name if number == 1 else f"{name}#{number}"] = state
+    return named
+
+
+def _part_text(part: Any) -> str:
+    classes = re.findall(r"<class '(?:\w+\.)*(\w+)'>", str(part))
+    if classes:
+        return f"[{' '.join(classes)}]"
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
 
 
 def _key_text(key: Any) -> str:
