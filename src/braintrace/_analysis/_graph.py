@@ -121,6 +121,16 @@ class ParameterRow:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """Which groups, leaves and variables belong to which layer; layers are sets of groups that feed each other."""
+
+    layers: tuple[frozenset[int], ...]
+    leaves: tuple[tuple[int, ...], ...]  # hidden leaves of each layer
+    leaf_layer: dict[Var, int]  # of old leaves
+    layer_of: dict[Var, int]  # of labelled variables of the step
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class CellGraph:
     """The analysed cell. Leaves of parameters, carry and input are numbered in the order of their flattened trees."""
 
@@ -145,6 +155,7 @@ class CellGraph:
     lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
     resets: bool  # whether the last input marks the lanes that start afresh
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
+    layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
     def lane_axis(self, site: Site) -> int | None:
         """The axis of a site's y that runs along the lanes, or None."""
@@ -157,6 +168,9 @@ class CellGraph:
                 along = np.arange(lane.shape[axis]).reshape([-1 if k == axis else 1 for k in range(lane.ndim)])
                 if lane.shape[axis] == self.lanes and ((lane == along) | (lane < 0)).all():
                     return axis
+        if not site.places and self.lanes is not None:  # not labelled: the axis that runs along axis 0 of the data
+            shape = site.y.shape
+            return next((k for k, n in enumerate(shape) if n == self.lanes and site.rule.lane_axis(k) == 0), None)
         return None
 
     def exactness(self, path: str) -> Exactness:

@@ -18,3 +18,4 @@ from ._signals import Feedback as Feedback
 from ._signals import FiringRate as FiringRate
 from ._signals import OutputFilter as OutputFilter
 from ._signals import TargetProjection as TargetProjection
+from ._within_layer import WithinLayer as WithinLayer

@@ -49,6 +49,11 @@ class Carrier(abc.ABC):
         """
 
     @property
+    def whole_layer(self) -> bool:
+        """Whether it carries the influence on a whole layer, so that the recurrence within the layer is kept."""
+        return False
+
+    @property
     @abc.abstractmethod
     def factored(self) -> bool:
         """Whether `factors` is the whole gradient, so that nothing is left to `contract`."""

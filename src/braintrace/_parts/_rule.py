@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import jax.numpy as jnp
 
-from .._analysis import CellGraph, Exit, Signature, analyse, find_exits
+from .._analysis import CellGraph, Exit, Signature, analyse, find_exits, with_layers
 from ._carrier import Carrier
 from ._editor import Editor
 
@@ -28,12 +28,12 @@ class Rule:
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
-        if not self.edits:
-            return graph
-        editor, exits = Editor(graph), find_exits(graph)
-        for edit in self.edits:
-            edit.edit(editor, exits)
-        return analyse(editor.program(), editor.signature(signature), max_slots)
+        if self.edits:
+            editor, exits = Editor(graph), find_exits(graph)
+            for edit in self.edits:
+                edit.edit(editor, exits)
+            graph = analyse(editor.program(), editor.signature(signature), max_slots)
+        return with_layers(graph) if self.carrier.whole_layer else graph
 
     def init(self, graph: CellGraph) -> Any:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the leaves' first values."""

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._step import step
+from ._layer_slots import LayerSensitivity, flat_layer, layer_one_hots
 from ._slots import one_slot
 
 
@@ -35,6 +36,7 @@ class Sensitivity:
     slots: list[list[SlotSensitivity | None]]
     data: list[list[Any]]
     carry: list[Any]
+    layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
 
 
 def zero_nudges(graph: CellGraph, steps: int) -> list[jax.Array]:
@@ -59,6 +61,8 @@ def sensitivity(
         _, (data, last) = end(hidden, zero_nudges(graph, steps))
         return Sensitivity([], data, last)
     out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
+    if graph.layers is not None:
+        return Sensitivity([], data, last, [_layer(graph, k, out, pull) for k in range(len(graph.layers.layers))])
     needed = {(p.group, s) for site in graph.sites for p in site.places for s in p.slots}
     slots: list[list[SlotSensitivity | None]] = []
     for g, group in enumerate(graph.groups):
@@ -67,6 +71,11 @@ def sensitivity(
             found = SlotSensitivity(*pull(one_slot(graph, out, slot))) if (g, s) in needed else None
             slots[-1].append(found)
     return Sensitivity(slots, data, last)
+
+
+def _layer(graph: CellGraph, layer: int, out: Sequence[Any], pull: Any) -> LayerSensitivity:
+    rows, drive = jax.vmap(pull)([jnp.asarray(v) for v in layer_one_hots(graph, layer, out)])
+    return LayerSensitivity(jax.vmap(lambda *h: flat_layer(graph, layer, h))(*rows), [d[:, 0] for d in drive])
 
 
 def local_chain(

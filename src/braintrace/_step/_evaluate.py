@@ -19,6 +19,7 @@ import jax
 
 from .._analysis import CellGraph
 from .._jaxpr import Atom, Equation, Var, evaluate, reader
+from ._layered import apply_nudged, layered_lanes
 
 stop = jax.lax.stop_gradient
 
@@ -56,9 +57,13 @@ def step(
     With `nudges`, an array for each site, site weights are constants and the nudge is added to the site's y, so that the
     derivative with respect to a nudge is that with respect to y.
     """
-    walk = _Walk(graph, ready, carry, xs, nudges)
-    walk.run()
-    signal, local = reader(walk.signal), walk.local
+    if graph.layers is not None:
+        lanes = layered_lanes(graph, graph.layers, _environment(graph, ready, carry, xs), nudges)
+    else:
+        walk = _Walk(graph, ready, carry, xs, nudges)
+        walk.run()
+        lanes = walk.signal, walk.local
+    signal, local = reader(lanes[0]), lanes[1]
     new = [signal(v) for v in graph.new_carry]
     kept = [local[v] if isinstance(v, Var) and v in local else stop(n) for v, n in zip(graph.new_carry, new, strict=True)]
     data = [[stop(signal(v)) for v in site.data] for site in graph.sites]
@@ -121,19 +126,4 @@ class _Walk:
 
     def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
         """The results of `e`, with the nudges of its sites."""
-        if self.nudges is None:
-            return dict(zip(e.outputs, e.bind(values), strict=True))
-        nudge = None
-        for k in range(len(values)):
-            n = self.sites.get((e, k))
-            if n is None:
-                continue
-            values[k] = stop(values[k])
-            if self.graph.sites[n].is_operation:
-                nudge = self.nudges[n]
-            else:
-                values[k] = values[k] + self.nudges[n].astype(values[k].dtype)
-        results = e.bind(values)
-        if nudge is not None:
-            results[0] = results[0] + nudge.astype(results[0].dtype)
-        return dict(zip(e.outputs, results, strict=True))
+        return dict(zip(e.outputs, apply_nudged(self.graph, self.sites, self.nudges, e, values), strict=True))
