@@ -14,7 +14,7 @@ from ..._parts import Rule
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
-from ._states import as_before_on_error
+from ._states import as_before_on_error, states_of
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
 
@@ -82,7 +82,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         x = tuple(v.data if isinstance(v, SingleStepData) else v for v in example_inputs)
         if mapped is None:
             shared = (brainstate.ParamState, brainstate.random.RandomState)
-            mapped = {id(s) for s in self.model.states().values() if vmap and not isinstance(s, shared)}
+            mapped = {id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)}
         with as_before_on_error(self.model):
             self._compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
         self._driver = Driver(self, self._compiled)
@@ -284,7 +284,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
     def other_states(self) -> dict[Any, brainstate.State]:
         """Every other state that a step reads or writes, by path (by name, where it is no part of the model)."""
         f = self.compiled.functional
-        paths = {id(s): path for path, s in self.model.states().items()}
+        paths = {id(s): path for path, s in states_of(self.model).items()}
         named = {**dict(zip(f.constants.names, f.constants.states, strict=True)),
                  **dict(zip(f.carry.names, f.carry.states, strict=True))}  # fmt: skip
         return {paths.get(id(s), n): s for n, s in named.items() if not isinstance(s, brainstate.HiddenState)}

@@ -15,7 +15,7 @@ from ..._errors import CompilationError, UsageError, problem
 from ..._learner import Cell, compile_cell, evolve, resetting, update, window
 from ..._parts import Rule
 from ._functional import Functional, functionalise
-from ._states import Layout, Values, fit
+from ._states import Layout, Values, fit, states_of
 
 
 class Compiled:
@@ -32,14 +32,14 @@ class Compiled:
         self.initial = self.functional.carry.read()
         self.initial = Values(self.initial.names, [_array(v) for v in self.initial.leaves])
         params = self.functional.read_params()
-        self.cell = self._trained_only(
+        self.cell: Cell = self._trained_only(
             compile_cell(self.functional.cell, params, self.initial, self.x, rule=rule, lanes=self.lanes, **analysis)
         )
-        self._ids = {id(s) for s in model.states().values()}
+        self._ids = {id(s) for s in states_of(model).values()}
         graph = self.cell.graph
         _check_learnable(graph)
         self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
-        self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full), static_argnums=0)
+        self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full=full), static_argnums=0)
         self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
 
     def _trained_only(self, cell: Cell) -> Cell:
@@ -85,7 +85,7 @@ class Compiled:
 
     def check_states(self) -> None:
         """The model must still hold the states that were compiled."""
-        if {id(s) for s in self.model.states().values()} != self._ids:
+        if {id(s) for s in states_of(self.model).values()} != self._ids:
             raise UsageError(
                 problem("The model's states were made anew after it was compiled.", got="other states than the compiled ones",
                         expected="the same states with new values",

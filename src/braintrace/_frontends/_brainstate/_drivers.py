@@ -13,7 +13,7 @@ from ..._learner import check_driver, check_finite, check_reset, default_window,
 from ._compiled import Compiled
 from ._plan import Plan, Task
 from ._probe import forward, hidden_states_untouched, probe, split_loss
-from ._states import Layout, lent, path_name
+from ._states import Layout, lent
 
 _MOST_PLANS = 32
 
@@ -155,9 +155,7 @@ class Driver:
             return compiled.cell.out.unflatten(outs) if return_outputs else None
         slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences)
         found = probe(compiled, self.activate, step_fn, slices, self.own_states)
-        moving = Layout.of(
-            {f"{path_name(str(k))}": s for k, s in enumerate([*compiled.functional.carry.states, *found.written])}
-        )
+        moving = Layout.of({str(k): s for k, s in enumerate([*compiled.functional.carry.states, *found.written])})
         fixed = [*compiled.functional.params.states, *compiled.functional.constants.states, *found.read]
 
         def one(values: list[Any], slices: Any) -> tuple[list[Any], Any]:

@@ -8,7 +8,7 @@ import brainstate
 import jax
 
 from ..._errors import CompilationError, problem
-from ._states import Layout, Values, lent, path_names
+from ._states import Layout, Values, lent, named_states
 
 stop = jax.lax.stop_gradient
 
@@ -94,7 +94,7 @@ def _split(key: Any, lanes: int) -> tuple[Any, Any]:
 
 def functionalise(model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool) -> Functional:
     """Trace the module once to see which states its step reads and which it writes."""
-    own = path_names(model.states())  # type: ignore[arg-type]
+    own = named_states(model)
     names = {id(state): name for name, state in own.items()}
     with lent(list(own.values())) as trace:
         if vmap:
@@ -112,8 +112,7 @@ def functionalise(model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Colle
     params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
     params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
     _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
-    layouts = [Layout.of(named) for named in (params, constants, carry)]
-    return Functional(model, *layouts, frozenset(mapped), vmap)
+    return Functional(model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap)
 
 
 def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainstate.State]) -> None:
@@ -128,7 +127,7 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
                     expected="a model whose states are initialised",
                     do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first")
         ) from error  # fmt: skip
-    made = set(path_names(model.states())) - set(own)  # type: ignore[arg-type]
+    made = set(named_states(model)) - set(own)
     if made:
         raise CompilationError(
             problem("The step makes states.", got=sorted(made), expected="states that exist before the first step",

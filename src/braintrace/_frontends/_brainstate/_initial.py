@@ -22,7 +22,7 @@ def initialise(model: brainstate.nn.Module, batch_size: int | None, vmap: bool, 
         )  # fmt: skip
     seeded = contextlib.nullcontext() if seed is None else brainstate.random.seed_context(seed)
     with seeded, brainstate.catch_new_states() as made:
-        if vmap:
+        if vmap and batch_size is not None:
             brainstate.nn.vmap_init_all_states(model, axis_size=batch_size)
         elif batch_size is None:
             brainstate.nn.init_all_states(model)

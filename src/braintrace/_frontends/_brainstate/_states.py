@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import brainstate
 import brainunit
@@ -112,8 +112,8 @@ def _restore(state: brainstate.State, value: Any) -> None:
 @contextlib.contextmanager
 def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
     """When an error leaves it, every part of the model has the attributes, and every state the value, that it had before."""
-    attributes = [(node, dict(vars(node))) for node in model.nodes().values()]
-    values = [(state, state.value) for state in model.states().values()]
+    attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
+    values = [(state, state.value) for state in states_of(model).values()]
     try:
         yield
     except BaseException:
@@ -155,16 +155,21 @@ def _unit_text(unit: Any) -> str:
     return "no unit" if unit.is_unitless else str(unit)
 
 
+def states_of(model: brainstate.nn.Module) -> dict[Any, brainstate.State]:
+    """Every state of a module, by path."""
+    return cast(dict[Any, brainstate.State], model.states())
+
+
 def path_name(path: Any) -> str:
     """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the classes' names."""
     parts = path if isinstance(path, tuple) else (path,)
     return "".join(map(_part_text, parts)).removeprefix(".")
 
 
-def path_names(states: Mapping[Any, brainstate.State]) -> dict[str, brainstate.State]:
-    """The states by name; each name once."""
+def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
+    """Every state of a module by name; each name once."""
     named: dict[str, brainstate.State] = {}
-    for path, state in states.items():
+    for path, state in states_of(model).items():
         name = path_name(path)
         number = next(k for k in range(1, len(named) + 2) if (name if k == 1 else f"{name}#{k}") not in named)
         named[name if number == 1 else f"{name}#{number}"] = state
