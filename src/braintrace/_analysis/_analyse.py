@@ -1,7 +1,7 @@
 """From a staged program to its `CellGraph`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Signature:
     lanes: int | None = None
     resets: bool = False
     extra: tuple[ExtraLeaf, ...] = ()
+    marks: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
 
     def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
         p, c = len(self.params), len(self.carry)
@@ -149,7 +150,7 @@ def _assemble(
         new_carry=outputs[: len(carry)], outs=outputs[len(carry) :], prelude_results=results, labels=labels.of,
         mixing=frozenset(mixing), old=frozenset(deps.old), after=frozenset(reach(equations, entries)), hidden=tuple(hidden),
         groups=arranged.groups, sites=tuple(sites), parameters=rows, leaf_paths=signature.carry,
-        lanes=signature.lanes, resets=signature.resets, extra=signature.extra,
+        lanes=signature.lanes, resets=signature.resets, extra=signature.extra, marks=signature.marks,
     )  # fmt: skip
 
 

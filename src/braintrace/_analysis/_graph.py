@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,23 +155,31 @@ class CellGraph:
     lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
     resets: bool  # whether the last input marks the lanes that start afresh
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
+    marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
     def lane_axis(self, site: Site) -> int | None:
         """The axis of a site's y that runs along the lanes, or None."""
+        if self.lanes is None:
+            return None
         for place in site.places:
             group = self.groups[place.group]
-            if self.lanes is None or not group.shape or group.shape[0] != self.lanes:
-                continue
-            lane = np.where(place.positions >= 0, place.positions // (group.positions // self.lanes), -1)
-            for axis in range(lane.ndim):
-                along = np.arange(lane.shape[axis]).reshape([-1 if k == axis else 1 for k in range(lane.ndim)])
-                if lane.shape[axis] == self.lanes and ((lane == along) | (lane < 0)).all():
-                    return axis
-        if not site.places and self.lanes is not None:  # not labelled: the axis that runs along axis 0 of the data
-            shape = site.y.shape
-            return next((k for k, n in enumerate(shape) if n == self.lanes and site.rule.lane_axis(k) == 0), None)
-        return None
+            if group.shape and group.shape[0] == self.lanes:
+                return _axis_along(_quotient(place.positions, group.positions // self.lanes), self.lanes)
+        if (labels := self.labels.get(site.y)) is not None:
+            return _axis_along(self._element_lanes()[labels].reshape(site.y.shape), self.lanes)
+        shape = site.y.shape  # not labelled: the axis that runs along axis 0 of the data
+        return next((k for k, n in enumerate(shape) if n == self.lanes and site.rule.lane_axis(k) == 0), None)
+
+    def _element_lanes(self) -> np.ndarray:
+        """The lane of each hidden element, -1 for none; the last entry stands for the label -1."""
+        assert self.lanes is not None
+        lanes = []
+        for k in self.hidden:
+            shape, size = self.carry[k].shape, self.carry[k].size
+            laned = bool(shape) and shape[0] == self.lanes
+            lanes.append(np.repeat(np.arange(self.lanes), size // self.lanes) if laned else np.full(size, -1))
+        return np.concatenate([*lanes, [-1]])
 
     def exactness(self, path: str) -> Exactness:
         """The certificate of the parameter at `path`."""
@@ -194,3 +202,16 @@ class CellGraph:
 
     def __str__(self) -> str:
         return self.table()
+
+
+def _quotient(positions: np.ndarray, per_lane: int) -> np.ndarray:
+    return np.where(positions >= 0, positions // per_lane, -1)
+
+
+def _axis_along(lane: np.ndarray, lanes: int) -> int | None:
+    """The axis of `lane`, an array of lane numbers (-1: none), along which it counts the lanes."""
+    for axis in range(lane.ndim):
+        along = np.arange(lane.shape[axis]).reshape([-1 if k == axis else 1 for k in range(lane.ndim)])
+        if lane.shape[axis] == lanes and ((lane == along) | (lane < 0)).all():
+            return axis
+    return None

@@ -35,6 +35,7 @@ def sequence_gradient(
     carry, traces = opened(graph, carry, traces)
     at = (at, dict(signals))
     steps = jax.tree.leaves(at)[0].shape[0]
+    window = min(window, rule.carrier.longest_window or window)
     ready, pull = differentiable_prelude(graph, params)
     total = jax.tree.map(jnp.zeros_like, (differentiable_part(graph, ready)[1], extra))
     count, rest = divmod(steps, window)

@@ -4,6 +4,7 @@ from ._carrier import Carrier as Carrier
 from ._editor import Editor as Editor
 from ._factored import Factored as Factored
 from ._per_parameter import PerParameter as PerParameter
+from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
 from ._rule import Edit as Edit
 from ._rule import Rule as Rule

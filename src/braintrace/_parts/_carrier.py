@@ -49,6 +49,11 @@ class Carrier(abc.ABC):
         """
 
     @property
+    def longest_window(self) -> int | None:
+        """The most steps that may be done at once; None for any number."""
+        return None
+
+    @property
     def whole_layer(self) -> bool:
         """Whether it carries the influence on a whole layer, so that the recurrence within the layer is kept."""
         return False

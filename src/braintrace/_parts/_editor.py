@@ -24,6 +24,7 @@ class Editor:
         self.params, self.carry, self.xs = list(graph.params), list(graph.carry), list(graph.xs)
         self.new_carry, self.outs = list(graph.new_carry), list(graph.outs)
         self.leaves: list[ExtraLeaf] = []
+        self.marks: dict[str, frozenset[int]] = {}  # leaves of the carry that the rule's carrier treats apart
 
     def apply(self, function: Callable[..., Any], *operands: Atom) -> Any:
         """Append `function` of `operands`; its one result."""
@@ -81,4 +82,4 @@ class Editor:
 
     def signature(self, before: Signature) -> Signature:
         names = tuple(f"<{leaf.name}>" for leaf in self.leaves)
-        return dataclasses.replace(before, carry=(*before.carry, *names), extra=tuple(self.leaves))
+        return dataclasses.replace(before, carry=(*before.carry, *names), extra=tuple(self.leaves), marks=self.marks)

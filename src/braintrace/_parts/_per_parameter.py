@@ -24,9 +24,14 @@ Traces = list[list[list[Any]]]  # by site, place and active slot
 
 @dataclasses.dataclass(frozen=True)
 class PerParameter(Carrier):
-    """`dtype`: of the traces; by default that of y, at least float32."""
+    """`dtype`: of the traces; by default that of y, at least float32. `clip`: the largest absolute value of a trace."""
 
     dtype: Any = None
+    clip: float | None = None
+
+    @property
+    def longest_window(self) -> int | None:
+        return None if self.clip is None else 1  # clipping after each step cannot be done for many at once
 
     factored = False
 
@@ -74,7 +79,8 @@ class PerParameter(Carrier):
                     else site.rule.spread_sum(drive, data)
                 )
                 total = added if total is None else total + added
-            new.append(total.astype(self.trace_dtype(site)) if total is not None else jnp.zeros_like(old[0]))
+            total = jnp.zeros_like(old[0]) if total is None else total.astype(self.trace_dtype(site))
+            new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
         return new
 
     def contract(self, graph: CellGraph, traces: Traces, cotangent: Sequence[Any]) -> list[Any]:

@@ -15,15 +15,20 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
 from ._carrier import Carrier, keep_lanes, represented, represented_shape, trace_dtype
+from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
 class Presynaptic(Carrier):
-    """`leaks` holds the leak of each state group, by number, or one for all. `bias_trace`: whether operands get a trace too."""
+    """`leaks` holds the leak of each state group, by number, or one for all. `bias_trace`: whether operands get a trace too.
+
+    With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex` (F-OTPE).
+    """
 
     leaks: tuple[float, ...]
     bias_trace: bool = False
+    twice: bool = False
     dtype: Any = None
 
     factored = True
@@ -39,15 +44,25 @@ class Presynaptic(Carrier):
         return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
 
     def init(self, graph: CellGraph) -> Any:
-        return [jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype)) for s in graph.sites]
+        zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))  # noqa: E731
+        return [[zero(s)] * (2 if self._double(graph, s) else 1) for s in graph.sites]
+
+    def _double(self, graph: CellGraph, site: Site) -> bool:
+        hidden = graph.marks.get("hidden", frozenset())
+        leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
+        return self.twice and self.leak(site) > 0 and bool(hidden & leaves)
 
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         new = []
         for n, site in enumerate(graph.sites):
             axis = graph.lane_axis(site)
-            old = keep_lanes(before[n], None if axis is None else site.rule.lane_axis(axis), reset)
-            x = represented(site, [d[0] for d in local.data[n]], old.dtype)
-            new.append((self.leak(site) * old + x).astype(old.dtype))
+            x = represented(site, [d[0] for d in local.data[n]], before[n][0].dtype)
+            filtered = []
+            for old in before[n]:
+                old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
+                x = leaky_step(old, x, self.leak(site)).astype(old.dtype)
+                filtered.append(x)
+            new.append(filtered)
         return new
 
     def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
@@ -56,4 +71,4 @@ class Presynaptic(Carrier):
     def factors(
         self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
     ) -> list[tuple[Any, Any]]:
-        return list(zip(after, drives, strict=True))
+        return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]

@@ -39,7 +39,7 @@ class OutputFilter:
                 chosen.setdefault(found.variable, []).append(found)
         for z, edges in chosen.items():
             leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-            new = editor.apply(lambda f, z: leaky_step(f, z, jnp.asarray(self.leak, z.dtype)), editor.fresh(leaf), z)
+            new = editor.apply(lambda f, z: leaky_step(f, z, self.leak), editor.fresh(leaf), z)
             editor.set_leaf(leaf, new)
             through = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
             for found in edges:
