@@ -68,7 +68,7 @@ def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:
         ]
         parts.append("\n".join(columns([heads, *rows])))
     heads = ("parameter", "shape", "gradient", "group", "trace", "why")
-    rows = [heads]
+    rows: list[Sequence[str]] = [heads]
     notes = [""]
     for r in reports:
         first, *others = r.sites or (None,)

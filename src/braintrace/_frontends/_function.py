@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
+from .._checks import GradientReport, check_gradients
 from .._learner import (
     Cell,
     cell_body,
@@ -99,6 +100,11 @@ class FunctionLearner:
     def graph(self) -> CellGraph:
         """The analysed cell."""
         return self.cell.graph
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The cell, as given."""
+        return self._function
 
     @property
     def report(self) -> str:
@@ -233,6 +239,10 @@ class FunctionLearner:
         leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
         carry, outs = self._evolve(flat, self.cell.flat_carry(state.carry), leaves)
         return self._state(carry, state.traces, state, steps), self.cell.out.unflatten(outs)
+
+    def check_gradients(self, params: Any, state: State, xs: Any, *targets: Any, **options: Any) -> GradientReport:
+        """Compare the gradient of a sequence with BPTT, parameter by parameter: `braintrace.checks.check_gradients`."""
+        return check_gradients(self, params, state, xs, *targets, **options)
 
     def _traces(self, state: State) -> Any:
         return self.rule.init(self.graph) if state.traces is None else state.traces

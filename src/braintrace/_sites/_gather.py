@@ -33,7 +33,10 @@ class GatherRule(SiteRule):
         return self._places.index(axis) if axis in self._places else None
 
     def represent(self, data: list[Any]) -> jax.Array:
-        return jax.nn.one_hot(data[0][..., 0], self._rows)  # axes of the indices, rows
+        index = data[0][..., 0]
+        if self.equation.params["mode"] == jax.lax.GatherScatterMode.CLIP:
+            index = jnp.clip(index, 0, self._rows - 1)
+        return jax.nn.one_hot(index, self._rows)  # axes of the indices, rows; zero outside
 
     def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
         return self._spread(f, self.represent(data).astype(f.dtype))
@@ -55,6 +58,35 @@ class GatherRule(SiteRule):
         return jnp.moveaxis(total, -1, self._axis)
 
 
+class RowRule(SiteRule):
+    """`y = table[index]` with a scalar index, as a slice of one row: an embedding of a single lane."""
+
+    def __init__(self, equation: Equation, axis: int):
+        super().__init__(equation, 0)
+        self._axis, self._rows = axis, equation.inputs[0].shape[axis]
+
+    def contraction(self) -> tuple[int, ...]:
+        return (self._rows,)
+
+    def lane_axis(self, axis: int) -> int | None:
+        return None
+
+    def represent(self, data: list[Any]) -> jax.Array:
+        return jax.nn.one_hot(jnp.clip(data[self._axis], 0, self._rows - 1), self._rows)
+
+    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        return f[..., None] * self.represent(data).astype(f.dtype)
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return self.collect(c[..., None] * x.astype(c.dtype))
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return jax.vmap(self.weight_gradient)(x, c).sum(0)
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        return jnp.moveaxis(entries.squeeze(self._axis), -1, self._axis)
+
+
 def _make(equation: Equation, operand: int) -> SiteRule | None:
     numbers = equation.params["dimension_numbers"]
     table = equation.inputs[0].shape
@@ -67,3 +99,13 @@ def _make(equation: Equation, operand: int) -> SiteRule | None:
 
 
 register_site_rule(P.gather_p, _make)
+
+
+def _make_row(equation: Equation, operand: int) -> SiteRule | None:
+    table, sizes = equation.inputs[0].shape, equation.params["slice_sizes"]
+    cut = [k for k, (whole, part) in enumerate(zip(table, sizes, strict=True)) if whole != part]
+    one_row = operand == 0 and len(cut) == 1 and sizes[cut[0]] == 1 and 0 not in sizes
+    return RowRule(equation, cut[0]) if one_row else None
+
+
+register_site_rule(P.dynamic_slice_p, _make_row)

@@ -1,0 +1,103 @@
+"""`check_gradients`: a learner's gradients against BPTT through the user's own model."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from .._analysis import CellGraph
+from .._errors import UsageError, problem
+from .._learner import sequence_length, weigh, weights_of
+from ._reference import bptt_gradient
+from ._report import GradientReport, compare_gradients
+
+
+class Learner(Protocol):
+    """What `check_gradients` asks of a learner of a function."""
+
+    @property
+    def graph(self) -> CellGraph: ...
+
+    @property
+    def function(self) -> Callable[..., Any]: ...
+
+    def etrace_grad(self, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Any, **options: Any) -> Any: ...
+
+    def update_window(self, params: Any, state: Any, xs: Any, *, full: bool) -> Any: ...
+
+
+def check_gradients(
+    learner: Learner, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None,
+    reset: Any = None, reduction: str = "mean", window: int | None = 1, multi_step: bool = False,
+    tolerance: float | None = None,
+) -> GradientReport:  # fmt: skip
+    """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by parameter.
+
+    The comparison starts at `state.carry`: BPTT knows nothing of what came before, so give a fresh state
+    (`learner.init`) to judge the rule; the traces of a used state stand for paths that the reference does not have.
+
+    Args:
+        learner: a `FunctionLearner`.
+        params, state, xs, targets, loss_fn, mask, reset, reduction: as for `etrace_grad`.
+        window: steps done at once. It does not change the numbers, except with `multi_step`.
+        multi_step: judge the multi-step VJP: BPTT inside each window plus the traces at its entry. Over one window that
+            is the whole sequence it equals BPTT for every parameter and says nothing about the rule.
+        tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in float64, 1e-3 in float32.
+
+    Returns:
+        A `GradientReport`: for each parameter its certificate, cosine, relative error and norms; `report.ok` says
+        whether every parameter that is certified exact equals BPTT.
+
+    Raises:
+        UsageError: as `etrace_grad`, and for `multi_step` with `reset`.
+    """
+    options = {"loss_fn": loss_fn, "mask": mask, "reduction": reduction}
+    if multi_step:
+        if reset is not None:
+            raise UsageError(problem("multi_step does not go with reset.", do="cut the sequence at the resets"))
+        online = _multi_step(learner, params, state, xs, targets, window, **options)
+    else:
+        online = learner.etrace_grad(
+            params, state, xs, *targets, reset=reset, window=window, return_state=False, **options
+        )[0]
+    reference, _ = bptt_gradient(learner.function, params, state.carry, xs, *targets, reset=reset, **options)
+    rows = learner.graph.parameters
+    certificates = {r.path: r.exactness for r in rows}
+    dropped = {r.path: len(r.dropped) for r in rows}
+    return compare_gradients(online, reference, certificates, tolerance=tolerance, dropped=dropped)
+
+
+def _multi_step(
+    learner: Learner,
+    params: Any,
+    state: Any,
+    xs: Any,
+    targets: Any,
+    window: int | None,
+    loss_fn: Any,
+    mask: Any,
+    reduction: str,
+) -> Any:
+    """The sum of the gradients of full windows."""
+    steps = sequence_length(xs)
+    size = steps if window is None else window
+
+    def losses_of(params: Any, state: Any, part: slice) -> tuple[Any, Any]:
+        now, outs = learner.update_window(params, state, jax.tree.map(lambda v: v[part], xs), full=True)
+        cut = jax.tree.map(lambda v: v[part], targets)
+        return now, jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, cut)
+
+    shape = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[1], params, state)
+    weights = weights_of(mask, jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype), steps, reduction)
+    total = None
+    for start in range(0, steps, size):
+        part = slice(start, start + size)
+
+        def objective(params: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
+            now, losses = losses_of(params, state, part)
+            return weigh(losses, weights[part]), now
+
+        gradients, state = jax.grad(objective, has_aux=True)(params)
+        total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
+    return total

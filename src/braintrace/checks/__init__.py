@@ -1,0 +1,17 @@
+"""Is the gradient right? References, reports and assertions for models, learners and site rules.
+
+report = learner.check_gradients(params, state, xs, ys, loss_fn=loss)     # or check_gradients(learner, ...)
+print(report)                                                              # a row per parameter
+assert_gradients_exact(learner, params, state, xs, ys, loss_fn=loss)       # in your own tests
+"""
+
+from .._checks import GradientReport as GradientReport
+from .._checks import GradientRow as GradientRow
+from .._checks import assert_gradients_exact as assert_gradients_exact
+from .._checks import assert_gradients_match as assert_gradients_match
+from .._checks import assert_not_dead as assert_not_dead
+from .._checks import bptt_gradient as bptt_gradient
+from .._checks import check_gradients as check_gradients
+from .._checks import check_site_rule as check_site_rule
+from .._checks import compare_gradients as compare_gradients
+from .._checks import d_rtrl_oracle as d_rtrl_oracle
