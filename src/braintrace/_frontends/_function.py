@@ -90,6 +90,7 @@ class FunctionLearner:
         self.rule = rule
         self._function, self._initial, self._x, self._analysis = cell, carry, x, analysis
         self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
+        self.rule = self.cell.rule or rule
         self._lanes = lane_count(carry)
         self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
         self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full), static_argnums=0)
@@ -152,6 +153,8 @@ class FunctionLearner:
         at its entry (the multi-step VJP), which is another number.
         """
         steps = sequence_length(xs)
+        if full and self.rule.multi_step_problem:
+            raise UsageError(problem(f"{self.rule.name} has no multi-step form.", got="full=True", do=self.rule.multi_step_problem))
         flat = self.cell.params.flatten(params, "params")
         leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
         carry, traces, outs = self._window(full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves)

@@ -17,6 +17,7 @@ from .._errors import CompilationError, UsageError, problem
 from .._jaxpr import stage
 from .._parts import Rule
 from ._lanes import lane_count
+from ._leak import group_leak
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -59,6 +60,12 @@ class Tree:
             v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype) for v, e in zip(leaves, self.leaves, strict=True)
         ]
 
+    def concrete(self, tree: Any) -> list[Any] | None:
+        """The leaves of `tree` when all are numbers, else None."""
+        leaves = jax.tree.leaves(tree)
+        known = not any(isinstance(v, jax.ShapeDtypeStruct | jax.core.Tracer) for v in leaves)
+        return [jnp.asarray(v) for v in leaves] if known else None
+
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         return jax.tree.unflatten(self.structure, list(leaves))
 
@@ -86,6 +93,7 @@ class Cell:
     carry: Tree
     x: Tree
     out: Tree
+    rule: Rule | None = None  # with what it reads from the model put in
 
     @property
     def _complex(self) -> list[bool]:
@@ -142,8 +150,10 @@ def compile_cell(
     signature = Signature(trees[0].names, tuple(names), lanes or lane_count(carry), resets)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
+        values = (trees[0].concrete(params), trees[2].concrete(x))
+        rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
         graph = rule.apply(graph, signature, max_slots)
-    return Cell(graph, *trees, out_tree[-1])
+    return Cell(graph, *trees, out_tree[-1], rule)
 
 
 def _example(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """What algorithms are made of: carriers of eligibility, and the sensitivities that move them."""
 
 from ._carrier import Carrier as Carrier
+from ._editor import Edit as Edit
 from ._editor import Editor as Editor
+from ._filters import kappa_step as kappa_step
+from ._filters import leaky_step as leaky_step
 from ._factored import Factored as Factored
 from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
-from ._rule import Edit as Edit
 from ._rule import Rule as Rule
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import local_chain as local_chain

@@ -1,7 +1,7 @@
 """Carriers: what an algorithm stores in place of the influence of a weight on the hidden state."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,10 @@ class Carrier(abc.ABC):
     def needs_dynamics(self) -> bool:
         """Whether `advance` reads the sensitivities (D and f) and not the data alone."""
         return True
+
+    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Carrier":
+        """The carrier with what it reads from the model (`leak_of` a group) put in as numbers."""
+        return self
 
     @abc.abstractmethod
     def init(self, graph: CellGraph) -> Traces:

@@ -4,6 +4,7 @@ A filter is one more leaf of the carry; a signal is one more input; a feedback w
 treats the edited program as it treats any cell.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._analysis import CellGraph, ExtraLeaf, Signature
+from .._analysis import CellGraph, Exit, ExtraLeaf, Signature
 from .._jaxpr import Atom, Const, Equation, Program, Var, extend, sort_equations
 
 
@@ -83,3 +84,15 @@ class Editor:
     def signature(self, before: Signature) -> Signature:
         names = tuple(f"<{leaf.name}>" for leaf in self.leaves)
         return dataclasses.replace(before, carry=(*before.carry, *names), extra=tuple(self.leaves), marks=self.marks)
+
+
+class Edit(abc.ABC):
+    """What an algorithm adds to the step: an output filter, a feedback weight, a projected target."""
+
+    def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":
+        """The edit with what it reads from the model put in as numbers."""
+        return self
+
+    @abc.abstractmethod
+    def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        """Edit the program; `exits` are those of the program before any edit."""

@@ -14,9 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._analysis import CellGraph, Place, Site
 from ._carrier import Carrier, along, keep_lanes, represented, represented_shape, trace_dtype
+from ._filters import counting
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
 
@@ -36,8 +38,11 @@ class Factored(Carrier):
         return {
             "input": [zero(s, represented_shape(s)) for s in graph.sites],
             "state": [[[zero(s, s.y.shape) for _ in p.slots] for p in s.places] for s in graph.sites],
-            "weight": jnp.zeros(() if graph.lanes is None else (graph.lanes,), jnp.float32),
+            "weight": jnp.zeros(() if graph.lanes is None else (graph.lanes,), self._weight_dtype(graph)),
         }
+
+    def _weight_dtype(self, graph: CellGraph) -> Any:
+        return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
 
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         inputs, states = [], []

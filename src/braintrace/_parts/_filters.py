@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 
 def kappa_step(value: Any, x: Any, kappa: Any) -> Any:
     """`v <- (1 - kappa) x + kappa v`: a low-pass filter of unit gain."""
@@ -11,3 +13,9 @@ def kappa_step(value: Any, x: Any, kappa: Any) -> Any:
 def leaky_step(value: Any, x: Any, leak: Any) -> Any:
     """`v <- leak v + x`: a leaky sum."""
     return leak * value + x
+
+
+def counting(dtype: Any) -> Any:
+    """A real dtype for weights and counts beside values of `dtype`: at least float32."""
+    wide = np.promote_types(np.dtype(dtype), np.float32)
+    return np.finfo(wide).dtype

@@ -21,14 +21,14 @@ import numpy as np
 from .._analysis import Exit, ExitKind
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Const, Equation, Var, evaluate
-from ._editor import Editor
-from ._filters import leaky_step
+from ._editor import Edit, Editor
+from ._filters import counting, leaky_step
 
 sg = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
-class Postsynaptic:
+class Postsynaptic(Edit):
     """`leak` of the layers' membranes; `approximate` for F-OTPE."""
 
     leak: float
@@ -93,7 +93,7 @@ class Postsynaptic:
         """The leaky mean of dz/dy."""
         psi = surrogate(editor, y, z)
         mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
-        count = editor.add_leaf("weight of the mean", np.zeros(y.shape[:1], np.float32), inert=True)
+        count = editor.add_leaf("weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True)
         g, c = editor.fresh(mean), editor.fresh(count)
         expand = lambda c, g: c.reshape(c.shape + (1,) * (g.ndim - 1)).astype(g.dtype)  # noqa: E731
         n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), c)

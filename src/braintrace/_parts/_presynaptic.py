@@ -7,13 +7,14 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
+from .._errors import CompilationError, problem
 from ._carrier import Carrier, keep_lanes, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
@@ -21,12 +22,12 @@ from ._sensitivity import Sensitivity
 
 @dataclasses.dataclass(frozen=True)
 class Presynaptic(Carrier):
-    """`leaks` holds the leak of each state group, by number, or one for all. `bias_trace`: whether operands get a trace too.
+    """`leaks` holds the leak of each state group, by number, or one for all; None reads them from the model. `bias_trace`: whether operands get a trace too.
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex` (F-OTPE).
     """
 
-    leaks: tuple[float, ...]
+    leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
     dtype: Any = None
@@ -41,7 +42,19 @@ class Presynaptic(Carrier):
         """The leak of the group that the site feeds; 0 where there is no trace."""
         if not site.places or not (site.is_operation or self.bias_trace):
             return 0.0
+        assert self.leaks is not None
         return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
+
+    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Presynaptic":
+        if self.leaks is not None:
+            if len(self.leaks) not in (1, len(graph.groups)):
+                raise CompilationError(
+                    problem("Wrong number of leaks.", got=f"{len(self.leaks)} leaks", expected=f"one, or {len(graph.groups)}, one "
+                            "for each state group", do="look at the groups in the report")
+                )  # fmt: skip
+            return self
+        fed = {p.group for s in graph.sites for p in s.places}
+        return dataclasses.replace(self, leaks=tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups))))
 
     def init(self, graph: CellGraph) -> Any:
         zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))  # noqa: E731

@@ -1,20 +1,14 @@
 """A rule: the parts that an algorithm chooses."""
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
-from .._analysis import CellGraph, Exit, Signature, analyse, find_exits, with_layers
+from .._analysis import CellGraph, Signature, analyse, find_exits, with_layers
 from ._carrier import Carrier
-from ._editor import Editor
-
-
-class Edit(Protocol):
-    """What an algorithm adds to the step: an output filter, a feedback weight, a projected target."""
-
-    def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        """Edit the program; `exits` are those of the program before any edit."""
+from ._editor import Edit, Editor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +19,13 @@ class Rule:
     carrier: Carrier
     edits: tuple[Edit, ...] = ()
     multi_step_problem: str = ""
+    target_timing: str | None = None  # 'per-step' or 'sequence-end', for algorithms that project targets
+
+    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":
+        """The rule with what it reads from the model (`leak_of` a group) put in as numbers."""
+        carrier = self.carrier.resolve(graph, leak_of)
+        exits = find_exits(graph) if self.edits else []
+        return dataclasses.replace(self, carrier=carrier, edits=tuple(e.resolve(exits, leak_of) for e in self.edits))
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""

@@ -4,6 +4,7 @@ Throughout, `sg` is `stop_gradient` and every addition has the value zero: the c
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ import numpy as np
 from .._analysis import Exit, ExitKind, Site
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Var
-from ._editor import Editor
-from ._filters import leaky_step
+from ._editor import Edit, Editor
+from ._filters import counting, leaky_step
 
 sg = jax.lax.stop_gradient
 
@@ -23,23 +24,36 @@ RATE_SCALE = "rate scale"  # for each lane, the weight of the rate's term at thi
 
 
 @dataclasses.dataclass(frozen=True)
-class OutputFilter:
+class OutputFilter(Edit):
     """A leaky sum at every exit z that a readout consumes: `F <- leak F + z`, and the readout's gradient goes to F.
 
     With dL/dz at the readout's edge in its place, dL/dF times the eligibility of F is the filtered eligibility of z: what
     e-prop calls the trace filtered with kappa, and OTPE's R-hat.
     """
 
-    leak: float
+    leak: float | None  # None: that of the model's own leaky readout
+
+    def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "OutputFilter":
+        if self.leak is not None:
+            return self
+        found = {leak_of(g) for x in exits if x.kind is ExitKind.READOUT for g in x.feeds}
+        if len(found) != 1:
+            raise CompilationError(
+                problem("The filter cannot be read from the model.", got=f"{len(found)} different leaks of readouts",
+                        expected="leaky readouts of one leak", do="give kappa_filter_decay as a number")
+            )  # fmt: skip
+        return OutputFilter(found.pop())
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
+        assert self.leak is not None
+        leak = self.leak
         chosen: dict[Var, list[Exit]] = {}
         for found in exits:
             if found.kind is ExitKind.READOUT:
                 chosen.setdefault(found.variable, []).append(found)
         for z, edges in chosen.items():
             leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-            new = editor.apply(lambda f, z: leaky_step(f, z, self.leak), editor.fresh(leaf), z)
+            new = editor.apply(lambda f, z: leaky_step(f, z, leak), editor.fresh(leaf), z)
             editor.set_leaf(leaf, new)
             through = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
             for found in edges:
@@ -47,7 +61,7 @@ class OutputFilter:
 
 
 @dataclasses.dataclass(frozen=True)
-class Feedback:
+class Feedback(Edit):
     """A feedback weight B in the backward pass of each readout: `y = W sg(z) + (B z - sg(B z))`.
 
     Random: B is drawn once, N(0, 1) scale / sqrt(fan-in). Adaptive (Kolen-Pollack): B and W get the same increments and both
@@ -131,7 +145,7 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class FiringRate:
+class FiringRate(Edit):
     """Adds the gradient of `strength / 2 sum_j (f_j - target)^2`, f_j the mean activity of exit j over lanes and steps.
 
     f is a running mean (of this stream so far); the term of step t is `strength (f_j - target) mean_lanes z_j`.
@@ -149,7 +163,7 @@ class FiringRate:
                 seen.setdefault(found.variable)
         for z in seen:
             mean = editor.add_leaf("firing rate", np.zeros(z.shape, z.dtype), inert=True)
-            count = editor.add_leaf("steps of the firing rate", np.zeros(z.shape[:1], np.float32), inert=True)
+            count = editor.add_leaf("steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True)
             m, n = editor.fresh(mean), editor.fresh(count)
             n = editor.apply(lambda n: sg(n) + 1, n)
             expand = lambda v, like: v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)  # noqa: E731
@@ -165,37 +179,48 @@ class FiringRate:
 
 
 @dataclasses.dataclass(frozen=True)
-class TargetProjection:
+class TargetProjection(Edit):
     """The signal `-y* B_l` at the exits of each hidden group; nothing from above reaches them. The output keeps its error."""
 
     seed: Any
     scale: float
-    n_target: int
     weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         lanes = editor.graph.lanes or 1
-        target = editor.signal(TARGET, np.zeros((lanes, self.n_target), np.float32))
+        n_target = self._n_target(editor)
+        target = editor.signal(TARGET, np.zeros((lanes, n_target), np.float32))
         hidden = [found for found in exits if found.kind is not ExitKind.RECURRENT]
         sources: dict[int, Var] = {}
         for found in hidden:
             sources.setdefault(found.group, found.variable)
         for number, (group, z) in enumerate(sources.items()):
             size = int(np.prod(z.shape[1:]))
-            b = self._weight(number, size, group)
+            b = self._weight(number, n_target, size)
             term = lambda z, y, b: -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z)  # noqa: E731
             add_linear_loss(editor, editor.apply(term, z, target, editor.constant(b.astype(z.dtype))))
         for found in hidden:
             editor.redirect(found.edge, editor.apply(sg, found.edge[0].inputs[found.edge[1]]))
 
-    def _weight(self, number: int, size: int, group: int) -> np.ndarray:
+    def _n_target(self, editor: Editor) -> int:
+        if self.weights:
+            return int(np.shape(self.weights[0])[0])
+        out = next((v for v in editor.outs if isinstance(v, Var) and v.differentiable), None)
+        return out.shape[-1] if out is not None and out.shape else 1
+
+    def _weight(self, number: int, n_target: int, size: int) -> np.ndarray:
         if self.weights is not None:
+            if number >= len(self.weights):
+                raise CompilationError(
+                    problem("There are more hidden groups than feedback matrices.", got=f"{len(self.weights)} matrices in B_list",
+                            expected="one for each hidden group", do="add one of shape (n_target, n_layer) for each")
+                )  # fmt: skip
             given = np.asarray(self.weights[number])
-            if given.shape != (self.n_target, size):
+            if given.shape != (n_target, size):
                 raise CompilationError(
                     problem("A feedback matrix has a wrong shape.", got=f"B_list[{number}] of shape {given.shape}",
-                            expected=f"(n_target, n_layer) = {(self.n_target, size)}")
+                            expected=f"(n_target, n_layer) = {(n_target, size)}")
                 )  # fmt: skip
             return given
         key = jax.random.fold_in(jax.random.key(self.seed) if isinstance(self.seed, int) else self.seed, number)
-        return np.asarray(jax.random.normal(key, (self.n_target, size)) * self.scale)
+        return np.asarray(jax.random.normal(key, (n_target, size)) * self.scale)
