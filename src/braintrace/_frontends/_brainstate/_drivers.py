@@ -36,6 +36,11 @@ class Driver:
         finally:
             self.active = before
 
+    def online(self, x: tuple[Any, ...]) -> Any:
+        """The learner's ordinary call."""
+        with self.activate(None):
+            return self.learner(*x)
+
     @property
     def own_states(self) -> list[brainstate.State]:
         """The learner's states beside the model's."""
@@ -69,7 +74,7 @@ class Driver:
         key = (task, jax.tree.structure(sequences), tuple(map(_aval, jax.tree.leaves(sequences))))
         if key not in self._plans:
             slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences)
-            found = probe(self.compiled, self.activate, task.step_fn, slices, self.own_states)
+            found = probe(self.compiled, self.activate, self.online, task.step_fn, slices, self.own_states)
             hidden_states_untouched(self.compiled, found)
             loss, _ = split_loss(found.result, task.has_aux)
             if len(self._plans) >= _MOST_PLANS:
@@ -154,14 +159,14 @@ class Driver:
             self.learner._move(carry, None, steps)
             return compiled.cell.out.unflatten(outs) if return_outputs else None
         slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences)
-        found = probe(compiled, self.activate, step_fn, slices, self.own_states)
+        found = probe(compiled, self.activate, self.online, step_fn, slices, self.own_states)
         moving = Layout.of({str(k): s for k, s in enumerate([*compiled.functional.carry.states, *found.written])})
         fixed = [*compiled.functional.params.states, *compiled.functional.constants.states, *found.read]
 
         def one(values: list[Any], slices: Any) -> tuple[list[Any], Any]:
-            with lent([*moving.states, *fixed]):
+            with lent([*moving.states, *fixed, *self.own_states]):
                 moving.put(values)
-                with self.activate(lambda x: forward(compiled, x)):
+                with self.activate(self.online if found.nested else lambda x: forward(compiled, x)):
                     out = step_fn(*slices)
                 return moving.read().leaves, out
 

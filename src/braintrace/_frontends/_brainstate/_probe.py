@@ -13,7 +13,8 @@ from ..._errors import UsageError, problem
 from ._compiled import Compiled
 from ._states import Layout, lent
 
-Activate = Callable[[Callable[[tuple[Any, ...]], Any]], Any]  # a context in which the learner's calls go to a function
+Call = Callable[[tuple[Any, ...]], Any]
+Activate = Callable[[Call], Any]  # a context in which the learner's calls go to a function
 
 
 @dataclasses.dataclass
@@ -34,9 +35,18 @@ class Probe:
 
 
 def probe(
-    compiled: Compiled, activate: Activate, step_fn: Callable[..., Any], slices: Any, own: list[brainstate.State]
+    compiled: Compiled,
+    activate: Activate,
+    online: Call,
+    step_fn: Callable[..., Any],
+    slices: Any,
+    own: list[brainstate.State],
 ) -> Probe:
-    """Trace `step_fn` once. `own` are the learner's states beside the model's."""
+    """Trace `step_fn` once. `own` are the learner's states beside the model's, `online` its ordinary call.
+
+    A call inside a transformation of the step's own (a `jit`, say) must be the ordinary one: the transformation may keep its
+    program, here or from before, and use it again.
+    """
     found = Probe()
     layout: Layout = compiled.functional.carry
     last: list[Any] = []
@@ -50,9 +60,10 @@ def probe(
 
         def call(x: tuple[Any, ...]) -> Any:
             found.calls += 1
-            found.nested |= not level.is_valid()
-            if not found.nested:
-                look()
+            if not level.is_valid():
+                found.nested = True
+                return online(x)
+            look()
             outs = forward(compiled, x)
             last[:] = layout.read().leaves
             return outs
@@ -67,8 +78,11 @@ def probe(
     known = [*compiled.functional.states, *own]
     with lent(known) as trace:
         found.result = jax.eval_shape(run, *slices)
-        ids = {id(s) for s in known}
+        ids, own_ids = {id(s) for s in known}, {id(s) for s in own}
         for state, written in zip(trace.states, trace.been_writen, strict=True):
+            if id(state) in own_ids and written:
+                found.nested = True
+                found.calls = max(found.calls, 1)
             if id(state) not in ids:
                 (found.written if written else found.read).append(state)
     if found.calls == 0:
