@@ -65,5 +65,3 @@ def is_key(dtype: Any) -> bool:
 def is_differentiable(dtype: Any) -> bool:
     """Whether values of `dtype` carry gradients (floating point or complex)."""
     return not is_key(dtype) and jax.dtypes.issubdtype(dtype, np.inexact)
-
-

@@ -1,14 +1,12 @@
 """D-RTRL: real-time recurrent learning with the position-wise part of the recurrent Jacobian."""
 
-import contextlib
 from typing import Any
 
 import brainstate
-import jax.numpy as jnp
 
-from .._errors import UsageError, problem
 from .._frontends._brainstate import ETraceVjpAlgorithm
 from .._parts import PerParameter, Rule
+from . import _options
 
 
 class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
@@ -53,16 +51,7 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
     @staticmethod
     def rule(*, trace_dtype: Any = None) -> Rule:
         """The parts of this algorithm."""
-        chosen = None
-        if trace_dtype is not None:
-            with contextlib.suppress(TypeError):
-                chosen = jnp.dtype(trace_dtype)
-            if chosen is None or not jnp.issubdtype(chosen, jnp.inexact):
-                raise UsageError(
-                    problem("Wrong trace_dtype.", got=repr(trace_dtype), expected="a floating-point dtype, or None",
-                            do="pass jnp.float32, say")
-                )  # fmt: skip
-        return Rule("D-RTRL", PerParameter(chosen))
+        return Rule("D-RTRL", PerParameter(_options.trace_dtype(trace_dtype)))
 
 
 class D_RTRL(ParamDimVjpAlgorithm):

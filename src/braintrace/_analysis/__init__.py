@@ -8,15 +8,15 @@ from ._exits import find_exits as find_exits
 from ._graph import CellGraph as CellGraph
 from ._graph import DroppedPath as DroppedPath
 from ._graph import Exactness as Exactness
+from ._graph import ExtraLeaf as ExtraLeaf
 from ._graph import LayerPlan as LayerPlan
 from ._graph import ParameterRow as ParameterRow
-from ._graph import ExtraLeaf as ExtraLeaf
 from ._graph import Place as Place
 from ._graph import Site as Site
 from ._graph import Slot as Slot
 from ._graph import StateGroup as StateGroup
+from ._layers import with_layers as with_layers
 from ._report import ParameterReport as ParameterReport
 from ._report import SiteReport as SiteReport
 from ._report import columns as columns
 from ._report import dims as dims
-from ._layers import with_layers as with_layers

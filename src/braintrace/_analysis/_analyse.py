@@ -8,10 +8,10 @@ import numpy as np
 from .._jaxpr import Equation, Program, Var, is_elementwise
 from .._sites import OperandRule, SiteRule, site_rule
 from ._certificate import Paths, certify
-from ._dependence import Dependence, Edge, dependence, live, reach
+from ._dependence import Dependence, dependence, live, reach
 from ._graph import CellGraph, ExtraLeaf, Site
-from ._influence import influences
 from ._groups import Block, layout
+from ._influence import influences
 from ._labels import Labels, label
 from ._positions import Positions
 

@@ -64,7 +64,10 @@ def certify(
         touches = bool(reach(paths.equations, [param]) & ends) or param in ends
         exact = not dropped
         if exact:
-            exactness, reason = Exactness.EXACT, "every path to the loss is kept" if touches else "acts at its own step only"
+            exactness, reason = (
+                Exactness.EXACT,
+                "every path to the loss is kept" if touches else "acts at its own step only",
+            )
         elif mine:
             exactness, reason = Exactness.APPROXIMATE, f"{len(set(dropped))} dropped path(s)"
         else:

@@ -13,7 +13,7 @@ from .._jaxpr import Equation, Program, Var
 Edge = tuple[Equation, int]  # an equation and the number of one of its operands
 
 _NO_DERIVATIVE: frozenset[Primitive] = frozenset(
-    p for n in "stop_gradient floor ceil round sign".split() if (p := getattr(P, n + "_p", None)) is not None
+    p for n in ["stop_gradient", "floor", "ceil", "round", "sign"] if (p := getattr(P, n + "_p", None)) is not None
 )
 
 

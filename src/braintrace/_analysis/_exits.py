@@ -47,9 +47,7 @@ def find_exits(graph: CellGraph) -> list[Exit]:
     outs = {v for v in graph.outs if isinstance(v, Var)}
     leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
     reached = [reach(graph.step, edge[0].outputs, blocked) for edge, _, _ in edges]
-    feeds = [
-        frozenset(leaf_group[k] for k in graph.hidden if graph.new_carry[k] in r and k in leaf_group) for r in reached
-    ]
+    feeds = [frozenset(leaf_group[k] for k in graph.hidden if graph.new_carry[k] in r and k in leaf_group) for r in reached]
     sources = {group for _, _, group in edges}
     found = []
     for (edge, v, group), fed, r in zip(edges, feeds, reached, strict=True):

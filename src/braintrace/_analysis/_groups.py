@@ -28,9 +28,7 @@ class Layout:
     group: np.ndarray
     position: np.ndarray
 
-    def places(
-        self, elements: np.ndarray, shape: tuple[int, ...], reached: set[Var], new: dict[int, Var]
-    ) -> tuple[Place, ...]:
+    def places(self, elements: np.ndarray, shape: tuple[int, ...], reached: set[Var], new: dict[int, Var]) -> tuple[Place, ...]:
         """Where y, whose labels are `elements`, acts; `reached` holds what it influences, `new` the new hidden leaves."""
         found = []
         for g in np.unique(self.group[elements[elements >= 0]]):

@@ -14,7 +14,6 @@ import numpy as np
 from .._compat import CUSTOM_DERIVATIVE, P, Primitive, bind, is_differentiable, sub_jaxprs
 from .._jaxpr import Const, Equation, Program, Var, inline, is_elementwise
 
-
 _NUMBERED = 1 << 23  # elements that float32 can number
 
 

@@ -39,10 +39,7 @@ def parameter_reports(graph: "CellGraph", carrier: Any = None) -> list[Parameter
     """One for each parameter; with `carrier`, the bytes of its traces. A shared site is listed at each parameter."""
     cost = [None] * len(graph.sites) if carrier is None else trace_bytes(graph, carrier)
     sites = [_site(s, n) for s, n in zip(graph.sites, cost, strict=True)]
-    return [
-        ParameterReport(r.path, r.shape, r.exactness, r.reason, tuple(sites[n] for n in r.sites))
-        for r in graph.parameters
-    ]
+    return [ParameterReport(r.path, r.shape, r.exactness, r.reason, tuple(sites[n] for n in r.sites)) for r in graph.parameters]
 
 
 def trace_bytes(graph: "CellGraph", carrier: Any) -> list[int]:
@@ -63,9 +60,7 @@ def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:
         parts[0] += f", traces of {size(sum(trace_bytes(graph, carrier)))}"
     if graph.groups:
         heads = ("group", "positions", "slots", "leaves")
-        rows = [
-            (str(n), _positions(g), str(len(g.slots)), _leaves(graph, g.leaves)) for n, g in enumerate(graph.groups)
-        ]
+        rows = [(str(n), _positions(g), str(len(g.slots)), _leaves(graph, g.leaves)) for n, g in enumerate(graph.groups)]
         parts.append("\n".join(columns([heads, *rows])))
     heads = ("parameter", "shape", "gradient", "group", "trace", "why")
     rows: list[Sequence[str]] = [heads]

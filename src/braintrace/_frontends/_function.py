@@ -24,8 +24,8 @@ from .._learner import (
     resetting,
     sequence_gradient,
     sequence_length,
-    target_signal,
     shield,
+    target_signal,
     update,
     weigh,
     weights_of,
@@ -154,7 +154,9 @@ class FunctionLearner:
         """
         steps = sequence_length(xs)
         if full and self.rule.multi_step_problem:
-            raise UsageError(problem(f"{self.rule.name} has no multi-step form.", got="full=True", do=self.rule.multi_step_problem))
+            raise UsageError(
+                problem(f"{self.rule.name} has no multi-step form.", got="full=True", do=self.rule.multi_step_problem)
+            )
         flat = self.cell.params.flatten(params, "params")
         leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
         carry, traces, outs = self._window(full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves)

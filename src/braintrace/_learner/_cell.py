@@ -56,9 +56,7 @@ class Tree:
                     problem(f"The {what} has a wrong dtype at {name}.", got=_dtype(leaf), expected=expected.dtype,
                             do="convert it, or compile again with an example of this dtype")
                 )  # fmt: skip
-        return [
-            v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype) for v, e in zip(leaves, self.leaves, strict=True)
-        ]
+        return [v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype) for v, e in zip(leaves, self.leaves, strict=True)]
 
     def concrete(self, tree: Any) -> list[Any] | None:
         """The leaves of `tree` when all are numbers, else None."""
@@ -109,9 +107,7 @@ class Cell:
     def tree_carry(self, flat: Sequence[Any]) -> Any:
         """The carry of the engine's leaves."""
         rest = iter(flat)
-        return self.carry.unflatten(
-            [jax.lax.complex(next(rest), next(rest)) if split else next(rest) for split in self._complex]
-        )
+        return self.carry.unflatten([jax.lax.complex(next(rest), next(rest)) if split else next(rest) for split in self._complex])
 
 
 def compile_cell(

@@ -23,7 +23,13 @@ NO_SIGNALS: Signals = {}
 
 
 def weight_gradients(
-    graph: CellGraph, rule: Rule, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    graph: CellGraph,
+    rule: Rule,
+    before: Any,
+    after: Any,
+    entry: Sequence[Any],
+    drives: Sequence[Any],
+    data: list[list[Any]],
 ) -> list[Any]:
     """The gradient of each site's weight at one step."""
     factors = rule.carrier.factors(graph, before, after, entry, drives, data)
@@ -88,7 +94,13 @@ def update(
 
 
 def window(
-    graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any], full: bool
+    graph: CellGraph,
+    rule: Rule,
+    params: Sequence[Any],
+    carry: Sequence[Any],
+    traces: Any,
+    xs: Sequence[Any],
+    full: bool,
 ) -> tuple[list[Any], Any, list[Any]]:
     """All steps of `xs` (time first) at once: as `update`, with outputs stacked.
 

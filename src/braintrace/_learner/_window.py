@@ -79,7 +79,14 @@ def window_gradient(
 
 
 def _factored_gradient(
-    graph: CellGraph, rule: Rule, body: Body, ready: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any
+    graph: CellGraph,
+    rule: Rule,
+    body: Body,
+    ready: Sequence[Any],
+    extra: Any,
+    carry: Sequence[Any],
+    traces: Any,
+    at: Any,
 ) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:
     """As `window_gradient`, for carriers that turn each step's signals into factors: one weight product for all steps."""
     merge, live = differentiable_part(graph, ready)

@@ -3,9 +3,9 @@
 from ._carrier import Carrier as Carrier
 from ._editor import Edit as Edit
 from ._editor import Editor as Editor
+from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
-from ._factored import Factored as Factored
 from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic

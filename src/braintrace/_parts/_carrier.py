@@ -45,7 +45,13 @@ class Carrier(abc.ABC):
 
     @abc.abstractmethod
     def factors(
-        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self,
+        graph: CellGraph,
+        before: Traces,
+        after: Traces,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of this step.
 

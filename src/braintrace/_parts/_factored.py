@@ -80,7 +80,13 @@ class Factored(Carrier):
         ]
 
     def factors(
-        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self,
+        graph: CellGraph,
+        before: Any,
+        after: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         found = []
         for n, site in enumerate(graph.sites):

@@ -54,9 +54,7 @@ class PerParameter(Carrier):
             for n, site in enumerate(graph.sites)
         ]
 
-    def _advance(
-        self, graph: CellGraph, n: int, site: Site, place: Place, old: list[Any], local: Sensitivity
-    ) -> list[Any]:
+    def _advance(self, graph: CellGraph, n: int, site: Site, place: Place, old: list[Any], local: Sensitivity) -> list[Any]:
         group = graph.groups[place.group]
         new = []
         for s in place.slots:
@@ -74,9 +72,7 @@ class PerParameter(Carrier):
                 drive = drive.astype(np.result_type(self.trace_dtype(site), np.float32))
                 data = local.data[n]
                 added = (
-                    site.rule.spread(drive[0], [d[0] for d in data])
-                    if drive.shape[0] == 1
-                    else site.rule.spread_sum(drive, data)
+                    site.rule.spread(drive[0], [d[0] for d in data]) if drive.shape[0] == 1 else site.rule.spread_sum(drive, data)
                 )
                 total = added if total is None else total + added
             total = jnp.zeros_like(old[0]) if total is None else total.astype(self.trace_dtype(site))
@@ -88,7 +84,13 @@ class PerParameter(Carrier):
         return [self._contract(graph, site, traces[n], cotangent) for n, site in enumerate(graph.sites)]
 
     def factors(
-        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self,
+        graph: CellGraph,
+        before: Any,
+        after: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         """The instantaneous part; that of `entry` is `contract`'s."""
         return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]

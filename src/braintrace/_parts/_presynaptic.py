@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
@@ -82,6 +81,12 @@ class Presynaptic(Carrier):
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
 
     def factors(
-        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self,
+        graph: CellGraph,
+        before: Any,
+        after: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]

@@ -19,6 +19,7 @@ class Rule:
     carrier: Carrier
     edits: tuple[Edit, ...] = ()
     multi_step_problem: str = ""
+    schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
     target_timing: str | None = None  # 'per-step' or 'sequence-end', for algorithms that project targets
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":

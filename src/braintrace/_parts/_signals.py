@@ -103,7 +103,7 @@ class Feedback(Edit):
         if self.weights is not None:
             drawn = np.asarray(self.weights[number], w.dtype).reshape(w.shape)
         else:
-            key = jax.random.fold_in(jax.random.key(self.seed) if isinstance(self.seed, int) else self.seed, number)
+            key = jax.random.fold_in(key_of(self.seed), number)
             fan_in = max(w.shape[0], 1)
             drawn = np.asarray(jax.random.normal(key, w.shape, w.dtype) * (self.scale / np.sqrt(fan_in)))
         if not self.adaptive:
@@ -124,6 +124,11 @@ def _weight_of(equation: Any, k: int, sites: dict[Any, Site], editor: Editor) ->
     )  # fmt: skip
 
 
+def key_of(seed: int | tuple[int, ...]) -> Any:
+    """The PRNG key of a whole number, or of the words of a key's data."""
+    return jax.random.key(seed) if isinstance(seed, int) else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
+
+
 @jax.custom_vjp
 def inject(out: Any, signal: Any) -> Any:
     """`out`, whose backward pass also differentiates the scalar `signal`, whatever the cotangent of `out`."""
@@ -140,7 +145,10 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
             editor.outs[k] = editor.apply(inject, out, signal)
             return
     raise CompilationError(
-        problem("The cell has no output that a loss could read.", expected="a cell that returns (carry, out) with a real out")
+        problem(
+            "The cell has no output that a loss could read.",
+            expected="a cell that returns (carry, out) with a real out",
+        )
     )
 
 
@@ -222,5 +230,5 @@ class TargetProjection(Edit):
                             expected=f"(n_target, n_layer) = {(n_target, size)}")
                 )  # fmt: skip
             return given
-        key = jax.random.fold_in(jax.random.key(self.seed) if isinstance(self.seed, int) else self.seed, number)
+        key = jax.random.fold_in(key_of(self.seed), number)
         return np.asarray(jax.random.normal(key, (n_target, size)) * self.scale)

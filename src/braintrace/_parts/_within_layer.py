@@ -76,7 +76,13 @@ class WithinLayer(Carrier):
         return found
 
     def factors(
-        self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self,
+        graph: CellGraph,
+        before: Any,
+        after: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 

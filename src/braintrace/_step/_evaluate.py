@@ -87,9 +87,7 @@ class _Walk:
         self.nudges = nudges
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
-        self.remembering = {
-            graph.new_carry[s.leaf] for g in graph.groups for k, s in enumerate(g.slots) if g.coupling[k, k]
-        }
+        self.remembering = {graph.new_carry[s.leaf] for g in graph.groups for k, s in enumerate(g.slots) if g.coupling[k, k]}
         self.into: dict[Var, Any] = {}
 
     def run(self) -> None:

@@ -82,7 +82,11 @@ class _Lane:
 
 
 def apply_nudged(
-    graph: CellGraph, sites: dict[tuple[Equation, int], int], nudges: Sequence[Any] | None, e: Equation, values: list[Any]
+    graph: CellGraph,
+    sites: dict[tuple[Equation, int], int],
+    nudges: Sequence[Any] | None,
+    e: Equation,
+    values: list[Any],
 ) -> list[Any]:
     """The results of `e`; with nudges, its site weights are constants and each nudge is added to its site's y."""
     if nudges is None:
