@@ -1,6 +1,6 @@
 """Gradients that online-learning libraries have got wrong, and what they must be.
 
-Each row is one situation: the right number is that of BPTT, or of a two-lane oracle where the rule leaves paths out, and
+Each row is one situation: the right number is that of BPTT, or of a two-lane oracle where the rule leaves paths out;
 a control computes the number that the wrong rule gives and shows that the test would notice it.
 """
 

@@ -138,9 +138,7 @@ def test_a_reset_between_calls_is_a_reset_inside_one():
     params, carry, xs, ys = data("gru_reset_before", steps=6)
     this = learner("gru_reset_before")
     reset = jnp.zeros((6, 2), bool).at[3, 1].set(True)
-    whole, end, _ = this.etrace_grad(
-        params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum", reset=reset
-    )
+    whole, end, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum", reset=reset)
     parts, state = [], this.init(params, carry)
     for part in (slice(0, 3), slice(3, 6)):
         gradients, state, _ = this.etrace_grad(

@@ -9,6 +9,7 @@ change and no derivative ever reaches another element.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._compat import P, Primitive, bind, is_differentiable, sub_jaxprs
@@ -93,7 +94,8 @@ _KNOWN_NAMES = [
 KNOWN: frozenset[Primitive] = frozenset(p for n in _KNOWN_NAMES if (p := getattr(P, n + "_p", None)) is not None)
 
 _SIDE = 2  # elements along each axis of a probe
-_POINTS = 3  # random points at which a primitive is probed
+_POINTS = 3  # random points at which a primitive is probed, in each of the domains
+_DOMAINS = ((-1.5, 1.7), (0.1, 0.9), (1.1, 3.0))  # a primitive is defined in one of them at least: acos, acosh, sqrt
 _probed: dict[Any, bool] = {}
 
 
@@ -122,7 +124,7 @@ def _fits(operand: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _is_number(dtype: Any) -> bool:
-    return is_differentiable(dtype) or jax.dtypes.issubdtype(dtype, np.integer) or dtype == np.bool_
+    return is_differentiable(dtype) or jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
 
 
 def _probe(equation: Equation, rank: int) -> bool:
@@ -131,18 +133,18 @@ def _probe(equation: Equation, rank: int) -> bool:
     random = np.random.default_rng(0)
     count = int(np.prod(shape))
 
-    def sample(atom: Any) -> np.ndarray:
+    def sample(atom: Any, domain: tuple[float, float]) -> np.ndarray:
         dtype = np.dtype(atom.dtype)
         if isinstance(atom, Const) and atom.shape == ():
             return np.full(shape, np.asarray(atom.value), dtype)
         if is_differentiable(dtype):
-            return (random.normal(size=shape) + 0.1).astype(dtype)
+            return random.uniform(*domain, size=shape).astype(dtype)
         return random.integers(0, 2, shape).astype(dtype)
 
-    def influence(values: list[np.ndarray], operand: int, element: int) -> bool:
+    def influence(values: list[np.ndarray], operand: int, element: int, domain: tuple[float, float]) -> bool:
         changed = list(values)
         changed[operand] = values[operand].copy()
-        changed[operand].reshape(-1)[element] = sample(equation.inputs[operand]).reshape(-1)[element]
+        changed[operand].reshape(-1)[element] = sample(equation.inputs[operand], domain).reshape(-1)[element]
         before, after = apply(*values), apply(*changed)
         if any(_other_elements_differ(a, b, element) for a, b in zip(before, after, strict=True)):
             return True
@@ -156,18 +158,23 @@ def _probe(equation: Equation, rank: int) -> bool:
         return any(_other_elements_differ(d, z, element) for d, z in zip(derivative, zeros, strict=True))
 
     apply = lambda *values: bind(equation.primitive, values, equation.params)  # noqa: E731
+    defined = False
     try:
         with jax.ensure_compile_time_eval():
-            for _ in range(_POINTS):
-                values = [sample(v) for v in equation.inputs]
-                if any(np.shape(r) != shape for r in apply(*values)):
+            for domain in _DOMAINS * _POINTS:
+                values = [sample(v, domain) for v in equation.inputs]
+                results = apply(*values)
+                if any(np.shape(r) != shape for r in results):
                     return False
+                if not all(np.isfinite(r).all() for r in results):  # outside its domain a primitive says nothing
+                    continue
+                defined = True
                 for operand in range(len(values)):
-                    if any(influence(values, operand, element) for element in range(count)):
+                    if any(influence(values, operand, element, domain) for element in range(count)):
                         return False
     except Exception:  # a primitive that refuses the probe has parameters tied to its shape: it is not elementwise
         return False
-    return True
+    return defined
 
 
 def _other_elements_differ(a: Any, b: Any, element: int) -> bool:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Signature, analyse
+from .._compat import is_traced
 from .._errors import CompilationError, UsageError, problem
 from .._jaxpr import stage
 from .._parts import Rule
@@ -61,7 +62,7 @@ class Tree:
     def concrete(self, tree: Any) -> list[Any] | None:
         """The leaves of `tree` when all are numbers, else None."""
         leaves = jax.tree.leaves(tree)
-        known = not any(isinstance(v, jax.ShapeDtypeStruct | jax.core.Tracer) for v in leaves)
+        known = not any(isinstance(v, jax.ShapeDtypeStruct) or is_traced(v) for v in leaves)
         return [jnp.asarray(v) for v in leaves] if known else None
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
@@ -128,11 +129,12 @@ def compile_cell(
     out_tree: list[Tree] = []
 
     def flat(*leaves: Any) -> list[Any]:
-        new, out = cell(
+        got = cell(
             trees[0].unflatten(leaves[:n_params]),
             partial.tree_carry(leaves[n_params : n_params + n_carry]),
             trees[2].unflatten(leaves[n_params + n_carry :]),
         )
+        new, out = _pair(got)
         _check_carry(trees[1], new)
         out_tree.append(Tree.of(out))
         return [*partial.flat_carry(new), *jax.tree.leaves(out)]
@@ -154,6 +156,17 @@ def compile_cell(
 
 def _example(value: Any) -> Any:
     return value if _kind(_dtype(value)) == "key" else jnp.zeros(jnp.shape(value), _dtype(value))
+
+
+def _pair(got: Any) -> tuple[Any, Any]:
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
+        raise CompilationError(
+            problem("The cell does not return a pair.", got=found, expected="(carry, out)",
+                    do="write it as cell(params, carry, x) -> (carry, out); out may be None")
+        )  # fmt: skip
+    new, out = got
+    return new, out
 
 
 def _check_carry(expected: Tree, new: Any) -> None:
