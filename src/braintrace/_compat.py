@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 from jax.extend.core import primitives
@@ -57,11 +58,16 @@ def source_line(equation: Any) -> str:
     return ""
 
 
+def is_traced(value: Any) -> bool:
+    """Whether `value` is not known yet: a tracer of some transformation."""
+    return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def is_key(dtype: Any) -> bool:
     """Whether `dtype` is that of typed PRNG keys."""
-    return jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def is_differentiable(dtype: Any) -> bool:
     """Whether values of `dtype` carry gradients (floating point or complex)."""
-    return not is_key(dtype) and jax.dtypes.issubdtype(dtype, np.inexact)
+    return not is_key(dtype) and jnp.issubdtype(dtype, np.inexact)

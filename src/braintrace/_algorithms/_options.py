@@ -26,10 +26,10 @@ def trace_dtype(value: Any) -> Any:
 
 def decay(name: str, value: Any, *, one: bool = False) -> float:
     """A number in [0, 1), or in [0, 1] with `one`."""
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and value >= 0 and (value < 1 or (one and value == 1))
-    if not good:
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else -1.0
+    if not (0 <= number < 1 or (one and number == 1)):
         raise UsageError(problem(f"Wrong {name}.", got=repr(value), expected=f"a number in [0, 1{']' if one else ')'}"))
-    return float(value)
+    return number
 
 
 def positive(name: str, value: Any) -> float:

@@ -65,7 +65,7 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
 
 def decay_of(decay_or_rank: Any) -> float:
     """The decay that a decay or a rank stands for."""
-    if isinstance(decay_or_rank, numbers.Integral) and not isinstance(decay_or_rank, bool) and decay_or_rank >= 1:
+    if isinstance(decay_or_rank, numbers.Integral) and not isinstance(decay_or_rank, bool) and int(decay_or_rank) >= 1:
         return (int(decay_or_rank) - 1) / (int(decay_or_rank) + 1)
     if isinstance(decay_or_rank, float | int) and not isinstance(decay_or_rank, bool) and 0 <= decay_or_rank < 1:
         return float(decay_or_rank)

@@ -5,6 +5,7 @@ each result that the operand influences. A rule is index arithmetic: data moveme
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -79,7 +80,7 @@ def _movement(move: Callable[..., list[np.ndarray]]) -> Rule:
         ]
         results = [np.asarray(r).reshape(-1) for r in move(equation, *numbers)]
         found: list[Influence] = []
-        for low, high in zip(starts, starts[1:], strict=False):
+        for low, high in itertools.pairwise(starts):
             targets = [np.flatnonzero((r >= low) & (r < high)) for r in results]
             found.append([Map(o, r[t] - low, t) for o, (r, t) in enumerate(zip(results, targets, strict=True)) if t.size])
         return found
@@ -141,7 +142,7 @@ def _of_unknown(equation: Equation) -> list[Influence]:
             values[k] = (order[low:high] + 1).astype(_exact(equation.inputs[k].dtype)).reshape(equation.inputs[k].shape)
         try:
             with jax.ensure_compile_time_eval():
-                results = [np.asarray(r).real.reshape(-1) for r in bind(equation.primitive, values, equation.params)]
+                results = [np.real(np.asarray(r)).reshape(-1) for r in bind(equation.primitive, values, equation.params)]
         except Exception:  # it refuses the numbers' type: nothing is known of it
             return nothing
         back = np.full(starts[-1] + 2, -1)

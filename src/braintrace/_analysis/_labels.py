@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .._compat import P
-from .._jaxpr import Equation, Program, Var
+from .._jaxpr import Atom, Equation, Program, Var
 from ._dependence import Dependence, Edge
 from ._influence import influences
 from ._positions import Positions
@@ -39,7 +39,7 @@ class Labels:
     operand: dict[Edge, np.ndarray]
     mixing: set[Edge]
     equations: list[Equation]
-    outputs: list[Var]
+    outputs: list[Atom]
     shifted: set[int]  # blocks read only at positions of their own block other than their own: delay lines
     clashing: set[int]  # blocks whose elements meet elements of the same block
 

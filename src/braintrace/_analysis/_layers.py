@@ -34,7 +34,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
     }  # fmt: skip
     paths = Paths(equations, crossing, set(), old, new, carried, set(graph.labels))
     names = [row.path for row in graph.parameters]
-    outputs = {v for v in (*graph.new_carry, *graph.outs)}
+    outputs = {*graph.new_carry, *graph.outs}
     rows = certify(names, graph.params, sites, graph.groups, paths, outputs)
     return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
 

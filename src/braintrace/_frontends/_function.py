@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._checks import GradientReport, check_gradients
+from .._errors import UsageError, problem
 from .._learner import (
     Cell,
     cell_body,
@@ -93,7 +94,7 @@ class FunctionLearner:
         self.rule = self.cell.rule or rule
         self._lanes = lane_count(carry)
         self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
-        self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full), static_argnums=0)
+        self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0)
         self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
         self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
 

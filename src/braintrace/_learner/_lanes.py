@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._compat import is_key
+from .._compat import is_key, is_traced
 from .._errors import UsageError, problem
 
 
@@ -114,7 +114,7 @@ shield.defvjp(_shield_forward, _shield_backward)
 
 def check_finite(losses: Any, mask: Any) -> None:
     """Eagerly: name the first step whose loss is not finite."""
-    if isinstance(losses, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
+    if is_traced(losses) or is_traced(mask):
         return
     bad = ~jnp.isfinite(losses)
     if mask is not None:

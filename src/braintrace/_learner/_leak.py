@@ -30,7 +30,7 @@ def group_leak(graph: CellGraph, group: int, params: list[Any] | None, xs: list[
     values = np.concatenate([np.asarray(r, np.float64).reshape(-1) for r in rows])
     if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
         raise CompilationError(
-            problem("The leak cannot be read from the model: it is not constant.", got=f"{values.min():.4g} to {values.max():.4g}",
+            problem("The leak of the model is not constant.", got=f"{values.min():.4g} to {values.max():.4g}",
                     expected=f"one constant for {names}", do="give the leak as a number")
         )  # fmt: skip
     return float(values[0])

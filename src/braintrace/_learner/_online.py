@@ -86,7 +86,8 @@ def update(
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
-        return weight_gradients(graph, rule, *kept[:2], entry, drives, kept[2])
+        before, after, data = kept
+        return weight_gradients(graph, rule, before, after, entry, drives, data)
 
     start, nudges = link(graph, gradients, ready, carry, (before, after, data))
     result = step(graph, ready, start, xs, nudges)
@@ -150,8 +151,9 @@ def _stepwise(
     graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any]
 ) -> tuple[list[Any], Any, list[Any]]:
     def one(state: Any, xs: Any) -> tuple[Any, list[Any]]:
-        carry, traces, outs = update(graph, rule, params, *state, xs)
+        carry, traces = state
+        carry, traces, outs = update(graph, rule, params, carry, traces, xs)
         return (carry, traces), outs
 
     (carry, traces), outs = scan(one, (list(carry), traces), list(xs))
-    return carry, traces, outs
+    return list(carry), traces, outs

@@ -42,7 +42,8 @@ def sequence_gradient(
 
     def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
         total, carry, traces = state
-        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, *at, keep)
+        slices, chosen = at
+        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, slices, chosen, keep)
         return (jax.tree.map(jnp.add, total, new), carry, traces), reports
 
     state, reports = (total, list(carry), traces), []

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,12 @@ class Carrier(abc.ABC):
     steps t-1 and t.
     """
 
-    @property
-    def needs_dynamics(self) -> bool:
-        """Whether `advance` reads the sensitivities (D and f) and not the data alone."""
-        return True
+    #: Whether `advance` reads the sensitivities (D and f) and not the data alone.
+    needs_dynamics: ClassVar[bool] = True
+    #: Whether `factors` is the whole gradient, so that nothing is left to `contract`.
+    factored: ClassVar[bool] = False
+    #: Whether it carries the influence on a whole layer, so that the recurrence within the layer is kept.
+    whole_layer: ClassVar[bool] = False
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Carrier":
         """The carrier with what it reads from the model (`leak_of` a group) put in as numbers."""
@@ -62,16 +64,6 @@ class Carrier(abc.ABC):
     def longest_window(self) -> int | None:
         """The most steps that may be done at once; None for any number."""
         return None
-
-    @property
-    def whole_layer(self) -> bool:
-        """Whether it carries the influence on a whole layer, so that the recurrence within the layer is kept."""
-        return False
-
-    @property
-    @abc.abstractmethod
-    def factored(self) -> bool:
-        """Whether `factors` is the whole gradient, so that nothing is left to `contract`."""
 
 
 def trace_dtype(site: Site, chosen: Any) -> Any:

@@ -10,7 +10,7 @@ Written one step back, with `entry` a and `drive` delta: (dL/dh).ef = af a.ef_ol
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class Factored(Carrier):
     state_decay: float
     dtype: Any = None
 
-    factored = True
+    factored: ClassVar[bool] = True
 
     def init(self, graph: CellGraph) -> Any:
         zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))  # noqa: E731

@@ -19,3 +19,8 @@ def counting(dtype: Any) -> Any:
     """A real dtype for weights and counts beside values of `dtype`: at least float32."""
     wide = np.promote_types(np.dtype(dtype), np.float32)
     return np.finfo(wide).dtype
+
+
+def lane_shaped(values: Any, like: Any) -> Any:
+    """Values given for each lane (axis 0), shaped to multiply `like`."""
+    return values.reshape(values.shape + (1,) * (like.ndim - 1)).astype(like.dtype)

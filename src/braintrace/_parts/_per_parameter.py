@@ -33,8 +33,6 @@ class PerParameter(Carrier):
     def longest_window(self) -> int | None:
         return None if self.clip is None else 1  # clipping after each step cannot be done for many at once
 
-    factored = False
-
     def trace_dtype(self, site: Site) -> Any:
         """dtype of the traces of `site`."""
         return trace_dtype(site, self.dtype)
@@ -47,10 +45,10 @@ class PerParameter(Carrier):
 
         return [[[zero(site) for _ in place.slots] for place in site.places] for site in graph.sites]
 
-    def advance(self, graph: CellGraph, traces: Traces, local: Sensitivity, reset: Any) -> Traces:
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
         """The traces after the steps that `local` describes. A lane that starts afresh has D = 0: it is cleared already."""
         return [
-            [self._advance(graph, n, site, place, old, local) for place, old in zip(site.places, traces[n], strict=True)]
+            [self._advance(graph, n, site, place, old, local) for place, old in zip(site.places, before[n], strict=True)]
             for n, site in enumerate(graph.sites)
         ]
 
@@ -79,9 +77,9 @@ class PerParameter(Carrier):
             new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
         return new
 
-    def contract(self, graph: CellGraph, traces: Traces, cotangent: Sequence[Any]) -> list[Any]:
-        """For each site, the gradient of its weight: the cotangent of the hidden state at the traces' time, contracted."""
-        return [self._contract(graph, site, traces[n], cotangent) for n, site in enumerate(graph.sites)]
+    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+        """For each site, the gradient of its weight: `entry`, at the traces' time, contracted."""
+        return [self._contract(graph, site, traces[n], entry) for n, site in enumerate(graph.sites)]
 
     def factors(
         self,
@@ -95,12 +93,12 @@ class PerParameter(Carrier):
         """The instantaneous part; that of `entry` is `contract`'s."""
         return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 
-    def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], cotangent: Sequence[Any]) -> jax.Array:
+    def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], entry: Sequence[Any]) -> jax.Array:
         total = None
         for place, at in zip(site.places, traces, strict=True):
             group = graph.groups[place.group]
             for s, trace in zip(place.slots, at, strict=True):
-                a = at_place(read_slot(graph, cotangent, group.slots[s]), place)
+                a = at_place(read_slot(graph, entry, group.slots[s]), place)
                 wide = np.result_type(trace.dtype, np.float32)
                 term = _wide(a.astype(_real(wide)), trace) * trace.astype(wide)
                 total = term if total is None else total + term

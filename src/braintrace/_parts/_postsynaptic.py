@@ -22,7 +22,7 @@ from .._analysis import Exit, ExitKind
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Const, Equation, Var, evaluate
 from ._editor import Edit, Editor
-from ._filters import counting, leaky_step
+from ._filters import counting, lane_shaped, leaky_step
 
 sg = jax.lax.stop_gradient
 
@@ -95,9 +95,8 @@ class Postsynaptic(Edit):
         mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
         count = editor.add_leaf("weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True)
         g, c = editor.fresh(mean), editor.fresh(count)
-        expand = lambda c, g: c.reshape(c.shape + (1,) * (g.ndim - 1)).astype(g.dtype)  # noqa: E731
         n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), c)
-        m = editor.apply(lambda g, c, n, p: (self.leak * expand(c, g) * sg(g) + sg(p)) / expand(n, g), g, c, n, psi)
+        m = editor.apply(lambda g, c, n, p: (self.leak * lane_shaped(c, g) * sg(g) + sg(p)) / lane_shaped(n, g), g, c, n, psi)
         editor.set_leaf(mean, m)
         editor.set_leaf(count, n)
         return m

@@ -8,7 +8,7 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -21,7 +21,8 @@ from ._sensitivity import Sensitivity
 
 @dataclasses.dataclass(frozen=True)
 class Presynaptic(Carrier):
-    """`leaks` holds the leak of each state group, by number, or one for all; None reads them from the model. `bias_trace`: whether operands get a trace too.
+    """`leaks` holds the leak of each state group, by number, or one for all; None reads them from the
+    model. `bias_trace`: whether operands get a trace too.
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex` (F-OTPE).
     """
@@ -31,11 +32,8 @@ class Presynaptic(Carrier):
     twice: bool = False
     dtype: Any = None
 
-    factored = True
-
-    @property
-    def needs_dynamics(self) -> bool:
-        return False
+    factored: ClassVar[bool] = True
+    needs_dynamics: ClassVar[bool] = False
 
     def leak(self, site: Site) -> float:
         """The leak of the group that the site feeds; 0 where there is no trace."""
@@ -48,8 +46,8 @@ class Presynaptic(Carrier):
         if self.leaks is not None:
             if len(self.leaks) not in (1, len(graph.groups)):
                 raise CompilationError(
-                    problem("Wrong number of leaks.", got=f"{len(self.leaks)} leaks", expected=f"one, or {len(graph.groups)}, one "
-                            "for each state group", do="look at the groups in the report")
+                    problem("Wrong number of leaks.", got=f"{len(self.leaks)} leaks",
+                            expected=f"one, or {len(graph.groups)}: one for each state group", do="look at the groups in the report")
                 )  # fmt: skip
             return self
         fed = {p.group for s in graph.sites for p in s.places}

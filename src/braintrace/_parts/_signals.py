@@ -4,6 +4,7 @@ Throughout, `sg` is `stop_gradient` and every addition has the value zero: the c
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from .._analysis import Exit, ExitKind, Site
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Var
 from ._editor import Edit, Editor
-from ._filters import counting, leaky_step
+from ._filters import counting, lane_shaped, leaky_step
 
 sg = jax.lax.stop_gradient
 
@@ -91,7 +92,8 @@ class Feedback(Edit):
             operation.inputs[k] = z
             editor.equations.append(operation)
             y, feedback = equation.outputs[0], operation.outputs[0]
-            editor.replace(y, lambda y, fb=feedback: editor.apply(lambda y, b: y + (b - sg(b)), y, fb))
+            add = functools.partial(editor.apply, lambda y, b: y + (b - sg(b)))
+            editor.replace(y, lambda y, add=add, feedback=feedback: add(y, feedback))
         if number == 0:
             raise CompilationError(
                 problem("No readout that a feedback weight could replace was found.",
@@ -174,14 +176,13 @@ class FiringRate(Edit):
             count = editor.add_leaf("steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True)
             m, n = editor.fresh(mean), editor.fresh(count)
             n = editor.apply(lambda n: sg(n) + 1, n)
-            expand = lambda v, like: v.reshape(v.shape + (1,) * (like.ndim - 1)).astype(like.dtype)  # noqa: E731
-            m = editor.apply(lambda m, z, n: sg(m) + (sg(z) - sg(m)) / expand(n, z), m, z, n)
+            m = editor.apply(lambda m, z, n: sg(m) + (sg(z) - sg(m)) / lane_shaped(n, z), m, z, n)
             editor.set_leaf(mean, m)
             editor.set_leaf(count, n)
 
             def term(z: Any, m: Any, scale: Any) -> Any:
                 excess = sg(m.mean(0, keepdims=True)) - self.target
-                return (self.strength * excess * z * expand(scale, z)).sum()
+                return (self.strength * excess * z * lane_shaped(scale, z)).sum()
 
             add_linear_loss(editor, editor.apply(term, z, m, scale))
 
@@ -202,7 +203,7 @@ class TargetProjection(Edit):
         sources: dict[int, Var] = {}
         for found in hidden:
             sources.setdefault(found.group, found.variable)
-        for number, (group, z) in enumerate(sources.items()):
+        for number, z in enumerate(sources.values()):
             size = int(np.prod(z.shape[1:]))
             b = self._weight(number, n_target, size)
             term = lambda z, y, b: -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z)  # noqa: E731

@@ -11,7 +11,7 @@ Jacobian across the batch. Memory O(B n |W|); time O(B n^2 |W|) a step, as batch
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,7 @@ class WithinLayer(Carrier):
 
     dtype: Any = None
 
-    factored = False
-    whole_layer = True
+    whole_layer: ClassVar[bool] = True
 
     def init(self, graph: CellGraph) -> Any:
         lanes = graph.lanes or 1
@@ -48,13 +47,13 @@ class WithinLayer(Carrier):
             return site.weight.shape
         return tuple(1 if k == axis else s for k, s in enumerate(site.weight.shape))
 
-    def advance(self, graph: CellGraph, traces: Any, local: Sensitivity, reset: Any) -> Any:
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         assert local.layers is not None
         new = []
         for n, site in enumerate(graph.sites):
             data = [d[0] for d in local.data[n]]
             new.append({
-                layer: self._advance(graph, site, old, local.layers[layer], n, data) for layer, old in traces[n].items()
+                layer: self._advance(graph, site, old, local.layers[layer], n, data) for layer, old in before[n].items()
             })  # fmt: skip
         return new
 

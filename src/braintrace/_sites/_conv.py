@@ -63,7 +63,7 @@ class ConvRule(SiteRule):
         n = len(self._rhs) - 2
         kept = self._out[1]
         total = entries.sum(tuple(k for k in range(n + 2) if k != kept))  # channel of y, input channel, space
-        return jnp.transpose(total, np.argsort(self._rhs))
+        return jnp.transpose(total, np.argsort(self._rhs).tolist())
 
 
 def _make(equation: Equation, operand: int) -> SiteRule | None:
