@@ -10,7 +10,7 @@ from brainstate import nn
 import braintrace
 from braintrace import UsageError
 
-from .models import B, IN, N, OUT, T, Dropped, Readout, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
+from .models import IN, OUT, B, Dropped, N, Readout, T, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def test_mask_and_reset_are_slices_of_each_lane(learner):
     )
     brainstate.random.seed(0)
     single = braintrace.compile(Readout(), "d_rtrl", xs[0, :1], batch_size=1)
-    total = None
+    total, step_fn = None, lanes(single)
     for b, start in enumerate(starts):
         for part in (slice(0, start), slice(start, T)):
             single.reset_state(model=True)
             one = single.etrace_grad(
-                xs[part, b : b + 1], ys[part, b : b + 1], step_fn=lanes(single), mask=mask[part, b : b + 1],
+                xs[part, b : b + 1], ys[part, b : b + 1], step_fn=step_fn, mask=mask[part, b : b + 1],
                 reduction="sum",
             )  # fmt: skip
             total = one if total is None else jax.tree.map(jnp.add, total, one)
@@ -67,7 +67,8 @@ def test_auxiliary_values_are_stacked(learner):
         out = learner(x)
         return total_loss(out, y), {"out": out, "h": learner.model.rnn.h.value}
 
-    grads, losses, aux = learner.etrace_grad(xs, ys, step_fn=step_fn, has_aux=True, return_value=True, window=3)
+    _, losses, aux = learner.etrace_grad(xs, ys, step_fn=step_fn, has_aux=True, return_value=True, window=3)
+    assert losses.shape == (T,)
     assert aux["out"].shape == (T, B, OUT) and aux["h"].shape == (T, B, N)
     np.testing.assert_allclose(aux["h"][-1], learner.model.rnn.h.value)
     _, only = learner.etrace_grad(xs, ys, step_fn=step_fn, has_aux=True)
@@ -178,8 +179,7 @@ def test_pieces_of_a_stream_add_up(learner):
     end, traces = hidden(learner), learner.etrace.value
     afresh(learner)
     parts = [
-        learner.etrace_grad(xs[s], ys[s], step_fn=lanes(learner), reduction="sum", window=2)
-        for s in (slice(0, 3), slice(3, T))
+        learner.etrace_grad(xs[s], ys[s], step_fn=lanes(learner), reduction="sum", window=2) for s in (slice(0, 3), slice(3, T))
     ]
     assert_close(jax.tree.map(jnp.add, *parts), whole)
     assert_close((hidden(learner), learner.etrace.value), (end, traces))

@@ -13,8 +13,22 @@ from brainstate import nn
 import braintrace
 
 from .models import (
-    B, IN, N, OUT, T, Convolved, Dropped, Embedded, Normalised, Readout, afresh, assert_close, data, hidden, lane_loss,
-    step_by_step, total_loss,
+    IN,
+    OUT,
+    B,
+    Convolved,
+    Dropped,
+    Embedded,
+    N,
+    Normalised,
+    T,
+    afresh,
+    assert_close,
+    data,
+    hidden,
+    lane_loss,
+    step_by_step,
+    total_loss,
 )  # fmt: skip
 
 
@@ -25,9 +39,7 @@ class Spiking(nn.Module):
         super().__init__()
         self.neuron = neuron(N, tau=10.0 * u.ms, V_th=0.1 * u.mV, R=1.0 * u.ohm)
         init = braintools.init
-        comm = nn.Linear(
-            IN + N, N, w_init=init.KaimingNormal(unit=u.mS), b_init=init.Constant(0.01 * u.mS)
-        )
+        comm = nn.Linear(IN + N, N, w_init=init.KaimingNormal(unit=u.mS), b_init=init.Constant(0.01 * u.mS))
         self.synapse = bp.AlignPostProj(
             comm=comm, syn=bp.Expon.desc(N, tau=5.0 * u.ms), out=bp.CUBA.desc(scale=u.volt), post=self.neuron
         )
@@ -77,14 +89,12 @@ def test_windows_equal_steps(name):
     assert all(jnp.abs(v).max() > 0 for v in jax.tree.leaves(expected))
     for window in (1, 3):
         afresh(learner)
-        found = learner.etrace_grad(
-            xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=window, reduction="sum"
-        )
+        found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=window, reduction="sum")
         assert_close(found, expected)
         assert_close(hidden(learner), end)
 
 
-@pytest.mark.parametrize("name", ["lif", "conv", "embedding", "layers"])
+@pytest.mark.parametrize("name", ["lif", "conv", "embedding"])
 def test_mapped_equals_batched(name):
     model, xs, ys = example(name)
     learner = braintrace.compile(model, "D_rtrl", xs[0], batch_size=B)

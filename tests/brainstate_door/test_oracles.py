@@ -8,9 +8,9 @@ import pytest
 from brainstate import nn
 from jax import lax
 from jax.nn import sigmoid
-from zoo._case import keep, two_lanes
 
 import braintrace
+from zoo._case import keep, two_lanes
 
 from .models import B, N, Readout, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
 
@@ -100,9 +100,7 @@ def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, _, _ = case
     afresh(learner)
     step_fn = lambda x, y: total_loss(learner(x), y)  # noqa: E731
-    found, losses = learner.etrace_grad(
-        xs, ys, step_fn=step_fn, chunk_size=window, reduction="sum", return_value=True
-    )
+    found, losses = learner.etrace_grad(xs, ys, step_fn=step_fn, chunk_size=window, reduction="sum", return_value=True)
     assert_close(found, oracle)
     assert losses.shape == (len(xs),)
     end = hidden(learner)

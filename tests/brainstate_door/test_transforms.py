@@ -9,7 +9,7 @@ from brainstate import nn
 
 import braintrace
 
-from .models import B, IN, OUT, T, Readout, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
+from .models import IN, OUT, B, Readout, T, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
 
 
 class Counted(Readout):

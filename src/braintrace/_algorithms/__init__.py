@@ -15,6 +15,7 @@ from ._ottt import OTTT as OTTT
 from ._pp_prop import ES_D_RTRL as ES_D_RTRL
 from ._pp_prop import IODimVjpAlgorithm as IODimVjpAlgorithm
 from ._pp_prop import pp_prop as pp_prop
+from ._rflo import RFLO as RFLO
 
 #: Algorithms by name, in small letters.
 ALGORITHMS: dict[str, type[ETraceVjpAlgorithm]] = {
@@ -29,4 +30,5 @@ ALGORITHMS: dict[str, type[ETraceVjpAlgorithm]] = {
     "otpe": OTPE,
     "ottt": OTTT,
     "osttp": OSTTP,
+    "rflo": RFLO,
 }

@@ -192,16 +192,13 @@ class ETraceAlgorithm(brainstate.nn.Module):
         """
         self.compiled.check_states()
         assert self._driver is not None
-        options = dict(
-            mask=mask, reset=reset, window=chunk_size if window is None else window, weights=weights, reduction=reduction,
-            loss_output=loss_output, has_aux=has_aux, return_value=return_value, return_state=return_state,
-            y_target=y_target,
+        return self._driver.gradient(
+            sequences, step_fn, mask=mask, reset=reset, window=chunk_size if window is None else window, weights=weights,
+            reduction=reduction, loss_output=loss_output, has_aux=has_aux, return_value=return_value,
+            return_state=return_state, y_target=y_target,
         )  # fmt: skip
-        return self._driver.gradient(sequences, step_fn, **options)
 
-    def etrace_evolve(
-        self, *sequences: Any, return_outputs: bool = True, step_fn: Callable[..., Any] | None = None
-    ) -> Any:
+    def etrace_evolve(self, *sequences: Any, return_outputs: bool = True, step_fn: Callable[..., Any] | None = None) -> Any:
         """Forward only over a sequence; the traces stay as they are.
 
         Args:
@@ -299,14 +296,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     __module__ = "braintrace"
 
-    def __init__(
-        self, model: brainstate.nn.Module, rule: Rule, *, vjp_method: str = "single-step", name: str | None = None
-    ):
+    def __init__(self, model: brainstate.nn.Module, rule: Rule, *, vjp_method: str = "single-step", name: str | None = None):
         super().__init__(model, rule, name)
         if vjp_method not in ("single-step", "multi-step"):
-            raise UsageError(
-                problem("Unknown vjp_method.", got=repr(vjp_method), expected="'single-step' or 'multi-step'")
-            )
+            raise UsageError(problem("Unknown vjp_method.", got=repr(vjp_method), expected="'single-step' or 'multi-step'"))
         if vjp_method == "multi-step" and rule.multi_step_problem:
             raise UsageError(
                 problem(f"{rule.name} has no multi-step form.", got="vjp_method='multi-step'", expected="'single-step'",

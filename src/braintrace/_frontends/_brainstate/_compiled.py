@@ -64,16 +64,12 @@ class Compiled:
         function = resetting(self.functional.cell, self.lanes, resets)
         params = (self.functional.read_params(), self.initial)
         x = (self.x, jax.ShapeDtypeStruct((self.lanes,), bool))
-        return compile_cell(
-            function, params, self.initial, x, resets=True, rule=self.rule, lanes=self.lanes, **self.analysis
-        )
+        return compile_cell(function, params, self.initial, x, resets=True, rule=self.rule, lanes=self.lanes, **self.analysis)
 
     def resettable(self) -> list[bool]:
         """For each leaf of the carry, whether a lane of it can be set to its first value."""
         found = []
-        for state, name, leaf in zip(
-            self.functional.carry.leaf_states(), self.initial.names, self.initial.leaves, strict=True
-        ):
+        for state, name, leaf in zip(self.functional.carry.leaf_states(), self.initial.names, self.initial.leaves, strict=True):
             short = isinstance(state, brainstate.ShortTermState) and not is_key(leaf.dtype)
             found.append(short and leaf.ndim > 0 and leaf.shape[0] == self.lanes)
             if short and leaf.ndim > 0 and not found[-1]:

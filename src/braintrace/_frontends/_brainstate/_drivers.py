@@ -137,9 +137,7 @@ class Driver:
 
     def _check(self, sequences: tuple[Any, ...], step_fn: Any) -> int:
         if not sequences:
-            raise UsageError(
-                problem("No sequence.", expected="arrays with time on axis 0", do="etrace_grad(xs, ys, step_fn=f)")
-            )
+            raise UsageError(problem("No sequence.", expected="arrays with time on axis 0", do="etrace_grad(xs, ys, step_fn=f)"))
         if not callable(step_fn):
             raise UsageError(problem("step_fn is not a function.", got=type(step_fn).__name__,
                                      expected="a function of one slice of each sequence"))  # fmt: skip

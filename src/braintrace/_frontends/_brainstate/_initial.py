@@ -51,7 +51,8 @@ def compile_module(
         if other and _succeeds(learner.model, lambda: attempt(lanes)):
             shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(example_inputs))
             raise UsageError(
-                problem("The states do not have the batch size of the inputs.", got=f"batch_size={batch_size}, inputs of shape {shapes}",
+                problem("The states do not have the batch size of the inputs.",
+                        got=f"batch_size={batch_size}, inputs of shape {shapes}",
                         expected=f"batch_size={lanes}", do=f"pass batch_size={lanes}, or vmap=True for a model of one sample")
             ) from error  # fmt: skip
         raise

@@ -38,9 +38,7 @@ class Plan:
     are wanted. `more` are states that it writes and that are no part of the model; `fixed` those that it only reads.
     """
 
-    def __init__(
-        self, driver: Any, task: Task, found: Probe, loss: jax.ShapeDtypeStruct, wanted: list[brainstate.State]
-    ):
+    def __init__(self, driver: Any, task: Task, found: Probe, loss: jax.ShapeDtypeStruct, wanted: list[brainstate.State]):
         self.driver, self.task, self.found, self.loss = driver, task, found, loss
         functional = driver.compiled.functional
         own = {id(s) for s in functional.states}
@@ -99,10 +97,7 @@ class Plan:
                     problem(f"step_fn changes the shape of a state ({name}).", got=jnp.shape(a), expected=jnp.shape(b),
                             do="write a value of the shape that the state has before the sequence")
                 )  # fmt: skip
-        return [
-            stop(a if a.dtype == b.dtype else jnp.asarray(a, b.dtype))
-            for a, b in zip(map(_array, now), before, strict=True)
-        ]
+        return [stop(a if a.dtype == b.dtype else jnp.asarray(a, b.dtype)) for a, b in zip(map(_array, now), before, strict=True)]
 
     # A window at a time --------------------------------------------------------------------------------------------
 

@@ -87,7 +87,8 @@ def probe(
                 (found.written if written else found.read).append(state)
     if found.calls == 0:
         raise UsageError(
-            problem("step_fn does not call the learner.", expected="a function that calls learner(x) and returns the loss of a step",
+            problem("step_fn does not call the learner.",
+                    expected="a function that calls learner(x) and returns the loss of a step",
                     do="call the learner in it, not the model")
         )  # fmt: skip
     return found
