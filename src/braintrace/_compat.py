@@ -63,6 +63,14 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried; the others are scanned over."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].elts  # from JAX 0.12 on; a flat tree iterates over its leaves
+    return len(tuple(constants)), len(tuple(carried))
+
+
 def is_key(dtype: Any) -> bool:
     """Whether `dtype` is that of typed PRNG keys."""
     return jnp.issubdtype(dtype, jax.dtypes.prng_key)

@@ -20,6 +20,7 @@ from .._compat import (
     bind,
     is_differentiable,
     is_key,
+    scan_counts,
     source_line,
     sub_jaxprs,
 )
@@ -159,7 +160,7 @@ class _Stager:
 
     def _scan(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
         params = eqn.params
-        length, n_const, n_carry = params["length"], params["num_consts"], params["num_carry"]
+        length, (n_const, n_carry) = params["length"], scan_counts(params)
         if length > self.unroll:
             message = problem(
                 "A loop in the step touches parameters or hidden state and is too long to unroll.",
