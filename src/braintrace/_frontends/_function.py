@@ -21,6 +21,7 @@ from .._learner import (
     default_window,
     driver_signals,
     evolve,
+    fit_sequence,
     lane_count,
     resetting,
     sequence_gradient,
@@ -141,7 +142,7 @@ class FunctionLearner:
         """
         flat = self.cell.params.flatten(params, "params")
         xs = self.cell.x.flatten(x, "input x")
-        signals = target_signal(self.graph, y_target)
+        signals = target_signal(self.graph, y_target, self.rule.target_timing)
         carry, traces, outs = self._update(flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals)
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
 
@@ -185,7 +186,8 @@ class FunctionLearner:
                 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.
             return_state: with False the end trace is not formed and None is returned in the state's place.
-            y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the losses are.
+            y_target: for algorithms that project targets: (T, B, n_target), or, with target_timing='sequence-end', (B, n_target);
+                it is weighted as the losses are.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable), the state after the
@@ -234,9 +236,25 @@ class FunctionLearner:
         extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
         (gradients, _), carry, traces, info = sequence_gradient(
             cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces,
-            (xs, (targets, weights)), plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target),
+            (xs, (targets, weights)), plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target, self.rule.target_timing),
         )  # fmt: skip
         return gradients[: len(params)], carry, traces, info
+
+    def etrace_fit(
+        self, params: Any, opt_state: Any, state: State, xs: Any, *targets: Any, optimizer: Any, mode: str | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any, State, Info]:  # fmt: skip
+        """Learn from one sequence: `(params, opt_state, state, Info)`.
+
+        Args:
+            params, state, xs, targets: as for `etrace_grad`.
+            opt_state: the optimiser's state, `optimizer.init(params)`.
+            optimizer: an optax `GradientTransformation` (anything with `update(gradients, opt_state, params)`).
+            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
+                Default: the algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`: loss_fn, mask, reset, reduction, y_target; for mode 'A' also window and has_aux.
+        """
+        return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode or self.rule.schedule or "A", options)
 
     def etrace_evolve(self, params: Any, state: State, xs: Any) -> tuple[State, Any]:
         """Forward only over a sequence: `(state, outputs stacked over time)`. The traces stay as they are."""

@@ -7,6 +7,7 @@ from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
 from ._extra import driver_signals as driver_signals
 from ._extra import target_signal as target_signal
+from ._fit import fit_sequence as fit_sequence
 from ._lanes import check_finite as check_finite
 from ._lanes import check_reset as check_reset
 from ._lanes import lane_count as lane_count

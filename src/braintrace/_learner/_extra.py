@@ -41,9 +41,14 @@ def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> li
     return out
 
 
-def target_signal(graph: CellGraph, y_target: Any) -> dict[str, Any]:
-    """The signals of one step; checks that a target is given where, and only where, the algorithm projects one."""
+def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) -> dict[str, Any]:
+    """The signals of one step; checks that a target is given where, and only where, the algorithm projects one.
+
+    With `timing` 'sequence-end' a step may be without a target: its signal is zero.
+    """
     shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
+    if y_target is None and timing == "sequence-end":
+        return {}
     if (shape is None) != (y_target is None):
         wanted = "no y_target: this algorithm does not project targets" if shape is None else f"y_target of shape {shape}"
         raise UsageError(problem("The target of the step does not fit the algorithm.", got=_described(y_target), expected=wanted))
@@ -54,18 +59,33 @@ def target_signal(graph: CellGraph, y_target: Any) -> dict[str, Any]:
     return {TARGET: y_target}
 
 
-def driver_signals(graph: CellGraph, weights: jax.Array, y_target: Any) -> dict[str, Any]:
-    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are (T,) or (T, B)."""
+def driver_signals(graph: CellGraph, weights: jax.Array, y_target: Any, timing: str | None = None) -> dict[str, Any]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are (T,) or (T, B).
+
+    `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last step of each lane that counts.
+    """
     steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
     signals: dict[str, Any] = {}
-    target_signal(graph, None if y_target is None else y_target[0])
-    if TARGET in names:
-        y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
+    at_end = timing == "sequence-end" and y_target is not None
+    target_signal(graph, y_target if y_target is None or at_end else y_target[0], timing)
+    if TARGET in names and y_target is not None:
+        if at_end:
+            y = jnp.asarray(y_target).reshape(1, *names[TARGET]) * last_steps(weights)
+        else:
+            y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
         signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
     if RATE_SCALE in names:
         (lanes,) = names[RATE_SCALE]
         signals[RATE_SCALE] = weights if weights.ndim == 2 else jnp.repeat(weights[:, None] / lanes, lanes, axis=1)
     return signals
+
+
+def last_steps(weights: jax.Array) -> jax.Array:
+    """(T, B or 1, 1): 1 at the last step of each lane whose weight is not zero, 0 elsewhere."""
+    counts = (weights != 0).reshape(weights.shape[0], -1)
+    number = jnp.arange(weights.shape[0])[:, None]
+    last = jnp.where(counts, number, -1).max(0)
+    return (number == last).astype(weights.dtype)[..., None]
 
 
 def _described(value: Any) -> str:
