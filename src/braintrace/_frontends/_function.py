@@ -235,8 +235,8 @@ class FunctionLearner:
 
         extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
         (gradients, _), carry, traces, info = sequence_gradient(
-            cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces,
-            (xs, (targets, weights)), plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target, self.rule.target_timing),
+            cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces, (xs, (targets, weights)),
+            plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target, self.rule.target_timing),
         )  # fmt: skip
         return gradients[: len(params)], carry, traces, info
 
