@@ -108,7 +108,7 @@ def test_vjp_and_value(learner):
         lambda x, y: (total_loss(learner(x), y), learner.model.rnn.h.value), learner.param_states, has_aux=True,
         return_value=True,
     )  # fmt: skip
-    grads, loss, h = gradient(xs[0], ys[0])
+    grads, _, h = gradient(xs[0], ys[0])
     np.testing.assert_array_equal(h, learner.model.rnn.h.value)
     assert jax.tree.structure(grads) == jax.tree.structure({p: s.value for p, s in learner.param_states.items()})
 
