@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
+from .._sites import widen
 from ._carrier import Carrier, represented, trace_dtype
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
@@ -62,7 +63,7 @@ class PerParameter(Carrier):
             for q, trace in zip(place.slots, old, strict=True):
                 if _couples(group.coupling, s, q, sensitivity.drive[n].shape[0]):
                     row = at_place(read_slot(graph, sensitivity.rows, group.slots[q]), place)
-                    term = _wide(row.astype(_real(trace.dtype)), trace) * trace
+                    term = widen(row.astype(_real(trace.dtype)), trace) * trace
                     total = term if total is None else total + term
             drive = sensitivity.drive[n]
             if s in place.direct or drive.shape[0] > 1:
@@ -94,17 +95,16 @@ class PerParameter(Carrier):
         return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 
     def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], entry: Sequence[Any]) -> jax.Array:
-        total = None
+        signals, kept = [], []
         for place, at in zip(site.places, traces, strict=True):
             group = graph.groups[place.group]
             for s, trace in zip(place.slots, at, strict=True):
-                a = at_place(read_slot(graph, entry, group.slots[s]), place)
                 wide = np.result_type(trace.dtype, np.float32)
-                term = _wide(a.astype(_real(wide)), trace) * trace.astype(wide)
-                total = term if total is None else total + term
-        if total is None:
+                signals.append(at_place(read_slot(graph, entry, group.slots[s]), place).astype(_real(wide)))
+                kept.append(trace.astype(wide))
+        if not kept:
             return jnp.zeros(site.weight.shape, site.weight.dtype)
-        return site.rule.collect(total).astype(site.weight.dtype)
+        return site.rule.contract(signals, kept).astype(site.weight.dtype)
 
 
 def _couples(coupling: np.ndarray, s: int, q: int, steps: int) -> bool:
@@ -113,10 +113,6 @@ def _couples(coupling: np.ndarray, s: int, q: int, steps: int) -> bool:
     for _ in range(min(steps, coupling.shape[0]) - 1):
         power = np.minimum(power + power @ coupling, 1)
     return bool(power[s, q])
-
-
-def _wide(values: jax.Array, trace: jax.Array) -> jax.Array:
-    return values.reshape(values.shape + (1,) * (trace.ndim - values.ndim))
 
 
 def _real(dtype: Any) -> Any:

@@ -8,10 +8,11 @@ For a hidden layer with spikes z and drive y, leak l of the layer above:
 
 with y' the layer's drive recomputed from what it reads itself, at constant weights. So the layer's own weights learn from R,
 and the layers below through g. In the approximate form (F-OTPE) the own weights learn through g too, from a twice filtered
-input.
+input, and the layer's other parameters (biases, time constants) from z of their own step, the drive held constant.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,12 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import Exit, ExitKind
+from .._compat import P
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Const, Equation, Var, evaluate
 from ._editor import Edit, Editor
 from ._filters import counting, lane_shaped, leaky_step
 
 sg = jax.lax.stop_gradient
+
+LAYOUT = (P.reshape_p, P.transpose_p, P.squeeze_p, P.copy_p)  # what may stand between an activity and the operation that reads it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +59,14 @@ class Postsynaptic(Edit):
                 editor.set_leaf(leaf, new)
                 through = editor.apply(lambda t, r: t + (r - sg(r)), through, new)
             own = self._own_drives(editor, g) if self.approximate else []
+            if self.approximate:
+                through = editor.apply(lambda t, r: t + (r - sg(r)), through, _at_constant_drive(editor, own, z))
             below = [(e.outputs[0], shadow[e]) for e, _ in drives.get(g, [])]
+            active, laid_out = _before_layout(editor, z)
             for y, read in [(y, y) for y in own] + below:
-                mean = self._mean_surrogate(editor, y, z)
-                through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
+                mean = self._mean_surrogate(editor, y, active)
+                term = lambda t, g, y, f=laid_out: t + f(sg(g) * (y - sg(y)))  # noqa: E731
+                through = editor.apply(term, through, mean, read)
             for found in forward:
                 if found.group != g:
                     continue
@@ -126,17 +134,7 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
             problem("A layer's drive and its activity differ in shape.", got=f"{y.shape} and {z.shape}", expected="one shape",
                     do="use EProp or D_RTRL")
         )  # fmt: skip
-    reached, between = {y}, []
-    for e in editor.graph.step:
-        if any(v in reached for v in e.inputs):
-            reached.update(e.outputs)
-            between.append(e)
-    needed, path = {z}, []
-    for e in reversed(between):
-        if any(v in needed for v in e.outputs):
-            needed.update(v for v in e.inputs if isinstance(v, Var))
-            path.append(e)
-    path.reverse()
+    path = _between(editor, {y}, z)
     made = {v for e in path for v in e.outputs} | {y}
     others = list(dict.fromkeys(v for e in path for v in e.inputs if not isinstance(v, Const) and v not in made))
     copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
@@ -151,3 +149,46 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
         return pull(jnp.ones_like(out))[0]
 
     return editor.apply(slope, y, *others)
+
+
+def _between(editor: Editor, sources: set[Var], z: Var) -> list[Equation]:
+    """The step's equations on the ways from `sources` to `z`, in order."""
+    reached, after = set(sources), []
+    for e in editor.graph.step:
+        if any(v in reached for v in e.inputs):
+            reached.update(e.outputs)
+            after.append(e)
+    needed, path = {z}, []
+    for e in reversed(after):
+        if any(v in needed for v in e.outputs):
+            needed.update(v for v in e.inputs if isinstance(v, Var))
+            path.append(e)
+    return path[::-1]
+
+
+def _at_constant_drive(editor: Editor, drives: list[Var], z: Var) -> Atom:
+    """`z` made again from its drives as constants: it differentiates by the parameters that act behind them."""
+    renamed: dict[Any, Atom] = {y: editor.apply(sg, y) for y in drives}
+    for e in _between(editor, set(drives), z):
+        copy = e.copy()
+        copy.inputs = [renamed.get(v, v) for v in e.inputs]
+        editor.equations.append(copy)
+        renamed |= {old: new for old, new in zip(e.outputs, copy.outputs, strict=True) if old not in drives}
+    return renamed.get(z, z)
+
+
+def _before_layout(editor: Editor, z: Var) -> tuple[Var, Callable[[Any], Any]]:
+    """The activity that `z` is a reshaped copy of, and the function that reshapes."""
+    maker = {v: e for e in editor.graph.step for v in e.outputs}
+    first, chain = z, []
+    while first in maker and maker[first].primitive in LAYOUT and isinstance(maker[first].inputs[0], Var):
+        chain.insert(0, maker[first])
+        first = maker[first].inputs[0]  # type: ignore[assignment]
+    copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in chain]
+
+    def lay_out(value: Any) -> Any:
+        env = {first: value}
+        evaluate(copies, env)
+        return env[z]
+
+    return first, lay_out

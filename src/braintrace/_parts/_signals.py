@@ -154,6 +154,11 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
     )
 
 
+def _widest(exits: list[Exit]) -> Any:
+    """A dtype for signals at `exits`: at least float32."""
+    return np.result_type(np.float32, *(counting(x.variable.dtype) for x in exits))
+
+
 @dataclasses.dataclass(frozen=True)
 class FiringRate(Edit):
     """Adds the gradient of `strength / 2 sum_j (f_j - target)^2`, f_j the mean activity of exit j over lanes and steps.
@@ -166,7 +171,7 @@ class FiringRate(Edit):
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         lanes = editor.graph.lanes or 1
-        scale = editor.signal(RATE_SCALE, np.full((lanes,), 1 / lanes, np.float32))
+        scale = editor.signal(RATE_SCALE, np.full((lanes,), 1 / lanes, _widest(exits)))
         seen: dict[Var, None] = {}
         for found in exits:
             if found.kind is not ExitKind.RECURRENT:
@@ -198,8 +203,8 @@ class TargetProjection(Edit):
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         lanes = editor.graph.lanes or 1
         n_target = self._n_target(editor)
-        target = editor.signal(TARGET, np.zeros((lanes, n_target), np.float32))
         hidden = [found for found in exits if found.kind is not ExitKind.RECURRENT]
+        target = editor.signal(TARGET, np.zeros((lanes, n_target), _widest(hidden)))
         sources: dict[int, Var] = {}
         for found in hidden:
             sources.setdefault(found.group, found.variable)

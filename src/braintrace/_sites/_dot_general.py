@@ -8,7 +8,9 @@ import numpy as np
 
 from .._compat import P
 from .._jaxpr import Equation
-from ._rule import SiteRule, register_site_rule
+from ._rule import SiteRule, register_site_rule, widen
+
+_UNROLLED = 128  # lanes whose sum is written out
 
 
 class DotGeneralRule(SiteRule):
@@ -54,6 +56,16 @@ class DotGeneralRule(SiteRule):
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
         return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype))
+
+    def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
+        shared = [k for k, letter in enumerate(self._y) if letter not in self._weight]
+        if shared != [0] or traces[0].shape[0] > _UNROLLED:
+            return super().contract(signals, traces)
+        # One lane after the other: compilers sum over the major axis of a large product at memory speed only when it is written out.
+        pairs = [(a[b], e[b]) for b in range(traces[0].shape[0]) for a, e in zip(signals, traces, strict=True)]
+        total = sum((widen(a, e) * e for a, e in pairs[1:]), widen(*pairs[0]) * pairs[0][1])
+        kept = (self._y + self._c)[1:]
+        return jnp.transpose(total, [kept.index(letter) for letter in self._weight])
 
     def collect(self, entries: jax.Array) -> jax.Array:
         source = self._y + self._c

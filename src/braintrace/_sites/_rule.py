@@ -37,6 +37,11 @@ class SiteRule(abc.ABC):
     def collect(self, entries: jax.Array) -> jax.Array:
         """Sum trace-shaped entries into the shape of W."""
 
+    def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
+        """`collect(sum_s signals[s] traces[s])`, each signal shaped as y."""
+        terms = [widen(a, e) * e for a, e in zip(signals, traces, strict=True)]
+        return self.collect(sum(terms[1:], terms[0]))
+
     @abc.abstractmethod
     def lane_axis(self, axis: int) -> int | None:
         """The axis of the represented data that runs along `axis` of y, or None."""
@@ -71,6 +76,11 @@ class SiteRule(abc.ABC):
     def _pull(self, operation: Callable[[jax.Array], jax.Array], c: jax.Array) -> jax.Array:
         weight = jnp.zeros(self.equation.inputs[self.operand].shape, c.dtype)
         return jax.vjp(operation, weight)[1](c)[0]
+
+
+def widen(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Values shaped as y, with axes for the contraction index of a trace."""
+    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
 RuleMaker = Callable[[Equation, int], SiteRule | None]
