@@ -15,3 +15,11 @@ from .._checks import check_gradients as check_gradients
 from .._checks import check_site_rule as check_site_rule
 from .._checks import compare_gradients as compare_gradients
 from .._checks import d_rtrl_oracle as d_rtrl_oracle
+from ._oracles_cell import Layer as Layer
+from ._oracles_cell import LayeredCell as LayeredCell
+from ._oracles_factored import pp_prop_oracle as pp_prop_oracle
+from ._oracles_lanes import eprop_oracle as eprop_oracle
+from ._oracles_lanes import layered_oracle as layered_oracle
+from ._oracles_lanes import osttp_oracle as osttp_oracle
+from ._oracles_presynaptic import otpe_oracle as otpe_oracle
+from ._oracles_presynaptic import ottt_oracle as ottt_oracle

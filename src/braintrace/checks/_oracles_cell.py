@@ -1,0 +1,101 @@
+"""A stack of layers as an explicit cell, which the oracles of the algorithms take apart by hand.
+
+Nothing here looks at a jaxpr: what is a weight operation, what is a neuron and what is its activity is said by the user, so
+that an oracle shares neither analysis nor traces with the engine.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._learner import check_driver, sequence_length, weigh, weights_of
+
+sg = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer `h <- move(params, h, drive(params, below, out(h), 1))` with activity `out(h)`.
+
+    Attributes:
+        drive: `(params, below, own, one) -> y`, the weight operations: linear in the parameters, and linear in the three inputs
+            together: the activity of the layer below (or x), the layer's own old activity, and the constant 1 that biases
+            multiply.
+        move: `(params, h, y) -> h`, position by position.
+        out: `h -> z`, position by position.
+    """
+
+    drive: Callable[..., Any]
+    move: Callable[..., Any]
+    out: Callable[[Any], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayeredCell:
+    """Layers in a stack under a linear readout: a cell `(params, carry, x) -> (carry, out)`.
+
+    Attributes:
+        layers: from the input up.
+        readout: `(params, z) -> out`, linear.
+        leak: None for `out = readout(z)`; or the leak of `y <- leak y + readout(z)`, which is then the output. The carry is the
+            tuple of the layers' states, with y behind them where there is one.
+    """
+
+    layers: tuple[Layer, ...]
+    readout: Callable[[Any, jax.Array], jax.Array]
+    leak: float | None = None
+
+    def __call__(self, params: Any, carry: Any, x: Any) -> tuple[Any, jax.Array]:
+        new, z = [], x
+        for layer, h in zip(self.layers, carry, strict=False):
+            h = layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
+            new.append(h)
+            z = layer.out(h)
+        out = self.readout(params, z)
+        if self.leak is not None:
+            out = self.leak * carry[-1] + out
+            new.append(out)
+        return tuple(new), out
+
+    @property
+    def stateful(self) -> tuple[Layer, ...]:
+        """The layers, and the readout as one where it has a leak."""
+        if self.leak is None:
+            return self.layers
+        leaky = Layer(lambda p, z, own, one: self.readout(p, z), lambda p, h, y: self.leak * h + y, lambda h: h)
+        return (*self.layers, leaky)
+
+
+Run = Callable[[Any, jax.Array], tuple[Any, Any]]
+
+
+def gradient_of(
+    run: Run, params: Any, xs: Any, targets: Any, loss_fn: Callable[..., Any], mask: Any, reduction: str
+) -> tuple[Any, jax.Array]:
+    """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of outs plus the surrogate."""
+    steps = sequence_length(xs)
+    check_driver(steps, targets, reduction, None)
+
+    def total(params: Any) -> tuple[jax.Array, jax.Array]:
+        plain = jax.eval_shape(lambda p: run(p, jnp.ones((steps,)))[0], params)
+        at = [jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets]
+        out = jax.ShapeDtypeStruct(plain.shape[1:], plain.dtype)
+        shape = jax.eval_shape(lambda o, t: jnp.asarray(loss_fn(o, *t)), out, at)
+        weights = weights_of(mask, shape, steps, reduction)
+        outs, surrogate = run(params, weights)
+        losses = jax.vmap(lambda o, t: jnp.asarray(loss_fn(o, *t)))(outs, list(targets))
+        return weigh(losses, weights) + surrogate, losses
+
+    return jax.grad(total, has_aux=True)(params)
+
+
+def replaced(value: Any, proxy: Any) -> Any:
+    """`value`, with the derivative of `proxy`."""
+    return jax.tree.map(lambda v, p: sg(v) + (p - sg(p)), value, proxy)
+
+
+def zeros_like(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)

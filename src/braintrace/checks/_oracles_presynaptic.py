@@ -1,0 +1,154 @@
+"""Oracles of the rules with a presynaptic trace or a postsynaptic estimate: OTTT, OTPE, F-OTPE.
+
+They replace derivatives: `value + (proxy - stop_gradient(proxy))` has the value of one program and the derivative of another.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._oracles_cell import LayeredCell, gradient_of, replaced, sg, zeros_like
+
+
+def ottt_oracle(
+    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], leak: float,
+    bias_trace: bool = False, mask: Any = None, reduction: str = "mean",
+) -> tuple[Any, jax.Array]:  # fmt: skip
+    """The gradient of OTTT, as its published code computes it: old states are constants, and each weight operation is run
+    once on the filtered inputs for its weights and once on the inputs as they are for the layers below.
+
+    Args:
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
+        leak: of the presynaptic traces.
+        bias_trace: whether the constant 1 is filtered too.
+
+    Returns:
+        `(gradients, losses)`.
+    """
+    layers = cell.stateful
+
+    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+        fixed = sg(params)
+
+        def one(state: Any, x: Any) -> tuple[Any, Any]:
+            carry, traces = sg(state)
+            new, kept, z = [], [], x
+            for layer, h, old in zip(layers, carry, traces, strict=True):
+                own = layer.out(h)
+                trace = filtered(old, (sg(z), own, jnp.ones(())), leak, bias_trace)
+                value = layer.drive(params, z, own, 1.0)
+                of_weights, of_inputs = layer.drive(params, *trace), layer.drive(fixed, z, own, 1.0)
+                y = replaced(value, jax.tree.map(jnp.add, of_weights, of_inputs))
+                h = layer.move(params, h, y)
+                new.append(h)
+                kept.append(trace)
+                z = layer.out(h)
+            return (tuple(new), kept), z if cell.leak is not None else cell.readout(params, z)
+
+        start = (carry, traces_of(cell, layers, carry, xs))
+        return jax.lax.scan(one, start, xs)[1], 0.0
+
+    return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def otpe_oracle(
+    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], leak: float,
+    approximate: bool = False, mask: Any = None, reduction: str = "mean",
+) -> tuple[Any, jax.Array]:  # fmt: skip
+    """The gradient of OTPE, or with `approximate` of F-OTPE, by a proxy of each layer's activity.
+
+    What the layer above and the readout differentiate is, with R the leaky sum of the activity and g the leaky mean of dz/dy,
+
+        z + (R - sg R)                 the own weights (OTPE), or  sg(g) (drive(params, twice filtered inputs) - sg)  (F-OTPE)
+          + sg(g) (drive(sg params, proxy of the layer below) - sg)
+
+    Args:
+        cell: a `LayeredCell` of layers whose y has the shape of z; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
+        leak: of the membranes.
+        approximate: whether it is F-OTPE.
+
+    Returns:
+        `(gradients, losses)`.
+    """
+    layers = cell.layers
+
+    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+        fixed = sg(params)
+
+        def hidden(layer: Any, h: Any, state: Any, z: Any, proxy: Any, count: Any, lowest: bool) -> tuple[Any, ...]:
+            total, mean, once, twice = state
+            own = sg(layer.out(h))
+            y = layer.drive(params, sg(z), own, 1.0)
+            new = layer.move(params, h, y)
+            active = layer.out(new)
+            below = None if lowest else layer.drive(fixed, proxy, own, 1.0)
+            total = leak * total + active
+            once = filtered(once, (sg(z), own, jnp.ones(())), leak, False)
+            twice = filtered(twice, once, leak, False)
+            if not lowest or approximate:
+                pull = jax.vjp(lambda y: layer.out(layer.move(fixed, sg(h), y)), sg(y))[1]
+                (slope,) = pull(jnp.ones_like(active))
+                mean = sg(leak * count * mean + slope) / (leak * count + 1)
+            if approximate:  # biases and the neuron's own parameters learn from their own step
+                of_weights = mean * layer.drive(params, *twice[:2], 0.0)
+                biases = layer.drive(params, sg(z), own, 1.0) - layer.drive(params, sg(z), own, 0.0)
+                of_rest = layer.out(layer.move(params, sg(h), replaced(y, biases)))
+                learned = of_weights + of_rest
+            else:
+                learned = total
+            seen = replaced(active, learned)
+            if below is not None:
+                seen = seen + mean * (below - sg(below))
+            return new, (total, mean, once, twice), active, seen
+
+        def one(state: Any, x: Any) -> tuple[Any, Any]:
+            carry, states, once, count = state
+            new, kept, z, proxy = [], [], x, x
+            for k, (layer, h, at) in enumerate(zip(layers, carry, states, strict=False)):
+                h, at, z, proxy = hidden(layer, h, at, z, proxy, count, k == 0)
+                new.append(h)
+                kept.append(at)
+            if cell.leak is None:
+                out = cell.readout(params, sg(z)) + _difference(lambda v: cell.readout(fixed, v), proxy)
+            else:
+                once = leak * once + sg(z)
+                plain = cell.leak * carry[-1] + cell.readout(params, sg(z))
+                if approximate:  # the readout's weights have a filtered input too
+                    plain = replaced(plain, cell.readout(params, once))
+                new.append(plain)
+                out = plain + _difference(lambda v: cell.readout(fixed, v), proxy)
+            after = tuple(new) if not approximate else sg(tuple(new))
+            return (after, kept, once, leak * count + 1), out
+
+        states = []
+        for traces, layer, h in zip(traces_of(cell, layers, carry, xs), layers, carry, strict=False):
+            rest = jnp.zeros_like(layer.out(h))
+            states.append((rest, rest, traces, traces))
+        start = (carry, states, jnp.zeros_like(layers[-1].out(carry[len(layers) - 1])), jnp.zeros(()))
+        return jax.lax.scan(one, start, xs)[1], 0.0
+
+    return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def filtered(old: Any, inputs: Any, leak: float, constant: bool) -> Any:
+    """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
+    below, own = (leak * e + sg(v) for e, v in zip(old[:2], inputs[:2], strict=True))
+    return below, own, leak * old[2] + 1 if constant else inputs[2]
+
+
+def traces_of(cell: LayeredCell, layers: Any, carry: Any, xs: Any) -> list[Any]:
+    """Zero traces of what each layer reads."""
+    found, z = [], jax.tree.map(lambda v: v[0], xs)
+    for layer, h in zip(layers, carry, strict=False):
+        own = layer.out(h)
+        found.append((zeros_like(z), zeros_like(own), jnp.zeros(())))
+        z = own
+    return found
+
+
+def _difference(function: Any, proxy: Any) -> Any:
+    value = function(proxy)
+    return value - sg(value)
