@@ -1,0 +1,40 @@
+"""How well the online gradient points along that of BPTT."""
+
+from typing import Any
+
+import brainstate
+import jax
+import numpy as np
+
+from ..tasks import Sequences
+from ._methods import named
+from ._training import Trainer, batches, set_weights
+
+
+class Fidelity:
+    """Compares the gradients of two trainers of one network at the same weights, parameter by parameter."""
+
+    def __init__(self, online: Trainer, reference: Trainer):
+        self.trainers = (online, reference)
+        self.gradients: list[Any] = [brainstate.transform.jit(t.gradient) for t in self.trainers]
+
+    def cosines(self, weights: Any, data: Sequences, seed: int) -> dict[str, float]:
+        """The cosine between the gradients of an epoch, for each array of parameters; NaN where a gradient is zero."""
+        online, reference = (self._sum(k, weights, data, seed) for k in range(2))
+        return {name: cosine(online[name], reference[name]) for name in online}
+
+    def _sum(self, k: int, weights: Any, data: Sequences, seed: int) -> dict[str, np.ndarray]:
+        trainer = self.trainers[k]
+        set_weights(trainer.network, weights)
+        total: Any = None
+        for batch in batches(trainer.recipe, data, seed, 0):
+            found, _ = self.gradients[k](*batch)
+            total = found if total is None else jax.tree.map(np.add, total, found)
+        return {name: np.asarray(array) for name, array in named(total).items()}
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of the angle between two arrays taken as vectors."""
+    a, b = a.ravel().astype(np.float64), b.ravel().astype(np.float64)
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms else float("nan")

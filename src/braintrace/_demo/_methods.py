@@ -1,0 +1,96 @@
+"""The ways to learn that the demo compares: each gives the gradient of a batch of utterances.
+
+A gradient is a function `(frames, weight, label) -> (gradients, loss)` of frames (T, B, 12), weight (T, B), which is zero
+where an utterance is over and sums to one, and label (B,). The loss is the weighted sum of the cross-entropies of all frames.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import optax
+
+import braintrace
+
+from ._networks import COEFFICIENTS
+
+CHUNK = 10  # steps done at once; the memory is that of a chunk, however long the sequence
+
+Gradient = Callable[[Any, Any, Any], tuple[dict[Any, Any], jax.Array]]
+
+
+class Method(enum.Enum):
+    """How a network learns."""
+
+    ONLINE = "D-RTRL, online"
+    BPTT = "BPTT"
+    READOUT = "readout only"
+
+
+def parameters(network: Any, method: Method) -> dict[Any, brainstate.ParamState]:
+    """The parameters that a method changes, by path."""
+    every = dict(network.states(brainstate.ParamState))
+    return {k: v for k, v in every.items() if method is not Method.READOUT or k[0] == "readout"}
+
+
+def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[str, str]]:
+    """The gradient, and what the compiler certifies about it: a word for each array that is learned."""
+    states = parameters(network, method)
+    if method is Method.BPTT:
+        return _through_time(network, states, batch), dict.fromkeys(named(_values(states)), "exact")
+    learner = braintrace.compile(network, "d_rtrl", jnp.zeros((batch, COEFFICIENTS)), batch_size=batch)
+    return _online(learner, states), _certificate(learner, states)
+
+
+def _online(learner: Any, states: dict[Any, brainstate.ParamState]) -> Gradient:
+    def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
+        def step_loss(x: Any, weight: Any) -> jax.Array:
+            # Weighted here, not by mask=, which gives a loss for each step and lane: that would grow with T.
+            return (weight * cross_entropy(learner(x), label)).sum()
+
+        learner.reset_state(model=True)
+        return learner.etrace_grad(
+            frames, weight, step_fn=step_loss, weights=states, reduction="sum", chunk_size=CHUNK,
+            return_value=True, loss_output="total", return_state=False,
+        )  # fmt: skip
+
+    return gradient
+
+
+def _through_time(network: Any, states: dict[Any, Any], batch: int) -> Gradient:
+    brainstate.nn.init_all_states(network, batch_size=batch)
+
+    def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
+        def loss() -> jax.Array:
+            brainstate.nn.reset_all_states(network, batch_size=batch)
+            return (weight * cross_entropy(brainstate.transform.for_loop(network, frames), label)).sum()
+
+        both: Any = brainstate.transform.grad(loss, states, return_value=True)
+        return both()
+
+    return gradient
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(label, logits.shape[:-1]))
+
+
+def _certificate(learner: Any, states: dict[Any, brainstate.ParamState]) -> dict[str, str]:
+    learned = named(_values(states))
+    return {row.path: str(row.exactness) for row in learner.graph.parameters if row.path in learned}
+
+
+def _values(states: dict[Any, brainstate.ParamState]) -> dict[Any, Any]:
+    return {path: state.value for path, state in states.items()}
+
+
+def named(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The arrays of parameters by the names that the compiler's report gives them."""
+    return {
+        ".".join([*map(str, path), *(str(key.key) for key in leaf)]): array
+        for path, tree in values.items()
+        for leaf, array in jax.tree_util.tree_leaves_with_path(tree)
+    }

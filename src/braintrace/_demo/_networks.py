@@ -1,0 +1,85 @@
+"""The networks of the demo: plain brainstate modules of one step, which know nothing of online learning."""
+
+import math
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+COEFFICIENTS = 12
+SPEAKERS = 9
+FRAME = 6.4  # ms from one frame of the recordings to the next
+
+
+class GRU(brainstate.nn.Module):
+    """A gated recurrent layer and a linear readout."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.cell = brainstate.nn.GRUCell(COEFFICIENTS, width)
+        self.readout = brainstate.nn.Linear(width, SPEAKERS)
+
+    def update(self, x: Any) -> Any:
+        return self.readout(self.cell(x))
+
+
+class ALIF(brainstate.nn.Module):
+    """Recurrent spiking neurons with an adaptive threshold, and a readout of their low-pass filtered spikes.
+
+    A neuron fires when its potential V exceeds 1 + beta a. Its spike lowers V by 1, raises a by 1, and enters r.
+
+    Args:
+        width: number of neurons.
+        beta: how much a spike raises the threshold.
+        tau, tau_a, tau_r: time constants of potential, adaptation and filter, ms.
+    """
+
+    def __init__(self, width: int, *, beta: float = 0.2, tau: float = 20.0, tau_a: float = 100.0, tau_r: float = 20.0):
+        super().__init__()
+        self.width, self.beta = width, beta
+        self.decay, self.decay_a, self.decay_r = (math.exp(-FRAME / t) for t in (tau, tau_a, tau_r))
+        self.input = brainstate.nn.Linear(COEFFICIENTS, width, w_init=_normal(1.0))
+        self.recurrent = brainstate.nn.Linear(width, width, w_init=_normal(0.5), b_init=None)
+        self.readout = brainstate.nn.Linear(width, SPEAKERS)
+
+    def init_state(self, batch_size: int | None = None, **_: Any) -> None:
+        self.V, self.a, self.r = (brainstate.HiddenState(self._rest(batch_size)) for _ in range(3))
+
+    def reset_state(self, batch_size: int | None = None, **_: Any) -> None:
+        for state in (self.V, self.a, self.r):
+            state.value = self._rest(batch_size)
+
+    def _rest(self, batch_size: int | None) -> jax.Array:
+        return jnp.zeros((self.width,) if batch_size is None else (batch_size, self.width))
+
+    def update(self, x: Any) -> Any:
+        z = self._fire()  # of the step before
+        self.a.value = self.decay_a * self.a.value + z
+        self.V.value = self.decay * self.V.value - z + self.input(x) + self.recurrent(z)
+        self.r.value = self.decay_r * self.r.value + (1 - self.decay_r) * self._fire()
+        return self.readout(self.r.value)
+
+    def _fire(self) -> jax.Array:
+        return spike(self.V.value - 1 - self.beta * self.a.value)
+
+
+def _normal(gain: float) -> Any:
+    """Normal weights with standard deviation gain / sqrt(inputs)."""
+
+    def draw(shape: Any, **_: Any) -> jax.Array:
+        return gain / math.sqrt(shape[0]) * brainstate.random.randn(*shape)
+
+    return draw
+
+
+@jax.custom_jvp
+def spike(v: jax.Array) -> jax.Array:
+    """1 above the threshold, 0 below; its derivative is taken to be the triangle 0.5 max(0, 1 - |v|)."""
+    return (v > 0).astype(v.dtype)
+
+
+@spike.defjvp
+def _surrogate(primals: Any, tangents: Any) -> Any:
+    (v,), (dv,) = primals, tangents
+    return spike(v), 0.5 * jnp.maximum(0, 1 - jnp.abs(v)) * dv

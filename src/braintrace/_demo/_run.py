@@ -1,0 +1,141 @@
+"""The demo from end to end."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._plots import Band, Panel, figure
+from ..tasks import JapaneseVowels, japanese_vowels
+from ._console import Progress, progress, table
+from ._fidelity import Fidelity
+from ._methods import Method
+from ._networks import ALIF, GRU
+from ._training import Recipe, Run, Trainer, new_weights, scorer
+
+RECIPES = (
+    Recipe("GRU", lambda: GRU(24), epochs=100, rate=0.01),
+    Recipe("ALIF spiking", lambda: ALIF(48), epochs=100, rate=0.02),
+)
+LONGER = 100  # how many times longer is the long sequence whose memory is measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the runs of one network with one method gave."""
+
+    recipe: Recipe
+    method: Method
+    runs: list[Run]
+    memory: tuple[int | None, int | None]  # bytes, for the length of the data and for the long sequence
+    certificate: dict[str, str]  # a word for each array that is learned
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracy after the last epoch, for each seed."""
+        return [run.accuracies[self.recipe.epochs] for run in self.runs]
+
+
+def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
+    """Train everything, print the table and save the figure."""
+    start = time.perf_counter()
+    data, bars = japanese_vowels(), progress()
+    steps = data.train.x.shape[0]
+    recipes = [dataclasses.replace(RECIPES[0], epochs=3)] if quick else list(RECIPES)
+    seeds = list(seeds)[:1] if quick else list(seeds)
+    print(
+        f"Japanese Vowels: which of 9 men is speaking? {data.train.label.size} utterances to learn from, "
+        f"{data.test.label.size} to test, {data.train.length.min()} to {steps} frames of 6.4 ms.\n"
+        f"Each run: {recipes[0].epochs} epochs from new weights; seeds {', '.join(map(str, seeds))}.\n"
+    )
+    results, panels = [], []
+    for recipe in recipes:
+        found, fidelity = _network(recipe, data, seeds, bars)
+        results += found
+        panels.append(_panel(recipe, found, fidelity))
+    print("\n" + summary(results, steps) + "\n\n" + notes(results))
+    figure(panels, out)
+    print(f"\nFigure: {out}. Time: {time.perf_counter() - start:.0f} s.")
+
+
+def _network(
+    recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Progress
+) -> tuple[list[Result], dict[str, dict[str, float]]]:
+    """All methods with one network, and the fidelity of the online gradient before and after learning."""
+    trainers = {method: Trainer(recipe, method) for method in Method}
+    score = scorer(recipe, data.test)
+    results = [_method(trainer, data, seeds, score, bars) for trainer in trainers.values()]
+    fidelity = Fidelity(trainers[Method.ONLINE], trainers[Method.BPTT])
+    weights = {"before learning": new_weights(recipe, seeds[0]), "after learning": results[0].runs[0].weights}
+    return results, {when: fidelity.cosines(w, data.train, seeds[0]) for when, w in weights.items()}
+
+
+def _method(trainer: Trainer, data: JapaneseVowels, seeds: list[int], score: Callable[[Any], float], bars: Progress) -> Result:
+    recipe, runs = trainer.recipe, []
+    for k, seed in enumerate(seeds):
+        bars.start(f"{recipe.name:12}  {trainer.method.value:14}  seed {seed}", recipe.epochs)
+        if k == 0:
+            trainer.warm_up(data.train)
+        note = ""
+
+        def show(epoch: int, loss: float, accuracy: float | None) -> None:
+            nonlocal note
+            if accuracy is not None:
+                note = f"test {100 * accuracy:5.1f} %"
+            bars.show(epoch, f"loss {loss:.3f}  {note}")
+
+        runs.append(trainer.run(data.train, seed, score, max(1, recipe.epochs // 25), show))
+        bars.finish(f"loss {runs[-1].losses[-1]:.3f}  {note}  {runs[-1].seconds:5.1f} s")
+    steps = data.train.x.shape[0]
+    memory = (trainer.memory(steps), trainer.memory(LONGER * steps))
+    return Result(recipe, trainer.method, runs, memory, trainer.certificate)
+
+
+def summary(results: Sequence[Result], steps: int) -> str:
+    """The final table."""
+    lengths = [f"{n} frames" for n in (steps, LONGER * steps)]
+    rows = [("network", "method", "test accuracy", "(min-max)", "s/run", *lengths, "gradients")]
+    for r in results:
+        found = [100 * a for a in r.accuracies]
+        row = (r.recipe.name, r.method.value, f"{statistics.mean(found):.1f} %", f"({min(found):.1f}-{max(found):.1f})")
+        seconds = statistics.mean(run.seconds for run in r.runs)
+        rows.append((*row, f"{seconds:.1f}", *map(_megabytes, r.memory), _counts(r.certificate)))
+    return table(rows, right=(2, 3, 4, 5, 6))
+
+
+def notes(results: Sequence[Result]) -> str:
+    """How to read the table."""
+    batch = results[0].recipe.batch
+    return (
+        "test accuracy  mean over the seeds, after the last epoch\n"
+        "s/run          training one seed, compilation not included\n"
+        f"frames         temporary memory of the compiled training step for {batch} utterances of that many frames\n"
+        "gradients      what the compiler certifies, array by array; an approximate gradient leaves out paths between neurons"
+    )
+
+
+def _counts(certificate: dict[str, str]) -> str:
+    kinds = list(certificate.values())
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+
+
+def _megabytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:.1f} MB"
+
+
+def _panel(recipe: Recipe, results: Sequence[Result], fidelity: dict[str, dict[str, float]]) -> Panel:
+    names = [r.method.value for r in results]
+    losses = [Band(list(range(1, recipe.epochs + 1)), [run.losses for run in r.runs]) for r in results]
+    accuracies = [
+        Band(list(r.runs[0].accuracies), [[100 * a for a in run.accuracies.values()] for run in r.runs]) for r in results
+    ]
+    kinds = results[0].certificate
+    cosines = {when: {f"{_short(n)} ({kinds[n]})": c for n, c in found.items()} for when, found in fidelity.items()}
+    return Panel(recipe.name, dict(zip(names, losses, strict=True)), dict(zip(names, accuracies, strict=True)), cosines)
+
+
+def _short(name: str) -> str:
+    """brainstate keeps weight and bias of a layer in one state, called weight."""
+    return name.replace(".weight.", ".")
