@@ -2,6 +2,7 @@
 
 from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
+from ._dependence import reach as reach
 from ._exits import Exit as Exit
 from ._exits import ExitKind as ExitKind
 from ._exits import find_exits as find_exits

@@ -26,6 +26,8 @@ class Carrier(abc.ABC):
     needs_dynamics: ClassVar[bool] = True
     #: Whether `factors` is the whole gradient, so that nothing is left to `contract`.
     factored: ClassVar[bool] = False
+    #: What the traces leave out of the dynamics inside a position, as a reason in the certificate; '' for nothing.
+    approximation: ClassVar[str] = ""
     #: Whether it carries the influence on a whole layer, so that the recurrence within the layer is kept.
     whole_layer: ClassVar[bool] = False
 

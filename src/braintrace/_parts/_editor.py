@@ -7,7 +7,7 @@ treats the edited program as it treats any cell.
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -88,6 +88,9 @@ class Editor:
 
 class Edit(abc.ABC):
     """What an algorithm adds to the step: an output filter, a feedback weight, a projected target."""
+
+    #: What it puts in place of the gradient of the loss at the exits, as a reason in the certificate; '' for nothing.
+    replaces: ClassVar[str] = ""
 
     def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":
         """The edit with what it reads from the model put in as numbers."""

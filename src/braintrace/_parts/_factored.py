@@ -32,6 +32,7 @@ class Factored(Carrier):
     dtype: Any = None
 
     factored: ClassVar[bool] = True
+    approximation: ClassVar[str] = "its trace is smoothed and factored"
 
     def init(self, graph: CellGraph) -> Any:
         zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))  # noqa: E731

@@ -13,7 +13,7 @@ input, and the layer's other parameters (biases, time constants) from z of their
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ LAYOUT = (P.reshape_p, P.transpose_p, P.squeeze_p, P.copy_p)  # what may stand b
 @dataclasses.dataclass(frozen=True)
 class Postsynaptic(Edit):
     """`leak` of the layers' membranes; `approximate` for F-OTPE."""
+
+    replaces: ClassVar[str] = "postsynaptic estimates stand for the layers above"
 
     leak: float
     approximate: bool = False
@@ -181,13 +183,13 @@ def _before_layout(editor: Editor, z: Var) -> tuple[Var, Callable[[Any], Any]]:
     """The activity that `z` is a reshaped copy of, and the function that reshapes."""
     maker = {v: e for e in editor.graph.step for v in e.outputs}
     first, chain = z, []
-    while first in maker and maker[first].primitive in LAYOUT and isinstance(maker[first].inputs[0], Var):
-        chain.insert(0, maker[first])
-        first = maker[first].inputs[0]  # type: ignore[assignment]
+    while (e := maker.get(first)) is not None and e.primitive in LAYOUT and isinstance(v := e.inputs[0], Var):
+        chain.insert(0, e)
+        first = v
     copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in chain]
 
     def lay_out(value: Any) -> Any:
-        env = {first: value}
+        env: dict[Var, Any] = {first: value}
         evaluate(copies, env)
         return env[z]
 

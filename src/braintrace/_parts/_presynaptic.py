@@ -33,6 +33,7 @@ class Presynaptic(Carrier):
     dtype: Any = None
 
     factored: ClassVar[bool] = True
+    approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
     needs_dynamics: ClassVar[bool] = False
 
     def leak(self, site: Site) -> float:

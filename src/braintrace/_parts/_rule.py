@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._analysis import CellGraph, Signature, analyse, find_exits, with_layers
+from .._analysis import CellGraph, Exactness, ExitKind, ParameterRow, Signature, analyse, find_exits, reach, with_layers
 from ._carrier import Carrier
 from ._editor import Edit, Editor
 
@@ -30,12 +30,31 @@ class Rule:
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
+        edited = graph
         if self.edits:
             editor, exits = Editor(graph), find_exits(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
-            graph = analyse(editor.program(), editor.signature(signature), max_slots)
-        return with_layers(graph) if self.carrier.whole_layer else graph
+            edited = analyse(editor.program(), editor.signature(signature), max_slots)
+        layered = with_layers if self.carrier.whole_layer else lambda graph: graph
+        return dataclasses.replace(layered(edited), parameters=self._certificate(layered(graph)))
+
+    def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
+        """The rows of the cell before the edits, with what the carrier and the edits put in place of the gradient."""
+        exits = {x.variable for x in find_exits(graph) if x.kind is not ExitKind.RECURRENT} if self.edits else set()
+        rows = []
+        for row, param in zip(graph.parameters, graph.params, strict=False):
+            traced = any(graph.sites[n].places for n in row.sites)
+            reasons = [self.carrier.approximation] if traced else []
+            if reach([*graph.prelude, *graph.step], [param]) & exits:
+                reasons += [edit.replaces for edit in self.edits]
+            reasons = [r for r in reasons if r]
+            if reasons:
+                kind = Exactness.INSTANTANEOUS if row.exactness is Exactness.INSTANTANEOUS else Exactness.APPROXIMATE
+                kept = [] if row.exactness is Exactness.EXACT else [row.reason]
+                row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
+            rows.append(row)
+        return tuple(rows)
 
     def init(self, graph: CellGraph) -> Any:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the leaves' first values."""

@@ -6,7 +6,7 @@ Throughout, `sg` is `stop_gradient` and every addition has the value zero: the c
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ class OutputFilter(Edit):
     With dL/dz at the readout's edge in its place, dL/dF times the eligibility of F is the filtered eligibility of z: what
     e-prop calls the trace filtered with kappa, and OTPE's R-hat.
     """
+
+    replaces: ClassVar[str] = "the readout is filtered in time"
 
     leak: float | None  # None: that of the model's own leaky readout
 
@@ -68,6 +70,8 @@ class Feedback(Edit):
     Random: B is drawn once, N(0, 1) scale / sqrt(fan-in). Adaptive (Kolen-Pollack): B and W get the same increments and both
     decay, so B - W decays by itself: B = sg(W) + E with `E <- (1 - decay) E`, which needs no increment to be observed.
     """
+
+    replaces: ClassVar[str] = "a feedback weight stands for the readout's"
 
     adaptive: bool
     seed: Any
@@ -166,6 +170,8 @@ class FiringRate(Edit):
     f is a running mean (of this stream so far); the term of step t is `strength (f_j - target) mean_lanes z_j`.
     """
 
+    replaces: ClassVar[str] = "a firing-rate term is added"
+
     target: float
     strength: float
 
@@ -195,6 +201,8 @@ class FiringRate(Edit):
 @dataclasses.dataclass(frozen=True)
 class TargetProjection(Edit):
     """The signal `-y* B_l` at the exits of each hidden group; nothing from above reaches them. The output keeps its error."""
+
+    replaces: ClassVar[str] = "a projected target stands for the loss"
 
     seed: Any
     scale: float

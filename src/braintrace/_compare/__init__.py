@@ -1,0 +1,7 @@
+"""Every algorithm side by side on one model: memory, time, exactness."""
+
+from ._cells import CELLS as CELLS
+from ._cells import Model as Model
+from ._measure import Row as Row
+from ._measure import measure as measure
+from ._table import table as table

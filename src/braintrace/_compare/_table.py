@@ -1,0 +1,47 @@
+"""The comparison as a table that a person can read."""
+
+from collections.abc import Sequence
+
+from ._measure import Row
+
+_WHERE = {
+    "BPTT": ("O(T B N)", "all paths"),
+    "d_rtrl": ("O(B |W|)", "own-neuron paths"),
+    "pp_prop": ("O(B (I + O))", "smoothed own-neuron paths"),
+    "eprop": ("O(B |W|)", "own-neuron paths, readout filter"),
+    "ostl_recurrent": ("O(B N |W|)", "all paths within a layer"),
+    "ostl_feedforward": ("O(B |W|)", "own-neuron paths"),
+    "otpe": ("O(B |W|)", "one layer further up"),
+    "otpe (approx)": ("O(B (I + O))", "one layer further up, estimated"),
+    "ottt": ("O(B I)", "a constant leak"),
+    "osttp": ("O(B |W|)", "projected target, no error from above"),
+}
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Title and rows, aligned."""
+    head = ("algorithm", "traces", "planned", "allocated", "time/step", "exact", "cosine", "keeps")
+    lines = [head]
+    for r in rows:
+        grows, keeps = _WHERE.get(r.name, ("", ""))
+        time = "-" if r.step != r.step else _seconds(r.step)
+        cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
+        exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
+        lines.append((r.name, grows, _size(r.planned), _size(r.allocated), time, exact, cosine, r.note or keeps))
+    widths = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
+    shown = ["  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip() for line in lines]
+    rule = "-" * min(max(map(len, shown)), 118)
+    return "\n".join([title, rule, shown[0], rule, *shown[1:]])
+
+
+def _size(count: int) -> str:
+    if count == 0:
+        return "-"
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1e3:.2f} ms" if value >= 1e-3 else f"{value * 1e6:.0f} us"
