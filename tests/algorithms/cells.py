@@ -104,30 +104,31 @@ def three_lif(k):
 
 EXAMPLES = {
     "leaky_tanh": Example(
-        stack(Layer(dense(), leaky_move, jnp.tanh), leak=None), dict(tau=(N,), W=(I, N), U=(N, N), b=(N,), o=(N, O)), ((N,),)
+        stack(Layer(dense(), leaky_move, jnp.tanh), leak=None),
+        {"tau": (N,), "W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)}, ((N,),)
     ),
     "gru": Example(
         stack(Layer(gru_drive, gru_move, lambda h: h), leak=None),
-        dict(W=(I, 3 * N), U=(N, 3 * N), b=(3 * N,), c=(3 * N,), o=(N, O)), ((N,),),
+        {"W": (I, 3 * N), "U": (N, 3 * N), "b": (3 * N,), "c": (3 * N,), "o": (N, O)}, ((N,),),
     ),
     "two_alif": Example(
         stack(alif("1"), alif("2")),
-        dict(rho1=(N,), W1=(I, N), U1=(N, N), rho2=(M,), W2=(N, M), U2=(M, M), o=(M, O)),
+        {"rho1": (N,), "W1": (I, N), "U1": (N, N), "rho2": (M,), "W2": (N, M), "U2": (M, M), "o": (M, O)},
         ({"V": (N,), "a": (N,)}, {"V": (M,), "a": (M,)}, (O,)),
     ),
     "three_lif": Example(
         stack(three_lif("1"), three_lif("2"), three_lif("3")),
-        dict(W1=(I, N), b1=(N,), W2=(N, N), b2=(N,), W3=(N, M), b3=(M,), o=(M, O)), ((N,), (N,), (M,), (O,)),
+        {"W1": (I, N), "b1": (N,), "W2": (N, N), "b2": (N,), "W3": (N, M), "b3": (M,), "o": (M, O)}, ((N,), (N,), (M,), (O,)),
     ),
     "conv_lif": Example(
-        stack(Layer(conv_drive, lif_move, fire)), dict(K=(3, 2, 2), b=(2,), o=(8, O)), ((4, 2), (O,)), (4, 2)
+        stack(Layer(conv_drive, lif_move, fire)), {"K": (3, 2, 2), "b": (2,), "o": (8, O)}, ((4, 2), (O,)), (4, 2)
     ),
     "synapse": Example(
         stack(Layer(dense(bias=False, recurrent=False), synapse_move, lambda h: fire(h["V"]))),
-        dict(alpha=(N,), W=(I, N), o=(N, O)), ({"g": (N,), "V": (N,)}, (O,)),
+        {"alpha": (N,), "W": (I, N), "o": (N, O)}, ({"g": (N,), "V": (N,)}, (O,)),
     ),
-    "recurrent_lif": Example(stack(lif()), dict(W=(I, N), U=(N, N), b=(N,), o=(N, O)), ((N,), (O,))),
-    "one_lif": Example(stack(lif(recurrent=False)), dict(W=(I, N), b=(N,), o=(N, O)), ((N,), (O,))),
+    "recurrent_lif": Example(stack(lif()), {"W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)}, ((N,), (O,))),
+    "one_lif": Example(stack(lif(recurrent=False)), {"W": (I, N), "b": (N,), "o": (N, O)}, ((N,), (O,))),
 }  # fmt: skip
 
 #: The cells that every algorithm is tested on.

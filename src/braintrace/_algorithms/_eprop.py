@@ -39,7 +39,8 @@ class EProp(ETraceVjpAlgorithm):
         firing_rate: None, or (target, strength): adds the gradient of
             strength / 2 sum_j (f_j - target)^2, f_j the mean of z_j over lanes and steps, kept as a running mean.
         feedback_decay: for 'adaptive': how much B - W loses at each step.
-        feedback_weights: None, or the matrices B themselves, one for each readout, shaped as its weight.
+        feedback_weights: None, or the matrices B themselves, one for each readout, shaped as its weight; for 'adaptive' what B
+            starts from beside the readout's weight, B - W.
         vjp_method: 'single-step', or, with symmetric feedback, 'multi-step'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
