@@ -1,4 +1,4 @@
-"""The command line: `python -m braintrace demo`."""
+"""The command line: `python -m braintrace demo` and `python -m braintrace compare`."""
 
 import argparse
 import importlib.util
@@ -12,6 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m braintrace", description="Online learning with eligibility traces.")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_demo(commands)
+    _add_compare(commands)
     options = parser.parse_args(arguments)
     return options.run(options)
 
@@ -21,9 +22,33 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     demo = commands.add_parser("demo", help=about, description=about[0].upper() + about[1:] + ".")
     demo.add_argument("--out", type=Path, default=Path("demo.png"), help="where the figure goes (%(default)s)")
     demo.add_argument("--seed", type=int, default=0, help="the first seed (%(default)s)")
-    demo.add_argument("--seeds", type=_count, default=3, help="how many seeds (%(default)s)")
+    demo.add_argument("--seeds", type=_count, default=5, help="how many seeds (%(default)s)")
     demo.add_argument("--quick", action="store_true", help="only the GRU, one seed, three epochs: shows that it runs")
     demo.set_defaults(run=_demo)
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    about = "every algorithm on one network: trace bytes, time per step, exactness, cosine to BPTT"
+    compare = commands.add_parser("compare", help=about, description=about[0].upper() + about[1:] + ".")
+    compare.add_argument("--cell", default="lif", help="rnn, gru, lstm, lif, alif or three_lif (%(default)s)")
+    for name, default, what in (
+        ("inputs", 32, "I"), ("neurons", 64, "N, of each layer"), ("outputs", 8, "O"), ("batch", 16, "B"), ("steps", 100, "T"),
+    ):  # fmt: skip
+        compare.add_argument(f"--{name}", type=_count, default=default, help=f"{what} (%(default)s)")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ._compare import CELLS, measure, table
+
+    if (make := CELLS.get(options.cell)) is None:
+        print(f"There is no cell {options.cell!r}; the cells are {', '.join(CELLS)}.", file=sys.stderr)
+        return 2
+    model = make(options.inputs, options.neurons, options.outputs, options.batch)
+    sizes = f"I={options.inputs}, N={options.neurons}, O={options.outputs}, B={options.batch}, T={options.steps}"
+    rows = measure(model, options.inputs, options.outputs, options.steps)
+    print(table(f"{options.cell}: {sizes}, float32; time of a gradient of the whole sequence, per step", rows))
+    return 0
 
 
 def _count(text: str) -> int:

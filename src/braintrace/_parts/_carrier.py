@@ -39,6 +39,10 @@ class Carrier(abc.ABC):
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
 
+    def of_site(self, traces: Traces, site: int) -> Any:
+        """The part of the traces that belongs to one site."""
+        return traces[site]
+
     @abc.abstractmethod
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
         """The traces after the step (or steps) that `local` describes; `reset` marks lanes that started afresh."""

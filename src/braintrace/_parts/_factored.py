@@ -42,6 +42,9 @@ class Factored(Carrier):
             "weight": jnp.zeros(() if graph.lanes is None else (graph.lanes,), self._weight_dtype(graph)),
         }
 
+    def of_site(self, traces: Any, site: int) -> Any:
+        return {"input": traces["input"][site], "state": traces["state"][site]}
+
     def _weight_dtype(self, graph: CellGraph) -> Any:
         return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
 

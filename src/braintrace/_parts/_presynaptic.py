@@ -48,7 +48,7 @@ class Presynaptic(Carrier):
             if len(self.leaks) not in (1, len(graph.groups)):
                 raise CompilationError(
                     problem("Wrong number of leaks.", got=f"{len(self.leaks)} leaks",
-                            expected=f"one, or {len(graph.groups)}: one for each state group", do="look at the groups in the report")
+                            expected=f"one, or one for each of the {len(graph.groups)} state groups", do="look at the report")
                 )  # fmt: skip
             return self
         fed = {p.group for s in graph.sites for p in s.places}

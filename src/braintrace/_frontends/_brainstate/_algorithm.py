@@ -139,7 +139,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
         if many:
             carry, traces, outs = compiled.window(self._full, *args)
         else:
-            carry, traces, outs = compiled.update(*args, target_signal(compiled.cell.graph, y_target))
+            carry, traces, outs = compiled.update(*args, target_signal(compiled.cell.graph, y_target, self._rule.target_timing))
         self._move(carry, traces, steps)
         return compiled.cell.out.unflatten(outs)
 
@@ -198,6 +198,36 @@ class ETraceAlgorithm(brainstate.nn.Module):
             return_state=return_state, y_target=y_target,
         )  # fmt: skip
 
+    def etrace_fit(
+        self, *sequences: Any, step_fn: Callable[..., Any], optimizer: Any, mode: str | None = None, **options: Any
+    ) -> Any:
+        """Learn from one sequence with an optimiser that holds the parameters; returns the losses.
+
+        Args:
+            *sequences, step_fn: as for `etrace_grad`.
+            optimizer: an object with `update(gradients)`, such as those of braintools.optim, with the model's parameters
+                registered.
+            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
+                Default: the algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`.
+        """
+        mode = mode or self._rule.schedule or "A"
+        if mode not in ("A", "O"):
+            raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
+        if mode == "A":
+            gradients, losses = self.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
+            optimizer.update(gradients)
+            return losses
+        timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
+
+        def one(slices: Any, given: Any) -> Any:
+            slices, given = jax.tree.map(lambda v: v[None], (slices, given))
+            gradients, loss = self.etrace_grad(*slices, step_fn=step_fn, return_value=True, **given, **options)
+            optimizer.update(gradients)
+            return loss[0]
+
+        return brainstate.transform.for_loop(one, sequences, timed)
+
     def etrace_evolve(self, *sequences: Any, return_outputs: bool = True, step_fn: Callable[..., Any] | None = None) -> Any:
         """Forward only over a sequence; the traces stay as they are.
 
@@ -250,7 +280,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
             if s is layout.states[layout.names.index(name)]
         ]  # fmt: skip
         traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
-        return {row.path: [traces[n] for n in row.sites] for row in rows}
+        return {row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites] for row in rows}
 
     def _name_of(self, weight: Any) -> str:
         layout = self.compiled.functional.params

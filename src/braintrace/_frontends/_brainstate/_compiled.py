@@ -35,6 +35,7 @@ class Compiled:
         self.cell: Cell = self._trained_only(
             compile_cell(self.functional.cell, params, self.initial, self.x, rule=rule, lanes=self.lanes, **analysis)
         )
+        self.rule = rule = self.cell.rule or rule
         self._ids = {id(s) for s in states_of(model).values()}
         graph = self.cell.graph
         _check_learnable(graph)

@@ -137,7 +137,7 @@ class Plan:
         (of_params, of_extra), carry, traces, (losses, aux) = sequence_gradient(
             cell.graph, driver.compiled.rule, checked, [*params, *initial], [extra[k] for k in self.live],
             [*carry, *map(_array, more)], traces, (sequences, weights, marks), window, task.return_state,
-            driver_signals(cell.graph, weights, y_target),
+            driver_signals(cell.graph, weights, y_target, driver.compiled.rule.target_timing),
         )  # fmt: skip
         outside = dict(zip(self.live, of_extra, strict=True))
         model = len(driver.compiled.functional.params.leaf_names)

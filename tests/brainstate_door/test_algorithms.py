@@ -1,0 +1,120 @@
+"""Every algorithm through the brainstate door: its gradients are those of the functional door."""
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import braintrace
+
+T, B, I, N, O = 5, 2, 3, 4, 2
+CASES = {
+    "d_rtrl": {},
+    "pp_prop": {"decay_or_rank": 0.7},
+    "eprop": {"kappa_filter_decay": 0.5, "feedback": "random", "random_feedback_key": 1},
+    "ostl_recurrent": {},
+    "ostl_feedforward": {"decay_or_rank": 3},
+    "otpe": {"leak": 0.8},
+    "ottt": {"leak": "model"},
+    "osttp": {"feedback_key": 2},
+}
+
+
+class Leaky(brainstate.nn.Module):
+    """h <- 0.8 h + x W + U tanh(h), read out linearly."""
+
+    def __init__(self):
+        super().__init__()
+        random = np.random.default_rng(0)
+        self.w = brainstate.ParamState(jnp.asarray(random.normal(size=(I, N))))
+        self.u = brainstate.ParamState(jnp.asarray(random.normal(size=(N, N)) * 0.3))
+        self.o = brainstate.ParamState(jnp.asarray(random.normal(size=(N, O))))
+
+    def init_state(self, batch_size=None, **_):
+        self.h = brainstate.HiddenState(jnp.zeros((batch_size, N)))
+
+    def update(self, x):
+        self.h.value = 0.8 * self.h.value + x @ self.w.value + jnp.tanh(self.h.value) @ self.u.value
+        return jnp.tanh(self.h.value) @ self.o.value
+
+
+def cell(p, h, x):
+    h = 0.8 * h + x @ p["w"] + jnp.tanh(h) @ p["u"]
+    return h, jnp.tanh(h) @ p["o"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    random = np.random.default_rng(1)
+    return jnp.asarray(random.normal(size=(T, B, I))), jnp.asarray(random.normal(size=(T, B, O)))
+
+
+def loss(out, y):
+    return jnp.sum((out - y) ** 2, -1)
+
+
+def options_of(name):
+    return dict(CASES[name], leak=0.8) if name == "ottt" else CASES[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("window", [1, 3])
+def test_both_doors_agree(name, window, data):
+    xs, ys = data
+    model = Leaky()
+    learner = braintrace.compile(model, name, xs[0], batch_size=B, **options_of(name))
+    extra = {"y_target": ys} if name == "osttp" else {}
+    got = learner.etrace_grad(xs, ys, step_fn=lambda x, y: loss(learner(x), y), window=window, **extra)
+    params = {k: v.value for k, v in (("w", model.w), ("u", model.u), ("o", model.o))}
+    plain = braintrace.compile(cell, name, xs[0], params=params, carry=jnp.zeros((B, N)), **options_of(name))
+    want, _, _ = plain.etrace_grad(params, plain.init(params, jnp.zeros((B, N))), xs, ys, loss_fn=loss, **extra)
+    for key, value in want.items():
+        np.testing.assert_allclose(got[(key,)], value, rtol=1e-9, atol=1e-12)
+        assert np.abs(value).max() > 0
+    assert set(learner.get_etrace_of(model.w))
+
+
+def test_a_leak_is_read_from_the_model(data):
+    def linear(p, h, x):
+        h = 0.8 * h + x @ p["w"]
+        return h, h @ p["o"]
+
+    params = {"w": jnp.ones((I, N)), "o": jnp.ones((N, O))}
+    learner = braintrace.compile(linear, "ottt", data[0][0], params=params, carry=jnp.zeros((B, N)), leak="model")
+    assert learner.rule.carrier.leaks == (pytest.approx(0.8),)
+
+
+def test_a_leak_that_is_not_constant_is_refused(data):
+    with pytest.raises(braintrace.CompilationError, match="not constant"):
+        params = {"w": jnp.ones((I, N)), "u": jnp.ones((N,)), "o": jnp.ones((N, O))}
+        braintrace.compile(
+            lambda p, h, x: ((h2 := jnp.tanh(h * p["u"] + x @ p["w"])), h2 @ p["o"]),
+            "ottt", data[0][0], params=params, carry=jnp.zeros((B, N)), leak="model",
+        )  # fmt: skip
+
+
+class Sgd:
+    """The smallest optimiser."""
+
+    def __init__(self, states, rate):
+        self.states, self.rate = states, rate
+
+    def update(self, gradients):
+        for key, gradient in gradients.items():
+            self.states[key].value = self.states[key].value - self.rate * gradient
+
+
+@pytest.mark.parametrize("mode", ["A", "O"])
+def test_fit_updates_once_or_at_every_step(mode, data):
+    xs, ys = data
+    model = Leaky()
+    learner = braintrace.compile(model, "ottt", xs[0], batch_size=B, leak=0.8, mode=mode)
+    before = jax.tree.map(jnp.copy, model.w.value)
+    step = lambda x, y: loss(learner(x), y).mean()  # noqa: E731
+    losses = learner.etrace_fit(xs, ys, step_fn=step, optimizer=Sgd(learner.param_states, 1e-2))
+    assert losses.shape == (T,)
+    assert jnp.abs(model.w.value - before).max() > 0
+    learner.reset_state(model=True)
+    again = learner.etrace_fit(xs, ys, step_fn=step, optimizer=Sgd(learner.param_states, 1e-2))
+    assert again.mean() < losses.mean()
