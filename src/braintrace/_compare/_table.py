@@ -21,7 +21,7 @@ _WHERE = {
 def table(title: str, rows: Sequence[Row]) -> str:
     """Title and rows, aligned."""
     head = ("algorithm", "traces", "planned", "allocated", "time/step", "exact", "cosine", "keeps")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for r in rows:
         grows, keeps = _WHERE.get(r.name, ("", ""))
         time = "-" if r.step != r.step else _seconds(r.step)

@@ -52,7 +52,7 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
     if (shape is None) != (y_target is None):
         wanted = "no y_target: this algorithm does not project targets" if shape is None else f"y_target of shape {shape}"
         raise UsageError(problem("The target of the step does not fit the algorithm.", got=_described(y_target), expected=wanted))
-    if shape is None:
+    if shape is None or y_target is None:
         return {}
     if int(np.prod(jnp.shape(y_target))) != int(np.prod(shape)) or jnp.shape(y_target)[-1:] != shape[-1:]:
         raise UsageError(problem("The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"))
