@@ -16,8 +16,8 @@ from ._networks import ALIF, GRU
 from ._training import Recipe, Run, Trainer, new_weights, scorer
 
 RECIPES = (
-    Recipe("GRU", lambda: GRU(24), epochs=100, rate=0.01),
-    Recipe("ALIF spiking", lambda: ALIF(48), epochs=100, rate=0.02),
+    Recipe("GRU", lambda: GRU(16), epochs=100, rate=0.01),
+    Recipe("ALIF spiking", lambda: ALIF(16), epochs=100, rate=0.02),
 )
 LONGER = 100  # how many times longer is the long sequence whose memory is measured
 
