@@ -58,9 +58,7 @@ def check_gradients(
             raise UsageError(problem("multi_step does not go with reset.", do="cut the sequence at the resets"))
         online = _multi_step(learner, params, state, xs, targets, window, **options)
     else:
-        online = learner.etrace_grad(
-            params, state, xs, *targets, reset=reset, window=window, return_state=False, **options
-        )[0]
+        online = learner.etrace_grad(params, state, xs, *targets, reset=reset, window=window, return_state=False, **options)[0]
     reference, _ = bptt_gradient(learner.function, params, state.carry, xs, *targets, reset=reset, **options)
     rows = learner.graph.parameters
     certificates = {r.path: r.exactness for r in rows}

@@ -81,9 +81,7 @@ class GradientReport:
             numbers = (f"{r.cosine:.6f}", f"{r.relative_error:.1e}", f"{r.norm:.3g}", f"{r.reference_norm:.3g}")
             rows.append((r.path, dims(r.shape), str(r.certificate), *numbers, self._remark(r)))
         verdict = "every certificate holds" if self.ok else "NOT AS CERTIFIED"
-        return "\n".join(
-            [f"{self.title}: {verdict} (equal: relative error at most {self.tolerance:.0e})", *columns(rows)]
-        )
+        return "\n".join([f"{self.title}: {verdict} (equal: relative error at most {self.tolerance:.0e})", *columns(rows)])
 
     def _remark(self, row: GradientRow) -> str:
         if not np.isfinite(row.relative_error):
@@ -122,9 +120,7 @@ def compare_gradients(
     for (key, a), b in zip(found, jax.tree.leaves(reference), strict=True):
         path = jax.tree_util.keystr(key) or "value"
         if path not in certificates:
-            raise UsageError(
-                problem(f"No certificate for {path}.", got=list(certificates), expected="one for each parameter")
-            )
+            raise UsageError(problem(f"No certificate for {path}.", got=list(certificates), expected="one for each parameter"))
         widest = max(widest, tolerance_of(a.dtype))
         cosine, error, norm, reference_norm = measure(a, b)
         count = (dropped or {}).get(path, 0)

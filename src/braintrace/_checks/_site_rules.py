@@ -109,9 +109,7 @@ def _check(
                 pairs[f"lane_axis({axis}) runs along the lanes of y"] = cut
         return pairs
 
-    for law, (got, wanted) in laws(
-        draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]
-    ).items():
+    for law, (got, wanted) in laws(draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]).items():
         if got.shape != wanted.shape:
             raise AssertionError(f"{equation.name}: {law}: shape {got.shape}, expected {wanted.shape}")
         scale = max(float(jnp.linalg.norm(wanted)), float(np.finfo(np.float32).tiny))
