@@ -1,0 +1,78 @@
+"""What the examples share: arguments, a spike, a training loop, a table."""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def arguments(description: str | None, **more: str) -> argparse.Namespace:
+    """`--quick`, `--seed`, and a flag for each of `more` (name: what it does)."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few iterations only")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data and feedback (default 0)")
+    for name, what in more.items():
+        parser.add_argument(f"--{name}", action="store_true", help=what)
+    return parser.parse_args()
+
+
+def normal(key: Any, inputs: int, outputs: int, gain: float = 1.0) -> jax.Array:
+    """A weight matrix with standard deviation gain / sqrt(inputs)."""
+    return gain / jnp.sqrt(inputs) * jax.random.normal(key, (inputs, outputs))
+
+
+@jax.custom_jvp
+def spike(v: jax.Array) -> jax.Array:
+    """1 above zero, 0 below; its derivative is taken to be the triangle max(0, 1 - |v|)."""
+    return (v > 0).astype(v.dtype)
+
+
+@spike.defjvp
+def _surrogate(primals: Any, tangents: Any) -> Any:
+    (v,), (dv,) = primals, tangents
+    return spike(v), jnp.maximum(0, 1 - jnp.abs(v)) * dv
+
+
+def cross_entropy(logits: Any, label: Any) -> jax.Array:
+    """For logits (B, classes) and labels (B,): (B,)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+
+def train(
+    gradient: Callable[[Any, Any], tuple[Any, Any]], params: Any, batches: Iterable[Any], optimizer: Any,
+    say: Callable[[int, Any, float], bool] | None = None,
+) -> tuple[Any, list[float], float]:  # fmt: skip
+    """`(params, losses, seconds)` after one update per batch; `gradient(params, batch)` gives gradients and loss.
+
+    `say(number, params, loss)` is called after each update; training ends when it returns true. Compilation is not timed.
+    """
+
+    @jax.jit
+    def step(params: Any, moments: Any, batch: Any) -> tuple[Any, Any, Any]:
+        gradients, loss = gradient(params, batch)
+        updates, moments = optimizer.update(gradients, moments, params)
+        return optax.apply_updates(params, updates), moments, loss
+
+    moments, losses, seconds = optimizer.init(params), [], 0.0
+    for number, batch in enumerate(batches):
+        if number == 0:
+            jax.block_until_ready(step(params, moments, batch))
+        start = time.perf_counter()
+        params, moments, loss = step(params, moments, batch)
+        losses.append(float(loss))
+        seconds += time.perf_counter() - start
+        if say is not None and say(number + 1, params, losses[-1]):
+            break
+    return params, losses, seconds
+
+
+def table(*rows: tuple[Any, ...]) -> str:
+    """Rows, the first of which is the heading, as text with aligned columns."""
+    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
