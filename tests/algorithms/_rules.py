@@ -13,7 +13,7 @@ import braintrace
 from braintrace import checks
 from zoo import loss
 
-from .cells import EXAMPLES, LEAK, SIX, B, O, T, data
+from .cells import EXAMPLES, LEAK, SIX, B, T, data
 
 #: Programs that are compiled once and run once.
 QUICK = {"xla_backend_optimization_level": 0}
@@ -101,7 +101,9 @@ CASES = {
         lambda n: {"feedback": "adaptive", "feedback_weights": [readout_like(n)], "feedback_decay": 0.1},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n, 0.1)},
     ),
-    "ostl_recurrent": Case("ostl_recurrent", checks.layered_oracle, oracle_options=lambda n: {"recurrent": True}, neighbour="instant"),
+    "ostl_recurrent": Case(
+        "ostl_recurrent", checks.layered_oracle, oracle_options=lambda n: {"recurrent": True}, neighbour="instant"
+    ),
     "ostl_feedforward": Case("ostl_feedforward", checks.layered_oracle, neighbour="instant"),
     "ottt": Case("ottt", checks.ottt_oracle, lambda n: {"leak": LEAK}, lambda n: {"leak": LEAK}),
     "otpe": Case("otpe", checks.otpe_oracle, lambda n: {"leak": LEAK}, lambda n: {"leak": LEAK}),

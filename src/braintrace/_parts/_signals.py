@@ -81,14 +81,18 @@ class Feedback(Edit):
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         sites = {s.equation: s for s in editor.graph.sites if s.is_operation}
-        number = 0
-        for found in exits:
-            if found.kind is not ExitKind.READOUT:
-                continue
+        readouts = [x for x in exits if x.kind is ExitKind.READOUT]
+        if not readouts:
+            raise CompilationError(
+                problem("No readout that a feedback weight could replace was found.",
+                        expected="an output, or a leaky readout, fed by a product of the hidden activity with a weight",
+                        do="read the activity out with a linear layer inside the model, or use feedback='symmetric'")
+            )  # fmt: skip
+        _check_number(self.weights, len(readouts), "feedback_weights", "readout")
+        for number, found in enumerate(readouts):
             equation, k = found.edge
             w = _weight_of(equation, k, sites, editor)
             b = self._weight(editor, w, number)
-            number += 1
             z = equation.inputs[k]
             operation = equation.copy()
             editor.redirect(found.edge, editor.apply(sg, z))
@@ -98,16 +102,10 @@ class Feedback(Edit):
             y, feedback = equation.outputs[0], operation.outputs[0]
             add = functools.partial(editor.apply, lambda y, b: y + (b - sg(b)))
             editor.replace(y, lambda y, add=add, feedback=feedback: add(y, feedback))
-        if number == 0:
-            raise CompilationError(
-                problem("No readout that a feedback weight could replace was found.",
-                        expected="an output, or a leaky readout, fed by a product of the hidden activity with a weight",
-                        do="read the activity out with a linear layer inside the model, or use feedback='symmetric'")
-            )  # fmt: skip
 
     def _weight(self, editor: Editor, w: Any, number: int) -> Atom:
         if self.weights is not None:
-            drawn = np.asarray(self.weights[number], w.dtype).reshape(w.shape)
+            drawn = _given(self.weights, number, tuple(w.shape), "feedback_weights").astype(w.dtype)
         else:
             key = jax.random.fold_in(key_of(self.seed), number)
             fan_in = max(w.shape[0], 1)
@@ -128,6 +126,24 @@ def _weight_of(equation: Any, k: int, sites: dict[Any, Site], editor: Editor) ->
                 got=equation.name, expected="a linear readout (x @ w, a convolution)", do="use feedback='symmetric'",
                 at=equation.source)
     )  # fmt: skip
+
+
+def _check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str) -> None:
+    if given is not None and len(given) != number:
+        raise CompilationError(
+            problem("The number of feedback matrices does not fit the model.", got=f"{len(given)} matrices in {name}",
+                    expected=f"{number}: one for each {of}", do="look at the groups in the report")
+        )  # fmt: skip
+
+
+def _given(given: tuple[Any, ...], number: int, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """The matrix that the user gave for one readout or group, checked."""
+    matrix = np.asarray(given[number])
+    if matrix.shape != shape:
+        raise CompilationError(
+            problem("A feedback matrix has a wrong shape.", got=f"{name}[{number}] of shape {matrix.shape}", expected=f"{shape}")
+        )  # fmt: skip
+    return matrix
 
 
 def key_of(seed: int | tuple[int, ...]) -> Any:
@@ -216,6 +232,7 @@ class TargetProjection(Edit):
         sources: dict[int, Var] = {}
         for found in hidden:
             sources.setdefault(found.group, found.variable)
+        _check_number(self.weights, len(sources), "B_list", "hidden group")
         for number, z in enumerate(sources.values()):
             size = int(np.prod(z.shape[1:]))
             b = self._weight(number, n_target, size)
@@ -232,17 +249,6 @@ class TargetProjection(Edit):
 
     def _weight(self, number: int, n_target: int, size: int) -> np.ndarray:
         if self.weights is not None:
-            if number >= len(self.weights):
-                raise CompilationError(
-                    problem("There are more hidden groups than feedback matrices.", got=f"{len(self.weights)} matrices in B_list",
-                            expected="one for each hidden group", do="add one of shape (n_target, n_layer) for each")
-                )  # fmt: skip
-            given = np.asarray(self.weights[number])
-            if given.shape != (n_target, size):
-                raise CompilationError(
-                    problem("A feedback matrix has a wrong shape.", got=f"B_list[{number}] of shape {given.shape}",
-                            expected=f"(n_target, n_layer) = {(n_target, size)}")
-                )  # fmt: skip
-            return given
+            return _given(self.weights, number, (n_target, size), "B_list")
         key = jax.random.fold_in(key_of(self.seed), number)
         return np.asarray(jax.random.normal(key, (n_target, size)) * self.scale)

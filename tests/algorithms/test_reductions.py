@@ -1,0 +1,182 @@
+"""Where two algorithms are one, and where an algorithm is exact."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import braintrace
+from braintrace.checks import bptt_gradient
+from zoo import CASES as ZOO
+from zoo import loss
+
+from ._rules import QUICK, SUM, apart, drawn, oracle, same, windowed
+from .cells import EXAMPLES, LEAK, B, N, T, data
+
+
+def online(cell, given, algorithm, window=3, **options):
+    """The gradient of a sequence by an algorithm."""
+    params, carry, xs, _ = given
+    this = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry, **options)
+    return jax.jit(lambda *given: windowed(this, given, window), compiler_options=QUICK)(*given)
+
+
+def on(name, algorithm, **options):
+    return online(EXAMPLES[name].cell, data(name), algorithm, **options)
+
+
+def bptt(cell, given):
+    run = lambda *given: bptt_gradient(cell, *given, **SUM)[0]  # noqa: E731
+    return jax.jit(run, compiler_options=QUICK)(*given)
+
+
+@pytest.mark.parametrize("name", ["leaky_tanh", "two_alif"])
+def test_eprop_without_filter_is_d_rtrl(name):
+    right = oracle("d_rtrl", name)
+    same(on(name, "eprop", kappa_filter_decay=0.0), right)
+    assert max(apart(on(name, "eprop", kappa_filter_decay=0.5), right).values()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["one_lif", "three_lif"])
+def test_ottt_is_ostl_without_recurrence_on_a_single_state_with_detached_reset(name):
+    right = on(name, "ostl_feedforward")
+    same(on(name, "ottt", leak=LEAK, bias_trace=True), right)
+    same(on(name, "ottt", leak="model"), on(name, "ottt", leak=LEAK))
+    off = apart(on(name, "ottt", leak=LEAK), right)  # the paper's biases have no trace; the weights are the same
+    assert all((d < 1e-10) == (not k.startswith("b")) for k, d in off.items()), off
+    assert apart(on(name, "ottt", leak=0.5), right)["o"] > 1e-2
+
+
+def test_otpe_on_one_hidden_layer_under_an_output_of_equal_leak_is_bptt():
+    right = oracle("bptt", "one_lif")
+    same(on("one_lif", "otpe", leak=LEAK), right)
+    assert apart(on("one_lif", "d_rtrl"), right)["W"] > 1e-2
+    assert apart(on("one_lif", "otpe", leak=0.5), right)["W"] > 1e-2
+    deep, bptt_deep = oracle("otpe", "three_lif"), oracle("bptt", "three_lif")
+    off = apart(deep, bptt_deep)
+    assert off["W3"] < 1e-10 < 1e-2 < off["W1"], off  # the top hidden layer is exact, those below are not
+
+
+def test_eprop_with_the_readouts_own_kappa_is_bptt_without_recurrence():
+    for name in ("one_lif", "conv_lif", "synapse"):
+        same(on(name, "eprop", kappa_filter_decay="readout"), oracle("bptt", name))
+
+
+@pytest.mark.parametrize("name", ["gru_reset_before", "gru_reset_after", "lstm", "alif", "conv1d_recurrent", "layer_norm"])
+def test_ostl_with_recurrence_is_bptt_on_one_layer(name):
+    case = ZOO[name]
+    given = case.make(jax.random.key(3), T, B)
+    right = bptt(case.cell, given)
+    for window in (1, 3):
+        same(online(case.cell, given, "ostl_recurrent", window), right)
+    assert max(apart(online(case.cell, given, "ostl_feedforward"), right).values()) > 1e-3
+
+
+@pytest.mark.parametrize("algorithm", ["eprop", "rflo"])
+def test_the_readouts_weight_as_feedback_is_symmetric_feedback(algorithm):
+    for name in ("leaky_tanh", "recurrent_lif"):
+        chosen = {"feedback": "random"} if algorithm == "eprop" else {}
+        given = {"feedback_weights": [np.asarray(data(name)[0]["o"])]}
+        same(on(name, algorithm, **chosen, **given), oracle("d_rtrl", name))
+        assert apart(on(name, algorithm, **chosen, random_feedback_key=0), oracle("d_rtrl", name))["W"] > 1e-2
+
+
+def test_random_feedback_does_not_see_the_readouts_weight():
+    """With the error held fixed, the hidden gradient stays the same whatever the readout is: a linear loss."""
+    params, carry, xs, ys = data("leaky_tanh")
+    this = braintrace.compile(EXAMPLES["leaky_tanh"].cell, "rflo", xs[0], params=params, carry=carry, random_feedback_key=1)
+    linear = lambda out, y: jnp.sum(out * y, axis=-1)  # noqa: E731
+    found = [
+        this.etrace_grad(p, this.init(p, carry), xs, ys, loss_fn=linear, window=3)[0]
+        for p in (params, params | {"o": 3.0 * params["o"] + 1.0})
+    ]
+    same({"W": found[1]["W"], "U": found[1]["U"]}, {"W": found[0]["W"], "U": found[0]["U"]})
+
+
+def test_adaptive_feedback_aligns_with_the_readout():
+    params, carry, xs, ys = data("leaky_tanh")
+    options = {"feedback": "adaptive", "random_feedback_key": 2, "feedback_scale": 3.0, "feedback_decay": 0.02}
+    this = braintrace.compile(EXAMPLES["leaky_tanh"].cell, "eprop", xs[0], params=params, carry=carry, **options)
+
+    def cosine(params, state):
+        (e,) = (v for v, leaf in zip(state.traces["extra"], this.graph.extra, strict=True) if leaf.name == "feedback")
+        w = params["o"]
+        return jnp.vdot(w, w + e) / jnp.linalg.norm(w) / jnp.linalg.norm(w + e)
+
+    def train(both, _):
+        params, state = both
+        found, state, _ = this.etrace_grad(params, state, xs, ys, loss_fn=loss, window=3)
+        params = jax.tree.map(lambda p, g: p - 0.01 * g, params, found)
+        return (params, state), cosine(params, state)
+
+    start = this.init(params, carry)
+    _, cosines = jax.jit(lambda *s: jax.lax.scan(train, s, length=60), compiler_options=QUICK)(params, start)
+    assert cosine(params, start) < 0.9
+    assert cosines[-1] > 0.999
+
+
+def test_a_rank_stands_for_a_decay():
+    for rank, decay in ((1, 0.0), (3, 0.5), (19, 0.9)):
+        same(on("two_alif", "pp_prop", decay_or_rank=rank), on("two_alif", "es_d_rtrl", decay_or_rank=decay), 1e-14)
+    same(on("two_alif", "ostl_feedforward", decay_or_rank=19), on("two_alif", "pp_prop", decay_or_rank=0.9), 1e-14)
+    assert apart(on("two_alif", "pp_prop", decay_or_rank=19), on("two_alif", "pp_prop", decay_or_rank=3))["W1"] > 1e-2
+    same(on("one_lif", "pp_prop", decay_or_rank=0.0), on("one_lif", "ottt", leak=0.0))  # no past at all
+
+
+def factored_learner(lanes=B):
+    params, carry, xs, ys = data("one_lif", lanes=lanes)
+    cell = EXAMPLES["one_lif"].cell
+    return braintrace.compile(cell, "pp_prop", xs[0], params=params, carry=carry, decay_or_rank=0.9), (params, carry, xs, ys)
+
+
+def test_the_correction_counts_steps_and_not_calls():
+    this, (params, carry, xs, _) = factored_learner()
+    state = this.init(params, carry)
+    after, _ = this.update_window(params, state, xs)
+    np.testing.assert_allclose(after.traces["weight"], 1 - 0.9**T, rtol=1e-12)  # 0.469, not the 0.1 of one call
+    for x in xs:
+        state, _ = this.update(params, state, x)
+    np.testing.assert_allclose(state.traces["weight"], after.traces["weight"], rtol=1e-12)
+
+
+def test_the_correction_starts_afresh_with_a_lane():
+    this, (params, carry, xs, ys) = factored_learner()
+    reset = jnp.zeros((T, B), bool).at[4, 1].set(True)
+    _, state, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, reset=reset, **SUM)
+    np.testing.assert_allclose(state.traces["weight"], [1 - 0.9**T, 1 - 0.9**2], rtol=1e-12)
+
+
+def test_the_correction_goes_on_for_ever():
+    """Beyond 1000 steps it neither drops out nor wraps."""
+    params, carry, xs, _ = data("one_lif")
+    options = {"params": params, "carry": carry, "decay_or_rank": 0.999}
+    this = braintrace.compile(EXAMPLES["one_lif"].cell, "pp_prop", xs[0], **options)
+    long = jnp.tile(xs, (250, 1, 1))
+    state, _ = jax.jit(this.update_window)(params, this.init(params, carry), long)
+    np.testing.assert_allclose(state.traces["weight"], 1 - 0.999 ** len(long), rtol=1e-9)
+    assert state.traces["weight"][0] < 0.8  # control: at 1500 steps the correction still counts
+    last = jnp.iinfo(jnp.int32).max
+    state = type(state)(state.carry, state.traces, jnp.asarray(last, jnp.int32))
+    later, _ = this.update(params, state, xs[0])
+    assert later.steps == last
+    assert np.isfinite(later.traces["weight"]).all() and (later.traces["weight"] > state.traces["weight"]).all()
+
+
+def test_depth_is_right():
+    """The oracle of OSTL keeps what BPTT keeps in the top layer of a stack, and not in the layer below."""
+    off = apart(oracle("ostl_recurrent", "two_alif"), oracle("bptt", "two_alif"))
+    assert off["W1"] > 1e-2, off
+
+
+def test_the_target_at_the_end_acts_at_the_last_step():
+    """A target that is zero but at the end is the target at the end."""
+    name = "recurrent_lif"
+    given, B_list = data(name), [drawn(3, N)]
+    params, carry, xs, _ = given
+    this = braintrace.compile(EXAMPLES[name].cell, "osttp", xs[0], params=params, carry=carry, B_list=B_list)
+    y = jnp.zeros((T, B, 3)).at[-1].set(drawn(B, 3))
+    whole = windowed(this, given, 3, y_target=y)
+    nothing = windowed(this, given, 3, y_target=0 * y)
+    assert jnp.linalg.norm(whole["W"]) > 1e-2
+    assert jnp.linalg.norm(nothing["W"]) == jnp.linalg.norm(nothing["U"]) == 0
+    same({"o": nothing["o"]}, {"o": whole["o"]})
