@@ -26,7 +26,7 @@ from .._learner import (
     resetting,
     sequence_gradient,
     sequence_length,
-    shield,
+    shielded,
     target_signal,
     update,
     weigh,
@@ -228,9 +228,7 @@ class FunctionLearner:
 
         def loss(outs: list[Any], at: Any) -> tuple[Any, Info]:
             target, weight = at
-            if mask is not None:
-                outs = [shield(v, weight) if jnp.issubdtype(v.dtype, jnp.inexact) else v for v in outs]
-            value, aux = loss_of(outs, target)
+            value, aux = loss_of(shielded(outs, weight, mask), target)
             return weigh(value, weight), Info(value, aux)
 
         extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []

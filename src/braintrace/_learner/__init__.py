@@ -12,7 +12,7 @@ from ._lanes import check_finite as check_finite
 from ._lanes import check_reset as check_reset
 from ._lanes import lane_count as lane_count
 from ._lanes import resetting as resetting
-from ._lanes import shield as shield
+from ._lanes import shielded as shielded
 from ._lanes import weigh as weigh
 from ._lanes import weights_of as weights_of
 from ._online import update as update

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._compat import is_key, is_traced
+from .._compat import is_differentiable, is_key, is_traced
 from .._errors import UsageError, problem
 
 
@@ -97,6 +97,11 @@ def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
 def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     """`out`, whose cotangent is never NaN or infinite where the loss has weight zero (`sqrt` at 0, say: 0 times infinity)."""
     return out
+
+
+def shielded(outs: list[Any], weight: jax.Array, mask: Any) -> list[Any]:
+    """The outputs that a masked loss reads."""
+    return outs if mask is None else [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
 
 
 def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -46,18 +46,21 @@ def sequence_gradient(
         new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, slices, chosen, keep)
         return (jax.tree.map(jnp.add, total, new), carry, traces), reports
 
+    def slices(start: Any, length: int) -> Any:
+        return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), at)
+
     state, reports = (total, list(carry), traces), []
-    blocks = jax.tree.map(lambda v: v[: count * window].reshape(count, window, *v.shape[1:]), at)
     if count == 1:
-        state, report = block(state, jax.tree.map(lambda v: v[0], blocks), keep_trace or rest > 0)
+        state, report = block(state, slices(0, window), keep_trace or rest > 0)
         reports.append(report)
     elif count:
         if traces is None:
             state = (total, list(carry), rule.carrier.init(graph))
-        state, report = jax.lax.scan(lambda s, at: block(s, at, True), state, blocks)
+        starts = window * jnp.arange(count)
+        state, report = jax.lax.scan(lambda s, start: block(s, slices(start, window), True), state, starts)
         reports.append(jax.tree.map(lambda v: v.reshape(count * window, *v.shape[2:]), report))
     if rest:
-        state, report = block(state, jax.tree.map(lambda v: v[count * window :], at), keep_trace)
+        state, report = block(state, slices(count * window, rest), keep_trace)
         reports.append(report)
     (of_ready, of_extra), carry, traces = state
     joined = jax.tree.map(lambda *v: jnp.concatenate(v), *reports) if len(reports) > 1 else reports[0]

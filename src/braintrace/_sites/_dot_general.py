@@ -61,7 +61,7 @@ class DotGeneralRule(SiteRule):
         shared = [k for k, letter in enumerate(self._y) if letter not in self._weight]
         if shared != [0] or traces[0].shape[0] > _UNROLLED:
             return super().contract(signals, traces)
-        # One lane after the other: compilers sum over the major axis of a large product at memory speed only when it is written out.
+        # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
         pairs = [(a[b], e[b]) for b in range(traces[0].shape[0]) for a, e in zip(signals, traces, strict=True)]
         total = sum((widen(a, e) * e for a, e in pairs[1:]), widen(*pairs[0]) * pairs[0][1])
         kept = (self._y + self._c)[1:]

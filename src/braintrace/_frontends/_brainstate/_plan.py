@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..._compat import is_differentiable
 from ..._errors import UsageError, problem
-from ..._learner import Body, Stepped, driver_signals, sequence_gradient, weigh, weights_of
+from ..._learner import Body, Stepped, driver_signals, sequence_gradient, shielded, weigh, weights_of
 from ..._step import step
 from ._probe import Probe, split_loss
 from ._states import Layout, lent
@@ -121,7 +121,7 @@ class Plan:
                 result = step(cell.graph, ready, carry[:count], xs, nudges)
                 done.append((result, xs))
                 driver.compiled.write(result.carry)
-                return cell.out.unflatten(result.outs)
+                return cell.out.unflatten(shielded(result.outs, weight, mask))
 
             with lent(self._states), driver.activate(call):
                 self._put(live, extra, fixed, params)
