@@ -82,9 +82,7 @@ def test_gradients_are_what_the_certificate_says(measured):
 
 def test_instantaneous_parameters_are_those_without_a_site(measured):
     for name, kind in measured.case.certificate.items():
-        in_cell, in_carry_lane = (
-            np.any(np.asarray(of.influence[name]) != 0) for of in (measured.cell, measured.oracle)
-        )
+        in_cell, in_carry_lane = (np.any(np.asarray(of.influence[name]) != 0) for of in (measured.cell, measured.oracle))
         expected = {
             INSTANTANEOUS: (True, False),
             APPROXIMATE: (True, True),
