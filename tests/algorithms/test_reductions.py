@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import braintrace
+from braintrace._algorithms import ALGORITHMS
 from braintrace.checks import bptt_gradient
 from zoo import CASES as ZOO
 from zoo import loss
@@ -116,10 +117,14 @@ def test_adaptive_feedback_aligns_with_the_readout():
 
 
 def test_a_rank_stands_for_a_decay():
+    factored, ostl = ALGORITHMS["pp_prop"].rule, ALGORITHMS["ostl_feedforward"].rule
     for rank, decay in ((1, 0.0), (3, 0.5), (19, 0.9)):
-        same(on("two_alif", "pp_prop", decay_or_rank=rank), on("two_alif", "es_d_rtrl", decay_or_rank=decay), 1e-14)
-    same(on("two_alif", "ostl_feedforward", decay_or_rank=19), on("two_alif", "pp_prop", decay_or_rank=0.9), 1e-14)
-    assert apart(on("two_alif", "pp_prop", decay_or_rank=19), on("two_alif", "pp_prop", decay_or_rank=3))["W1"] > 1e-2
+        assert factored(decay_or_rank=rank) == factored(decay_or_rank=decay) == factored(decay_or_rank=(rank, decay))
+        assert ostl(decay_or_rank=rank).carrier == factored(decay_or_rank=decay).carrier
+    assert factored(decay_or_rank=1) != factored(decay_or_rank=0.9)
+    right = on("one_lif", "pp_prop", decay_or_rank=3)
+    same(on("one_lif", "es_d_rtrl", decay_or_rank=0.5), right, 1e-14)
+    assert apart(on("one_lif", "pp_prop", decay_or_rank=19), right)["W"] > 1e-2
     same(on("one_lif", "pp_prop", decay_or_rank=0.0), on("one_lif", "ottt", leak=0.0))  # no past at all
 
 

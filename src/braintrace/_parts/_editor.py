@@ -32,7 +32,7 @@ class Editor:
         return extend(self.equations, function, operands)[0]
 
     def constant(self, value: Any) -> Const:
-        return Const(jax.numpy.asarray(value))
+        return Const(np.asarray(value))
 
     def add_leaf(self, name: str, initial: np.ndarray, *, inert: bool = False) -> Var:
         """A new leaf of the carry; give its next value to `set_leaf`, or it stays as it is."""

@@ -107,9 +107,7 @@ class Feedback(Edit):
         if self.weights is not None:
             drawn = _given(self.weights, number, tuple(w.shape), "feedback_weights").astype(w.dtype)
         else:
-            key = jax.random.fold_in(key_of(self.seed), number)
-            fan_in = max(w.shape[0], 1)
-            drawn = np.asarray(jax.random.normal(key, w.shape, w.dtype) * (self.scale / np.sqrt(fan_in)))
+            drawn = normal(self.seed, number, w.shape, w.dtype, self.scale / np.sqrt(max(w.shape[0], 1)))
         if not self.adaptive:
             return editor.constant(drawn)
         leaf = editor.add_leaf("feedback", drawn, inert=True)
@@ -149,6 +147,13 @@ def _given(given: tuple[Any, ...], number: int, shape: tuple[int, ...], name: st
 def key_of(seed: int | tuple[int, ...]) -> Any:
     """The PRNG key of a whole number, or of the words of a key's data."""
     return jax.random.key(seed) if isinstance(seed, int) else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
+
+
+def normal(seed: Any, number: int, shape: tuple[int, ...], dtype: Any, scale: float) -> np.ndarray:
+    """Normal numbers for the `number`-th matrix of a seed: numbers even where the model is analysed inside a transformation."""
+    with jax.ensure_compile_time_eval():
+        drawn = jax.random.normal(jax.random.fold_in(key_of(seed), number), shape, dtype)
+        return np.asarray(drawn * scale)
 
 
 @jax.custom_vjp
@@ -250,5 +255,4 @@ class TargetProjection(Edit):
     def _weight(self, number: int, n_target: int, size: int) -> np.ndarray:
         if self.weights is not None:
             return _given(self.weights, number, (n_target, size), "B_list")
-        key = jax.random.fold_in(key_of(self.seed), number)
-        return np.asarray(jax.random.normal(key, (n_target, size)) * self.scale)
+        return normal(self.seed, number, (n_target, size), None, self.scale)
