@@ -10,11 +10,11 @@ import pytest
 
 import braintrace
 from braintrace._algorithms import ALGORITHMS, FixedRandomFeedback, KappaFilter, PresynapticTrace
-from braintrace.checks import LayeredCell
+from braintrace.checks import Layer, LayeredCell
 from zoo import loss
 
 from ._rules import drawn
-from .cells import EXAMPLES, B, N, O, T, data, lif
+from .cells import EXAMPLES, B, N, O, T, data, dense, fire, lif, lif_move, stack
 
 
 def compiled(name, algorithm, **options):
@@ -267,3 +267,20 @@ def test_an_algorithm_is_one_short_file_and_one_line_of_the_registry():
     for algorithm in set(ALGORITHMS.values()):
         assert len(Path(inspect.getfile(algorithm)).read_text().splitlines()) <= 150, algorithm
     assert ALGORITHMS["rflo"].__name__ == "RFLO"
+
+
+def rolled():
+    """A layer whose drive moves to the neighbour on its way into the state."""
+    move = lambda p, h, y: lif_move(p, h, jnp.roll(y, 1, axis=-1))  # noqa: E731
+    cell = stack(Layer(dense(recurrent=False), move, fire))
+    params, carry, xs, _ = data("one_lif")
+    return braintrace.compile(cell, "otpe", xs[0], params=params, carry=carry, leak=0.8, mode="approx")
+
+
+def test_otpe_refuses_a_drive_that_moves():
+    with pytest.raises(braintrace.CompilationError) as error:
+        rolled()
+    assert str(error.value) == (
+        "A layer's drive and its activity are not in one order.\n  got:      elements that move between the two\n"
+        "  expected: the activity of each neuron where its drive is\n  do:       use EProp or D_RTRL"
+    )

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import Exit, ExitKind
-from .._compat import P
+from .._compat import P, is_key
 from .._errors import CompilationError, problem
 from .._jaxpr import Atom, Const, Equation, Var, evaluate
 from ._editor import Edit, Editor
@@ -141,16 +141,36 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     others = list(dict.fromkeys(v for e in path for v in e.inputs if not isinstance(v, Const) and v not in made))
     copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
 
-    def slope(y_value: Any, *values: Any) -> Any:
+    def pulled(cotangent: Any, y_value: Any, *values: Any) -> Any:
         def run(at: Any) -> Any:
             env: dict[Var, Any] = {y: at, **dict(zip(others, values, strict=True))}
             evaluate(copies, env)
             return env[z]
 
-        out, pull = jax.vjp(run, y_value)
-        return pull(jnp.ones_like(out))[0]
+        return jax.vjp(run, y_value)[1](cotangent)[0]
 
+    if not _keeps_order(pulled, y, z, others):
+        raise CompilationError(
+            problem("A layer's drive and its activity are not in one order.", got="elements that move between the two",
+                    expected="the activity of each neuron where its drive is", do="use EProp or D_RTRL")
+        )  # fmt: skip
+    slope = lambda *values: pulled(jnp.ones(z.shape, z.dtype), *values)  # noqa: E731
     return editor.apply(slope, y, *others)
+
+
+def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Any]) -> bool:
+    """Whether dz/dy is diagonal: a random cotangent comes back scaled by what ones come back as."""
+    if any(is_key(v.dtype) for v in others):
+        return True  # drawn noise cannot move elements
+    random = np.random.default_rng(0)
+
+    def some(v: Any) -> Any:
+        return random.normal(size=v.shape).astype(v.dtype) if v.differentiable else np.zeros(v.shape, v.dtype)
+
+    with jax.ensure_compile_time_eval():
+        values, c = [jnp.asarray(some(v)) for v in (y, *others)], jnp.asarray(some(z))
+        a, b = np.asarray(pulled(c, *values)), np.asarray(pulled(jnp.ones_like(c), *values) * c)
+    return np.allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-6, equal_nan=True)
 
 
 def _between(editor: Editor, sources: set[Var], z: Var) -> list[Equation]:
