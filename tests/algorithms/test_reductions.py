@@ -173,15 +173,19 @@ def test_depth_is_right():
     assert off["W1"] > 1e-2, off
 
 
-def test_the_target_at_the_end_acts_at_the_last_step():
-    """A target that is zero but at the end is the target at the end."""
-    name = "recurrent_lif"
-    given, B_list = data(name), [drawn(3, N)]
-    params, carry, xs, _ = given
-    this = braintrace.compile(EXAMPLES[name].cell, "osttp", xs[0], params=params, carry=carry, B_list=B_list)
-    y = jnp.zeros((T, B, 3)).at[-1].set(drawn(B, 3))
-    whole = windowed(this, given, 3, y_target=y)
-    nothing = windowed(this, given, 3, y_target=0 * y)
-    assert jnp.linalg.norm(whole["W"]) > 1e-2
-    assert jnp.linalg.norm(nothing["W"]) == jnp.linalg.norm(nothing["U"]) == 0
-    same({"o": nothing["o"]}, {"o": whole["o"]})
+def test_a_target_at_the_end_is_a_target_of_each_lanes_last_counted_step():
+    params, carry, xs, ys = data("recurrent_lif")
+    cell, B_list = EXAMPLES["recurrent_lif"].cell, [drawn(3, N)]
+    options = {"params": params, "carry": carry, "B_list": B_list}
+    per_step = braintrace.compile(cell, "osttp", xs[0], **options)
+    at_end = braintrace.compile(cell, "osttp", xs[0], **options, target_timing="sequence-end")
+    y, mask = jnp.asarray(drawn(B, 3)), jnp.ones((T, B)).at[T - 2 :, 1].set(0.0)
+    steps = jnp.zeros((T, B, 3)).at[T - 1, 0].set(y[0]).at[T - 3, 1].set(y[1])
+
+    def gradient(this, y_target):
+        return this.etrace_grad(params, this.init(params, carry), xs, ys, mask=mask, window=3, y_target=y_target, **SUM)[0]
+
+    right = gradient(per_step, steps)
+    same(gradient(at_end, y), right)
+    late = steps.at[T - 1, 1].set(y[1]).at[T - 3, 1].set(0.0)
+    assert apart(gradient(per_step, late), right)["W"] > 1e-3  # control: the step matters
