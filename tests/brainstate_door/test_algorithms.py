@@ -118,3 +118,27 @@ def test_fit_updates_once_or_at_every_step(mode, data):
     learner.reset_state(model=True)
     again = learner.etrace_fit(xs, ys, step_fn=step, optimizer=Sgd(learner.param_states, 1e-2))
     assert again.mean() < losses.mean()
+
+
+@pytest.mark.parametrize("name", ["d_rtrl", "ostl_recurrent", "eprop"])
+def test_check_gradients_compares_with_bptt(name, data):
+    xs, ys = data
+    model = Leaky()
+    learner = braintrace.compile(model, name, xs[0], batch_size=B, **options_of(name))
+    mask = jnp.ones((T, B)).at[3:, 0].set(0)
+    h = model.h.value
+    report = learner.check_gradients(xs, ys, step_fn=lambda x, y: loss(learner(x), y), mask=mask, reduction="sum")
+    assert report.ok and model.h.value is h
+    params = {k: v.value for k, v in (("w", model.w), ("u", model.u), ("o", model.o))}
+
+    def total(p):
+        _, outs = jax.lax.scan(lambda c, x: cell(p, c, x), jnp.zeros((B, N)), xs)
+        return (jax.vmap(loss)(outs, ys) * mask).sum()
+
+    want = jax.grad(total)(params)
+    for row in report.rows:
+        key = next(k for k in want if f"'{k}'" in row.path)
+        np.testing.assert_allclose(row.reference_norm, np.linalg.norm(want[key]), rtol=1e-9)
+        same = row.relative_error < 1e-8
+        assert same == (str(row.certificate) == "exact")
+    assert any(row.relative_error > 1e-3 for row in report.rows) == (name != "ostl_recurrent")

@@ -1,6 +1,7 @@
 """The step of a cell, evaluated so that automatic differentiation gives the quantities that online rules are made of."""
 
 from ._evaluate import Step as Step
+from ._evaluate import free_step as free_step
 from ._evaluate import plain_step as plain_step
 from ._evaluate import prelude as prelude
 from ._evaluate import step as step

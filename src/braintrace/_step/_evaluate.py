@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._jaxpr import Atom, Equation, Var, evaluate, reader
@@ -47,6 +48,16 @@ def plain_step(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs:
     evaluate(graph.step, env)
     read = reader(env)
     return [read(v) for v in graph.new_carry], [read(v) for v in graph.outs]
+
+
+def free_step(graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> Step:
+    """The step as the model defines it, in the form of `step`: over one window, its gradient is that of BPTT.
+
+    Weights are live and no nudge acts, so sites have nothing to add: their data are zeros.
+    """
+    new, outs = plain_step(graph, ready, carry, xs)
+    data = [[jnp.zeros(v.shape, v.dtype) for v in site.data] for site in graph.sites]
+    return Step(new, new, outs, data)
 
 
 def step(

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from ..._analysis import CellGraph
+from ..._checks import GradientReport
 from ..._errors import UsageError, problem
 from ..._learner import sequence_length, target_signal
 from ..._parts import Rule
+from ._check import check_module
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
@@ -239,6 +241,20 @@ class ETraceAlgorithm(brainstate.nn.Module):
         self.compiled.check_states()
         assert self._driver is not None
         return self._driver.evolve(sequences, return_outputs, step_fn)
+
+    def check_gradients(
+        self, *sequences: Any, step_fn: Callable[..., Any], tolerance: float | None = None, **options: Any
+    ) -> GradientReport:
+        """Compare the gradient of a sequence with BPTT through the same step function, parameter by parameter.
+
+        Both start at the model's present states, the online one with zero traces; every state is as before at the end.
+
+        Args:
+            *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
+            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in float64, 1e-3 in float32.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+        """
+        return check_module(self, sequences, step_fn, tolerance, options)
 
     # States --------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Compiled:
         analysis: dict[str, Any],
     ):  # fmt: skip
         self.rule, self.analysis, self.model = rule, analysis, model
+        self.mapped, self.vmap = mapped, vmap
         self.x = jax.tree.map(jnp.asarray, x)
         self.functional: Functional = functionalise(model, self.x, mapped, vmap)
         self.lanes = self._lane_count(x) if vmap else _batch_size(self.functional.carry)

@@ -50,16 +50,16 @@ class Driver:
 
     def gradient(
         self, sequences: tuple[Any, ...], step_fn: Callable[..., Any], *, mask: Any, reset: Any, window: int | None,
-        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool, y_target: Any,
+        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool, y_target: Any, free: bool = False,
     ) -> Any:  # fmt: skip
-        """See `ETraceAlgorithm.etrace_grad`."""
+        """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is that of BPTT."""
         steps = self._check(sequences, step_fn)
         check_driver(steps, (), reduction, window)
         if loss_output not in ("step", "total"):
             raise UsageError(problem("Unknown loss_output.", got=repr(loss_output), expected="'step' or 'total'"))
         wanted = self._wanted(weights)
         marks = None if reset is None else check_reset(reset, steps, self.compiled.lanes)
-        task = Task(step_fn, has_aux, reduction, window, return_state, marks is not None, tuple(map(id, wanted[0])))
+        task = Task(step_fn, has_aux, reduction, window, return_state, marks is not None, tuple(map(id, wanted[0])), free)
         plan = self._plan(task, sequences, steps, wanted[0])
         gradients, losses, aux = self._run(plan, sequences, steps, marks, mask, y_target)
         found = [gradients[id(s)] for s in wanted[0]]
@@ -90,7 +90,7 @@ class Driver:
                         do="call learner(x) once, directly in step_fn")
             )  # fmt: skip
         weights_of(mask, plan.loss, steps, task.reduction)  # its errors, before anything runs
-        traces = None if learner.known_zero else learner.etrace.value
+        traces = None if task.free or learner.known_zero else learner.etrace.value
         size = default_window(compiled.cell.graph, steps) if task.window is None else min(task.window, steps)
         more, fixed = plan.more.read().leaves, plan.fixed.read().leaves
         result = plan.compute(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..._compat import is_differentiable
 from ..._errors import UsageError, problem
 from ..._learner import Body, Stepped, driver_signals, sequence_gradient, shielded, weigh, weights_of
-from ..._step import step
+from ..._step import free_step, step
 from ._probe import Probe, split_loss
 from ._states import Layout, lent
 
@@ -29,6 +29,7 @@ class Task:
     return_state: bool
     resets: bool
     wanted: tuple[int, ...]
+    free: bool = False  # every path live: over one window, BPTT
 
 
 class Plan:
@@ -118,7 +119,8 @@ class Plan:
 
             def call(x: tuple[Any, ...]) -> Any:
                 xs = driver.compiled.inputs(x) + ([] if mark is None else [mark])
-                result = step(cell.graph, ready, carry[:count], xs, nudges)
+                mine = carry[:count]
+                result = free_step(cell.graph, ready, mine, xs) if task.free else step(cell.graph, ready, mine, xs, nudges)
                 done.append((result, xs))
                 driver.compiled.write(result.carry)
                 return cell.out.unflatten(shielded(result.outs, weight, mask))
