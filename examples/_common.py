@@ -1,10 +1,12 @@
 """What the examples share: arguments, a spike, a training loop, a table."""
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import brainstate
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,16 +27,16 @@ def normal(key: Any, inputs: int, outputs: int, gain: float = 1.0) -> jax.Array:
     return gain / jnp.sqrt(inputs) * jax.random.normal(key, (inputs, outputs))
 
 
-@jax.custom_jvp
-def spike(v: jax.Array) -> jax.Array:
-    """1 above zero, 0 below; its derivative is taken to be the triangle max(0, 1 - |v|)."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def spike(v: jax.Array, height: float = 1.0) -> jax.Array:
+    """1 above zero, 0 below; its derivative is taken to be the triangle height max(0, 1 - |v|)."""
     return (v > 0).astype(v.dtype)
 
 
 @spike.defjvp
-def _surrogate(primals: Any, tangents: Any) -> Any:
+def _surrogate(height: float, primals: Any, tangents: Any) -> Any:
     (v,), (dv,) = primals, tangents
-    return spike(v), jnp.maximum(0, 1 - jnp.abs(v)) * dv
+    return spike(v, height), height * jnp.maximum(0, 1 - jnp.abs(v)) * dv
 
 
 def cross_entropy(logits: Any, label: Any) -> jax.Array:
@@ -68,6 +70,38 @@ def train(
         if say is not None and say(number + 1, params, losses[-1]):
             break
     return params, losses, seconds
+
+
+def train_module(model: Any, gradient: Callable[[Any], tuple[Any, Any]], batches: Iterable[Any], optimizer: Any) -> Any:
+    """As `train`, for a brainstate module, which is changed in place: `(losses, seconds)`. The first update is not timed."""
+    weights = model.states(brainstate.ParamState)
+
+    @brainstate.transform.jit
+    def step(moments: Any, batch: Any) -> tuple[Any, Any]:
+        gradients, loss = gradient(batch)
+        updates, moments = optimizer.update(gradients, moments)
+        for path, state in weights.items():
+            state.value = optax.apply_updates(state.value, updates[path])
+        return moments, loss
+
+    moments, losses, seconds = optimizer.init({k: s.value for k, s in weights.items()}), [], 0.0
+    for number, batch in enumerate(batches):
+        start = time.perf_counter()
+        moments, loss = step(moments, batch)
+        losses.append(float(loss))
+        seconds += (number > 0) * (time.perf_counter() - start)
+    return losses, seconds
+
+
+def module_through_time(model: Any, batch_size: int, label: Any, mask: Any, x: Any) -> tuple[Any, Any]:
+    """BPTT's gradient for a brainstate module, and the mean cross-entropy of the steps that count."""
+
+    def loss() -> jax.Array:
+        brainstate.nn.init_all_states(model, batch_size=batch_size)
+        losses = cross_entropy(brainstate.transform.for_loop(model, x), label)
+        return (losses * mask).sum() / mask.sum()
+
+    return brainstate.transform.grad(loss, model.states(brainstate.ParamState), return_value=True)()
 
 
 def table(*rows: tuple[Any, ...]) -> str:

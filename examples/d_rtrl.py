@@ -5,13 +5,11 @@ that does not grow with its length. D-RTRL keeps a neuron's own path through tim
 paths from neuron to neuron; BPTT keeps all. The report says so for each parameter.
 """
 
-import time
-
 import brainstate
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _common import arguments, cross_entropy, table
+from _common import arguments, cross_entropy, module_through_time, table, train_module
 
 import braintrace
 from braintrace.tasks import delayed_match_to_sample
@@ -48,39 +46,16 @@ def online(model):
 
 
 def through_time(model):
-    def gradient(trials):
-        def loss():
-            brainstate.nn.init_all_states(model, batch_size=BATCH)
-            losses = cross_entropy(brainstate.transform.for_loop(model, trials.x), trials.y)
-            return (losses * trials.mask).sum() / trials.mask.sum()
-
-        return brainstate.transform.grad(loss, model.states(brainstate.ParamState), return_value=True)()
-
-    return gradient
+    return lambda trials: module_through_time(model, BATCH, trials.y, trials.mask, trials.x)
 
 
 def run(method, seed, updates):
     """`(accuracy, first and last loss, seconds)`."""
     brainstate.random.seed(seed)
     model = Network()
-    gradient, weights = method(model), model.states(brainstate.ParamState)
+    batches = (delayed_match_to_sample(BATCH, seed=[seed, k]) for k in range(updates))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(5e-3))
-
-    @brainstate.transform.jit
-    def step(moments, trials):
-        gradients, loss = gradient(trials)
-        changes, moments = optimizer.update(gradients, moments)
-        for path, state in weights.items():
-            state.value = optax.apply_updates(state.value, changes[path])
-        return moments, loss
-
-    moments, losses, start = optimizer.init({k: s.value for k, s in weights.items()}), [], 0.0
-    for k in range(updates):
-        moments, loss = step(moments, delayed_match_to_sample(BATCH, seed=[seed, k]))
-        losses.append(float(loss))
-        if k == 0:
-            start = time.perf_counter()  # compiled
-    seconds = time.perf_counter() - start
+    losses, seconds = train_module(model, method(model), batches, optimizer)
     test = delayed_match_to_sample(TEST, seed=[seed, updates, 1])
     brainstate.nn.init_all_states(model, batch_size=TEST)
     right = brainstate.transform.for_loop(model, test.x).argmax(-1) == test.y

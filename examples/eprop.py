@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _common import arguments, cross_entropy, normal, table, train
+from _common import arguments, cross_entropy, normal, spike, table, train
 
 import braintrace
 from braintrace.checks import bptt_gradient
@@ -23,17 +23,9 @@ BETA = np.repeat([0.0, 1.7 * (1 - RHO) / (1 - ALPHA)], [LIF, ALIF]).astype(np.fl
 OTHERS = 1 - np.eye(N, dtype=np.float32)
 
 
-@jax.custom_jvp
-def spike(v):
-    """Of the distance to the threshold, in units of 0.6; its derivative is a triangle of height 0.3."""
-    return (v > 0).astype(v.dtype)
-
-
-spike.defjvp(lambda v, dv: (spike(*v), 0.3 * jnp.maximum(0, 1 - jnp.abs(v[0])) * dv[0]))
-
-
 def fire(v, a):
-    return spike((v - THRESHOLD - BETA * a) / THRESHOLD)
+    """The surrogate is the paper's: a triangle of height 0.3 over the distance to the threshold, in units of 0.6."""
+    return spike((v - THRESHOLD - BETA * a) / THRESHOLD, 0.3)
 
 
 def cell(p, carry, x):

@@ -5,15 +5,13 @@ readout sees its error. So a layer could update while the layers above still com
 Rows share weights, batches and optimiser; "readout only" shows what the random hidden layers give by themselves.
 """
 
-import time
-
 import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _common import arguments, cross_entropy, spike, table
-from _vowels import BATCH, COEFFICIENTS, HEADING, SPEAKERS, epochs, mean_loss, wanted
+from _common import arguments, cross_entropy, module_through_time, spike, table, train_module
+from _vowels import BATCH, COEFFICIENTS, HEADING, SPEAKERS, epochs, wanted
 
 import braintrace
 from braintrace.tasks import japanese_vowels
@@ -63,24 +61,16 @@ def projected(model):
 
 
 def through_time(model):
-    weights = model.states(brainstate.ParamState)
-
     def gradient(batch):
-        def loss():
-            brainstate.nn.init_all_states(model, batch_size=BATCH)
-            label, weight = wanted(batch)
-            return mean_loss(cross_entropy(brainstate.transform.for_loop(model, batch.x), label), weight)
-
-        return brainstate.transform.grad(loss, weights, return_value=True)()
+        label, weight = wanted(batch)
+        return module_through_time(model, BATCH, label, weight, batch.x)
 
     return gradient
 
 
 def readout_only(model):
-    full = through_time(model)
-
     def gradient(batch):
-        gradients, loss = full(batch)
+        gradients, loss = through_time(model)(batch)
         return {k: g if k[0] == "readout" else jax.tree.map(jnp.zeros_like, g) for k, g in gradients.items()}, loss
 
     return gradient
@@ -89,24 +79,9 @@ def readout_only(model):
 def run(method, args):
     """`(test accuracy, first and last loss, seconds)`."""
     brainstate.random.seed(args.seed)
-    model, data, optimizer = Network(), japanese_vowels(), optax.adam(5e-3)
-    gradient, weights = method(model), model.states(brainstate.ParamState)
-
-    @brainstate.transform.jit
-    def step(moments, batch):
-        gradients, loss = gradient(batch)
-        changes, moments = optimizer.update(gradients, moments)
-        for path, state in weights.items():
-            state.value = optax.apply_updates(state.value, changes[path])
-        return moments, loss
-
-    moments, losses, start = optimizer.init({k: s.value for k, s in weights.items()}), [], 0.0
-    for number, batch in enumerate(epochs(data, 2 if args.quick else EPOCHS, args.seed)):
-        moments, loss = step(moments, batch)
-        losses.append(float(loss))
-        if number == 0:
-            start = time.perf_counter()  # compiled
-    seconds = time.perf_counter() - start
+    model, data = Network(), japanese_vowels()
+    batches = epochs(data, 2 if args.quick else EPOCHS, args.seed)
+    losses, seconds = train_module(model, method(model), batches, optax.adam(5e-3))
     brainstate.nn.init_all_states(model, batch_size=len(data.test.label))
     evidence = jax.nn.log_softmax(brainstate.transform.for_loop(model, data.test.x)) * data.test.mask[..., None]
     accuracy = float((evidence.sum(0).argmax(-1) == data.test.label).mean())

@@ -50,7 +50,7 @@ class Driver:
 
     def gradient(
         self, sequences: tuple[Any, ...], step_fn: Callable[..., Any], *, mask: Any, reset: Any, window: int | None,
-        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool, y_target: Any, free: bool = False,
+        """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is BPTT's."""
     ) -> Any:  # fmt: skip
         """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is that of BPTT."""
         steps = self._check(sequences, step_fn)
