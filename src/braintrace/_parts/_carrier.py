@@ -72,6 +72,11 @@ class Carrier(abc.ABC):
         return None
 
 
+def instantaneous(graph: CellGraph, drives: Sequence[Any], data: list[list[Any]]) -> list[tuple[Any, Any]]:
+    """The factors of the step's own gradient: what `entry` stands for is left to `contract`."""
+    return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
+
+
 def trace_dtype(site: Site, chosen: Any) -> Any:
     """dtype of a site's traces: the chosen one, or that of y; by default at least float32."""
     wide = np.promote_types(np.dtype(site.y.dtype), np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._analysis import CellGraph, Place, Site
 from .._sites import widen
-from ._carrier import Carrier, represented, trace_dtype
+from ._carrier import Carrier, instantaneous, trace_dtype
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
 
@@ -92,7 +92,7 @@ class PerParameter(Carrier):
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         """The instantaneous part; that of `entry` is `contract`'s."""
-        return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
+        return instantaneous(graph, drives, data)
 
     def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], entry: Sequence[Any]) -> jax.Array:
         signals, kept = [], []

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
 from .._errors import CompilationError, problem
-from ._carrier import Carrier, represented, trace_dtype
+from ._carrier import Carrier, instantaneous, represented, trace_dtype
 from ._layer_slots import flat_layer, layer_sizes
 from ._sensitivity import Sensitivity
 
@@ -83,7 +83,7 @@ class WithinLayer(Carrier):
         drives: Sequence[Any],
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
-        return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
+        return instantaneous(graph, drives, data)
 
 
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:

@@ -50,9 +50,10 @@ class Driver:
 
     def gradient(
         self, sequences: tuple[Any, ...], step_fn: Callable[..., Any], *, mask: Any, reset: Any, window: int | None,
-        """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is BPTT's."""
+        weights: Any, reduction: str, loss_output: str, has_aux: bool, return_value: bool, return_state: bool, y_target: Any,
+        free: bool = False,
     ) -> Any:  # fmt: skip
-        """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is that of BPTT."""
+        """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is BPTT's."""
         steps = self._check(sequences, step_fn)
         check_driver(steps, (), reduction, window)
         if loss_output not in ("step", "total"):
