@@ -1,0 +1,5 @@
+"""For all tests. The programs are small and run once or twice, so that compiling them quickly matters, and running them does not."""
+
+import os
+
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
