@@ -1,0 +1,53 @@
+"""Every example runs in its quick form, as a user starts it, and learns."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("optax")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
+
+
+def run(name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(printed: str) -> dict[str, dict[str, str]]:
+    """The last table: for each method its cells by heading."""
+    lines = printed.rstrip().splitlines()
+    rule = max(k for k, line in enumerate(lines) if set(line) == {"-"})
+    heading, *body = [re.split(r" {2,}", line) for line in (lines[rule - 1], *lines[rule + 1 :])]
+    return {row[0]: dict(zip(heading, row, strict=True)) for row in body}
+
+
+def test_every_algorithm_has_one():
+    assert SCRIPTS == ["d_rtrl", "eprop", "ostl_feedforward", "ostl_recurrent", "osttp", "otpe", "ottt", "pp_prop"]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_quick_form_learns(name):
+    found = rows(run(name, "--quick"))
+    assert "BPTT" in found
+    for method, row in found.items():
+        if method != "readout only":
+            first, last = float(row["first loss"]), float(row["last loss"])
+            assert last < first, f"{method}: loss {first} -> {last}"
+
+
+def test_readme_names_every_script():
+    text = (EXAMPLES / "README.md").read_text()
+    assert [name for name in SCRIPTS if f"{name}.py" not in text] == []
+
+
+def test_seed_decides():
+    once, again, other = (rows(run("ottt", "--quick", "--seed", seed)) for seed in ("1", "1", "2"))
+    figures = [[(row["test accuracy"], row["last loss"]) for row in found.values()] for found in (once, again, other)]
+    assert figures[0] == figures[1] != figures[2]
