@@ -1,4 +1,4 @@
-"""For all tests. The programs are small and run once or twice, so that compiling them quickly matters, and running them does not."""
+"""For all tests: the programs are small and run once or twice, so compiling them quickly matters, and running them does not."""
 
 import os
 
