@@ -64,6 +64,6 @@ def run(method, seed, updates):
 
 if __name__ == "__main__":
     args = arguments(__doc__)
-    updates = 20 if args.quick else 600
+    updates = 60 if args.quick else 600
     rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -66,7 +66,7 @@ def run(gradient, params, seed, updates):
 
 if __name__ == "__main__":
     args = arguments(__doc__)
-    updates = 10 if args.quick else 400
+    updates = 100 if args.quick else 400
     params, h, trials = initial(jax.random.key(args.seed)), jnp.zeros((BATCH, N)), delayed_xor(BATCH, seed=args.seed)
     ostl, d_rtrl = (braintrace.compile(cell, name, trials.x[0], params=params, carry=h) for name in ("ostl_recurrent", "d_rtrl"))
     state = ostl.init(params, h)

@@ -80,7 +80,7 @@ def run(method, args):
     """`(test accuracy, first and last loss, seconds)`."""
     brainstate.random.seed(args.seed)
     model, data = Network(), japanese_vowels()
-    batches = epochs(data, 2 if args.quick else EPOCHS, args.seed)
+    batches = epochs(data, 10 if args.quick else EPOCHS, args.seed)
     losses, seconds = train_module(model, method(model), batches, optax.adam(5e-3))
     brainstate.nn.init_all_states(model, batch_size=len(data.test.label))
     evidence = jax.nn.log_softmax(brainstate.transform.for_loop(model, data.test.x)) * data.test.mask[..., None]
