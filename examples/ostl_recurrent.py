@@ -42,7 +42,9 @@ def mean_loss(losses, trials):
 def online(learner):
     def gradient(params, trials):
         state = learner.init(params, jnp.zeros((BATCH, N)))
-        gradients, _, info = learner.etrace_grad(params, state, trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask)
+        gradients, _, info = learner.etrace_grad(
+            params, state, trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask, return_state=False
+        )
         return gradients, mean_loss(info.losses, trials)
 
     return gradient

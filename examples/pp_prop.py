@@ -37,7 +37,7 @@ def online(params, decay):
 
     def gradient(params, trials):
         gradients, _, info = learner.etrace_grad(
-            params, learner.init(params, v), trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask
+            params, learner.init(params, v), trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask, return_state=False
         )
         return gradients, (info.losses * trials.mask).sum() / trials.mask.sum()
 
