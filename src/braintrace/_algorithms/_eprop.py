@@ -51,7 +51,7 @@ class EProp(ETraceVjpAlgorithm):
         CompilationError: when no linear readout is found whose weight could be replaced.
 
     References:
-        Bellec et al., Nature Communications 11:3625 (2020), eqs. 1, 3, 4, 25 and the section on e-prop 1. Deviation: the
+        Bellec et al., Nature Communications 11:3625 (2020), eq. 1; the variant called e-prop 1. Deviation: the
         filter is not normalised (a factor 1 - kappa is the readout's own, where it has one); D keeps the neuron's reset unless
         the model stops it with `stop_gradient`.
     """

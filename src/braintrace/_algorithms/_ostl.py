@@ -32,7 +32,7 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
         name: the module's name.
 
     References:
-        Bohnstingl et al., IEEE TNNLS 34 (2023), arXiv 2007.12723, eqs. 6 to 11.
+        Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723.
     """
 
     __module__ = "braintrace"
@@ -74,7 +74,7 @@ class OSTLFeedforward(ETraceVjpAlgorithm):
         name: the module's name.
 
     References:
-        Bohnstingl et al., IEEE TNNLS 34 (2023), arXiv 2007.12723, the section on feedforward networks of spiking neural units.
+        Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723 (networks without recurrence).
     """
 
     __module__ = "braintrace"

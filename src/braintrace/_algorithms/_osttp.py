@@ -40,7 +40,7 @@ class OSTTP(ETraceVjpAlgorithm):
         UsageError: without B_list and feedback_key; for a missing or ill-shaped `y_target`.
 
     References:
-        Ortner et al., IEEE AICAS 2023, arXiv 2304.05124, eqs. 8 to 10. The sign is that of a descent direction.
+        Ortner et al., IEEE AICAS 2023, arXiv 2304.05124. The sign is that of a descent direction.
     """
 
     __module__ = "braintrace"

@@ -40,7 +40,7 @@ class OTPE(ETraceVjpAlgorithm):
         CompilationError: for layers that feed each other in a circle, or that are read at several points.
 
     References:
-        Summe, Schaefer and Joshi, arXiv 2311.16151 (2023), sections 3.2 and 3.3.
+        Summe, Schaefer and Joshi, arXiv 2311.16151 (2023).
     """
 
     __module__ = "braintrace"

@@ -37,7 +37,7 @@ class OTTT(ETraceVjpAlgorithm):
         CompilationError: for leak='model' where the leak is not one constant.
 
     References:
-        Xiao et al., NeurIPS 2022, arXiv 2210.04195, eqs. 7 to 11.
+        Xiao et al., NeurIPS 2022, arXiv 2210.04195.
     """
 
     __module__ = "braintrace"
