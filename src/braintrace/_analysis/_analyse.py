@@ -139,8 +139,8 @@ def _assemble(
         v: signature.carry[k] for k, v in enumerate(outputs[: len(carry)])
         if isinstance(v, Var) and v.differentiable and k not in (*hidden, *inert) and _is_read(carry[k], equations, outputs)
     }  # fmt: skip
-    paths = Paths(equations, mixing, unsited, old, new, carried, set(labels.of))
-    rows = certify(signature.params, params, sites, arranged.groups, paths, set(outputs))
+    paths = Paths(equations, mixing, unsited, old, new, carried)
+    rows = certify(signature.params, params, sites, arranged.groups, paths)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)

@@ -7,7 +7,7 @@ reaches a carried value through a mixing edge. Otherwise each such edge is a dro
 import dataclasses
 from collections.abc import Sequence
 
-from .._jaxpr import Atom, Equation, Var
+from .._jaxpr import Equation, Var
 from ._dependence import Edge, passes_derivative, reach
 from ._graph import DroppedPath, Exactness, ParameterRow, Site, StateGroup
 
@@ -22,7 +22,6 @@ class Paths:
     old: dict[int, Var]  # hidden leaves, old
     new: dict[int, Var]  # hidden leaves, new
     carried: dict[Var, str]  # other differentiable carried values, new, with their paths
-    labelled: set[Var]
 
     def dropped(self, start: Sequence[Var], groups: set[int], leaf_group: dict[int, int], beyond: set[Edge]) -> list[DroppedPath]:
         """The cut edges, and carried values, that a derivative from `start` meets; `beyond` edges are not passed."""
@@ -43,7 +42,6 @@ class Paths:
 
 def certify(
     names: Sequence[str], params: Sequence[Var], sites: Sequence[Site], groups: Sequence[StateGroup], paths: Paths,
-    used: set[Atom],
 ) -> tuple[ParameterRow, ...]:  # fmt: skip
     """One row for each parameter."""
     leaf_group = {leaf: g for g, group in enumerate(groups) for leaf in group.leaves}

@@ -32,10 +32,9 @@ def with_layers(graph: CellGraph) -> CellGraph:
         v: graph.leaf_paths[k] for k, v in enumerate(graph.new_carry)
         if isinstance(v, Var) and v.differentiable and k not in graph.hidden and not _inert(graph, k)
     }  # fmt: skip
-    paths = Paths(equations, crossing, set(), old, new, carried, set(graph.labels))
+    paths = Paths(equations, crossing, set(), old, new, carried)
     names = [row.path for row in graph.parameters]
-    outputs = {*graph.new_carry, *graph.outs}
-    rows = certify(names, graph.params, sites, graph.groups, paths, outputs)
+    rows = certify(names, graph.params, sites, graph.groups, paths)
     return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
 
 

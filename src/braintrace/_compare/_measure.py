@@ -37,7 +37,7 @@ class Row:
     note: str = ""
 
 
-def algorithms(model: Model, outputs: int) -> dict[str, dict[str, Any]]:
+def algorithms(model: Model) -> dict[str, dict[str, Any]]:
     """The algorithms that are compared, with options that fit the model."""
     return {
         "d_rtrl": {},
@@ -71,7 +71,7 @@ def measure(model: Model, inputs: int, outputs: int, steps: int, *, repeats: int
     wanted = reference(model.params)
     count = len(jax.tree.leaves(model.params))
     rows = [Row("BPTT", step=_median(lambda: reference(model.params), repeats) / steps, exact=(count, count), cosine=1.0)]
-    for name, options in algorithms(model, outputs).items():
+    for name, options in algorithms(model).items():
         rows.append(_row(name, options, model, xs, ys, wanted, repeats, budget))
     return rows
 
