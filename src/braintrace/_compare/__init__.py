@@ -3,5 +3,6 @@
 from ._cells import CELLS as CELLS
 from ._cells import Model as Model
 from ._measure import Row as Row
+from ._measure import algorithms as algorithms
 from ._measure import measure as measure
 from ._table import table as table

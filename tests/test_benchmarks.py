@@ -1,0 +1,61 @@
+"""The benchmark's harness, without the peer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def harness(module, folder, *options):
+    command = [sys.executable, "-m", module, "--rounds", "1", "--folder", str(folder), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    done = harness("benchmarks", folder, "--tiny", "--no-peer")
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads((folder / "tiny.json").read_text()), done.stdout
+
+
+def test_every_method_of_ours_is_timed(run):
+    cases = run[1]["cases"].values()
+    rows = {key: row for case in cases for key, row in case["rows"].items()}
+    assert {"bptt", "d_rtrl", "d_rtrl, no end trace", "d_rtrl, online", "pp_prop", "ottt", "otpe", "osttp"} <= set(rows)
+    for key, row in rows.items():
+        assert "error" not in row, (key, row)
+        assert len(row["seconds"]) == 1 and row["seconds"][0] > 0
+        assert row["traces"] > 0 or key in ("bptt", "d_rtrl, no end trace")
+
+
+def test_table_and_plot(run):
+    folder, data, printed = run
+    text = (folder / "tiny.md").read_text()
+    assert text in printed
+    for title, case in data["cases"].items():
+        table = text.split(f"### {title}")[1].split("###")[0]
+        assert [line.split(" | ")[0].strip("| ") for line in table.split("---")[-1].strip().splitlines()[1:]] == list(
+            case["rows"]
+        )
+    assert (folder / "tiny.png").stat().st_size > 1000
+
+
+def test_an_interrupted_run_goes_on(run, tmp_path):
+    kept, dropped = run[1]["cases"]
+    cut = json.loads(json.dumps(run[1]))
+    del cut["cases"][dropped]
+    (tmp_path / "tiny.json").write_text(json.dumps(cut))
+    done = harness("benchmarks", tmp_path, "--tiny", "--no-peer", "--resume")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "tiny.json").read_text())["cases"]
+    assert again[kept] == run[1]["cases"][kept] and set(again) == {kept, dropped}
+
+
+def test_no_accelerator_is_said(tmp_path):
+    done = harness("benchmarks.accelerator", tmp_path, "--tiny")
+    assert done.returncode == 2 and "only a CPU" in done.stderr
