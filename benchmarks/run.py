@@ -33,6 +33,8 @@ def run(
         results.about(_about() | {"versions": {s: p.ask("versions") for s, p in processes.items()}, "missing": missing})
         if "limits" not in results.data:
             results.put("limits", processes[OURS].ask("limits"))
+        if "agreements" not in results.data:
+            results.put("agreements", [_agreement(a, processes, folder) for a in agreements if a.peer.side in processes])
         todo = [(results.cases, work, rounds) for work in works]
         todo += [(results.data["growth"], work, min(rounds, 3)) for work in growing]
         for held, work, times in todo:
@@ -40,8 +42,6 @@ def run(
                 print(f"{datetime.datetime.now():%H:%M:%S} {work.case.title}", flush=True)
                 held[work.case.title] = _case(work, processes, missing, times)
                 results.save()
-        found = [_agreement(a, processes, folder) for a in agreements if a.peer.side in processes]
-        results.put("agreements", found)
 
 
 def _case(work: Work, processes: dict[str, Process], missing: dict[str, str], rounds: int) -> dict[str, Any]:
