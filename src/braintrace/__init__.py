@@ -28,6 +28,7 @@ from ._frontends._brainstate import ETraceVjpAlgorithm as ETraceVjpAlgorithm
 from ._frontends._brainstate import MultiStepData as MultiStepData
 from ._frontends._brainstate import SingleStepData as SingleStepData
 from ._frontends._function import FunctionLearner as FunctionLearner
+from ._learner import MemoryPlan as MemoryPlan
 from ._sites import SiteRule as SiteRule
 from ._sites import register_site_rule as register_site_rule
 

@@ -17,7 +17,7 @@ _ABSENT: Any = object()
 def compile(
     model: brainstate.nn.Module | Callable[..., Any], algorithm: str | type[ETraceAlgorithm], *example_inputs: Any,
     batch_size: int | None = None, seed: int | None = None, verbose: int = 0, vmap: bool = False, params: Any = _ABSENT,
-    carry: Any = _ABSENT, unroll_limit: int = 64, max_slots: int = 16, **options: Any,
+    carry: Any = _ABSENT, unroll_limit: int = 64, max_slots: int = 16, memory_budget: int | None = None, **options: Any,
 ) -> Any:  # fmt: skip
     """Make a learner of a model.
 
@@ -34,6 +34,8 @@ def compile(
         carry: for a function: its carry before the first step.
         unroll_limit: the longest loop inside a step that is unrolled.
         max_slots: how many state variables one position may have.
+        memory_budget: the most bytes that a sequence's gradient may need (see the learner's `memory_plan`): the default window is
+            chosen to fit, and what cannot fit is refused with a proposal. None for no limit.
         **options: the algorithm's own.
 
     Returns:
@@ -50,7 +52,7 @@ def compile(
                     do="compile(model, algorithm, x), with x as in learner(x)")
         )  # fmt: skip
     _check_options(chosen, options)
-    analysis = {"unroll_limit": unroll_limit, "max_slots": max_slots}
+    analysis = {"unroll_limit": unroll_limit, "max_slots": max_slots, "memory_budget": memory_budget}
     if isinstance(model, brainstate.nn.Module):
         if params is not _ABSENT or carry is not _ABSENT:
             raise UsageError(

@@ -21,3 +21,4 @@ from ._report import ParameterReport as ParameterReport
 from ._report import SiteReport as SiteReport
 from ._report import columns as columns
 from ._report import dims as dims
+from ._report import size as size

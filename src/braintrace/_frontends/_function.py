@@ -12,13 +12,14 @@ from .._analysis import CellGraph
 from .._checks import GradientReport, check_gradients
 from .._errors import UsageError, problem
 from .._learner import (
+    Budget,
     Cell,
+    MemoryPlan,
     cell_body,
     check_driver,
     check_finite,
     check_reset,
     compile_cell,
-    default_window,
     driver_signals,
     evolve,
     fit_sequence,
@@ -88,11 +89,15 @@ class FunctionLearner:
     compiled once for each shape.
     """
 
-    def __init__(self, cell: Callable[..., Any], rule: Rule, params: Any, carry: Any, x: Any, **analysis: Any):
+    def __init__(
+        self, cell: Callable[..., Any], rule: Rule, params: Any, carry: Any, x: Any, *, memory_budget: int | None = None,
+        **analysis: Any,
+    ):  # fmt: skip
         self.rule = rule
         self._function, self._initial, self._x, self._analysis = cell, carry, x, analysis
         self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
         self.rule = self.cell.rule or rule
+        self._budget = Budget(self.graph, self.rule, memory_budget)
         self._lanes = lane_count(carry)
         self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
         self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0)
@@ -113,6 +118,17 @@ class FunctionLearner:
     def report(self) -> str:
         """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
         return self.graph.table(self.rule.carrier, self.rule.name)
+
+    def memory_plan(self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True) -> MemoryPlan:
+        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone; `print` shows a table.
+
+        Args:
+            T: steps of the sequence.
+            window: as in `etrace_grad`; by default the one that it would choose.
+            return_state: as in `etrace_grad`.
+            traces: as in `init`: whether the traces are formed before the sequence.
+        """
+        return self._budget.plan(T, window, return_state, traces)
 
     @functools.cached_property
     def _resetting(self) -> Cell:
@@ -202,8 +218,7 @@ class FunctionLearner:
         leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
         if reset is not None:
             leaves.append(check_reset(reset, steps, self._lanes))
-        cell = self.cell if reset is None else self._resetting
-        chosen = default_window(cell.graph, steps) if window is None else min(window, steps)
+        chosen = self._budget.window(steps, window, return_state, state.traces is not None)
         plan = _Plan(reset is not None, loss_fn, has_aux, reduction, chosen, return_state)
         got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, leaves, targets, mask, y_target)
         gradients, carry, traces, info = got

@@ -2,6 +2,7 @@
 
 from ._arguments import check_driver as check_driver
 from ._arguments import sequence_length as sequence_length
+from ._budget import Budget as Budget
 from ._cell import Cell as Cell
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
@@ -15,6 +16,9 @@ from ._lanes import resetting as resetting
 from ._lanes import shielded as shielded
 from ._lanes import weigh as weigh
 from ._lanes import weights_of as weights_of
+from ._memory import MemoryPlan as MemoryPlan
+from ._memory import ParameterMemory as ParameterMemory
+from ._memory import memory_plan as memory_plan
 from ._online import update as update
 from ._online import window as window
 from ._sequence import default_window as default_window

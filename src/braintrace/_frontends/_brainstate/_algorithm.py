@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..._analysis import CellGraph
 from ..._checks import GradientReport
 from ..._errors import UsageError, problem
-from ..._learner import sequence_length, target_signal
+from ..._learner import Budget, MemoryPlan, sequence_length, target_signal
 from ..._parts import Rule
 from ._check import check_module
 from ._compiled import Compiled
@@ -61,14 +61,16 @@ class ETraceAlgorithm(brainstate.nn.Module):
     # Compiling -----------------------------------------------------------------------------------------------------
 
     def compile_graph(
-        self, *example_inputs: Any, vmap: bool = False, mapped: Collection[int] | None = None, **analysis: Any
-    ) -> "ETraceAlgorithm":
+        self, *example_inputs: Any, vmap: bool = False, mapped: Collection[int] | None = None, memory_budget: int | None = None,
+        **analysis: Any,
+    ) -> "ETraceAlgorithm":  # fmt: skip
         """Analyse the model at the shapes of `example_inputs` (one step) and of its present states; traces start at zero.
 
         Args:
             *example_inputs: inputs of one step, as the learner will be called with.
             vmap: whether the model is written for one sample; the learner then maps it over axis 0 of the inputs.
             mapped: ids of the states that have one value per sample; by default every state that is no `ParamState`.
+            memory_budget: the most bytes that a sequence may need (see `memory_plan`); None for no limit.
             **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states of one position).
 
         Returns:
@@ -76,6 +78,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
 
         Raises:
             CompilationError: for a model that cannot be analysed; its states are as before.
+            UsageError: where one step needs more than `memory_budget`; nothing is allocated then.
         """
         if not example_inputs:
             raise UsageError(
@@ -86,8 +89,9 @@ class ETraceAlgorithm(brainstate.nn.Module):
             shared = (brainstate.ParamState, brainstate.random.RandomState)
             mapped = {id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)}
         with as_before_on_error(self.model):
-            self._compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
-        self._driver = Driver(self, self._compiled)
+            compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
+            budget = Budget(compiled.cell.graph, compiled.rule, memory_budget)
+        self._compiled, self._driver = compiled, Driver(self, compiled, budget)
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -115,6 +119,18 @@ class ETraceAlgorithm(brainstate.nn.Module):
     def report(self) -> str:
         """What the compiler states about each parameter, as a table."""
         return self.graph.table(self._rule.carrier, self._rule.name)
+
+    def memory_plan(self, T: int, window: int | None = None, *, return_state: bool = True) -> MemoryPlan:
+        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone; `print` shows a table.
+
+        Args:
+            T: steps of the sequence.
+            window: as in `etrace_grad`; by default the one that it would choose.
+            return_state: as in `etrace_grad`.
+        """
+        self.compiled.check_states()
+        assert self._driver is not None
+        return self._driver.budget.plan(T, window, return_state)
 
     # One step ------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import brainstate
 import jax
 
 from ..._checks import GradientReport, compare_gradients
-from ..._learner import sequence_length
+from ..._learner import Budget, sequence_length
 from ..._parts import PerParameter, Rule
 from ._compiled import Compiled
 from ._drivers import Driver
@@ -42,7 +42,8 @@ def _reference(learner: Any) -> Driver:
     """A driver of the same model without an algorithm's edits."""
     own = learner.compiled
     plain = Rule("BPTT", PerParameter())
-    return Driver(learner, Compiled(own.model, plain, own.x, own.mapped, own.vmap, own.analysis))
+    compiled = Compiled(own.model, plain, own.x, own.mapped, own.vmap, own.analysis)
+    return Driver(learner, compiled, Budget(compiled.cell.graph, compiled.rule, None))
 
 
 def _rows(learner: Any) -> dict[str, Any]:

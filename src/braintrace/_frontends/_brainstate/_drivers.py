@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import UsageError, problem
-from ..._learner import check_driver, check_finite, check_reset, default_window, sequence_length, weights_of
+from ..._learner import Budget, check_driver, check_finite, check_reset, sequence_length, weights_of
 from ._compiled import Compiled
 from ._plan import Plan, Task
 from ._probe import forward, hidden_states_untouched, probe, split_loss
@@ -21,8 +21,8 @@ _MOST_PLANS = 32
 class Driver:
     """Runs a learner over sequences. While `active` is set, the learner's calls go to it."""
 
-    def __init__(self, learner: Any, compiled: Compiled):
-        self.learner, self.compiled = learner, compiled
+    def __init__(self, learner: Any, compiled: Compiled, budget: Budget):
+        self.learner, self.compiled, self.budget = learner, compiled, budget
         self.active: Callable[[tuple[Any, ...]], Any] | None = None
         self._plans: dict[Any, Plan] = {}
         self._forward: dict[Any, Any] = {}
@@ -92,7 +92,7 @@ class Driver:
             )  # fmt: skip
         weights_of(mask, plan.loss, steps, task.reduction)  # its errors, before anything runs
         traces = None if task.free or learner.known_zero else learner.etrace.value
-        size = default_window(compiled.cell.graph, steps) if task.window is None else min(task.window, steps)
+        size = self.budget.window(steps, task.window, task.return_state)
         more, fixed = plan.more.read().leaves, plan.fixed.read().leaves
         result = plan.compute(
             size, compiled.params(), compiled.carry(), traces, plan.extra.read().leaves, more, fixed,
