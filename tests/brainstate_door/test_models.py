@@ -125,7 +125,7 @@ def test_units_of_gradients_and_traces():
     traces = learner.get_etrace_of(path)
     assert {v.shape for v in jax.tree.leaves(traces["synapse.comm.weight.weight"])} == {(B, N, IN + N)}
     assert_close(traces, learner.get_etrace_of(model.synapse.comm.weight))
-    assert "synapse.comm.weight.weight" in learner.report
+    assert "synapse.comm.weight.weight" in str(learner.report)
 
 
 def test_inputs_in_other_units_are_converted():

@@ -6,6 +6,7 @@ import brainstate
 
 from .._frontends._brainstate import ETraceVjpAlgorithm
 from .._parts import PerParameter, Rule
+from .._parts._coordinates import ETraceConfig
 from . import _options
 
 
@@ -30,7 +31,10 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
         model: a one-step brainstate module whose states are initialised.
         vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus the traces at its entry.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
+        config: another point of the axes of `ETraceConfig`, with `trace_factorization='per_param'`.
+        random_feedback_key: whole number or PRNG key, for a config with random feedback.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for an option that is not one of these, or a trace_dtype that is not floating-point.
@@ -44,14 +48,18 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, *, vjp_method: str = "single-step", trace_dtype: Any = None,
-        name: str | None = None,
+        config: ETraceConfig | None = None, random_feedback_key: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
-        super().__init__(model, self.rule(trace_dtype=trace_dtype), vjp_method=vjp_method, name=name)
+        rule = self.rule(trace_dtype=trace_dtype, config=config, random_feedback_key=random_feedback_key)
+        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
 
     @staticmethod
-    def rule(*, trace_dtype: Any = None) -> Rule:
+    def rule(*, trace_dtype: Any = None, config: ETraceConfig | None = None, random_feedback_key: Any = None) -> Rule:
         """The parts of this algorithm."""
-        return Rule("D-RTRL", PerParameter(_options.trace_dtype(trace_dtype)))
+        dtype = _options.trace_dtype(trace_dtype)
+        if config is not None:
+            return _options.configured(config, False, random_feedback_key, dtype)
+        return Rule("D-RTRL", PerParameter(dtype))
 
 
 class D_RTRL(ParamDimVjpAlgorithm):

@@ -44,6 +44,7 @@ class EProp(ETraceVjpAlgorithm):
         vjp_method: 'single-step', or, with symmetric feedback, 'multi-step'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for options out of range, or a multi-step window with random or adaptive feedback, whose BPTT part would
@@ -62,14 +63,14 @@ class EProp(ETraceVjpAlgorithm):
         self, model: brainstate.nn.Module, *, feedback: str = "symmetric", random_feedback_key: Any = None,
         feedback_scale: float = 1.0, kappa_filter_decay: Any = 0.0, firing_rate: tuple[float, float] | None = None,
         feedback_decay: float = 1e-4, feedback_weights: Any = None, vjp_method: str = "single-step", trace_dtype: Any = None,
-        name: str | None = None,
+        name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(
             feedback=feedback, random_feedback_key=random_feedback_key, feedback_scale=feedback_scale,
             kappa_filter_decay=kappa_filter_decay, firing_rate=firing_rate, feedback_decay=feedback_decay,
             feedback_weights=feedback_weights, trace_dtype=trace_dtype,
         )  # fmt: skip
-        super().__init__(model, rule, vjp_method=vjp_method, name=name)
+        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
 
     @staticmethod
     def rule(

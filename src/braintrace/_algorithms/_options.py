@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import UsageError, problem
+from .._parts import Rule
+from .._parts._configured import configured as parts_of
+from .._parts._coordinates import ETraceConfig
 
 
 def trace_dtype(value: Any) -> Any:
@@ -54,3 +57,15 @@ def seed(name: str, value: Any) -> Any:
         data = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
         return tuple(int(v) for v in data.reshape(-1))
     raise UsageError(problem(f"Wrong {name}.", got=repr(value), expected="a whole number or a PRNG key"))
+
+
+def configured(config: Any, factored: bool, key: Any, dtype: Any) -> Rule:
+    """The rule of an `ETraceConfig` whose traces are stored as the class stores them."""
+    if not isinstance(config, ETraceConfig) or config.is_factorized is not factored:
+        wanted = "io_factorized" if factored else "per_param"
+        raise UsageError(
+            problem("Wrong config.", got=repr(config), expected=f"an ETraceConfig with trace_factorization={wanted!r}",
+                    do="pass the config to braintrace.compile in the algorithm's place: it chooses the class")
+        )  # fmt: skip
+    key = None if key is None else seed("random_feedback_key", key)
+    return parts_of(config, random_feedback_key=key, trace_dtype=dtype)

@@ -30,6 +30,7 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
         vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus the traces at its entry.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723.
@@ -44,8 +45,9 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
         vjp_method: str = "single-step",
         trace_dtype: Any = None,
         name: str | None = None,
+        **settings: Any,
     ):
-        super().__init__(model, self.rule(trace_dtype=trace_dtype), vjp_method=vjp_method, name=name)
+        super().__init__(model, self.rule(trace_dtype=trace_dtype), vjp_method=vjp_method, name=name, **settings)
 
     @staticmethod
     def rule(*, trace_dtype: Any = None) -> Rule:
@@ -72,6 +74,7 @@ class OSTLFeedforward(ETraceVjpAlgorithm):
         vjp_method: 'single-step' or 'multi-step'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723 (networks without recurrence).
@@ -81,10 +84,10 @@ class OSTLFeedforward(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, decay_or_rank: Any = None, *, vjp_method: str = "single-step",
-        trace_dtype: Any = None, name: str | None = None,
+        trace_dtype: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(decay_or_rank=decay_or_rank, trace_dtype=trace_dtype)
-        super().__init__(model, rule, vjp_method=vjp_method, name=name)
+        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
 
     @staticmethod
     def rule(*, decay_or_rank: Any = None, trace_dtype: Any = None) -> Rule:

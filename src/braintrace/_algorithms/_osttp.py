@@ -35,6 +35,7 @@ class OSTTP(ETraceVjpAlgorithm):
         scope: 'diagonal' for the traces without recurrence, 'exact' for the exact influence within each layer.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: without B_list and feedback_key; for a missing or ill-shaped `y_target`.
@@ -47,13 +48,13 @@ class OSTTP(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, B_list: Any = None, *, target_timing: str = "per-step", feedback_key: Any = None,
-        feedback_scale: float = 0.1, scope: str = "diagonal", trace_dtype: Any = None, name: str | None = None,
+        feedback_scale: float = 0.1, scope: str = "diagonal", trace_dtype: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(
             B_list=B_list, target_timing=target_timing, feedback_key=feedback_key, feedback_scale=feedback_scale, scope=scope,
             trace_dtype=trace_dtype,
         )  # fmt: skip
-        super().__init__(model, rule, name=name)
+        super().__init__(model, rule, name=name, **settings)
 
     @staticmethod
     def rule(

@@ -34,6 +34,7 @@ class OTPE(ETraceVjpAlgorithm):
         trace_clip_abs: None, or the largest absolute value of a trace; it forces one step at a time. For mode='full'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for options out of range.
@@ -47,10 +48,10 @@ class OTPE(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, leak: Any = None, *, mode: str = "full", trace_clip_abs: float | None = None,
-        trace_dtype: Any = None, name: str | None = None,
+        trace_dtype: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(leak=leak, mode=mode, trace_clip_abs=trace_clip_abs, trace_dtype=trace_dtype)
-        super().__init__(model, rule, name=name)
+        super().__init__(model, rule, name=name, **settings)
 
     @staticmethod
     def rule(*, leak: Any = None, mode: str = "full", trace_clip_abs: float | None = None, trace_dtype: Any = None) -> Rule:

@@ -31,6 +31,7 @@ class OTTT(ETraceVjpAlgorithm):
         bias_trace: whether biases accumulate too (the paper's do not).
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: without a leak, or with one out of range.
@@ -44,10 +45,10 @@ class OTTT(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, leak: Any = None, *, mode: str = "A", bias_trace: bool = False,
-        trace_dtype: Any = None, name: str | None = None,
+        trace_dtype: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(leak=leak, mode=mode, bias_trace=bias_trace, trace_dtype=trace_dtype)
-        super().__init__(model, rule, name=name)
+        super().__init__(model, rule, name=name, **settings)
         self.mode = _options.one_of("mode", mode, ("A", "O"))
 
     @staticmethod

@@ -8,6 +8,7 @@ import brainstate
 from .._errors import UsageError, problem
 from .._frontends._brainstate import ETraceVjpAlgorithm
 from .._parts import Factored, Rule
+from .._parts._coordinates import ETraceConfig
 from . import _options
 
 
@@ -34,7 +35,10 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
             (n - 1) / (n + 1); or a pair of these for the input and the state side.
         vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus the traces at its entry.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
+        config: a point of the axes of `ETraceConfig` with `trace_factorization='io_factorized'`, in place of decay_or_rank.
+        random_feedback_key: whole number or PRNG key, for a config with random feedback.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for a decay or rank out of range.
@@ -47,20 +51,28 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
     __module__ = "braintrace"
 
     def __init__(
-        self, model: brainstate.nn.Module, decay_or_rank: Any, *, vjp_method: str = "single-step", trace_dtype: Any = None,
-        name: str | None = None,
+        self, model: brainstate.nn.Module, decay_or_rank: Any = None, *, vjp_method: str = "single-step",
+        trace_dtype: Any = None, config: ETraceConfig | None = None, random_feedback_key: Any = None, name: str | None = None,
+        **settings: Any,
     ):  # fmt: skip
-        rule = self.rule(decay_or_rank=decay_or_rank, trace_dtype=trace_dtype)
-        super().__init__(model, rule, vjp_method=vjp_method, name=name)
+        rule = self.rule(
+            decay_or_rank=decay_or_rank, trace_dtype=trace_dtype, config=config, random_feedback_key=random_feedback_key
+        )
+        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
 
     @staticmethod
-    def rule(*, decay_or_rank: Any, trace_dtype: Any = None) -> Rule:
+    def rule(
+        *, decay_or_rank: Any = None, trace_dtype: Any = None, config: ETraceConfig | None = None, random_feedback_key: Any = None
+    ) -> Rule:
         """The parts of this algorithm."""
+        dtype = _options.trace_dtype(trace_dtype)
+        if config is not None:
+            return _options.configured(config, True, random_feedback_key, dtype)
         pair = decay_or_rank if isinstance(decay_or_rank, tuple | list) else (decay_or_rank, decay_or_rank)
         if len(pair) != 2:
             raise UsageError(problem("Wrong decay_or_rank.", got=repr(decay_or_rank), expected="one value, or a pair"))
         inputs, state = (decay_of(v) for v in pair)
-        return Rule("ES-D-RTRL", Factored(inputs, state, _options.trace_dtype(trace_dtype)))
+        return Rule("ES-D-RTRL", Factored(inputs, state, dtype))
 
 
 def decay_of(decay_or_rank: Any) -> float:

@@ -32,6 +32,7 @@ class RFLO(ETraceVjpAlgorithm):
         feedback_weights: None, or the matrices B themselves, one for each readout, shaped as its weight.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         name: the module's name.
+        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: without a key and without matrices.
@@ -46,13 +47,13 @@ class RFLO(ETraceVjpAlgorithm):
 
     def __init__(
         self, model: brainstate.nn.Module, *, random_feedback_key: Any = None, feedback_scale: float = 1.0,
-        feedback_weights: Any = None, trace_dtype: Any = None, name: str | None = None,
+        feedback_weights: Any = None, trace_dtype: Any = None, name: str | None = None, **settings: Any,
     ):  # fmt: skip
         rule = self.rule(
             random_feedback_key=random_feedback_key, feedback_scale=feedback_scale, feedback_weights=feedback_weights,
             trace_dtype=trace_dtype,
         )  # fmt: skip
-        super().__init__(model, rule, name=name)
+        super().__init__(model, rule, name=name, **settings)
 
     @staticmethod
     def rule(

@@ -66,20 +66,29 @@ def _blocks(carry: Sequence[Var], hidden: Sequence[int], program: Program, cut: 
 
 
 def _pieces(program: Program, leaf: int) -> list[tuple[np.ndarray, tuple[int, ...]]]:
-    """The equal pieces that the new value of a leaf is put together from, as element numbers; none if it is not."""
+    """The equal pieces that the new value of a leaf is put together from, as element numbers; none if it is not.
+
+    Equations that only move the whole value (a reshape, a scatter that overwrites all) are looked through.
+    """
+    makers = {v: e for e in program.equations for v in e.outputs}
     out = program.outputs[leaf]
-    maker = next((e for e in program.equations if out in e.outputs), None)
-    if maker is None or len(maker.inputs) < 2 or len({v.shape for v in maker.inputs}) != 1 or is_elementwise(maker):
-        return []
-    pieces = []
-    for v, influence in zip(maker.inputs, influences(maker), strict=True):
-        if influence is None or len(influence) != 1:
+    numbers = np.arange(out.size) if isinstance(out, Var) else np.arange(0)  # of the leaf, for each element of `out`
+    while isinstance(out, Var) and (maker := makers.get(out)) is not None and not is_elementwise(maker):
+        found = influences(maker)
+        acting = [k for k, influence in enumerate(found) if influence is None or influence]
+        if any(found[k] is None or len(found[k] or ()) != 1 for k in acting):
             return []
-        source, target = influence[0].pairs(int(np.prod(v.shape)))
-        pieces.append((target[np.argsort(source)], v.shape))
-    numbers = np.sort(np.concatenate([elements for elements, _ in pieces]))
-    complete = isinstance(out, Var) and numbers.size == out.size and (numbers == np.arange(out.size)).all()
-    return pieces if complete else []
+        pieces = []
+        for k in acting:
+            source, target = found[k][0].pairs(int(np.prod(maker.inputs[k].shape)))  # type: ignore[index]
+            pieces.append((numbers[target[np.argsort(source)]], maker.inputs[k].shape))
+        complete = np.sort(np.concatenate([p for p, _ in pieces])) if pieces else np.arange(0)
+        if complete.size != out.size or (complete != np.arange(out.size)).any():
+            return []
+        if len(pieces) > 1:
+            return pieces if len({shape for _, shape in pieces}) == 1 else []
+        [(numbers, _)], out = pieces, maker.inputs[acting[0]]
+    return []
 
 
 def _settle(

@@ -11,6 +11,7 @@ import numpy as np
 from .._compat import is_differentiable
 from .._errors import UsageError, problem
 from .._jaxpr import Equation, Var, evaluate, reader, stage
+from .._jaxpr._policy import ControlFlowPolicy
 from .._sites import SiteRule, site_rule
 
 _STEPS = 3  # steps of the laws that sum over time
@@ -40,7 +41,8 @@ def check_site_rule(
     """
     values = [jnp.asarray(v) for v in operands]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
-    program = stage(lambda *v: jax.tree.leaves(operation(*v)), avals, [is_differentiable(v.dtype) for v in values], 64)
+    relevant = [is_differentiable(v.dtype) for v in values]
+    program, _ = stage(lambda *v: jax.tree.leaves(operation(*v)), avals, relevant, ControlFlowPolicy(scan_unroll_limit=64))
     made = {program.inputs[weight]}  # what depends on the weight alone
     found = None
     for e in program.equations:

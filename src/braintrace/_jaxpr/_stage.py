@@ -24,37 +24,43 @@ from .._compat import (
     source_line,
     sub_jaxprs,
 )
-from .._errors import NotSupportedError, problem
+from .._errors import CompilationError, NotSupportedError, problem
 from ._elementwise import is_elementwise
+from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
 
 _FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
 
 
-def stage(function: Callable[..., Sequence[Any]], avals: Sequence[Any], relevant: Sequence[bool], unroll: int) -> Program:
-    """The program of `function(*avals)`, a function from arrays to a flat list of arrays.
+def stage(
+    function: Callable[..., Sequence[Any]], avals: Sequence[Any], relevant: Sequence[bool], policy: ControlFlowPolicy,
+    n_params: int | None = None,
+) -> tuple[Program, list[Unfolding]]:  # fmt: skip
+    """The program of `function(*avals)`, a function from arrays to a flat list of arrays, and what its control flow became.
 
     `relevant[k]` says whether gradients may flow through input k (parameters and hidden state): control flow that such an
-    input reaches is unfolded, up to `unroll` sub-steps; any other control flow stays as it is.
+    input reaches is unfolded as the policy says; any other control flow stays as it is. The first `n_params` inputs are the
+    parameters.
     """
     closed = jax.make_jaxpr(function)(*avals)
-    stager = _Stager(unroll)
+    stager = _Stager(policy)
     inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
     stager.relevant.update(v for v, r in zip(inputs, relevant, strict=True) if r and v.differentiable)
+    stager.trained.update(v for v in inputs[:n_params] if v in stager.relevant)
     outputs = stager.open(closed, inputs, "")
-    return Program(inputs, stager.equations, outputs)
+    return Program(inputs, stager.equations, outputs), stager.unfoldings
 
 
 def inline(closed: ClosedJaxpr) -> Program:
     """The program of a sub-jaxpr, with every call in it opened and its control flow left as it stands."""
-    stager = _Stager(unroll=0)
+    stager = _Stager()
     inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
 
 
 def extend(equations: list[Equation], function: Callable[..., Any], operands: Sequence[Atom]) -> list[Atom]:
     """Append what `function` does to `operands` (its control flow left as it stands); return the results, flat."""
-    return _Stager(unroll=0, equations=equations).apply(function, operands, "")
+    return _Stager(equations=equations).apply(function, operands, "")
 
 
 def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
@@ -75,9 +81,12 @@ def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
 
 @dataclasses.dataclass
 class _Stager:
-    unroll: int
+    policy: ControlFlowPolicy = dataclasses.field(default_factory=ControlFlowPolicy)
     equations: list[Equation] = dataclasses.field(default_factory=list)
     relevant: set[Var] = dataclasses.field(default_factory=set)
+    trained: set[Var] = dataclasses.field(default_factory=set)  # reached from a parameter
+    unfoldings: list[Unfolding] = dataclasses.field(default_factory=list)
+    depth: int = 0  # of the control flow that is being unfolded
 
     def open(self, closed: ClosedJaxpr, inputs: Sequence[Atom], source: str) -> list[Atom]:
         """Append the equations of `closed`, applied to `inputs`; return its outputs."""
@@ -118,8 +127,9 @@ class _Stager:
             return folded
         if outputs and any(v.shape != outputs[0].shape for v in operands) and is_elementwise(equation):
             self._broadcast_operands(equation)
-        if any(v in self.relevant for v in operands):
-            self.relevant.update(v for v in outputs if v.differentiable)
+        for reached in (self.relevant, self.trained):
+            if any(v in reached for v in operands):
+                reached.update(v for v in outputs if v.differentiable)
         self.equations.append(equation)
         return list(outputs)
 
@@ -133,17 +143,47 @@ class _Stager:
     # Control flow -----------------------------------------------------------------------------------------------
 
     def _control_flow(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
-        if eqn.primitive is P.cond_p:
-            return self._cond(eqn, operands, source)
-        if eqn.primitive is P.scan_p:
-            return self._scan(eqn, operands, avals, source)
-        message = problem(
-            "A while loop in the step touches parameters or hidden state, and its number of turns is not static.",
-            expected="a loop of static length (lax.scan, or fori_loop with constant bounds), which is unrolled",
-            do="give the loop constant bounds, or move it out of the step",
-            at=source,
-        )
-        raise NotSupportedError(message)
+        policy = self.policy
+        if self.depth >= policy.fixpoint_iteration_limit:
+            raise CompilationError(
+                problem("Control flow in the step nests too deeply.", got=f"more than {self.depth} levels",
+                        expected=f"at most {policy.fixpoint_iteration_limit} (fixpoint_iteration_limit)",
+                        do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to compile", at=source)
+            )  # fmt: skip
+        self.depth += 1
+        try:
+            if eqn.primitive is P.cond_p:
+                unfolds, length = policy.cond == "convert", len(eqn.params["branches"])
+                unfold = lambda: self._cond(eqn, operands, source)  # noqa: E731
+            elif eqn.primitive is P.scan_p:
+                unfolds, length = policy.unrolls(eqn.params["length"]), eqn.params["length"]
+                unfold = lambda: self._scan(eqn, operands, avals, source)  # noqa: E731
+            else:
+                raise NotSupportedError(
+                    problem("A while loop in the step touches parameters or hidden state, and its number of turns is not static.",
+                            expected="a loop of static length (lax.scan, or fori_loop with constant bounds), which is unrolled",
+                            do="give the loop constant bounds, or move it out of the step", at=source)
+                )  # fmt: skip
+            self.unfoldings.append(Unfolding(eqn.primitive.name, length, not unfolds, source))
+            return unfold() if unfolds else self._opaque(eqn, operands, avals, source, length)
+        finally:
+            self.depth -= 1
+
+    def _opaque(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str, length: int) -> list[Atom]:
+        """The equation as it stands, where the policy allows it: to the analysis it mixes whatever enters it."""
+        weights = any(v in self.trained for v in operands)
+        if eqn.primitive is P.scan_p and self.policy.etp_in_control_flow == "error":
+            raise NotSupportedError(
+                problem("A loop in the step touches parameters or hidden state and is too long to unroll.",
+                        got=f"{length} sub-steps", expected=f"at most {self.policy.scan_unroll_limit} (option unroll_limit)",
+                        do=f"pass unroll_limit={length} to compile, or make each sub-step a step of the model", at=source)
+            )  # fmt: skip
+        if weights and self.policy.etp_in_control_flow == "error":
+            raise NotSupportedError(
+                problem("A parameter is used inside a cond that the policy leaves opaque.", expected="cond='convert'",
+                        do="use cond='convert', or etp_in_control_flow='exclude' for its instantaneous gradient", at=source)
+            )  # fmt: skip
+        return self._emit(eqn.primitive, operands, avals, eqn.params, source)
 
     def _cond(self, eqn: Any, operands: list[Atom], source: str) -> list[Atom]:
         """Every branch is evaluated and the results are selected: each branch's paths are then ordinary ones."""
@@ -161,15 +201,6 @@ class _Stager:
     def _scan(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
         params = eqn.params
         length, (n_const, n_carry) = params["length"], scan_counts(params)
-        if length > self.unroll:
-            message = problem(
-                "A loop in the step touches parameters or hidden state and is too long to unroll.",
-                got=f"{length} sub-steps",
-                expected=f"at most {self.unroll} (option unroll_limit)",
-                do=f"pass unroll_limit={length} to compile, or make each sub-step a step of the model",
-                at=source,
-            )
-            raise NotSupportedError(message)
         consts, carry, xs = operands[:n_const], operands[n_const : n_const + n_carry], operands[n_const + n_carry :]
         stacked: list[list[Atom]] = [[] for _ in avals[n_carry:]]
         order = range(length - 1, -1, -1) if params["reverse"] else range(length)

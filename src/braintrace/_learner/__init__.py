@@ -21,6 +21,7 @@ from ._memory import ParameterMemory as ParameterMemory
 from ._memory import memory_plan as memory_plan
 from ._online import update as update
 from ._online import window as window
+from ._sequence import advance as advance
 from ._sequence import default_window as default_window
 from ._sequence import differentiable_prelude as differentiable_prelude
 from ._sequence import evolve as evolve

@@ -6,6 +6,7 @@ non-holomorphic dynamics are covered. `Cell` translates between the user's trees
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from .._analysis import CellGraph, Signature, analyse
 from .._compat import is_traced
 from .._errors import CompilationError, UsageError, problem
 from .._jaxpr import stage
+from .._jaxpr._policy import ControlFlowPolicy, Unfolding
 from .._parts import Rule
 from ._lanes import lane_count
 from ._leak import group_leak
@@ -93,10 +95,16 @@ class Cell:
     x: Tree
     out: Tree
     rule: Rule | None = None  # with what it reads from the model put in
+    unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
 
     @property
     def _complex(self) -> list[bool]:
         return [_kind(v.dtype) == "complexfloating" for v in self.carry.leaves]
+
+    @property
+    def leaf_numbers(self) -> list[int]:
+        """For each leaf of the engine's carry, the number of the user's leaf that it is (a part of)."""
+        return [k for k, split in enumerate(self._complex) for _ in range(2 if split else 1)]
 
     def flat_carry(self, carry: Any) -> list[Any]:
         """The engine's leaves of a carry."""
@@ -113,12 +121,15 @@ class Cell:
 
 def compile_cell(
     cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False,
-    lanes: int | None = None, rule: Rule | None = None,
+    lanes: int | EllipsisType | None = ..., rule: Rule | None = None, control_flow: ControlFlowPolicy | None = None,
 ) -> Cell:  # fmt: skip
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
-    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes` is the size of the batch axis;
-    by default the size of axis 0 that the arrays of the carry share. `rule` is the algorithm, which may edit the program.
+    `control_flow` says what becomes of loops and branches; without it, loops of at most `unroll_limit` sub-steps are unrolled.
+
+    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes` is the size of the batch axis,
+    or None for no batch; by default the size of axis 0 that the arrays of the carry share. `rule` is the algorithm, which may
+    edit the program.
     """
     trees = Tree.of(params), Tree.of(carry), Tree.of(x)
     partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]  # only its trees are used before the graph exists
@@ -141,17 +152,19 @@ def compile_cell(
 
     inputs = [*example, *flat_carry, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[2].leaves)]
     relevant = [True] * (n_params + n_carry) + [False] * len(trees[2].leaves)
-    program = stage(flat, inputs, relevant, unroll_limit)
+    policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
+    program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    signature = Signature(trees[0].names, tuple(names), lanes or lane_count(carry), resets)
+    lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
+    signature = Signature(trees[0].names, tuple(names), lanes, resets)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))
         rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
         graph = rule.apply(graph, signature, max_slots)
-    return Cell(graph, *trees, out_tree[-1], rule)
+    return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
 
 
 def _example(value: Any) -> Any:

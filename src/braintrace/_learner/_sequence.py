@@ -10,7 +10,7 @@ from .._analysis import CellGraph
 from .._parts import Rule
 from .._step import plain_step, prelude
 from ._extra import Signals, closed, opened
-from ._online import NO_SIGNALS
+from ._online import NO_SIGNALS, window
 from ._window import Body, differentiable_part, window_gradient
 
 _WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
@@ -96,3 +96,23 @@ def evolve(graph: CellGraph, params: Sequence[Any], carry: Sequence[Any], xs: Se
     full, _ = opened(graph, carry, None)
     last, outs = jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), full, list(xs))
     return closed(graph, last, None)[0], outs
+
+
+def advance(
+    graph: CellGraph, rule: Rule, params: Sequence[Any], carry: Sequence[Any], traces: Any, xs: Sequence[Any], size: int
+) -> tuple[list[Any], Any, list[Any]]:
+    """Forward over a sequence with the traces, `size` steps at once: (carry, traces, outputs stacked)."""
+    steps = xs[0].shape[0]
+    count, rest = divmod(steps, size)
+
+    def block(state: Any, xs: Any) -> tuple[Any, list[Any]]:
+        carry, traces, outs = window(graph, rule, params, state[0], state[1], xs, False)
+        return (carry, traces), outs
+
+    blocks = [v[: count * size].reshape(count, size, *v.shape[1:]) for v in xs]
+    state, outs = jax.lax.scan(block, (list(carry), traces), blocks)
+    outs = [v.reshape(count * size, *v.shape[2:]) for v in outs]
+    if rest:
+        state, last = block(state, [v[count * size :] for v in xs])
+        outs = [jnp.concatenate(pair) for pair in zip(outs, last, strict=True)]
+    return state[0], state[1], outs

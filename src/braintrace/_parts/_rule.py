@@ -30,14 +30,15 @@ class Rule:
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
+        layered = with_layers if self.carrier.whole_layer else lambda graph: graph
+        rows = self._certificate(layered(graph))  # before the edits, which change the program's equations
         edited = graph
         if self.edits:
             editor, exits = Editor(graph), find_exits(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
             edited = analyse(editor.program(), editor.signature(signature), max_slots)
-        layered = with_layers if self.carrier.whole_layer else lambda graph: graph
-        return dataclasses.replace(layered(edited), parameters=self._certificate(layered(graph)))
+        return dataclasses.replace(layered(edited), parameters=rows)
 
     def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
         """The rows of the cell before the edits, with what the carrier and the edits put in place of the gradient."""

@@ -203,7 +203,8 @@ class FiringRate(Edit):
         for found in exits:
             if found.kind is not ExitKind.RECURRENT:
                 seen.setdefault(found.variable)
-        for z in seen:
+        for activity in seen:
+            z = activity if editor.graph.lanes else editor.apply(lambda v: v[None], activity)  # without a batch: one lane
             mean = editor.add_leaf("firing rate", np.zeros(z.shape, z.dtype), inert=True)
             count = editor.add_leaf("steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True)
             m, n = editor.fresh(mean), editor.fresh(count)
@@ -239,7 +240,7 @@ class TargetProjection(Edit):
             sources.setdefault(found.group, found.variable)
         _check_number(self.weights, len(sources), "B_list", "hidden group")
         for number, z in enumerate(sources.values()):
-            size = int(np.prod(z.shape[1:]))
+            size = int(np.prod(z.shape)) // lanes
             b = self._weight(number, n_target, size)
             term = lambda z, y, b: -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z)  # noqa: E731
             add_linear_loss(editor, editor.apply(term, z, target, editor.constant(b.astype(z.dtype))))

@@ -1,21 +1,25 @@
 """The base classes of the algorithms: a learner that wraps a brainstate module and stands in for it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
+from types import EllipsisType
 from typing import Any
 
 import brainstate
 import jax
 import jax.numpy as jnp
 
-from ..._analysis import CellGraph
-from ..._checks import GradientReport
 from ..._errors import UsageError, problem
+from ..._jaxpr._policy import ControlFlowPolicy
 from ..._learner import Budget, MemoryPlan, sequence_length, target_signal
 from ..._parts import Rule
-from ._check import check_module
+from ..._parts._configured import coordinates
+from ..._parts._coordinates import ETraceConfig
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
+from ._graph import ETraceGraph
+from ._report import CompilationReport
+from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
@@ -27,7 +31,7 @@ class EligibilityTrace(brainstate.ShortTermState):
     __module__ = "braintrace"
 
 
-class ETraceAlgorithm(brainstate.nn.Module):
+class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     """Wraps a one-step model and learns it online with eligibility traces.
 
     After `compile_graph` the learner is called where the model was called. Automatic differentiation through a call
@@ -57,12 +61,13 @@ class ETraceAlgorithm(brainstate.nn.Module):
         self._driver: Driver | None = None
         self._zero: Any = None  # the traces when they are known to be zero
         self._full = False
+        self._analysis: dict[str, Any] = {}
 
     # Compiling -----------------------------------------------------------------------------------------------------
 
     def compile_graph(
-        self, *example_inputs: Any, vmap: bool = False, mapped: Collection[int] | None = None, memory_budget: int | None = None,
-        **analysis: Any,
+        self, *example_inputs: Any, vmap: bool = False, mapped: Collection[int] | None = None,
+        lanes: int | EllipsisType | None = ..., memory_budget: int | None = None, **analysis: Any,
     ) -> "ETraceAlgorithm":  # fmt: skip
         """Analyse the model at the shapes of `example_inputs` (one step) and of its present states; traces start at zero.
 
@@ -70,8 +75,10 @@ class ETraceAlgorithm(brainstate.nn.Module):
             *example_inputs: inputs of one step, as the learner will be called with.
             vmap: whether the model is written for one sample; the learner then maps it over axis 0 of the inputs.
             mapped: ids of the states that have one value per sample; by default every state that is no `ParamState`.
+            lanes: the size of the batch, None for no batch. By default the size of axis 0 that hidden states and inputs share.
             memory_budget: the most bytes that a sequence may need (see `memory_plan`); None for no limit.
-            **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states of one position).
+            **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states of one position),
+                `control_flow` (a `ControlFlowPolicy`, in place of `unroll_limit`).
 
         Returns:
             The learner itself.
@@ -89,7 +96,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
             shared = (brainstate.ParamState, brainstate.random.RandomState)
             mapped = {id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)}
         with as_before_on_error(self.model):
-            compiled = Compiled(self.model, self._rule, x, mapped, vmap, analysis)
+            compiled = Compiled(self.model, self._rule, x, mapped, vmap, {**analysis, **self._analysis}, lanes)
             budget = Budget(compiled.cell.graph, compiled.rule, memory_budget)
         self._compiled, self._driver = compiled, Driver(self, compiled, budget)
         self.etrace = EligibilityTrace(self._clear())
@@ -111,14 +118,33 @@ class ETraceAlgorithm(brainstate.nn.Module):
         return self._compiled
 
     @property
-    def graph(self) -> CellGraph:
-        """The analysed model."""
-        return self.compiled.cell.graph
+    def driver(self) -> Driver:
+        """What runs the compiled model over sequences."""
+        assert self.compiled is not None and self._driver is not None
+        return self._driver
 
     @property
-    def report(self) -> str:
-        """What the compiler states about each parameter, as a table."""
-        return self.graph.table(self._rule.carrier, self._rule.name)
+    def _driven(self) -> "ETraceAlgorithm":
+        return self
+
+    @property
+    def graph(self) -> ETraceGraph:
+        """The analysed model."""
+        return self.compiled.graph
+
+    @property
+    def report(self) -> CompilationReport:
+        """What the compiler states about each parameter; `print(learner.report)` shows it as a table."""
+        return CompilationReport(self.graph, self._rule.carrier, self._rule.name)
+
+    @property
+    def config(self) -> ETraceConfig | None:
+        """The algorithm as a point of the axes of `ETraceConfig`; None for one that is none (OTPE, OSTTP)."""
+        return coordinates(self._rule)
+
+    def show_graph(self, *, file: Any = None) -> None:
+        """Print the report."""
+        self.report.show(file=file)
 
     def memory_plan(self, T: int, window: int | None = None, *, return_state: bool = True) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone; `print` shows a table.
@@ -129,8 +155,7 @@ class ETraceAlgorithm(brainstate.nn.Module):
             return_state: as in `etrace_grad`.
         """
         self.compiled.check_states()
-        assert self._driver is not None
-        return self._driver.budget.plan(T, window, return_state)
+        return self.driver.budget.plan(T, window, return_state)
 
     # One step ------------------------------------------------------------------------------------------------------
 
@@ -141,15 +166,14 @@ class ETraceAlgorithm(brainstate.nn.Module):
         (B, n_target), is for algorithms that project targets.
         """
         compiled = self.compiled
-        assert self._driver is not None
         x, many = unwrap(inputs)
-        if self._driver.active is not None:
+        if (active := self.driver.active) is not None:
             if many or y_target is not None:
                 raise UsageError(
                     problem("Inside a sequence driver the learner is called with the inputs of one step.",
                             got="MultiStepData" if many else "y_target", do="pass sequences and y_target to the driver")
                 )  # fmt: skip
-            return self._driver.active(x)
+            return active(x)
         compiled.check_states()
         steps = sequence_length(x) if many else 1
         flat = compiled.inputs(x, (steps,) if many else ())
@@ -171,107 +195,6 @@ class ETraceAlgorithm(brainstate.nn.Module):
         before = self.running_index.value
         self.running_index.value = jnp.where(before > _LAST_STEP - steps, _LAST_STEP, before + steps).astype(jnp.int32)
 
-    # Sequences -----------------------------------------------------------------------------------------------------
-
-    def etrace_grad(
-        self, *sequences: Any, step_fn: Callable[..., Any], mask: Any = None, reset: Any = None,
-        chunk_size: int | None = None, window: int | None = None, weights: Any = None, reduction: str = "mean",
-        loss_output: str = "step", has_aux: bool = False, return_value: bool = False, return_state: bool = True,
-        y_target: Any = None,
-    ) -> Any:  # fmt: skip
-        """The gradient of a whole sequence, in memory that does not grow with its length.
-
-        Args:
-            *sequences: arrays (or trees of arrays) with time on axis 0.
-            step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a scalar, or one value per lane,
-                shape (B,). With `has_aux`, `(loss, aux)`.
-            mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value per lane.
-            reset: (T, B) bool: where true, that lane's short-term states are set to their values at compile time and its
-                traces to zero before that step. The step must call the learner once.
-            chunk_size: steps done at once (`window` is the same). It changes speed and memory, never the numbers beyond
-                rounding. Default: as many as fit a memory budget, at most 64.
-            weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a list or dict. Default: all
-                of the model's.
-            reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
-                'sum' does not.
-            loss_output: 'step' returns losses as `step_fn` gave them, (T,) or (T, B); 'total' the reduced scalar.
-            has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
-            return_value: whether to return the losses.
-            return_state: with False hidden states and traces are left as they were before the call (the end trace is then
-                not formed, which is faster); random keys and statistics move on in any case.
-            y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the losses are.
-
-        Returns:
-            The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))` gives them; with
-            `return_value`, and with `has_aux`, a tuple: gradients, losses, aux.
-
-        Raises:
-            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls). States are as before.
-        """
-        self.compiled.check_states()
-        assert self._driver is not None
-        return self._driver.gradient(
-            sequences, step_fn, mask=mask, reset=reset, window=chunk_size if window is None else window, weights=weights,
-            reduction=reduction, loss_output=loss_output, has_aux=has_aux, return_value=return_value,
-            return_state=return_state, y_target=y_target,
-        )  # fmt: skip
-
-    def etrace_fit(
-        self, *sequences: Any, step_fn: Callable[..., Any], optimizer: Any, mode: str | None = None, **options: Any
-    ) -> Any:
-        """Learn from one sequence with an optimiser that holds the parameters; returns the losses.
-
-        Args:
-            *sequences, step_fn: as for `etrace_grad`.
-            optimizer: an object with `update(gradients)`, such as those of braintools.optim, with the model's parameters
-                registered.
-            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
-                Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`.
-        """
-        mode = mode or self._rule.schedule or "A"
-        if mode not in ("A", "O"):
-            raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
-        if mode == "A":
-            gradients, losses = self.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
-            optimizer.update(gradients)
-            return losses
-        timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
-
-        def one(slices: Any, given: Any) -> Any:
-            slices, given = jax.tree.map(lambda v: v[None], (slices, given))
-            gradients, loss = self.etrace_grad(*slices, step_fn=step_fn, return_value=True, **given, **options)
-            optimizer.update(gradients)
-            return loss[0]
-
-        return brainstate.transform.for_loop(one, sequences, timed)
-
-    def etrace_evolve(self, *sequences: Any, return_outputs: bool = True, step_fn: Callable[..., Any] | None = None) -> Any:
-        """Forward only over a sequence; the traces stay as they are.
-
-        Args:
-            *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
-            return_outputs: whether to return the outputs, stacked over time; else None.
-            step_fn: what to do at each step instead of `learner(*slices)`.
-        """
-        self.compiled.check_states()
-        assert self._driver is not None
-        return self._driver.evolve(sequences, return_outputs, step_fn)
-
-    def check_gradients(
-        self, *sequences: Any, step_fn: Callable[..., Any], tolerance: float | None = None, **options: Any
-    ) -> GradientReport:
-        """Compare the gradient of a sequence with BPTT through the same step function, parameter by parameter.
-
-        Both start at the model's present states, the online one with zero traces; every state is as before at the end.
-
-        Args:
-            *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
-            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in float64, 1e-3 in float32.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
-        """
-        return check_module(self, sequences, step_fn, tolerance, options)
-
     # States --------------------------------------------------------------------------------------------------------
 
     def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
@@ -285,13 +208,17 @@ class ETraceAlgorithm(brainstate.nn.Module):
                 problem("Another batch size than the compiled one.", got=batch_size, expected=compiled.lanes,
                         do="compile again for another batch size")
             )  # fmt: skip
-        self.etrace.value = self._clear()
+        self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
         if model:
             layout = compiled.functional.carry
             for state, value in zip(layout.states, layout.values(compiled.initial.leaves), strict=True):
                 if isinstance(state, brainstate.ShortTermState):
                     state.value = value
+
+    def init_etrace_state(self) -> None:
+        """Set the traces to zero, as `compile_graph` does at its end."""
+        self.etrace.value = self._clear()
 
     def _clear(self) -> Any:
         self._zero = self._rule.init(self.graph)
@@ -340,6 +267,11 @@ class ETraceAlgorithm(brainstate.nn.Module):
         return self.model.states(brainstate.HiddenState)
 
     @property
+    def path_to_states(self) -> Any:
+        """Every state of the model by path."""
+        return states_of(self.model)
+
+    @property
     def other_states(self) -> dict[Any, brainstate.State]:
         """Every other state that a step reads or writes, by path (by name, where it is no part of the model)."""
         f = self.compiled.functional
@@ -354,12 +286,26 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum of the online gradients of
     its steps; 'multi-step' BPTT inside the call plus the traces at its entry, which is another number.
+
+    Args:
+        control_flow: a `ControlFlowPolicy` for loops and branches in the step.
+        fast_solve, chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package braintrace they choose between
+            ways to compute the same numbers.
+
+    Raises:
+        UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
     """
 
     __module__ = "braintrace"
 
-    def __init__(self, model: brainstate.nn.Module, rule: Rule, *, vjp_method: str = "single-step", name: str | None = None):
+    def __init__(
+        self, model: brainstate.nn.Module, rule: Rule, *, vjp_method: str = "single-step", name: str | None = None,
+        control_flow: ControlFlowPolicy | None = None, fast_solve: bool = True, chunked_trace: bool = True,
+        snap_max_jacobian_elements: int | None = None,
+    ):  # fmt: skip
         super().__init__(model, rule, name)
+        if control_flow is not None:
+            self._analysis = {"control_flow": control_flow}
         if vjp_method not in ("single-step", "multi-step"):
             raise UsageError(problem("Unknown vjp_method.", got=repr(vjp_method), expected="'single-step' or 'multi-step'"))
         if vjp_method == "multi-step" and rule.multi_step_problem:

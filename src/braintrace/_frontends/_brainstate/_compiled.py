@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
+from types import EllipsisType
 from typing import Any
 
 import brainstate
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 from ..._analysis import CellGraph, Exactness
 from ..._compat import is_key
 from ..._errors import CompilationError, UsageError, problem
-from ..._learner import Cell, compile_cell, evolve, resetting, update, window
+from ..._learner import Cell, advance, compile_cell, evolve, resetting, update, window
 from ..._parts import Rule
 from ._functional import Functional, functionalise
+from ._graph import ETraceGraph
 from ._states import Layout, Values, fit, states_of
 
 
@@ -23,13 +25,15 @@ class Compiled:
 
     def __init__(
         self, model: brainstate.nn.Module, rule: Rule, x: tuple[Any, ...], mapped: Collection[int], vmap: bool,
-        analysis: dict[str, Any],
+        analysis: dict[str, Any], lanes: int | EllipsisType | None = ...,
     ):  # fmt: skip
+        """`lanes`: the size of the batch, None for no batch; by default it is found from the states and the inputs."""
         self.rule, self.analysis, self.model = rule, analysis, model
         self.mapped, self.vmap = mapped, vmap
         self.x = jax.tree.map(jnp.asarray, x)
         self.functional: Functional = functionalise(model, self.x, mapped, vmap)
-        self.lanes = self._lane_count(x) if vmap else _batch_size(self.functional.carry)
+        found = _batch_size(self.functional.carry, self.x) if isinstance(lanes, EllipsisType) else lanes
+        self.lanes = self._lane_count(x) if vmap else found
         self.initial = self.functional.carry.read()
         self.initial = Values(self.initial.names, [_array(v) for v in self.initial.leaves])
         params = self.functional.read_params()
@@ -43,6 +47,7 @@ class Compiled:
         self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
         self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full=full), static_argnums=0)
         self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
+        self.advance = jax.jit(lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0)
 
     def _trained_only(self, cell: Cell) -> Cell:
         """The certificate speaks of parameters, not of constants."""
@@ -57,6 +62,11 @@ class Compiled:
                         expected="one size of axis 0", do="give every input the batch as axis 0")
             )  # fmt: skip
         return sizes.pop()[0]
+
+    @functools.cached_property
+    def graph(self) -> ETraceGraph:
+        """The analysed cell with the model's states and their paths."""
+        return ETraceGraph.of(self.cell, self.functional, self.model)
 
     @functools.cached_property
     def resetting(self) -> Cell:
@@ -139,14 +149,13 @@ def _checked(read: Callable[[], Values]) -> Values:
         raise UsageError(str(error)) from None
 
 
-def _batch_size(carry: Layout) -> int | None:
-    """The size of axis 0 that the hidden states share."""
-    sizes = {
-        v.shape[0] if v.ndim else None
-        for s, v in zip(carry.leaf_states(), carry.read().leaves, strict=True)
-        if isinstance(s, brainstate.HiddenState)
-    }
-    return sizes.pop() if len(sizes) == 1 else None
+def _batch_size(carry: Layout, x: Any) -> int | None:
+    """The size of axis 0 that the hidden states and the inputs share, where the states have further axes."""
+    hidden = [v for s, v in zip(carry.leaf_states(), carry.read().leaves, strict=True) if isinstance(s, brainstate.HiddenState)]
+    sizes = {jnp.shape(v)[:1] for v in [*hidden, *jax.tree.leaves(x)]}
+    if len(sizes) != 1 or () in sizes or all(jnp.ndim(v) == 1 for v in hidden):
+        return None
+    return sizes.pop()[0]
 
 
 def _array(value: Any) -> Any:

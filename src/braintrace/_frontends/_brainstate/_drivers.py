@@ -56,8 +56,12 @@ class Driver:
         """See `ETraceAlgorithm.etrace_grad`. With `free`, every path is live: over one window the gradient is BPTT's."""
         steps = self._check(sequences, step_fn)
         check_driver(steps, (), reduction, window)
+        loss_output = {"per_step": "step", "scalar": "total"}.get(loss_output, loss_output)
         if loss_output not in ("step", "total"):
-            raise UsageError(problem("Unknown loss_output.", got=repr(loss_output), expected="'step' or 'total'"))
+            raise UsageError(
+                problem("Unknown loss_output.", got=repr(loss_output),
+                        expected="'step' or 'total' ('per_step' and 'scalar' are the same)")
+            )  # fmt: skip
         wanted = self._wanted(weights)
         marks = None if reset is None else check_reset(reset, steps, self.compiled.lanes)
         task = Task(step_fn, has_aux, reduction, window, return_state, marks is not None, tuple(map(id, wanted[0])), free)
@@ -148,30 +152,42 @@ class Driver:
 
     # Forward only --------------------------------------------------------------------------------------------------
 
-    def evolve(self, sequences: tuple[Any, ...], return_outputs: bool, step_fn: Callable[..., Any] | None) -> Any:
-        """See `ETraceAlgorithm.etrace_evolve`."""
+    def evolve(
+        self, sequences: tuple[Any, ...], return_outputs: bool, step_fn: Callable[..., Any] | None, traces: bool,
+        window: int | None,
+    ) -> Any:  # fmt: skip
+        """See `SequenceDriverMixin.etrace_evolve`."""
         steps = self._check(sequences, step_fn or forward)
+        check_driver(steps, (), "mean", window)
         compiled = self.compiled
         if step_fn is None:
+            args = (compiled.params(), compiled.carry())
             leaves = compiled.inputs(sequences, (steps,))
-            carry, outs = compiled.evolve(compiled.params(), compiled.carry(), leaves)
-            self.learner._move(carry, None, steps)
+            moved = None
+            if traces:
+                size = self.budget.window(steps, window, True)
+                carry, moved, outs = compiled.advance(size, *args, self.learner.etrace.value, leaves)
+            else:
+                carry, outs = compiled.evolve(*args, leaves)
+            self.learner._move(carry, moved, steps)
             return compiled.cell.out.unflatten(outs) if return_outputs else None
         slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences)
         found = probe(compiled, self.activate, self.online, step_fn, slices, self.own_states)
-        moving = Layout.of({str(k): s for k, s in enumerate([*compiled.functional.carry.states, *found.written])})
+        own = self.own_states if traces else []
+        moving = Layout.of({str(k): s for k, s in enumerate([*compiled.functional.carry.states, *found.written, *own])})
         fixed = [*compiled.functional.params.states, *compiled.functional.constants.states, *found.read]
 
         def one(values: list[Any], slices: Any) -> tuple[list[Any], Any]:
             with lent([*moving.states, *fixed, *self.own_states]):
                 moving.put(values)
-                with self.activate(self.online if found.nested else lambda x: forward(compiled, x)):
+                with self.activate(self.online if traces or found.nested else lambda x: forward(compiled, x)):
                     out = step_fn(*slices)
                 return moving.read().leaves, out
 
         values, outs = jax.lax.scan(one, moving.read().leaves, sequences)
         moving.write(values)
-        self.learner._move(None, None, steps * found.calls)
+        if not traces:
+            self.learner._move(None, None, steps * found.calls)
         return outs if return_outputs else None
 
 

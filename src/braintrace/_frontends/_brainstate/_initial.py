@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from ..._errors import UsageError, problem
 from ._algorithm import ETraceAlgorithm
-from ._states import as_before_on_error
+from ._states import as_before_on_error, states_of
 
 
 def initialise(model: brainstate.nn.Module, batch_size: int | None, vmap: bool, seed: int | None) -> set[int]:
-    """Call `init_state` of every part of the model; the ids of the states that have one value per sample (with `vmap`)."""
+    """Call `init_state` of every part of the model; the ids of the states that it made."""
     if vmap and batch_size is None:
         raise UsageError(
             problem("vmap=True needs a batch size.", got="batch_size=None", expected="the number of samples",
@@ -28,7 +28,7 @@ def initialise(model: brainstate.nn.Module, batch_size: int | None, vmap: bool, 
             brainstate.nn.init_all_states(model)
         else:
             brainstate.nn.init_all_states(model, batch_size=batch_size)
-    return {id(s) for s in made.get_states()} if vmap else set()
+    return {id(s) for s in made.get_states()}
 
 
 def compile_module(
@@ -40,8 +40,11 @@ def compile_module(
     lanes = sizes.pop() if len(sizes) == 1 else None
 
     def attempt(batch_size: int | None) -> None:
-        mapped = initialise(learner.model, batch_size, vmap, seed)
-        learner.compile_graph(*example_inputs, vmap=vmap, mapped=mapped if vmap else None, **analysis)
+        made = initialise(learner.model, batch_size, vmap, seed)
+        hidden = {id(s) for s in states_of(learner.model).values() if isinstance(s, brainstate.HiddenState)}
+        alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
+        known = None if alone else ...
+        learner.compile_graph(*example_inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis)
 
     try:
         with as_before_on_error(learner.model):

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import brainstate
@@ -113,7 +113,7 @@ def _restore(state: brainstate.State, value: Any) -> None:
 def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
     """When an error leaves it, every part of the model has the attributes, and every state the value, that it had before."""
     attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
-    values = [(state, state.value) for state in states_of(model).values()]
+    values = list(_readable(states_of(model).values()))
     try:
         yield
     except BaseException:
@@ -123,6 +123,13 @@ def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
         for state, value in values:
             state.value = value
         raise
+
+
+def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, Any]]:
+    """States with their values; not those whose value was made inside a transformation that has ended."""
+    for state in states:
+        with contextlib.suppress(brainstate.TraceContextError):
+            yield state, state.value
 
 
 def fit(value: Any, structure: Any, name: str) -> list[Any]:
