@@ -1,11 +1,11 @@
 """The same table of this project against BPTT, on whatever accelerator JAX finds: `python -m benchmarks.accelerator`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from . import plan, plots
-from .process import ROOT, Process
+from .command import parser
+from .process import Process
 from .results import Results
 from .run import run
 from .table import report
@@ -13,13 +13,9 @@ from .table import report
 
 def main() -> int:
     """Measure on the first device; the table goes to standard output, table and data to the folder."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accelerator", description=__doc__)
-    parser.add_argument("--cpu", action="store_true", help="run although there is no accelerator")
-    parser.add_argument("--short", action="store_true", help="two cells at two sizes")
-    parser.add_argument("--tiny", action="store_true", help="only shows that it runs")
-    parser.add_argument("--rounds", type=int, default=7, help="repetitions of each method, in turn (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".bench", help="for the results (%(default)s)")
-    options = parser.parse_args()
+    wanted = parser("benchmarks.accelerator", "Measure this project and BPTT on the accelerator that JAX finds.")
+    wanted.add_argument("--cpu", action="store_true", help="run although there is no accelerator")
+    options = wanted.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     # Asked in a process of its own: JAX would reserve most of a GPU's memory for this one.
@@ -38,7 +34,7 @@ def main() -> int:
         return 2
     works = plan.tiny() if options.tiny else plan.short() if options.short else plan.full()
     results = Results(folder, f"accelerator-{device['platform']}", resume=False)
-    run(plan.alone(works), [], [], results, peers=False, rounds=options.rounds)
+    run(plan.alone(works), [], [], results, peers=False, rounds=options.rounds, minutes=options.minutes)
     text = report(results.data)
     results.file.with_suffix(".md").write_text(text)
     plots.ratios(results.cases, results.file.with_suffix(".png"))

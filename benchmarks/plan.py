@@ -100,7 +100,8 @@ def alone(works: list[Work]) -> list[Work]:
 
 def tiny() -> list[Work]:
     """Shows that everything runs."""
-    return [Work(Case("gru", 8, 2, 8), (*CORE, *_STEPS), 0.1), Work(Case("three_lif", 8, 2, 8), (BPTT, *MORE["three_lif"]), 0.1)]
+    works = {"three_lif": (*CORE, *MORE["three_lif"], *_STEPS), "rnn": (BPTT,)}
+    return [Work(Case(cell, 8, 2, 8), methods, 0.1) for cell, methods in works.items()]
 
 
 def agreements(neurons: int = 128, lanes: int = 32) -> list[Agreement]:

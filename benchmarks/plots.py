@@ -32,6 +32,7 @@ def ratios(cases: dict[str, Any], file: Path) -> None:
     axis.set(xscale="log", xlabel="time per step, in times of BPTT's", yticks=range(len(titles)), yticklabels=titles)
     axis.invert_yaxis()
     axis.grid(axis="x", alpha=0.3)
+    axis.hlines([k + 0.5 for k in range(len(titles) - 1)], *axis.get_xlim(), color="black", linewidth=0.3, alpha=0.4)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     figure.savefig(file, dpi=110, bbox_inches="tight")
     plt.close(figure)

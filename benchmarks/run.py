@@ -5,6 +5,7 @@ import datetime
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from .results import Results
 
 
 def run(
-    works: list[Work], agreements: list[Agreement], growing: list[Work], results: Results, *, peers: bool, rounds: int
+    works: list[Work], agreements: list[Agreement], growing: list[Work], results: Results, *, peers: bool, rounds: int,
+    minutes: float = 60.0,
 ) -> None:  # fmt: skip
-    """Fill `results`, which are saved after each case; what they hold already is left out."""
+    """Fill `results`, which are saved after each case; what they hold already is left out. After `minutes` no case is begun."""
+    end = time.monotonic() + 60 * minutes
     folder = results.folder
     sides = pythons(folder, peers)
     processes = {
@@ -35,10 +38,12 @@ def run(
             results.put("limits", processes[OURS].ask("limits"))
         if "agreements" not in results.data:
             results.put("agreements", [_agreement(a, processes, folder) for a in agreements if a.peer.side in processes])
-        todo = [(results.cases, work, rounds) for work in works]
-        todo += [(results.data["growth"], work, min(rounds, 3)) for work in growing]
+        todo = [(results.data["growth"], work, min(rounds, 3)) for work in growing]
+        todo += [(results.cases, work, rounds) for work in works]
         for held, work, times in todo:
-            if work.case.title not in held:
+            if time.monotonic() > end:
+                print(f"no time is left for {work.case.title}; --resume goes on with it", flush=True)
+            elif work.case.title not in held:
                 print(f"{datetime.datetime.now():%H:%M:%S} {work.case.title}", flush=True)
                 held[work.case.title] = _case(work, processes, missing, times)
                 results.save()

@@ -35,7 +35,7 @@ def _about(data: dict[str, Any]) -> str:
 
 def _limits(data: dict[str, Any]) -> str:
     found = {k: v for k, v in data.get("limits", {}).items() if not isinstance(v, str)}
-    lines = [(name, "no C compiler" if figure is None else f"{figure:.0f}") for name, figure in found.items()]
+    lines = [(name, "not measured" if figure is None else f"{figure:.0f}") for name, figure in found.items()]
     return "### Limits of the machine\n\n" + rows(("what", "measured"), lines) if lines else ""
 
 
