@@ -30,6 +30,9 @@ bench: $(READY)
 bench-short: $(READY)
 	$(BIN)/python -m benchmarks --short
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

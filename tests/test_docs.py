@@ -1,13 +1,19 @@
-"""The pages of the algorithms: every example runs, and every algorithm has a page that the index names."""
+"""The docs: every example runs, every algorithm and every public name has its place, and the site builds without a warning."""
 
 import re
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import braintrace
 from braintrace._algorithms import ALGORITHMS
 
-PAGES = sorted((Path(__file__).parents[1] / "docs" / "algorithms").glob("*.md"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs" / "algorithms").glob("*.md"))
+REFERENCE = runpy.run_path(str(ROOT / "tools" / "docs_reference.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -30,3 +36,42 @@ def test_every_page_says_what_it_must():
         if page.name != "index.md":
             text = page.read_text()
             assert all(word in text for word in ("**Cost.**", "Memory", "**Exact**", "**Choose it**", "**Reference.**")), page
+
+
+@pytest.mark.parametrize("name", ["index", "migration"])
+def test_the_examples_of_a_page_run_in_their_order(name):
+    names = {"__name__": "page"}
+    for block in BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text()):
+        exec(compile(block, f"{name}.md", "exec"), names)
+    assert "gradients" in names
+
+
+def test_every_public_name_is_in_the_reference(monkeypatch):
+    assert REFERENCE["missing"]() == []
+    shown = REFERENCE["documented"]()
+    assert len(shown) == len(set(shown)), "a name has two entries"
+    assert [name for name in shown if not _exists(name)] == []
+    monkeypatch.setattr(braintrace, "NewName", type("NewName", (), {"__module__": "braintrace"}), raising=False)
+    assert REFERENCE["missing"]() == ["braintrace.NewName"]  # control
+
+
+def _exists(name):
+    value = braintrace
+    for part in name.split(".")[1:]:
+        value = getattr(value, part, None)
+    return value is not None
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "reference" / "algorithms.html").read_text()
+    assert "<math" in page and ".. math::" not in page and ":math:" not in page
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
