@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from .._jaxpr import Atom, Equation, Program, Var
 from .._sites import SiteRule
 from ._dependence import Edge
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
+from ._shared import first_of_sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,6 +159,11 @@ class CellGraph:
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
+
+    @functools.cached_property
+    def first_of_sum(self) -> tuple[int, ...]:
+        """For each site, the number of the first site whose y has the same derivative."""
+        return first_of_sum(self)
 
     def lane_axis(self, site: Site) -> int | None:
         """The axis of a site's y that runs along the lanes, or None."""

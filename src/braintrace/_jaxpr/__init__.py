@@ -1,5 +1,6 @@
 """From a Python function to one flat program that every later stage reads."""
 
+from ._elementwise import ELEMENTWISE as ELEMENTWISE
 from ._elementwise import is_elementwise as is_elementwise
 from ._program import Atom as Atom
 from ._program import Const as Const

@@ -91,7 +91,7 @@ _KNOWN_NAMES = [
     "tanh",
     "xor",
 ]
-KNOWN: frozenset[Primitive] = frozenset(p for n in _KNOWN_NAMES if (p := getattr(P, n + "_p", None)) is not None)
+ELEMENTWISE: frozenset[Primitive] = frozenset(p for n in _KNOWN_NAMES if (p := getattr(P, n + "_p", None)) is not None)
 
 _SIDE = 2  # elements along each axis of a probe
 _POINTS = 3  # random points at which a primitive is probed, in each of the domains
@@ -106,7 +106,7 @@ def is_elementwise(equation: Equation) -> bool:
     shape = equation.outputs[0].shape
     if any(v.shape != shape for v in equation.outputs) or not all(_fits(v.shape, shape) for v in equation.inputs):
         return False
-    if equation.primitive in KNOWN:
+    if equation.primitive in ELEMENTWISE:
         return True
     if sub_jaxprs(equation.params) or not any(isinstance(v, Var) and v.shape == shape for v in equation.inputs):
         return False

@@ -32,6 +32,11 @@ def closed(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[An
     return [*carry[:own], *carry[end:]], kept
 
 
+def injects(graph: CellGraph) -> bool:
+    """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the step's cotangents are."""
+    return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
+
+
 def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
     """`carry` with the leaves that `signals` names set."""
     out, own = list(carry), len(graph.carry) - len(graph.extra)

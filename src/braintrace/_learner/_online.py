@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._parts import Rule, Sensitivity, scan, sensitivity
+from .._parts import Rule, Sensitivity, every_drive, scan, sensitivity, zero_nudges
 from .._step import plain_step, prelude, step
 from ._extra import Signals, closed, opened, with_signals
 
@@ -44,13 +43,14 @@ def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence
 
     @jax.custom_vjp
     def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
-        return hidden, [jnp.zeros(s.y.shape, s.y.dtype) for s in graph.sites]
+        return hidden, zero_nudges(graph)
 
     def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
         return identity(weights, hidden, kept), kept
 
     def backward(kept: Any, cotangents: Any) -> tuple[list[Any], None, None]:
-        return gradients(kept, *cotangents), None, None
+        entry, drives = cotangents
+        return gradients(kept, entry, every_drive(graph, drives)), None, None
 
     identity.defvjp(forward, backward)
     env = dict(zip(graph.prelude_results, ready, strict=True))

@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._analysis import CellGraph, Site
-from .._parts import Rule, scan, zero_nudges
-from .._step import Step, step
-from ._extra import with_signals
+from .._analysis import CellGraph
+from .._parts import Pull, Rule, Sensitivity, every_drive, pulled_back, scan, zero_nudges
+from .._sites import sum_steps
+from .._step import Step, saving_step, step
+from ._extra import injects, with_signals
 from ._online import advance_through, observe, reset_marks
 
 stop = jax.lax.stop_gradient
@@ -35,8 +36,9 @@ class Stepped:
     report: Any
 
 
-# (values of the prelude, other differentiable values, carry, nudges, this step's slice of the sequences) -> Stepped
-Body = Callable[[Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
+# (`step` or `saving_step`, values of the prelude, other differentiable values, carry, nudges, this step's slice of the
+# sequences) -> Stepped
+Body = Callable[[Callable[..., Step], Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
 
 
 def window_gradient(
@@ -51,6 +53,7 @@ def window_gradient(
     if rule.carrier.factored:
         return _factored_gradient(graph, rule, body, ready, extra, carry, traces, (at, signals))
     steps = jax.tree.leaves(at)[0].shape[0]
+    evaluate = saving_step if steps > 1 else step
     merge, live = differentiable_part(graph, ready)
 
     def objective(live: list[Any], extra: Any, hidden: list[Any], nudges: list[Any]) -> tuple[Any, Any]:
@@ -59,23 +62,29 @@ def window_gradient(
 
         def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
             nudges, slices, signals = at
-            done = body(values, extra, with_signals(graph, carry, signals), nudges, slices)
+            done = body(evaluate, values, extra, with_signals(graph, carry, signals), nudges, slices)
             return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
 
         last, (losses, reports, data, xs) = scan(one, start, (nudges, at, signals))
-        return losses.sum(), (last, reports, data, xs)
+        return (losses.sum(), hidden_part(graph, last)), (last, reports, data, xs)
 
-    hidden = [carry[k] for k in graph.hidden]
-    primals = (live, extra, hidden, zero_nudges(graph, steps))
-    value, pull, (last, reports, data, xs) = jax.vjp(objective, *primals, has_aux=True)
-    direct, of_extra, entry, drives = pull(jnp.ones_like(value))
-    total = add_site_gradients(graph, direct, _weight_gradients(graph, ready, data, drives))
+    primals = (live, extra, hidden_part(graph, carry), zero_nudges(graph, steps))
+    (value, end), pull, (last, reports, data, xs) = jax.vjp(objective, *primals, has_aux=True)
+    direct, of_extra, entry, drives = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
+    total = add_site_gradients(graph, direct, _weight_gradients(graph, ready, data, every_drive(graph, drives)))
+    last = [stop(c) for c in last]
+    if keep_trace and (steps == 1 or not rule.carrier.whole_layer) and not injects(graph):
+        start = rule.carrier.init(graph) if traces is None else traces
+        local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
+        traces, past = rule.carrier.advance_and_contract(graph, start, local, entry, None)
+        total = add_site_gradients(graph, total, past)
+        return (total, of_extra), last, traces, reports
     if traces is not None:
         total = add_site_gradients(graph, total, rule.carrier.contract(graph, traces, entry))
     if keep_trace:
         start = rule.carrier.init(graph) if traces is None else traces
         traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
-    return (total, of_extra), [stop(c) for c in last], traces, reports
+    return (total, of_extra), last, traces, reports
 
 
 def _factored_gradient(
@@ -98,16 +107,19 @@ def _factored_gradient(
         carry = with_signals(graph, carry, signals)
 
         def objective(live: list[Any], extra: Any, hidden: list[Any], nudges: list[Any]) -> tuple[Any, Any]:
-            done = body(merge(live), extra, with_hidden(graph, carry, hidden), nudges, at)
-            return done.loss, (stop(done.step.local), done.report, done.step.data, stop(done.xs))
+            done = body(step, merge(live), extra, with_hidden(graph, carry, hidden), nudges, at)
+            return (done.loss, hidden_part(graph, done.step.local)), (done.step.local, done.report, done.step.data, done.xs)
 
-        nudges = [jnp.zeros(s.y.shape, s.y.dtype) for s in graph.sites]
-        primals = (live, extra, [carry[k] for k in graph.hidden], nudges)
-        value, pull, (last, report, data, xs) = jax.vjp(objective, *primals, has_aux=True)
-        of_live, of_extra, entry, drives = pull(jnp.ones_like(value))
-        local = observe(graph, rule, ready, own_carry(graph, carry), xs)
-        after = rule.carrier.advance(graph, before, local, reset_marks(graph, xs))
-        factors = rule.carrier.factors(graph, before, after, entry, drives, data)
+        primals = (live, extra, hidden_part(graph, carry), zero_nudges(graph))
+        (value, end), pull, (last, report, data, xs) = jax.vjp(objective, *primals, has_aux=True)
+        of_live, of_extra, entry, drives = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
+        last = [stop(c) for c in last]
+        if injects(graph):
+            local = observe(graph, rule, ready, own_carry(graph, carry), xs)
+        else:
+            local = _one_step(graph, rule, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
+        after = rule.carrier.advance(graph, before, local, reset_marks(graph, stop(xs)))
+        factors = rule.carrier.factors(graph, before, after, entry, every_drive(graph, drives), data)
         return (last, after, jax.tree.map(jnp.add, total, (of_live, of_extra))), (factors, report)
 
     zero = jax.tree.map(jnp.zeros_like, (live, extra))
@@ -116,9 +128,27 @@ def _factored_gradient(
     return (add_site_gradients(graph, direct, of_sites), of_extra), last, traces, reports
 
 
+def _one_step(graph: CellGraph, rule: Rule, end: list[Any], pull: Pull, data: list[list[Any]], last: list[Any]) -> Sensitivity:
+    """The sensitivities of one step, with the time axis that they have."""
+    timed = [[d[None] for d in site] for site in data]
+    if not rule.carrier.needs_dynamics:
+        return Sensitivity([], timed, last)
+
+    def with_time(end: list[Any]) -> tuple[list[Any], list[Any]]:
+        rows, drives = pull(end)
+        return rows, [None if d is None else d[None] for d in drives]
+
+    return pulled_back(graph, end, with_time, timed, last)
+
+
 def own_carry(graph: CellGraph, carry: Sequence[Any]) -> Sequence[Any]:
     """The cell's part of a carry: a body may carry more values of its own behind it."""
     return carry[: len(graph.carry)]
+
+
+def hidden_part(graph: CellGraph, carry: Sequence[Any]) -> list[Any]:
+    """The hidden leaves of a carry."""
+    return [carry[k] for k in graph.hidden]
 
 
 def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
@@ -152,33 +182,20 @@ def add_site_gradients(graph: CellGraph, live: Sequence[Any], gradients: Sequenc
 
 
 def _weight_gradients(graph: CellGraph, ready: Sequence[Any], data: list[list[Any]], drives: list[Any]) -> list[Any]:
+    """The gradient of each site's weight that its drives stand for, summed over time: one product for all steps."""
     env = dict(zip(graph.prelude_results, ready, strict=True))
-    return [_weight_gradient(s, env[s.weight], d, c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
-
-
-def _weight_gradient(site: Site, weight: Any, data: list[Any], drive: Any) -> Any:
-    """The operation's own weight gradient, summed over time: one product for all steps."""
-    if not site.is_operation:
-        return drive.sum(0)
-    equation, operand = site.edge
-
-    def operation(weight: Any) -> Any:
-        def once(*data: Any) -> Any:
-            values = list(data)
-            values.insert(operand, weight)
-            return equation.bind(values)[0]
-
-        return jax.vmap(once)(*data)
-
-    return jax.vjp(operation, weight)[1](drive)[0]
+    return [
+        site.rule.data_gradient_sum(d, c, env[site.weight]) if site.is_operation else sum_steps(c)
+        for site, d, c in zip(graph.sites, data, drives, strict=True)
+    ]
 
 
 def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:
     """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted loss, report)."""
 
-    def body(ready: Sequence[Any], extra: Any, carry: list[Any], nudges: Sequence[Any], at: Any) -> Stepped:
+    def body(evaluate: Any, ready: Sequence[Any], extra: Any, carry: list[Any], nudges: Sequence[Any], at: Any) -> Stepped:
         xs, target = at
-        done = step(graph, ready, carry, xs, nudges)
+        done = evaluate(graph, ready, carry, xs, nudges)
         value, report = loss(done.outs, target)
         return Stepped(done, xs, value, report)
 

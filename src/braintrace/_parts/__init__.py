@@ -10,8 +10,11 @@ from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
 from ._rule import Rule as Rule
+from ._sensitivity import Pull as Pull
 from ._sensitivity import Sensitivity as Sensitivity
+from ._sensitivity import every_drive as every_drive
 from ._sensitivity import local_chain as local_chain
+from ._sensitivity import pulled_back as pulled_back
 from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import zero_nudges as zero_nudges

@@ -51,6 +51,12 @@ class Carrier(abc.ABC):
     def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands for."""
 
+    def advance_and_contract(
+        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], reset: Any
+    ) -> tuple[Traces, list[Any]]:
+        """`advance`, and `contract` with the traces before it."""
+        return self.advance(graph, before, local, reset), self.contract(graph, before, entry)
+
     @abc.abstractmethod
     def factors(
         self,

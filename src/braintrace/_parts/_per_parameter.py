@@ -7,6 +7,7 @@ Memory O(B I O S) for a dense weight; time O(B I O S^2) for a step, O(B I O S (S
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
+from .._kernels import MOST_SLOTS, advance_and_contract
 from .._sites import widen
 from ._carrier import Carrier, instantaneous, trace_dtype
 from ._sensitivity import Sensitivity
@@ -53,21 +55,83 @@ class PerParameter(Carrier):
             for n, site in enumerate(graph.sites)
         ]
 
+    def advance_and_contract(
+        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], reset: Any
+    ) -> tuple[Traces, list[Any]]:
+        """Dense weights, in float32 or float64, pass through the kernel; the others through `advance` and `contract`."""
+        after, gradients = [], []
+        for n, site in enumerate(graph.sites):
+            x = site.rule.outer(local.data[n]) if self._has_kernel(site) else None
+            if x is None:
+                gradients.append(self._contract(graph, site, before[n], entry))
+                places = zip(site.places, before[n], strict=True)
+                after.append([self._advance(graph, n, site, place, old, local) for place, old in places])
+                continue
+            places = zip(site.places, before[n], strict=True)
+            found = [self._in_kernel(graph, n, place, old, local, entry, x) for place, old in places]
+            after.append([new for _, new in found])
+            gradients.append(site.rule.from_outer(functools.reduce(jnp.add, [g for g, _ in found])).astype(site.weight.dtype))
+        return after, gradients
+
+    def _has_kernel(self, site: Site) -> bool:
+        slots = [len(place.slots) for place in site.places]
+        plain = self.clip is None and self.trace_dtype(site) in (np.float32, np.float64)
+        return plain and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
+
+    def _in_kernel(
+        self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity, entry: Sequence[Any], x: Any
+    ) -> tuple[Any, list[Any]]:
+        group, dtype = graph.groups[place.group], old[0].dtype
+        lanes = old[0].shape[0]
+        flat = lambda v: jnp.broadcast_to(v, place.positions.shape).astype(dtype).reshape(lanes, -1)  # noqa: E731
+        zero = jnp.zeros((lanes, old[0][0].size // x.shape[-1]), dtype)
+        coupling = self._coupling(graph, n, place, local)
+        rows, drives = [], []
+        for s, reached in zip(place.slots, coupling, strict=True):
+            for q, coupled in zip(place.slots, reached, strict=True):
+                rows.append(flat(self._row(graph, place, local, s, q)) if coupled else zero)
+            drive, shape = self._drive(n, place, local, s), (x.shape[0], *zero.shape)
+            drives.append(jnp.zeros(shape, dtype) if drive is None else drive.astype(dtype).reshape(shape))
+        signal = [flat(at_place(read_slot(graph, entry, group.slots[s]), place)) for s in place.slots]
+        gradient, new = advance_and_contract(
+            coupling, jnp.stack(rows).reshape(*coupling.shape, *zero.shape), jnp.swapaxes(jnp.stack(drives), 1, 2),
+            jnp.swapaxes(x.astype(dtype), 0, 1), jnp.stack(signal), [e.reshape(*zero.shape, -1) for e in old],
+        )  # fmt: skip
+        return gradient, [e.reshape(o.shape) for e, o in zip(new, old, strict=True)]
+
+    def _coupling(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> np.ndarray:
+        """Which of the place's slots reach which within the steps of `local`."""
+        coupling = graph.groups[place.group].coupling
+        steps = next(m.drive[n].shape[0] for m in local.slots[place.group] if m is not None)
+        power = coupling.astype(int)
+        for _ in range(min(steps, coupling.shape[0]) - 1):
+            power = np.minimum(power + power @ coupling, 1)
+        return power[np.ix_(place.slots, place.slots)].astype(bool)
+
+    def _row(self, graph: CellGraph, place: Place, local: Sensitivity, s: int, q: int) -> Any:
+        moved = local.slots[place.group][s]
+        assert moved is not None
+        return at_place(read_slot(graph, moved.rows, graph.groups[place.group].slots[q]), place)
+
+    def _drive(self, n: int, place: Place, local: Sensitivity, s: int) -> Any:
+        """The derivative of slot s with respect to y at each step; None where y cannot move it yet."""
+        moved = local.slots[place.group][s]
+        assert moved is not None
+        drive = moved.drive[n]
+        if s not in place.direct and drive.shape[0] == 1:
+            return None
+        return jnp.where(place.positions >= 0, drive, 0) if (place.positions < 0).any() else drive
+
     def _advance(self, graph: CellGraph, n: int, site: Site, place: Place, old: list[Any], local: Sensitivity) -> list[Any]:
-        group = graph.groups[place.group]
-        new = []
-        for s in place.slots:
-            sensitivity = local.slots[place.group][s]
-            assert sensitivity is not None
+        coupling, new = self._coupling(graph, n, place, local), []
+        for s, reached in zip(place.slots, coupling, strict=True):
             total = None
-            for q, trace in zip(place.slots, old, strict=True):
-                if _couples(group.coupling, s, q, sensitivity.drive[n].shape[0]):
-                    row = at_place(read_slot(graph, sensitivity.rows, group.slots[q]), place)
-                    term = widen(row.astype(_real(trace.dtype)), trace) * trace
+            for q, coupled, trace in zip(place.slots, reached, old, strict=True):
+                if coupled:
+                    term = widen(self._row(graph, place, local, s, q).astype(_real(trace.dtype)), trace) * trace
                     total = term if total is None else total + term
-            drive = sensitivity.drive[n]
-            if s in place.direct or drive.shape[0] > 1:
-                drive = jnp.where(place.positions >= 0, drive, 0) if (place.positions < 0).any() else drive
+            drive = self._drive(n, place, local, s)
+            if drive is not None:
                 drive = drive.astype(np.result_type(self.trace_dtype(site), np.float32))
                 data = local.data[n]
                 added = (
@@ -105,14 +169,6 @@ class PerParameter(Carrier):
         if not kept:
             return jnp.zeros(site.weight.shape, site.weight.dtype)
         return site.rule.contract(signals, kept).astype(site.weight.dtype)
-
-
-def _couples(coupling: np.ndarray, s: int, q: int, steps: int) -> bool:
-    """Whether slot q reaches slot s within `steps` steps."""
-    power = coupling.astype(int)
-    for _ in range(min(steps, coupling.shape[0]) - 1):
-        power = np.minimum(power + power @ coupling, 1)
-    return bool(power[s, q])
 
 
 def _real(dtype: Any) -> Any:

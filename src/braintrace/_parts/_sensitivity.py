@@ -9,7 +9,7 @@ because each old state and each element of y influences one position only. With 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from .._analysis import CellGraph
 from .._step import step
 from ._layer_slots import LayerSensitivity, flat_layer, layer_one_hots
 from ._slots import one_slot
+
+Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +41,16 @@ class Sensitivity:
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
 
 
-def zero_nudges(graph: CellGraph, steps: int) -> list[jax.Array]:
-    return [jnp.zeros((steps, *site.y.shape), site.y.dtype) for site in graph.sites]
+def zero_nudges(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
+    """A zero for each site's y (with `steps`, time first); None where another site's serves (`every_drive`)."""
+    lead = () if steps is None else (steps,)
+    numbered = zip(graph.first_of_sum, graph.sites, strict=True)
+    return [jnp.zeros((*lead, *s.y.shape), s.y.dtype) if first == n else None for n, (first, s) in enumerate(numbered)]
+
+
+def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
+    """The derivatives with respect to the nudges, for each site."""
+    return [drives[first] for first in graph.first_of_sum]
 
 
 def sensitivity(
@@ -61,6 +71,14 @@ def sensitivity(
         _, (data, last) = end(hidden, zero_nudges(graph, steps))
         return Sensitivity([], data, last)
     out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
+    return pulled_back(graph, out, pull, data, last)
+
+
+def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[list[Any]], last: list[Any]) -> Sensitivity:
+    """The sensitivities of the hidden leaves `out` of the local lane, by reverse passes through steps that are evaluated already.
+
+    `pull` takes cotangents of `out` to (those of the hidden state before the steps, those of the nudges).
+    """
     if graph.layers is not None:
         return Sensitivity([], data, last, [_layer(graph, k, out, pull) for k in range(len(graph.layers.layers))])
     needed = {(p.group, s) for site in graph.sites for p in site.places for s in p.slots}
@@ -68,12 +86,15 @@ def sensitivity(
     for g, group in enumerate(graph.groups):
         slots.append([])
         for s, slot in enumerate(group.slots):
-            found = SlotSensitivity(*pull(one_slot(graph, out, slot))) if (g, s) in needed else None
-            slots[-1].append(found)
+            if (g, s) not in needed:
+                slots[-1].append(None)
+                continue
+            rows, drives = pull(one_slot(graph, out, slot))
+            slots[-1].append(SlotSensitivity(rows, every_drive(graph, drives)))
     return Sensitivity(slots, data, last)
 
 
-def _layer(graph: CellGraph, layer: int, out: Sequence[Any], pull: Any) -> LayerSensitivity:
+def _layer(graph: CellGraph, layer: int, out: Sequence[Any], pull: Pull) -> LayerSensitivity:
     rows, drive = jax.vmap(pull)([jnp.asarray(v) for v in layer_one_hots(graph, layer, out)])
     return LayerSensitivity(jax.vmap(lambda *h: flat_layer(graph, layer, h))(*rows), [d[:, 0] for d in drive])
 

@@ -39,6 +39,8 @@ class DotGeneralRule(SiteRule):
         self._y = self._b + "".join(sides if operand == 0 else sides[::-1])
         self._sizes = tuple(weight[w] for w in contract[operand])
         self._dtype = equation.inputs[operand].dtype
+        self._shape = tuple(weight)
+        self._precision = equation.params.get("precision")
 
     _b: str
     _c: str
@@ -56,6 +58,28 @@ class DotGeneralRule(SiteRule):
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
         return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype))
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        # One product of two matrices as they lie: the transpose of the mapped operation would copy the larger one first.
+        return jnp.einsum(f"X{self._data},X{self._y}->{self._weight}", x.astype(c.dtype), c, precision=self._precision)
+
+    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+        return self.weight_gradient_sum(data[0], c)
+
+    def outer(self, data: list[Any]) -> jax.Array | None:
+        lane, kept = self._y[:1], self._y[1:]
+        if self._y[:1] in self._weight or any(c not in self._weight for c in kept) or set(self._data) != {*lane, *self._c}:
+            return None
+        x = data[0]
+        lead = x.ndim - len(self._data)
+        order = [*range(lead), *(lead + self._data.index(letter) for letter in lane + self._c)]
+        return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
+
+    def from_outer(self, total: jax.Array) -> jax.Array:
+        letters = self._y[1:] + self._c
+        size = dict(zip(self._weight, self._shape, strict=True))
+        wide = total.reshape([size[letter] for letter in letters])
+        return jnp.transpose(wide, [letters.index(letter) for letter in self._weight])
 
     def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
         shared = [k for k, letter in enumerate(self._y) if letter not in self._weight]

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._rule import SiteRule
+from ._rule import SiteRule, sum_steps
 
 
 class OperandRule(SiteRule):
@@ -30,7 +30,7 @@ class OperandRule(SiteRule):
         return x.astype(c.dtype) * c
 
     def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return (x.astype(c.dtype) * c).sum(0)
+        return sum_steps(x.astype(c.dtype) * c)
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
-        return f.sum(0)
+        return sum_steps(f)

@@ -42,6 +42,17 @@ class SiteRule(abc.ABC):
         terms = [widen(a, e) * e for a, e in zip(signals, traces, strict=True)]
         return self.collect(sum(terms[1:], terms[0]))
 
+    def outer(self, data: list[Any]) -> jax.Array | None:
+        """The data as (..., lanes, I), when the trace of a lane is f[o] x[i] and the gradient of W its sum over lanes; or None.
+
+        Leading axes of the data stay. `from_outer` shapes such a sum, (O, I), as W.
+        """
+        return None
+
+    def from_outer(self, total: jax.Array) -> jax.Array:
+        """See `outer`."""
+        raise TypeError(f"{type(self).__name__} has no outer form")
+
     @abc.abstractmethod
     def lane_axis(self, axis: int) -> int | None:
         """The axis of the represented data that runs along `axis` of y, or None."""
@@ -65,6 +76,19 @@ class SiteRule(abc.ABC):
         """`sum_t weight_gradient(x[t], c[t])` as one operation over a leading time axis."""
         return self._pull(lambda weight: jax.vmap(lambda x: self._operation(weight, x))(x), c)
 
+    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+        """The gradient of `weight` for the operation's own data and cotangents of y, both time first, summed over time."""
+
+        def operation(weight: jax.Array) -> jax.Array:
+            def once(*data: Any) -> jax.Array:
+                values = list(data)
+                values.insert(self.operand, weight)
+                return self.equation.bind(values)[0]
+
+            return jax.vmap(once)(*data)
+
+        return jax.vjp(operation, weight)[1](c)[0]
+
     def _operation(self, weight: jax.Array, x: jax.Array) -> jax.Array:
         values: list[Any] = [x.astype(weight.dtype)]
         values.insert(self.operand, weight)
@@ -76,6 +100,13 @@ class SiteRule(abc.ABC):
     def _pull(self, operation: Callable[[jax.Array], jax.Array], c: jax.Array) -> jax.Array:
         weight = jnp.zeros(self.equation.inputs[self.operand].shape, c.dtype)
         return jax.vjp(operation, weight)[1](c)[0]
+
+
+def sum_steps(values: jax.Array) -> jax.Array:
+    """The sum over axis 0, as a product with ones: compilers sum over the major axis of a large array at a crawl."""
+    ones = jnp.ones((1, values.shape[0]), values.dtype)
+    total = jnp.matmul(ones, values.reshape(values.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
+    return total.reshape(values.shape[1:])
 
 
 def widen(values: jax.Array, like: jax.Array) -> jax.Array:

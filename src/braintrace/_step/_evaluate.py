@@ -12,7 +12,7 @@ Values are the model's own in both lanes; only `stop_gradient` and zero perturba
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._jaxpr import Atom, Equation, Var, evaluate, reader
-from ._layered import apply_nudged, layered_lanes
+from ._layered import apply_nudged, layered_lanes, with_nudge
 
 stop = jax.lax.stop_gradient
 
@@ -107,17 +107,30 @@ class _Walk:
             values = [self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)]
             self.signal.update(self.apply(e, values))
             if any(v in self.graph.labels for v in e.outputs):
-                self.local.update(self.apply(e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]))
+                self.local.update(self.localised(e, read))
 
     def mixes(self, e: Equation, k: int) -> bool:
         return (e, k) in self.graph.mixing
 
+    def localised(self, e: Equation, read: Callable[[Atom], Any]) -> dict[Var, Any]:
+        """The results of `e` in the local lane. Where nothing local enters, the signal's own: both lanes have one value."""
+        numbers = range(len(e.inputs))
+        sites = [self.graph.sites[n] for k in numbers if (n := self.sites.get((e, k))) is not None]
+        nudged = self.nudges is not None and all(site.is_operation for site in sites)
+        if any(self.is_local(e, k) for k in numbers) or (sites and not nudged):
+            return self.apply(e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)])
+        results = [stop(self.signal[v]) for v in e.outputs]
+        return dict(zip(e.outputs, with_nudge(self.graph, self.sites, self.nudges, e, results), strict=True))
+
+    def is_local(self, e: Equation, k: int) -> bool:
+        """Whether the operand carries a position's own state."""
+        v = e.inputs[k]
+        return (e, k) not in self.sites and isinstance(v, Var) and v in self.local and not self.mixes(e, k)
+
     def local_operand(self, e: Equation, k: int, v: Atom, value: Any) -> Any:
         if (e, k) in self.sites:
             return value
-        if isinstance(v, Var) and v in self.local and not self.mixes(e, k):
-            return self.local[v]
-        return stop(value)
+        return self.local[v] if isinstance(v, Var) and self.is_local(e, k) else stop(value)
 
     def entering(self, v: Atom) -> Any:
         """E(v)."""

@@ -91,17 +91,29 @@ def apply_nudged(
     """The results of `e`; with nudges, its site weights are constants and each nudge is added to its site's y."""
     if nudges is None:
         return e.bind(values)
-    values, nudge = list(values), None
+    values = list(values)
     for k in range(len(values)):
         n = sites.get((e, k))
         if n is None:
             continue
         values[k] = stop(values[k])
-        if graph.sites[n].is_operation:
-            nudge = nudges[n]
-        else:
+        if not graph.sites[n].is_operation and nudges[n] is not None:
             values[k] = values[k] + nudges[n].astype(values[k].dtype)
-    results = e.bind(values)
-    if nudge is not None:
-        results[0] = results[0] + nudge.astype(results[0].dtype)
+    return with_nudge(graph, sites, nudges, e, e.bind(values))
+
+
+def with_nudge(
+    graph: CellGraph,
+    sites: dict[tuple[Equation, int], int],
+    nudges: Sequence[Any] | None,
+    e: Equation,
+    results: list[Any],
+) -> list[Any]:
+    """The results of `e`; those of a weight operation with the nudge of its site."""
+    if nudges is None:
+        return results
+    for k in range(len(e.inputs)):
+        n = sites.get((e, k))
+        if n is not None and graph.sites[n].is_operation and nudges[n] is not None:
+            return [results[0] + nudges[n].astype(results[0].dtype), *results[1:]]
     return results

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ..._compat import is_differentiable
 from ..._errors import UsageError, problem
 from ..._learner import Body, Stepped, driver_signals, sequence_gradient, shielded, weigh, weights_of
-from ..._step import free_step, step
+from ..._step import free_step
 from ._probe import Probe, split_loss
 from ._states import Layout, lent
 
@@ -113,14 +113,14 @@ class Plan:
         steps = jax.tree.leaves(sequences)[0].shape[0]
         weights = weights_of(mask, self.loss, steps, task.reduction)
 
-        def body(ready: Any, live: Any, carry: list[Any], nudges: Any, at: Any) -> Stepped:
+        def body(evaluate: Any, ready: Any, live: Any, carry: list[Any], nudges: Any, at: Any) -> Stepped:
             slices, weight, mark = at
             done: list[Any] = []
 
             def call(x: tuple[Any, ...]) -> Any:
                 xs = driver.compiled.inputs(x) + ([] if mark is None else [mark])
                 mine = carry[:count]
-                result = free_step(cell.graph, ready, mine, xs) if task.free else step(cell.graph, ready, mine, xs, nudges)
+                result = free_step(cell.graph, ready, mine, xs) if task.free else evaluate(cell.graph, ready, mine, xs, nudges)
                 done.append((result, xs))
                 driver.compiled.write(result.carry)
                 return cell.out.unflatten(shielded(result.outs, weight, mask))

@@ -1,0 +1,77 @@
+"""The traces of one weight: contracted with a learning signal and carried over some steps, in one pass and in place.
+
+gradient[o, i]  = sum_{b, s} signal[s, b, o] old[s, b, o, i]
+new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._build import library
+
+MOST_SLOTS = 4  # as SLOTS of traces.c
+_TARGET = "braintrace_traces"
+
+Traces = tuple[jax.Array, ...]
+
+
+def advance_and_contract(
+    coupling: np.ndarray, rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Sequence[jax.Array]
+) -> tuple[jax.Array, Traces]:
+    """(gradient, new traces). `coupling` (S, S) says which rows may differ from zero.
+
+    Shapes: rows (S, S, B, O), drive (S, B, K, O), x (B, K, I), signal (S, B, O), each trace (B, O, I), gradient (O, I); all of
+    one dtype, float32 or float64. On a processor it is the C kernel, where it could be built: memory speed, no new array of a
+    trace's size when `old` may be overwritten. Elsewhere, and for derivatives, JAX.
+    """
+    return _either(tuple(map(tuple, np.asarray(coupling, bool).tolist())), rows, drive, x, signal, tuple(old))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _either(coupling: tuple[tuple[bool, ...], ...], *operands: Any) -> tuple[jax.Array, Traces]:
+    plain = functools.partial(_in_jax, coupling)
+    if not _registered():
+        return plain(*operands)
+    return jax.lax.platform_dependent(*operands, cpu=functools.partial(_in_c, coupling), default=plain)
+
+
+@_either.defjvp
+def _derivative(coupling: tuple[tuple[bool, ...], ...], primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return jax.jvp(functools.partial(_in_jax, coupling), primals, tangents)
+
+
+def _in_c(
+    coupling: tuple[tuple[bool, ...], ...], rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Traces
+) -> tuple[jax.Array, Traces]:
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in old]
+    gradient = jax.ShapeDtypeStruct(old[0].shape[1:], old[0].dtype)
+    aliases = {5 + s: 1 + s for s in range(len(old))}
+    call = jax.ffi.ffi_call(_TARGET, [gradient, *shapes], vmap_method="sequential", input_output_aliases=aliases)
+    found, *new = call(jnp.asarray(coupling, jnp.int32), rows, drive, x, signal, *old)
+    return found, tuple(new)
+
+
+def _in_jax(
+    coupling: tuple[tuple[bool, ...], ...], rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Traces
+) -> tuple[jax.Array, Traces]:
+    # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
+    lanes = [a[b, :, None] * e[b] for b in range(old[0].shape[0]) for a, e in zip(signal, old, strict=True)]
+    new = []
+    for s, reached in enumerate(coupling):
+        added = jnp.einsum("bko,bki->boi", drive[s], x) if x.shape[1] > 1 else drive[s, :, 0, :, None] * x[:, 0, None, :]
+        new.append(sum((rows[s, q, :, :, None] * old[q] for q, coupled in enumerate(reached) if coupled), added))
+    return functools.reduce(jnp.add, lanes), tuple(new)
+
+
+@functools.cache
+def _registered() -> bool:
+    found = library()
+    if found is None:
+        return False
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(found.braintrace_traces), platform="cpu")
+    return True

@@ -1,0 +1,128 @@
+/* The trace kernel as a handler of XLA's foreign function interface, for processors. See traces.h for what it computes.
+
+   Operands: coupling s32[S, S], rows[S, S, B, O], drive[S, B, K, O], x[B, K, I], signal[S, B, O], then S traces [B, O, I].
+   Results: gradient[O, I], then S traces, each in the place of its operand. */
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xla/ffi/api/c_api.h"
+
+#define SLOTS 4 /* the most state slots */
+#define WIDE 4
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define ROWS 6
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#define ROWS 2
+#else
+#define VECTOR_BYTES 16
+#define ROWS 2
+#endif
+#define CACHE_BYTES (256L << 10) /* of the gradient's rows that a chunk sums into */
+
+typedef struct {
+    long B, O, I, K;
+    int S;
+    const int32_t *coupling;
+    const void *rows, *drive, *x, *signal, *old[SLOTS];
+    void *gradient, *new[SLOTS];
+    int bytes; /* of a number */
+    long chunk, chunks;
+    atomic_long next, done;
+    atomic_int users; /* the last one frees */
+    atomic_int failed;
+} Job;
+
+#define REAL float
+#define NAME(x) x##_f32
+#include "traces.h"
+#undef REAL
+#undef NAME
+#define REAL double
+#define NAME(x) x##_f64
+#include "traces.h"
+#undef REAL
+#undef NAME
+
+static void leave(Job *job) {
+    if (atomic_fetch_sub(&job->users, 1) == 1) free(job);
+}
+
+/* Take chunks until none is left. */
+static void work(Job *job) {
+    void *scratch = NULL;
+    for (long n; (n = atomic_fetch_add(&job->next, 1)) < job->chunks;) {
+        if (!scratch && !(scratch = malloc((size_t)job->S * job->K * ROWS * job->bytes + 64))) atomic_store(&job->failed, 1);
+        if (scratch) {
+            const long o0 = n * job->chunk, o1 = o0 + job->chunk < job->O ? o0 + job->chunk : job->O;
+            (job->bytes == 4 ? chunk_f32 : chunk_f64)(job, o0, o1, scratch);
+        }
+        atomic_fetch_add(&job->done, 1);
+    }
+    free(scratch);
+}
+
+static void task(void *data) {
+    work(data);
+    leave(data);
+}
+
+/* Helpers on the runtime's threads; whoever comes late finds nothing left to do, so nothing depends on their coming. */
+static void call_helpers(const XLA_FFI_CallFrame *frame, Job *job) {
+    int64_t threads = 1;
+    XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
+    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
+    for (int64_t k = 1; !error && k < threads && k < job->chunks; k++) {
+        atomic_fetch_add(&job->users, 1);
+        XLA_FFI_ThreadPool_Schedule_Args call = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, task, job};
+        if ((error = frame->api->XLA_FFI_ThreadPool_Schedule(&call))) atomic_fetch_sub(&job->users, 1);
+    }
+    if (error) {
+        XLA_FFI_Error_Destroy_Args drop = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
+        frame->api->XLA_FFI_Error_Destroy(&drop);
+    }
+}
+
+static XLA_FFI_Error *fail(const XLA_FFI_CallFrame *frame, const char *message, XLA_FFI_Error_Code code) {
+    XLA_FFI_Error_Create_Args made = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
+    return frame->api->XLA_FFI_Error_Create(&made);
+}
+
+static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
+    XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args, **out = (XLA_FFI_Buffer **)frame->rets.rets;
+    Job *job = calloc(1, sizeof(Job));
+    if (!job) return fail(frame, "out of memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
+    job->S = (int)in[4]->dims[0], job->B = in[4]->dims[1], job->O = in[4]->dims[2];
+    job->K = in[3]->dims[1], job->I = in[3]->dims[2];
+    job->coupling = in[0]->data;
+    job->rows = in[1]->data, job->drive = in[2]->data, job->x = in[3]->data, job->signal = in[4]->data;
+    job->gradient = out[0]->data;
+    for (int s = 0; s < job->S; s++) job->old[s] = in[5 + s]->data, job->new[s] = out[1 + s]->data;
+    job->bytes = in[3]->dtype == XLA_FFI_DataType_F32 ? 4 : 8;
+    const long fit = CACHE_BYTES / (job->I * job->bytes + 1) / ROWS * ROWS;
+    job->chunk = fit < ROWS ? ROWS : fit;
+    job->chunks = (job->O + job->chunk - 1) / job->chunk;
+    atomic_store(&job->users, 1);
+    if (job->B * job->O * job->I * job->S > (1L << 16)) call_helpers(frame, job);
+    work(job);
+    while (atomic_load(&job->done) < job->chunks) /* chunks that a helper is busy with */
+        ;
+    const int failed = atomic_load(&job->failed);
+    leave(job);
+    return failed ? fail(frame, "out of memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED) : NULL;
+}
+
+XLA_FFI_Error *braintrace_traces(XLA_FFI_CallFrame *frame) {
+    XLA_FFI_Extension_Base *extension = frame->extension_start;
+    if (extension && extension->type == XLA_FFI_Extension_Metadata) {
+        XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+        metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+        metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+        return NULL;
+    }
+    return frame->stage == XLA_FFI_ExecutionStage_EXECUTE ? run(frame) : NULL;
+}
