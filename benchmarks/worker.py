@@ -23,7 +23,6 @@ from .limits import limits
 from .subject import Subject, subject
 from .work import Case
 
-_PROBE = 8  # steps of a first look
 _PACKAGES = ("braintrace", "jax", "jaxlib", "brainstate", "numpy")
 
 
@@ -37,15 +36,10 @@ class Worker:
     def prepare(self, key: str, case: dict[str, Any], rule: str, form: str, seconds: float) -> dict[str, Any]:
         """Compile for all steps of the case, where a repetition then takes at most `seconds`; else for fewer.
 
-        Only what works step by step, and would be long about it, is timed on fewer steps: 32, 20 (windows of 20) or 8.
+        Only what works step by step, and would be long about it, is timed on fewer steps.
         """
         given = Case(**case)
-        unit = int(form.split()[1]) if form.startswith("window ") else 1
-        whole = given.steps - given.steps % unit if given.steps > unit else unit
-        slow = form == "online" or form.startswith("window ")
-        counts = (
-            [1] if "step" in form else [min(whole, max(_PROBE, unit)), min(whole, 32 - 32 % unit), whole] if slow else [whole]
-        )
+        counts = _lengths(given.steps, rule, form)
         steps = counts[0]
         found = subject(lambda: self.side.program(given, rule, steps, form))
         first, warm = found.first, found.seconds() / steps
@@ -85,6 +79,18 @@ class Worker:
             "device": jax.devices()[0].device_kind,
             "platform": jax.default_backend(),
         }
+
+
+def _lengths(steps: int, rule: str, form: str) -> list[int]:
+    """The numbers of steps that may be timed, the fewest first."""
+    if "step" in form:
+        return [1]
+    if form.startswith("window "):
+        unit = int(form.split()[1])
+        return sorted({unit, max(steps - steps % unit, unit)})
+    if rule == "ostl_recurrent":
+        return sorted({min(4, steps), steps})
+    return sorted({min(8, steps), min(32, steps), steps}) if form == "online" else [steps]
 
 
 def main() -> None:
