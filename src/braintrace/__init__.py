@@ -1,5 +1,9 @@
 """Online learning of recurrent and spiking networks with eligibility traces, on JAX."""
 
+import importlib as _importlib
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from . import checks as checks
 from . import tasks as tasks
 from ._algorithms import D_RTRL as D_RTRL
@@ -41,11 +45,35 @@ from ._frontends._brainstate import SingleStepData as SingleStepData
 from ._frontends._brainstate import compile_etrace_graph as compile_etrace_graph
 from ._frontends._brainstate import find_hidden_groups_from_module as find_hidden_groups_from_module
 from ._frontends._brainstate import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
-from ._frontends._function import FunctionLearner as FunctionLearner
+from ._functional import FunctionLearner as FunctionLearner
+from ._jaxpr import stop_trace as stop_trace
 from ._jaxpr._policy import ControlFlowPolicy as ControlFlowPolicy
 from ._learner import MemoryPlan as MemoryPlan
 from ._parts._coordinates import ETraceConfig as ETraceConfig
 from ._sites import SiteRule as SiteRule
 from ._sites import register_site_rule as register_site_rule
 
+if _TYPE_CHECKING:
+    from ._frontends._equinox import EquinoxLearner as EquinoxLearner
+    from ._frontends._nnx import NNXLearner as NNXLearner
+
+_OPTIONAL = {  # name: (door, its framework, the extra that brings it)
+    "EquinoxLearner": ("_equinox", "equinox", "equinox"),
+    "NNXLearner": ("_nnx", "flax", "nnx"),
+}
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _Any:
+    """Names of doors whose framework is imported only when they are used."""
+    if name not in _OPTIONAL:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    door, framework, extra = _OPTIONAL[name]
+    try:
+        return getattr(_importlib.import_module(f"{__name__}._frontends.{door}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != framework:
+            raise
+        text = f"braintrace.{name} needs {framework}, which is not installed: pip install 'braintrace[{extra}]'"
+        raise ModuleNotFoundError(text, name=framework) from error

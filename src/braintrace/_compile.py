@@ -1,6 +1,7 @@
 """`compile`: one call from a model to a learner."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,32 +10,49 @@ import brainstate
 from ._algorithms import ALGORITHMS, IODimVjpAlgorithm, ParamDimVjpAlgorithm
 from ._errors import UsageError, problem
 from ._frontends._brainstate import ETraceAlgorithm, ETraceVjpAlgorithm, ETraceVmap, compile_module
-from ._frontends._function import FunctionLearner
+from ._frontends._function import compile_function
 from ._jaxpr._policy import ControlFlowPolicy
+from ._learner import Patterns
 from ._parts._coordinates import ETraceConfig
 
 _ABSENT: Any = object()
 
+_KINDS = {
+    "a brainstate module": ("batch_size", "seed", "vmap"),
+    "a plain function": ("params", "carry"),
+    "an NNX module": ("carry", "wrt", "vmap"),
+    "an Equinox module": ("carry", "call", "vmap"),
+}
+
 
 def compile(
     model: brainstate.nn.Module | Callable[..., Any], algorithm: str | type[ETraceAlgorithm] | ETraceConfig, *example_inputs: Any,
-    batch_size: int | None = None, seed: int | None = None, verbose: int = 0, vmap: bool = False, params: Any = _ABSENT,
-    carry: Any = _ABSENT, unroll_limit: int = 64, max_slots: int = 16, memory_budget: int | None = None,
-    control_flow: ControlFlowPolicy | None = None, **options: Any,
+    batch_size: int | None = _ABSENT, seed: int | None = _ABSENT, verbose: int = 0, vmap: bool = _ABSENT, params: Any = _ABSENT,
+    carry: Any = _ABSENT, wrt: Any = _ABSENT, call: Callable[..., Any] = _ABSENT, unroll_limit: int = 64, max_slots: int = 16,
+    memory_budget: int | None = None, control_flow: ControlFlowPolicy | None = None, trainable: Patterns = None,
+    exclude: Patterns = None, **options: Any,
 ) -> Any:  # fmt: skip
     """Make a learner of a model.
 
     Args:
-        model: a brainstate module that does one step, or a function `(params, carry, x) -> (carry, out)`.
+        model: what does one step: a brainstate module; a Flax NNX module, called as `model(carry, x) -> (carry, out)`, or as
+            `model(x) -> out` if it keeps its state in Variables; an Equinox module, called as `model(x, carry)`, which returns
+            the new carry or `(carry, out)`; or a function `(params, carry, x) -> (carry, out)`.
         algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
         *example_inputs: the inputs of one step. Only shapes and dtypes count.
-        batch_size: the batch size with which the module's states are initialised (`init_state(batch_size=...)`).
-        seed: seed for initialising the states; brainstate's default key is as before afterwards.
-        verbose: 1 prints the report, 2 also the compiler's warnings.
-        vmap: whether the module is written for one sample: it is then initialised and mapped over axis 0 of the inputs, and
-            its random states are split over the samples.
-        params: for a function: its parameters.
-        carry: for a function: its carry before the first step.
+        batch_size: brainstate: the batch size with which the module's states are initialised (`init_state(batch_size=...)`).
+        seed: brainstate: seed for initialising the states; brainstate's default key is as before afterwards.
+        verbose: 1 prints the report, 2 (brainstate) also the compiler's warnings.
+        vmap: whether the module is written for one sample and is to be mapped over axis 0 of the inputs. brainstate: its states
+            are initialised for each sample, and its random states split. NNX, Equinox: the carry has the batch as axis 0, too.
+        params: function: its parameters.
+        carry: function, NNX, Equinox: the carry before the first step.
+        wrt: NNX: the filter of the parameters, as for `nnx.Optimizer`; by default `nnx.Param`.
+        call: Equinox: how the module is called, `call(model, carry, x)`; by default `model(x, carry)`.
+        trainable: which parameters are trained: a glob over their paths ('cell.*'; a path stands for all below it), a predicate
+            `(path, leaf) -> bool`, or a list of these. The others are frozen: no gradient, no trace, no cost.
+        exclude: which parameters are kept out of the traces, said likewise. Their gradient is instantaneous: it sees their effect
+            on the loss of the same step only.
         unroll_limit: the longest loop inside a step that is unrolled.
         max_slots: how many state variables one position may have.
         memory_budget: the most bytes that a sequence's gradient may need (see the learner's `memory_plan`): the default window is
@@ -43,8 +61,8 @@ def compile(
         **options: the algorithm's own.
 
     Returns:
-        For a module the algorithm itself, compiled: call it where you called the model; with `vmap` an `ETraceVmap` of it. For a
-        function a `FunctionLearner`.
+        For a brainstate module the algorithm itself, compiled: call it where you called the model. For an NNX module an
+        `NNXLearner`, called likewise. For an Equinox module an `EquinoxLearner`, for a function a `FunctionLearner`.
 
     Raises:
         UsageError: for an unknown algorithm or option, missing inputs or a missing batch size.
@@ -61,53 +79,88 @@ def compile(
                     do="compile(model, algorithm, x), with x as in learner(x)")
         )  # fmt: skip
     _check_options(chosen, options)
-    analysis = {
-        "unroll_limit": unroll_limit, "max_slots": max_slots, "memory_budget": memory_budget, "control_flow": control_flow,
-    }  # fmt: skip
-    if isinstance(model, brainstate.nn.Module):
-        if params is not _ABSENT or carry is not _ABSENT:
-            raise UsageError(
-                problem("params and carry belong to a plain function.", got=f"a module, {type(model).__name__}",
-                        do="leave them out: a module holds its own")
-            )  # fmt: skip
+    kind = _kind(model)
+    asked = {"batch_size": batch_size, "seed": seed, "vmap": vmap, "params": params, "carry": carry, "wrt": wrt,
+             "call": call}  # fmt: skip
+    given = {k: v for k, v in asked.items() if v is not _ABSENT}
+    _check_given(kind, given, options)
+    analysis = {"unroll_limit": unroll_limit, "max_slots": max_slots, "memory_budget": memory_budget, "trainable": trainable,
+                "exclude": exclude, "control_flow": control_flow}  # fmt: skip
+    if kind == "a brainstate module":
         learner = chosen(model, **options)
-        compile_module(learner, example_inputs, batch_size=batch_size, seed=seed, vmap=vmap, **analysis)
+        settings: dict[str, Any] = {"batch_size": None, "seed": None, "vmap": False, **given, **analysis}
+        compile_module(learner, example_inputs, **settings)
         if verbose:
             learner.report.show(verbose)
-        return ETraceVmap(learner) if vmap else learner
-    return _function(model, chosen, example_inputs, params, carry, (batch_size, seed, vmap), analysis, options)
+        return ETraceVmap(learner) if settings["vmap"] else learner
+    learner = _DOORS[kind](model, chosen.rule(**options), example_inputs, given, **analysis)
+    if verbose:
+        print(learner.report)
+    return learner
 
 
-def _function(
-    model: Any, algorithm: Any, example_inputs: tuple[Any, ...], params: Any, carry: Any, module_options: tuple[Any, ...],
-    analysis: dict[str, Any], options: dict[str, Any],
-) -> FunctionLearner:  # fmt: skip
-    if not callable(model):
+def _nnx(*arguments: Any, **analysis: Any) -> Any:
+    from ._frontends._nnx import compile_nnx  # only here: flax is imported for its own models alone
+
+    return compile_nnx(*arguments, **analysis)
+
+
+def _equinox(*arguments: Any, **analysis: Any) -> Any:
+    from ._frontends._equinox import compile_equinox  # as above
+
+    return compile_equinox(*arguments, **analysis)
+
+
+_DOORS: dict[str, Callable[..., Any]] = {
+    "a plain function": compile_function,
+    "an NNX module": _nnx,
+    "an Equinox module": _equinox,
+}
+
+
+def _kind(model: Any) -> str:
+    """What `model` is. A framework that is not imported made no model."""
+    if isinstance(model, brainstate.nn.Module):
+        return "a brainstate module"
+    if _made_by(model, "flax.nnx"):
+        return "an NNX module"
+    if _made_by(model, "equinox"):
+        return "an Equinox module"
+    if _made_by(model, "flax.linen"):
         raise UsageError(
-            problem("This is no model.", got=type(model).__name__,
-                    expected="a brainstate module, or a function (params, carry, x) -> (carry, out)")
+            problem("A Linen module is called through its apply function.", got=type(model).__name__,
+                    expected="a function (params, carry, x) -> (carry, out)",
+                    do="compile(model.apply, algorithm, x, params=variables, carry=carry)")
         )  # fmt: skip
-    if params is _ABSENT or carry is _ABSENT:
+    if isinstance(model, type) or not callable(model):
         raise UsageError(
-            problem("A function needs its parameters and its carry.", got=f"compile({getattr(model, '__name__', 'cell')}, ...)",
-                    expected="params=..., carry=...", do="pass both, as the function takes them")
+            problem("This is no model.", got=f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__,
+                    expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
+                    do="make an instance of the class" if isinstance(model, type) else "")
         )  # fmt: skip
-    if len(example_inputs) != 1:
+    return "a plain function"
+
+
+def _made_by(model: Any, framework: str) -> bool:
+    module = getattr(sys.modules.get(framework), "Module", None)
+    return module is not None and isinstance(model, module)
+
+
+def _check_given(kind: str, given: dict[str, Any], options: dict[str, Any]) -> None:
+    wrong = [k for k in given if k not in _KINDS[kind]]
+    others = {k for k, names in _KINDS.items() if set(wrong) <= set(names)}
+    if wrong:
         raise UsageError(
-            problem("A function has one input.", got=f"{len(example_inputs)} example inputs", expected="one, which may be a tree",
-                    do="pass a tuple of inputs as one")
+            problem(f"{' and '.join(wrong)}: not for {kind}.", got=f"{', '.join(wrong)}, which belong to {' or '.join(others)}"
+                    if others else ", ".join(wrong), expected=f"of these options only {', '.join(_KINDS[kind])}",
+                    do="a function has its batch in params and carry; a module holds its own parameters")
         )  # fmt: skip
-    if module_options != (None, None, False):
-        raise UsageError(
-            problem("batch_size, seed and vmap are for modules.", got=f"a function, {getattr(model, '__name__', model)}",
-                    do="give params and carry their batch; map the function with jax.vmap")
-        )  # fmt: skip
-    rejected = set(_names(ETraceVjpAlgorithm.__init__)) & set(options)
+    rejected = sorted(set(_names(ETraceVjpAlgorithm.__init__)) & set(options)) if kind != "a brainstate module" else []
     if rejected:
         raise UsageError(
-            problem("These options are for modules.", got=sorted(rejected), do="for a function use update_window(..., full=True)")
+            problem("These options are for brainstate modules.", got=rejected,
+                    do="for a function use update_window(..., full=True)")
         )  # fmt: skip
-    return FunctionLearner(model, algorithm.rule(**options), params, carry, example_inputs[0], **analysis)
 
 
 def _algorithm(algorithm: Any) -> Any:

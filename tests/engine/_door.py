@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from braintrace._frontends._function import FunctionLearner
+from braintrace._functional import FunctionLearner
 from braintrace._parts import PerParameter, Rule
 from zoo import CASES, loss
 

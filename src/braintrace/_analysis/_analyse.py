@@ -14,6 +14,7 @@ from ._groups import Block, layout
 from ._influence import influences
 from ._labels import Labels, label
 from ._positions import Positions
+from ._untraced import untraced_values, without_idle_marks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Signature:
     resets: bool = False
     extra: tuple[ExtraLeaf, ...] = ()
     marks: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
+    frozen: frozenset[int] = frozenset()  # parameters that are not trained
 
     def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
         p, c = len(self.params), len(self.carry)
@@ -34,7 +36,7 @@ class Signature:
 
 def analyse(program: Program, signature: Signature, max_slots: int = 16) -> CellGraph:
     """Analyse a cell: a program `(params, carry, x) -> (carry, out)`, all flat."""
-    program = live(program)
+    program = live(without_idle_marks(live(program), len(signature.carry)))
     params, carry, xs = signature.split(program.inputs)
     first = len(carry) - len(signature.extra)
     inert = {first + k for k, leaf in enumerate(signature.extra) if leaf.inert}
@@ -123,6 +125,7 @@ def _assemble(
     outs = {v for v in outputs if isinstance(v, Var)}
     arranged = layout(blocks, positions, equations, mixing, old, new, outs)
     sites, entries, unsited = [], set(), set()
+    untraced = untraced_values(equations, deps.prelude, params, signature.params)
     for e in equations:
         region = any(v in labels.of for v in e.outputs)
         if not region:
@@ -133,6 +136,9 @@ def _assemble(
             if not isinstance(v, Var) or v not in deps.prelude or not deps.of(v):
                 continue
             rule, operation, elements = _rule(e, k, labels)
+            if v in untraced:
+                entries.update(e.outputs if operation else ())
+                rule = None
             if rule is None or elements is None:
                 unsited.add((e, k))
                 mixing.discard((e, k))
@@ -149,7 +155,7 @@ def _assemble(
         if isinstance(v, Var) and v.differentiable and k not in (*hidden, *inert) and _is_read(carry[k], equations, outputs)
     }  # fmt: skip
     paths = Paths(equations, mixing, unsited, old, new, carried)
-    rows = certify(signature.params, params, sites, arranged.groups, paths)
+    rows = certify(signature.params, params, sites, arranged.groups, paths, signature.frozen)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)

@@ -5,7 +5,7 @@ reaches a carried value through a mixing edge. Otherwise each such edge is a dro
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .._jaxpr import Equation, Var
 from ._dependence import Edge, passes_derivative, reach
@@ -42,6 +42,7 @@ class Paths:
 
 def certify(
     names: Sequence[str], params: Sequence[Var], sites: Sequence[Site], groups: Sequence[StateGroup], paths: Paths,
+    frozen: Collection[int] = (),
 ) -> tuple[ParameterRow, ...]:  # fmt: skip
     """One row for each parameter."""
     leaf_group = {leaf: g for g, group in enumerate(groups) for leaf in group.leaves}
@@ -61,7 +62,9 @@ def certify(
             dropped += of_group[g]
         touches = bool(reach(paths.equations, [param]) & ends) or param in ends
         exact = not dropped
-        if exact:
+        if k in frozen:
+            exactness, reason = Exactness.FROZEN, "not trained"
+        elif exact:
             exactness, reason = (
                 Exactness.EXACT,
                 "every path to the loss is kept" if touches else "acts at its own step only",

@@ -33,6 +33,7 @@ class Exactness(enum.StrEnum):
     EXACT = "exact"
     APPROXIMATE = "approximate"
     INSTANTANEOUS = "instantaneous"
+    FROZEN = "frozen"  # not trained
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

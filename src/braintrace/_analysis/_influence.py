@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from .._compat import CUSTOM_DERIVATIVE, P, Primitive, bind, is_differentiable, sub_jaxprs
-from .._jaxpr import Const, Equation, Program, Var, inline, is_elementwise
+from .._jaxpr import Const, Equation, Program, Var, inline, is_elementwise, is_stop_trace
 
 _NUMBERED = 1 << 23  # elements that float32 can number
 
@@ -38,6 +38,8 @@ Rule = Callable[[Equation], list[Influence]]
 
 def influences(equation: Equation) -> list[Influence]:
     """The influence of each operand of `equation`."""
+    if is_stop_trace(equation):
+        return [None]
     if equation.primitive in CUSTOM_DERIVATIVE:
         return _of_custom_call(equation)
     if (rule := _RULES.get(equation.primitive)) is not None:

@@ -10,7 +10,8 @@ from .._jaxpr import Equation, Var
 from .._sites import OperandRule, site_rule
 from ._certificate import Paths, certify
 from ._dependence import dependence, reach
-from ._graph import CellGraph, LayerPlan, Site
+from ._graph import CellGraph, Exactness, LayerPlan, Site
+from ._untraced import stopped_edges, untraced_values
 
 
 def with_layers(graph: CellGraph) -> CellGraph:
@@ -19,22 +20,27 @@ def with_layers(graph: CellGraph) -> CellGraph:
     equations = [*graph.prelude, *graph.step]
     deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
     new = {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}
-    sites = []
+    sites, unsited = [], set()
+    stopped = stopped_edges(graph.step)
+    untraced = untraced_values(equations, deps.prelude, graph.params, [row.path for row in graph.parameters])
     for e in graph.step:
-        reached = reach(graph.step, e.outputs) & set(new.values())
+        reached = reach(graph.step, e.outputs, stopped) & set(new.values())
         for k, v in enumerate(e.inputs):
-            if reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
+            if reached and v in untraced:
+                unsited.add((e, k))
+            elif reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
                 rule = site_rule(e, k)
                 sites.append(Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None))
-    crossing = {edge for edge in graph.mixing if _crosses(graph, plan, edge)}
+    crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
     old = {k: graph.carry[k] for k in graph.hidden}
     carried = {
         v: graph.leaf_paths[k] for k, v in enumerate(graph.new_carry)
         if isinstance(v, Var) and v.differentiable and k not in graph.hidden and not _inert(graph, k)
     }  # fmt: skip
-    paths = Paths(equations, crossing, set(), old, new, carried)
+    paths = Paths(equations, crossing, unsited, old, new, carried)
     names = [row.path for row in graph.parameters]
-    rows = certify(names, graph.params, sites, graph.groups, paths)
+    frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
+    rows = certify(names, graph.params, sites, graph.groups, paths, frozen)
     return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
 
 

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from .._analysis import CellGraph
+from .._analysis import CellGraph, Exactness, ParameterRow
 from .._errors import UsageError, problem
-from .._learner import sequence_length, weigh, weights_of
+from .._learner import Values, merged, sequence_length, weigh, weights_of
 from ._reference import bptt_gradient
 from ._report import GradientReport, compare_gradients
 
@@ -21,6 +21,8 @@ class Learner(Protocol):
 
     @property
     def function(self) -> Callable[..., Any]: ...
+
+    def trained(self, params: Any) -> Any: ...
 
     def etrace_grad(self, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Any, **options: Any) -> Any: ...
 
@@ -59,11 +61,19 @@ def check_gradients(
         online = _multi_step(learner, params, state, xs, targets, window, **options)
     else:
         online = learner.etrace_grad(params, state, xs, *targets, reset=reset, window=window, return_state=False, **options)[0]
-    reference, _ = bptt_gradient(learner.function, params, state.carry, xs, *targets, reset=reset, **options)
-    rows = learner.graph.parameters
+    cell = lambda trained, carry, x: learner.function(merged(trained, params), carry, x)  # noqa: E731
+    reference, _ = bptt_gradient(cell, learner.trained(params), state.carry, xs, *targets, reset=reset, **options)
+    rows = rows_with_gradient(learner.graph)
+    a, b = (Values(tuple(r.path for r in rows), jax.tree.leaves(tree)) for tree in (online, reference))
     certificates = {r.path: r.exactness for r in rows}
     dropped = {r.path: len(r.dropped) for r in rows}
-    return compare_gradients(online, reference, certificates, tolerance=tolerance, dropped=dropped)
+    return compare_gradients(a, b, certificates, tolerance=tolerance, dropped=dropped)
+
+
+def rows_with_gradient(graph: CellGraph) -> list[ParameterRow]:
+    """The certificates of the parameters that have a gradient, in order."""
+    rows = zip(graph.parameters, graph.params, strict=False)
+    return [row for row, v in rows if v.differentiable and row.exactness is not Exactness.FROZEN]
 
 
 def _multi_step(
@@ -81,21 +91,22 @@ def _multi_step(
     steps = sequence_length(xs)
     size = steps if window is None else window
 
-    def losses_of(params: Any, state: Any, part: slice) -> tuple[Any, Any]:
-        now, outs = learner.update_window(params, state, jax.tree.map(lambda v: v[part], xs), full=True)
+    def losses_of(trained: Any, state: Any, part: slice) -> tuple[Any, Any]:
+        now, outs = learner.update_window(merged(trained, params), state, jax.tree.map(lambda v: v[part], xs), full=True)
         cut = jax.tree.map(lambda v: v[part], targets)
         return now, jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, cut)
 
-    shape = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[1], params, state)
+    trained = learner.trained(params)
+    shape = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[1], trained, state)
     weights = weights_of(mask, jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype), steps, reduction)
     total = None
     for start in range(0, steps, size):
         part = slice(start, start + size)
 
-        def objective(params: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
-            now, losses = losses_of(params, state, part)
+        def objective(trained: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
+            now, losses = losses_of(trained, state, part)
             return weigh(losses, weights[part]), now
 
-        gradients, state = jax.grad(objective, has_aux=True)(params)
+        gradients, state = jax.grad(objective, has_aux=True)(trained)
         total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
     return total

@@ -16,11 +16,12 @@ import numpy as np
 from .._analysis import CellGraph, Signature, analyse
 from .._compat import is_traced
 from .._errors import CompilationError, UsageError, problem
-from .._jaxpr import stage
+from .._jaxpr import stage, stop_trace
 from .._jaxpr._policy import ControlFlowPolicy, Unfolding
 from .._parts import Rule
 from ._lanes import lane_count
 from ._leak import group_leak
+from ._select import Selection
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -122,6 +123,7 @@ class Cell:
 def compile_cell(
     cell: CellFunction, params: Any, carry: Any, x: Any, *, unroll_limit: int = 64, max_slots: int = 16, resets: bool = False,
     lanes: int | EllipsisType | None = ..., rule: Rule | None = None, control_flow: ControlFlowPolicy | None = None,
+    rows: int | None = None, selection: Selection | None = None,
 ) -> Cell:  # fmt: skip
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
@@ -129,7 +131,8 @@ def compile_cell(
 
     `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes` is the size of the batch axis,
     or None for no batch; by default the size of axis 0 that the arrays of the carry share. `rule` is the algorithm, which may
-    edit the program.
+    edit the program. The certificate speaks of the first `rows` parameters: what a model merely holds comes behind them.
+    `selection` says which parameters are not trained, and which are kept out of the traces.
     """
     trees = Tree.of(params), Tree.of(carry), Tree.of(x)
     partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]  # only its trees are used before the graph exists
@@ -138,10 +141,16 @@ def compile_cell(
     flat_carry = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in zeros]
     n_params, n_carry = len(example), len(flat_carry)
     out_tree: list[Tree] = []
+    chosen = selection or Selection()
+
+    def admitted(k: int, value: Any) -> Any:
+        if k in chosen.frozen:
+            return jax.lax.stop_gradient(value)
+        return stop_trace(value) if k in chosen.untraced else value
 
     def flat(*leaves: Any) -> list[Any]:
         got = cell(
-            trees[0].unflatten(leaves[:n_params]),
+            trees[0].unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
             partial.tree_carry(leaves[n_params : n_params + n_carry]),
             trees[2].unflatten(leaves[n_params + n_carry :]),
         )
@@ -158,12 +167,13 @@ def compile_cell(
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
     lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
-    signature = Signature(trees[0].names, tuple(names), lanes, resets)
+    signature = Signature(trees[0].names, tuple(names), lanes, resets, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))
         rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
         graph = rule.apply(graph, signature, max_slots)
+    graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
     return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
 
 

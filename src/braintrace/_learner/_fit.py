@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import UsageError, problem
+from .._parts import Rule
 from ._arguments import sequence_length
 
 
@@ -17,17 +18,28 @@ def fit_sequence(
     xs: Any,
     targets: tuple[Any, ...],
     optimizer: Any,
-    mode: str,
+    mode: str | None,
     options: dict[str, Any],
 ) -> tuple[Any, Any, Any, Any]:
     """`(params, opt_state, state, info)` after the sequence; `learner.etrace_grad(params, state, xs, *targets, **options)`."""
-    if mode not in ("A", "O"):
-        raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
-    if mode == "A":
+    if fit_mode(mode, learner.rule, options) == "A":
         gradients, state, info = learner.etrace_grad(params, state, xs, *targets, **options)
-        params, opt_state = _apply(optimizer, gradients, opt_state, params)
-        return params, opt_state, state, info
+        trained, opt_state = _apply(optimizer, gradients, opt_state, learner.trained(params))
+        return merged(trained, params), opt_state, state, info
     return _each_step(learner, params, opt_state, state, xs, targets, optimizer, options)
+
+
+def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
+    """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
+    chosen = mode or rule.schedule or "A"
+    if chosen not in ("A", "O"):
+        raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
+    if chosen == "O" and rule.target_timing == "sequence-end" and options.get("y_target") is not None:
+        raise UsageError(
+            problem("A target that comes at the end of the sequence cannot be used at every step.", got="mode='O'",
+                    expected="mode='A', or target_timing='per-step'")
+        )  # fmt: skip
+    return chosen
 
 
 def _each_step(
@@ -35,27 +47,27 @@ def _each_step(
 ) -> tuple[Any, Any, Any, Any]:
     timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
     fixed = {k: v for k, v in options.items() if k not in ("window", "return_state")}
-    if learner.rule.target_timing == "sequence-end" and "y_target" in timed:
-        raise UsageError(
-            problem("A target that comes at the end of the sequence cannot be used at every step.", got="mode='O'",
-                    expected="mode='A', or target_timing='per-step'")
-        )  # fmt: skip
 
     def one(carried: Any, at: Any) -> tuple[Any, Any]:
-        params, opt_state, state = carried
+        trained, opt_state, state = carried
         x, target, given = jax.tree.map(lambda v: v[None], at)
-        gradients, state, info = learner.etrace_grad(params, state, x, *target, window=1, **given, **fixed)
-        params, opt_state = _apply(optimizer, gradients, opt_state, params)
-        return (params, opt_state, state), jax.tree.map(lambda v: v[0], info)
+        now = merged(trained, params)
+        gradients, state, info = learner.etrace_grad(now, state, x, *target, window=1, **given, **fixed)
+        trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
+        return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
 
     if state.traces is None:
         state = learner.init(params, state.carry)
     sequence_length(xs)
-    carried, info = jax.lax.scan(one, (params, opt_state, state), (xs, targets, timed))
-    return *carried, info
+    (trained, opt_state, state), info = jax.lax.scan(one, (learner.trained(params), opt_state, state), (xs, targets, timed))
+    return merged(trained, params), opt_state, state, info
 
 
-def _apply(optimizer: Any, gradients: Any, opt_state: Any, params: Any) -> tuple[Any, Any]:
-    gradients = jax.tree.map(lambda g, p: jnp.zeros_like(p) if g is None else g, gradients, params, is_leaf=lambda v: v is None)
-    updates, opt_state = optimizer.update(gradients, opt_state, params)
-    return jax.tree.map(lambda p, u: (p + u).astype(jnp.asarray(p).dtype), params, updates), opt_state
+def _apply(optimizer: Any, gradients: Any, opt_state: Any, trained: Any) -> tuple[Any, Any]:
+    updates, opt_state = optimizer.update(gradients, opt_state, trained)
+    return jax.tree.map(lambda p, u: (p + u).astype(jnp.asarray(p).dtype), trained, updates), opt_state
+
+
+def merged(trained: Any, params: Any) -> Any:
+    """`params` with the values of `trained` where it has any."""
+    return jax.tree.map(lambda t, p: p if t is None else t, trained, params, is_leaf=lambda v: v is None)

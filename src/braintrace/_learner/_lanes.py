@@ -93,6 +93,12 @@ def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
 
 
+def reduced(losses: jax.Array, mask: Any, reduction: str) -> jax.Array:
+    """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
+    one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
+    return weigh(losses, weights_of(mask, one, losses.shape[0], reduction))
+
+
 @jax.custom_vjp
 def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     """`out`, whose cotangent is never NaN or infinite where the loss has weight zero (`sqrt` at 0, say: 0 times infinity)."""

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._jaxpr import Atom, Equation, Var, evaluate, reader
-from ._layered import apply_nudged, layered_lanes, with_nudge
+from ._layered import apply_nudged, layered_lanes, remembering, with_nudge
 
 stop = jax.lax.stop_gradient
 
@@ -98,7 +98,7 @@ class _Walk:
         self.nudges = nudges
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
-        self.remembering = {graph.new_carry[s.leaf] for g in graph.groups for k, s in enumerate(g.slots) if g.coupling[k, k]}
+        self.remembering = remembering(graph)
         self.into: dict[Var, Any] = {}
 
     def run(self) -> None:

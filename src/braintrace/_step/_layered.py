@@ -11,9 +11,11 @@ from typing import Any
 import jax
 
 from .._analysis import CellGraph, LayerPlan
-from .._jaxpr import Atom, Equation, Var, reader
+from .._jaxpr import Atom, Equation, Var, is_stop_trace, reader
 
 stop = jax.lax.stop_gradient
+
+_NOWHERE = -1  # the layer of an edge that no old state passes
 
 
 def layered_lanes(
@@ -37,6 +39,8 @@ class _Lane:
         self.env = dict(env)
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
+        self.remembering = remembering(graph)
+        self.ready = set(graph.prelude_results)
         self.entered: dict[tuple[int, Var], Any] = {}
 
     def local(self, layer: int, signal: dict[Var, Any]) -> dict[Var, Any]:
@@ -46,16 +50,22 @@ class _Lane:
                 self.env[v] = stop(self.env[v])
         read = reader(self.env)
         for e in self.graph.step:
-            self.env.update(self.apply(e, [read(v) for v in e.inputs]))
+            values = [stop(read(v)) if self.is_stopped(e, k) else read(v) for k, v in enumerate(e.inputs)]
+            self.env.update(self.apply(e, values))
             for v in e.outputs:
                 if (found := self.plan.layer_of.get(v)) is not None and found != layer:
                     self.env[v] = stop(signal[v])
         return self.env
 
+    def is_stopped(self, e: Equation, k: int) -> bool:
+        """Whether an operand is kept out of the traces: marked by the user, or a parameter's that has no site."""
+        return is_stop_trace(e) or (e.inputs[k] in self.ready and (e, k) not in self.sites)
+
     def signal(self) -> dict[Var, Any]:
         read = reader(self.env)
         for e in self.graph.step:
             layer = next((self.plan.layer_of[v] for v in e.outputs if v in self.plan.layer_of), None)
+            layer = _NOWHERE if is_stop_trace(e) and layer is not None else layer
             mixes = [layer is not None and (e, k) in self.graph.mixing for k in range(len(e.inputs))]
             values = [
                 self.entering(v, layer) if m and layer is not None else read(v) for v, m in zip(e.inputs, mixes, strict=True)
@@ -69,7 +79,8 @@ class _Lane:
             return v.value
         if v in self.plan.leaf_layer:
             return self.env[v] if self.plan.leaf_layer[v] == layer else stop(self.env[v])
-        if v not in self.graph.old or v in self.plan.layer_of:
+        came_now = v in self.plan.layer_of and (layer != _NOWHERE or v in self.remembering or v in self.graph.after)
+        if v not in self.graph.old or came_now:
             return self.env[v]
         if (layer, v) not in self.entered:
             e = self.maker[v]
@@ -79,6 +90,11 @@ class _Lane:
 
     def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
         return dict(zip(e.outputs, apply_nudged(self.graph, self.sites, self.nudges, e, values), strict=True))
+
+
+def remembering(graph: CellGraph) -> set[Atom]:
+    """The new values of states with a memory of their own."""
+    return {graph.new_carry[s.leaf] for g in graph.groups for k, s in enumerate(g.slots) if g.coupling[k, k]}
 
 
 def apply_nudged(

@@ -78,7 +78,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             lanes: the size of the batch, None for no batch. By default the size of axis 0 that hidden states and inputs share.
             memory_budget: the most bytes that a sequence may need (see `memory_plan`); None for no limit.
             **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states of one position),
-                `control_flow` (a `ControlFlowPolicy`, in place of `unroll_limit`).
+                `control_flow` (a `ControlFlowPolicy`, in place of `unroll_limit`), `trainable` and `exclude` (as for
+                `braintrace.compile`).
 
         Returns:
             The learner itself.

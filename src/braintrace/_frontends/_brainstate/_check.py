@@ -42,7 +42,7 @@ def _reference(learner: Any) -> Driver:
     """A driver of the same model without an algorithm's edits."""
     own = learner.compiled
     plain = Rule("BPTT", PerParameter())
-    compiled = Compiled(own.model, plain, own.x, own.mapped, own.vmap, own.analysis)
+    compiled = Compiled(own.model, plain, own.x, own.mapped, own.vmap, own.options)
     return Driver(learner, compiled, Budget(compiled.cell.graph, compiled.rule, None))
 
 

@@ -1,6 +1,5 @@
 """A compiled brainstate model: its cell and its jitted evaluations, on the model's own states."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Collection
 from types import EllipsisType
@@ -13,11 +12,11 @@ import jax.numpy as jnp
 from ..._analysis import CellGraph, Exactness
 from ..._compat import is_key
 from ..._errors import CompilationError, UsageError, problem
-from ..._learner import Cell, advance, compile_cell, evolve, resetting, update, window
+from ..._learner import Cell, Values, advance, compile_cell, evolve, resetting, select, update, window
 from ..._parts import Rule
 from ._functional import Functional, functionalise
 from ._graph import ETraceGraph
-from ._states import Layout, Values, fit, states_of
+from ._states import Layout, fit, states_of
 
 
 class Compiled:
@@ -28,7 +27,7 @@ class Compiled:
         analysis: dict[str, Any], lanes: int | EllipsisType | None = ...,
     ):  # fmt: skip
         """`lanes`: the size of the batch, None for no batch; by default it is found from the states and the inputs."""
-        self.rule, self.analysis, self.model = rule, analysis, model
+        self.rule, self.model, self.options = rule, model, analysis
         self.mapped, self.vmap = mapped, vmap
         self.x = jax.tree.map(jnp.asarray, x)
         self.functional: Functional = functionalise(model, self.x, mapped, vmap)
@@ -37,8 +36,12 @@ class Compiled:
         self.initial = self.functional.carry.read()
         self.initial = Values(self.initial.names, [_array(v) for v in self.initial.leaves])
         params = self.functional.read_params()
-        self.cell: Cell = self._trained_only(
-            compile_cell(self.functional.cell, params, self.initial, self.x, rule=rule, lanes=self.lanes, **analysis)
+        names = self.functional.params.leaf_names
+        limits = {k: v for k, v in analysis.items() if k not in ("trainable", "exclude")}
+        chosen = select(names, params.leaves[: len(names)], analysis.get("trainable"), analysis.get("exclude"))
+        self.analysis = {**limits, "selection": chosen}
+        self.cell: Cell = compile_cell(
+            self.functional.cell, params, self.initial, self.x, rule=rule, lanes=self.lanes, rows=len(names), **self.analysis
         )
         self.rule = rule = self.cell.rule or rule
         self._ids = {id(s) for s in states_of(model).values()}
@@ -48,11 +51,6 @@ class Compiled:
         self.window = jax.jit(lambda full, *flat: window(graph, rule, *flat, full=full), static_argnums=0)
         self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
         self.advance = jax.jit(lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0)
-
-    def _trained_only(self, cell: Cell) -> Cell:
-        """The certificate speaks of parameters, not of constants."""
-        rows = cell.graph.parameters[: len(self.functional.params.leaf_names)]
-        return dataclasses.replace(cell, graph=dataclasses.replace(cell.graph, parameters=rows))
 
     def _lane_count(self, x: tuple[Any, ...]) -> int:
         sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
@@ -90,6 +88,11 @@ class Compiled:
                             expected=f"axis 0 of size {self.lanes}", do="reset between calls, with reset_state(model=True)")
                 )  # fmt: skip
         return found
+
+    def trained_states(self) -> set[int]:
+        """Ids of the parameters that are trained, in part at least."""
+        frozen = self.analysis["selection"].frozen
+        return {id(s) for k, s in enumerate(self.functional.params.leaf_states()) if k not in frozen}
 
     def check_states(self) -> None:
         """The model must still hold the states that were compiled."""

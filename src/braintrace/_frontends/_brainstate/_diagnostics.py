@@ -116,7 +116,7 @@ def _of_parameters(graph: Any) -> list[CompilationRecord]:
                 )
             )  # fmt: skip
         if not included:
-            alone = row.exactness is Exactness.EXACT
+            alone = row.exactness in (Exactness.EXACT, Exactness.FROZEN)
             kind = DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL if alone else DiagnosticKind.RELATION_EXCLUDED_SHAPE_MISMATCH
             level = DiagnosticLevel.INFO if alone else DiagnosticLevel.WARNING
             found.append(CompilationRecord(kind, level, f"{row.path} {row.reason}", None, path, context={"shape": row.shape}))

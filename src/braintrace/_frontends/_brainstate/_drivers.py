@@ -125,7 +125,8 @@ class Driver:
     def _wanted(self, weights: Any) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
         """The states to differentiate, and how their gradients are put together."""
         if weights is None:
-            weights = self.learner.model.states(brainstate.ParamState)
+            trained = self.compiled.trained_states()
+            weights = {k: s for k, s in self.learner.model.states(brainstate.ParamState).items() if id(s) in trained}
         if isinstance(weights, dict):
             keys = list(weights)
             return [self._state_of(w) for w in weights.values()], lambda g: dict(zip(keys, g, strict=True))

@@ -8,7 +8,8 @@ import brainstate
 import jax
 
 from ..._errors import CompilationError, problem
-from ._states import Layout, Values, lent, named_states
+from ..._learner import Values
+from ._states import Layout, lent, named_states
 
 stop = jax.lax.stop_gradient
 

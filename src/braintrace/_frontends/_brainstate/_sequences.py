@@ -7,7 +7,7 @@ import brainstate
 import jax
 
 from ..._checks import GradientReport
-from ..._errors import UsageError, problem
+from ..._learner import fit_mode
 from ._check import check_module
 
 
@@ -42,7 +42,7 @@ class SequenceDriverMixin:
             chunk_size: steps done at once (`window` is the same). It changes speed and memory, never the numbers beyond
                 rounding. Default: as many as fit a memory budget, at most 64.
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a list or dict. Default: all
-                of the model's.
+                of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
                 'sum' does not.
             loss_output: 'step' (or 'per_step') returns losses as `step_fn` gave them, (T,) or (T, B); 'total' (or 'scalar')
@@ -81,10 +81,7 @@ class SequenceDriverMixin:
                 Default: the algorithm's own (OTTT), else 'A'.
             **options: of `etrace_grad`.
         """
-        mode = mode or self._driven._rule.schedule or "A"
-        if mode not in ("A", "O"):
-            raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
-        if mode == "A":
+        if fit_mode(mode, self._driven._rule, options) == "A":
             gradients, losses = self.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
             optimizer.update(gradients)
             return losses

@@ -11,32 +11,7 @@ import brainunit
 import jax
 
 from ..._errors import CompilationError, UsageError, problem
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class Values:
-    """The leaves of some states' values, with their names. Units are kept aside: the leaves are plain arrays."""
-
-    def __init__(self, names: tuple[str, ...], leaves: Sequence[Any]):
-        self.names, self.leaves = names, list(leaves)
-
-    def tree_flatten_with_keys(self) -> Any:
-        return [(_Name(n), v) for n, v in zip(self.names, self.leaves, strict=True)], self.names
-
-    def tree_flatten(self) -> Any:
-        return self.leaves, self.names
-
-    @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], leaves: Any) -> "Values":
-        return cls(names, leaves)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
+from ..._learner import Values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

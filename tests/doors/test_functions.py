@@ -1,0 +1,95 @@
+"""Plain functions with trees of any shape, and apply functions of other frameworks as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import braintrace
+from braintrace import UsageError
+from zoo._case import two_lanes
+
+from . import cells
+from .cells import IN, OUT, B, N, T, assert_close, assert_tells_apart, data, lane_loss, sequence_gradient
+
+ZERO = jnp.zeros((B, N))
+
+
+def test_linen_apply():
+    linen = pytest.importorskip("flax.linen")
+    xs, ys = data()
+    model = linen.OptimizedLSTMCell(features=N, param_dtype=jnp.float64)
+    carry = jax.tree.map(lambda v: v + 0.1, model.initialize_carry(jax.random.key(0), xs[0].shape))
+    variables = model.init(jax.random.key(1), carry, xs[0])
+    loss = lambda out, y: lane_loss(out[..., :OUT], y)  # noqa: E731
+    learner = braintrace.compile(model.apply, "d_rtrl", xs[0], params=variables, carry=carry)
+
+    def marked(variables, carry, x, old=cells.keep, mix=cells.keep):
+        p, (c, h) = variables["params"], carry
+        gate = lambda n: mix(x) @ p["i" + n]["kernel"] + mix(old(h)) @ p["h" + n]["kernel"] + p["h" + n]["bias"]  # noqa: E731
+        i, f, o = (jax.nn.sigmoid(gate(n)) for n in "ifo")
+        c = f * c + i * jnp.tanh(gate("g"))
+        h = o * jnp.tanh(c)
+        return (c, h), h[..., :OUT]
+
+    oracle, bptt = (sequence_gradient(f, variables, carry, xs, ys) for f in (two_lanes(marked), marked))
+    assert_tells_apart(oracle, bptt)
+    for window in (1, 3, None):
+        found, *_ = learner.etrace_grad(
+            variables, learner.init(variables, carry), xs, ys, loss_fn=loss, window=window, reduction="sum"
+        )
+        assert_close(found, oracle)
+    with pytest.raises(UsageError, match=r"compile\(model.apply, algorithm, x, params=variables"):
+        braintrace.compile(model, "d_rtrl", xs[0], params=variables, carry=carry)
+
+
+def test_haiku_style_apply():
+    """`apply(params, carry, x)` of a transformed step, as `hk.without_apply_rng(hk.transform(f))` has it."""
+    rng = np.random.default_rng(0)
+    shapes = {"gru": {"w_i": (IN, 3 * N), "w_h": (N, 3 * N), "b": (3 * N,)}, "linear": {"w": (N, OUT), "b": (OUT,)}}
+    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.standard_normal(s)), shapes, is_leaf=lambda s: isinstance(s, tuple))
+    xs, ys = data()
+
+    class Transformed:
+        """What such a transformation returns: functions that find their parameters by module name."""
+
+        @staticmethod
+        def apply(params, carry, x, old=cells.keep, mix=cells.keep):
+            p = params["gru"]
+            gates_x, gates_h = jnp.split(mix(x) @ p["w_i"] + p["b"], [2 * N], -1), p["w_h"]
+            z, r = jnp.split(jax.nn.sigmoid(gates_x[0] + mix(old(carry)) @ gates_h[:, : 2 * N]), 2, -1)
+            a = jnp.tanh(gates_x[1] + mix(r * old(carry)) @ gates_h[:, 2 * N :])
+            h = (1 - z) * carry + z * a
+            return h, h @ params["linear"]["w"] + params["linear"]["b"]
+
+    oracle, bptt = (sequence_gradient(f, params, ZERO, xs, ys) for f in (two_lanes(Transformed.apply), Transformed.apply))
+    assert_tells_apart(oracle, bptt)
+    learner = braintrace.compile(Transformed.apply, "d_rtrl", xs[0], params=params, carry=ZERO)
+    found, *_ = learner.etrace_grad(params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, window=3, reduction="sum")
+    assert_close(found, oracle)
+
+
+def test_trees_of_any_shape():
+    """Tuples, lists, None, integers and a registered class, in params, carry, input and output."""
+    rng = np.random.default_rng(0)
+    w, u, r = (jnp.asarray(0.5 * rng.standard_normal(s)) for s in ((IN, N), (N, N), (N, OUT)))
+    xs, ys = data()
+
+    def cell(params, carry, x):
+        (w, [u]), r, gain, _ = params
+        h = 0.8 * carry["h"][0] + jnp.tanh(x[0] @ w + carry["h"][0] @ u) * gain
+        return {"h": [h], "count": carry["count"] + 1, "none": None}, (h @ r, None)
+
+    params = ((w, [u]), braintrace.SingleStepData(r), jnp.int32(1), None)
+    carry = {"h": [ZERO], "count": jnp.zeros((), jnp.int32), "none": None}
+    flat = lambda params, carry, x: cell((params[0], params[1].data, *params[2:]), carry, x)  # noqa: E731
+    learner = braintrace.compile(flat, "d_rtrl", (xs[0],), params=params, carry=carry)
+    state = learner.init(params, carry)
+    found, state, _ = learner.etrace_grad(params, state, (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y), window=3)
+    assert found[2] is None and found[3] is None and state.carry["count"] == T
+    report = learner.check_gradients(params, learner.init(params, carry), (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y))
+    assert report.ok and len(report.rows) == 3
+    assert learner.trained(params)[2] is None
+    bare = braintrace.compile(lambda p, h, x: (0.8 * h + jnp.tanh(x @ p[0] + h @ p[1]), h @ p[2]), "d_rtrl", xs[0],
+                              params=(w, u, r), carry=ZERO)  # fmt: skip
+    assert bare.graph.exactness("[0]") == learner.graph.exactness("[0][0]") == "approximate"

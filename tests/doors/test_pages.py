@@ -1,0 +1,23 @@
+"""The pages of the doors: their examples run in the order in which they stand, as a user starts them, in float32."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {"nnx": "flax", "equinox": "equinox", "functions": "flax", "leave_out": "jax"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_run(page, tmp_path):
+    pytest.importorskip(PAGES[page])
+    pytest.importorskip("optax")
+    blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    script = tmp_path / "page.py"
+    script.write_text("\n".join(blocks))
+    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
