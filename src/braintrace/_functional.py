@@ -323,7 +323,7 @@ class FunctionLearner:
     @property
     def _live(self) -> Sequence[bool]:
         """For each leaf of the user's params, whether it has a gradient."""
-        return self._with_gradient
+        return [*self._with_gradient, *[False] * (len(self.cell.params.leaves) - len(self._with_gradient))]
 
     def _flat(self, params: Any) -> list[Any]:
         """The leaves of the user's params that the cell takes, checked."""
