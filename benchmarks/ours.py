@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import brainstate
 import jax
 import jax.numpy as jnp
 
 import braintrace
 from braintrace._compare import algorithms
 
+from .network import Network, functional, joined
 from .work import Case, Program, data_of, loss, model_of, size_of
 
 
@@ -16,9 +18,12 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
 
     `rule` is 'bptt' or an algorithm as `python -m braintrace compare` names it. `form` is 'window' (the default window),
     'online' (window=1), 'no end trace' (one window, zero traces that are never read, none formed at the end), 'step' (one
-    update under `jit`), 'eager step' (the same without) or 'window 1' (multi-step VJP over windows of one step).
+    update under `jit`), 'eager step' (the same without) 'window 1' (multi-step VJP over windows of one step),
+    or 'module', 'module step' and 'module eager step': the default window and a single update through the brainstate door.
     """
     model, (xs, ys) = model_of(case), data_of(case, steps)
+    if form.startswith("module"):
+        return _module(case, rule, xs, ys, form)
     if rule == "bptt":
         return Program(_bptt(model), model.params, model.carry, xs, ys)
     learner = braintrace.compile(
@@ -73,6 +78,30 @@ def _step(learner: Any) -> Any:
         return loss(out, y), state
 
     return jax.grad(one, has_aux=True)
+
+
+def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:
+    """The same cell as a brainstate module."""
+    network = Network(case, lambda parts: parts[0], split=False)
+    options = algorithms(network.source)[rule]
+    learner = braintrace.compile(network, rule.split()[0], xs[0], batch_size=case.lanes, **options)
+    weights = network.states(brainstate.ParamState)
+
+    def step_loss(x: Any, y: Any) -> Any:
+        return loss(learner(x), y)
+
+    def sequence(xs: Any, ys: Any) -> Any:
+        return learner.etrace_grad(xs, ys, step_fn=step_loss, reduction="sum")
+
+    def one(x: Any, y: Any) -> Any:
+        return brainstate.transform.grad(lambda: step_loss(x, y), weights)()
+
+    traces = size_of(learner.etrace.value)
+    if form == "module eager step":
+        return Program(lambda fixed, state, x, y: (one(x, y), state), (), (), xs[0], ys[0], traces, joined, compiled=False)
+    xs, ys = (xs[0], ys[0]) if form == "module step" else (xs, ys)
+    function, states = functional(one if form == "module step" else sequence, xs, ys)
+    return Program(function, (), [s.value for s in states], xs, ys, traces, joined)
 
 
 def _full_windows(learner: Any) -> Any:

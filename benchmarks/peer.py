@@ -12,9 +12,8 @@ import jax.numpy as jnp
 
 import braintrace
 
-from .work import Case, Program, data_of, loss, model_of, size_of
-
-_GATES = {"gru": 3, "lstm": 4}
+from .network import Network, functional, joined
+from .work import Case, Program, data_of, loss, size_of
 
 
 class Product:
@@ -24,43 +23,8 @@ class Product:
         self.parts = parts
 
     def __rmatmul__(self, x: Any) -> Any:
-        found = [braintrace.matmul(x, w.value) for w in self.parts]
+        found = [braintrace.matmul(x, w) for w in self.parts]
         return found[0] if len(found) == 1 else jnp.concatenate(found, -1)
-
-
-class Network(brainstate.nn.Module):
-    """A cell of `braintrace._compare` on brainstate's states."""
-
-    def __init__(self, case: Case):
-        super().__init__()
-        self.source = model_of(case)
-        self.weights = {k: _parts(v, _GATES.get(case.cell, 1) if k != "o" else 1) for k, v in self.source.params.items()}
-        # Each state is an attribute of its own: in a list, the peer does not see that they belong together.
-        for k, value in enumerate(jax.tree.leaves(self.source.carry)):
-            setattr(self, f"hidden{k}", brainstate.HiddenState(value))
-
-    @property
-    def hidden(self) -> list[Any]:
-        return [getattr(self, f"hidden{k}") for k in range(len(jax.tree.leaves(self.source.carry)))]
-
-    def init_state(self, *_: Any, **__: Any) -> None:
-        for state, value in zip(self.hidden, jax.tree.leaves(self.source.carry), strict=True):
-            state.value = value
-
-    def update(self, x: Any) -> Any:
-        params = {
-            k: Product(parts) if parts[0].value.ndim == 2 else jnp.concatenate([p.value for p in parts])
-            for k, parts in self.weights.items()
-        }
-        carry = jax.tree.unflatten(jax.tree.structure(self.source.carry), [s.value for s in self.hidden])
-        carry, out = self.source.cell(params, carry, x)
-        for state, value in zip(self.hidden, jax.tree.leaves(carry), strict=True):
-            state.value = value
-        return out
-
-
-def _parts(value: Any, count: int) -> list[Any]:
-    return [brainstate.ParamState(v) for v in jnp.split(value, count, axis=-1)]
 
 
 def program(case: Case, rule: str, steps: int, form: str) -> Program:
@@ -68,7 +32,7 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
 
     `form` is 'online' (the peer's single-step mode), 'window 20' and 'window 1' (its multi-step mode), 'step' or 'eager step'.
     """
-    network, (xs, ys) = Network(case), data_of(case, steps)
+    network, (xs, ys) = Network(case, Product, split=True), data_of(case, steps)
     leak = network.source.leak
     name, options = {
         "d_rtrl": ("D_RTRL", {}),
@@ -107,16 +71,9 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
         return Program(lambda fixed, state, x, y: (one(x, y), state), (), (), xs[0], ys[0], compiled=False)
     if form == "step":
         xs, ys = xs[0], ys[0]
-    run = brainstate.transform.StatefulFunction(one if form == "step" else sequence)
-    run.make_jaxpr(xs, ys)
-    states = run.get_states(xs, ys)
+    function, states = functional(one if form == "step" else sequence, xs, ys)
     traces = [s.value for s in states if not isinstance(s, (brainstate.ParamState, brainstate.HiddenState))]
-
-    def function(fixed: Any, state: Any, xs: Any, ys: Any) -> Any:
-        new, gradients = run.jaxpr_call(state, xs, ys)
-        return gradients, [old if value is None else value for old, value in zip(state, new, strict=True)]
-
-    return Program(function, (), [s.value for s in states], xs, ys, size_of(traces), _names)
+    return Program(function, (), [s.value for s in states], xs, ys, size_of(traces), joined)
 
 
 def _accumulated(step_loss: Any, weights: Any, xs: Any, ys: Any) -> Any:
@@ -128,12 +85,6 @@ def _accumulated(step_loss: Any, weights: Any, xs: Any, ys: Any) -> Any:
 
     zero = {k: jnp.zeros_like(s.value) for k, s in weights.items()}
     return brainstate.transform.scan(one, zero, (xs, ys))[0]
-
-
-def _names(gradients: Any) -> dict[str, Any]:
-    """The gates joined again."""
-    names = dict.fromkeys(path[-2] for path in gradients)
-    return {n: jnp.concatenate([gradients[p] for p in sorted(gradients) if p[-2] == n], -1) for n in names}
 
 
 def warm_up() -> None:

@@ -62,7 +62,11 @@ CORE = (
 )  # fmt: skip
 _WINDOWED = Method(PEER, "d_rtrl", "window 20")
 _EXACT = _pair("ostl_recurrent")
-_STEPS = tuple(Method(side, "d_rtrl", form) for side in (OURS, PEER) for form in ("step", "eager step"))
+_FORMS = {OURS: ("step", "eager step", "module step", "module eager step"), PEER: ("step", "eager step")}
+_STEPS = (
+    _ours("d_rtrl", "module", _PEER_D_RTRL),
+    *(Method(side, "d_rtrl", form) for side, forms in _FORMS.items() for form in forms),
+)
 MORE: dict[str, tuple[Method, ...]] = {
     "rnn": (),
     "gru": (_WINDOWED, _ours("ottt"), _ours("ostl_feedforward", rival=_PEER_D_RTRL)),
