@@ -32,6 +32,33 @@ def advance_and_contract(
     return _either(tuple(map(tuple, np.asarray(coupling, bool).tolist())), rows, drive, x, signal, tuple(old))
 
 
+@jax.custom_jvp
+def contract(signal: jax.Array, old: Traces) -> jax.Array:
+    """The gradient alone."""
+    if not _registered():
+        return _contract_in_jax(signal, old)
+    return jax.lax.platform_dependent(signal, old, cpu=_contract_in_c, default=_contract_in_jax)
+
+
+@contract.defjvp
+def _derivative_of_contract(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return jax.jvp(_contract_in_jax, primals, tangents)
+
+
+def _contract_in_c(signal: jax.Array, old: Traces) -> jax.Array:
+    slots, (lanes, outputs, inputs), dtype = len(old), old[0].shape, old[0].dtype
+    gradient = jax.ShapeDtypeStruct((outputs, inputs), dtype)
+    unread = jnp.zeros((slots, slots), jnp.int32), jnp.zeros((0,), dtype)
+    no_steps = jnp.zeros((slots, lanes, 0, outputs), dtype), jnp.zeros((lanes, 0, inputs), dtype)
+    return jax.ffi.ffi_call(_TARGET, gradient, vmap_method="sequential")(*unread, *no_steps, signal, *old)
+
+
+def _contract_in_jax(signal: jax.Array, old: Traces) -> jax.Array:
+    # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
+    lanes = [a[b, :, None] * e[b] for b in range(old[0].shape[0]) for a, e in zip(signal, old, strict=True)]
+    return functools.reduce(jnp.add, lanes)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _either(coupling: tuple[tuple[bool, ...], ...], *operands: Any) -> tuple[jax.Array, Traces]:
     plain = functools.partial(_in_jax, coupling)
@@ -59,13 +86,11 @@ def _in_c(
 def _in_jax(
     coupling: tuple[tuple[bool, ...], ...], rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Traces
 ) -> tuple[jax.Array, Traces]:
-    # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
-    lanes = [a[b, :, None] * e[b] for b in range(old[0].shape[0]) for a, e in zip(signal, old, strict=True)]
     new = []
     for s, reached in enumerate(coupling):
         added = jnp.einsum("bko,bki->boi", drive[s], x) if x.shape[1] > 1 else drive[s, :, 0, :, None] * x[:, 0, None, :]
         new.append(sum((rows[s, q, :, :, None] * old[q] for q, coupled in enumerate(reached) if coupled), added))
-    return functools.reduce(jnp.add, lanes), tuple(new)
+    return _contract_in_jax(signal, old), tuple(new)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 /* The trace kernel as a handler of XLA's foreign function interface, for processors. See traces.h for what it computes.
 
    Operands: coupling s32[S, S], rows[S, S, B, O], drive[S, B, K, O], x[B, K, I], signal[S, B, O], then S traces [B, O, I].
-   Results: gradient[O, I], then S traces, each in the place of its operand. */
+   Results: gradient[O, I], then S traces, each in the place of its operand; or the gradient alone, with K = 0. */
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -101,7 +101,8 @@ static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
     job->coupling = in[0]->data;
     job->rows = in[1]->data, job->drive = in[2]->data, job->x = in[3]->data, job->signal = in[4]->data;
     job->gradient = out[0]->data;
-    for (int s = 0; s < job->S; s++) job->old[s] = in[5 + s]->data, job->new[s] = out[1 + s]->data;
+    for (int s = 0; s < job->S; s++) job->old[s] = in[5 + s]->data;
+    for (int s = 0; s + 1 < frame->rets.size; s++) job->new[s] = out[1 + s]->data;
     job->bytes = in[3]->dtype == XLA_FFI_DataType_F32 ? 4 : 8;
     const long fit = CACHE_BYTES / (job->I * job->bytes + 1) / ROWS * ROWS;
     job->chunk = fit < ROWS ? ROWS : fit;

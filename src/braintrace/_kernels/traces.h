@@ -5,7 +5,7 @@
        gradient[o, i]  = sum_{b, s} signal[s, b, o] old[s, b, o, i]
        new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
 
-   in one pass over the traces, in place. The sum over k is a product of matrices for each lane, done in registers, tile by
+   in one pass over the traces, in place; or the gradient alone. The sum over k is a product of matrices for each lane, done in registers, tile by
    tile: ROWS outputs times WIDE vectors of i. */
 
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
@@ -18,6 +18,10 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
         const int S = job->S;                                                                                         \
         const REAL *x = (const REAL *)job->x + b * K * I + i;                                                         \
         VEC added[SLOTS][ROWS][COUNT];                                                                                \
+        for (int s = 0; s < S; s++)                                                                                   \
+            for (long r = 0; r < rows; r++)                                                                           \
+                for (int v = 0; v < COUNT; v++)                                                                       \
+                    __builtin_prefetch((const REAL *)job->old[s] + (b * O + o + r) * I + i + v * step, 1);              \
         for (int s = 0; s < S; s++) {                                                                                 \
             VEC total[ROWS][COUNT] = {0};                                                                             \
             const REAL *d = packed + s * K * ROWS;                                                                    \
@@ -41,6 +45,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
                     sum += signal[s * plane + r] * old[s];                                                            \
                 }                                                                                                     \
                 *(VEC *)(gradient + v * step) = sum;                                                                  \
+                if (!job->new[0]) continue;                                                                           \
                 for (int s = 0; s < S; s++) {                                                                         \
                     VEC now = added[s][r][v];                                                                         \
                     for (int q = 0; q < S; q++)                                                                       \

@@ -49,6 +49,8 @@ def sequence_gradient(
     def slices(start: Any, length: int) -> Any:
         return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), at)
 
+    if count > 1 and not rest and not keep_trace:  # nobody reads the trace after the last window
+        count, rest = count - 1, window
     state, reports = (total, list(carry), traces), []
     if count == 1:
         state, report = block(state, slices(0, window), keep_trace or rest > 0)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
-from .._kernels import MOST_SLOTS, advance_and_contract
+from .._kernels import MOST_SLOTS, advance_and_contract, contract
 from .._sites import widen
 from ._carrier import Carrier, instantaneous, trace_dtype
 from ._sensitivity import Sensitivity
@@ -61,13 +61,12 @@ class PerParameter(Carrier):
         """Dense weights, in float32 or float64, pass through the kernel; the others through `advance` and `contract`."""
         after, gradients = [], []
         for n, site in enumerate(graph.sites):
-            x = site.rule.outer(local.data[n]) if self._has_kernel(site) else None
-            if x is None:
+            if not self._has_kernel(site):
                 gradients.append(self._contract(graph, site, before[n], entry))
                 places = zip(site.places, before[n], strict=True)
                 after.append([self._advance(graph, n, site, place, old, local) for place, old in places])
                 continue
-            places = zip(site.places, before[n], strict=True)
+            x, places = site.rule.outer(local.data[n]), zip(site.places, before[n], strict=True)
             found = [self._in_kernel(graph, n, place, old, local, entry, x) for place, old in places]
             after.append([new for _, new in found])
             gradients.append(site.rule.from_outer(functools.reduce(jnp.add, [g for g, _ in found])).astype(site.weight.dtype))
@@ -76,14 +75,14 @@ class PerParameter(Carrier):
     def _has_kernel(self, site: Site) -> bool:
         slots = [len(place.slots) for place in site.places]
         plain = self.clip is None and self.trace_dtype(site) in (np.float32, np.float64)
-        return plain and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
+        return plain and site.rule.has_outer and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
 
     def _in_kernel(
         self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity, entry: Sequence[Any], x: Any
     ) -> tuple[Any, list[Any]]:
         group, dtype = graph.groups[place.group], old[0].dtype
         lanes = old[0].shape[0]
-        flat = lambda v: jnp.broadcast_to(v, place.positions.shape).astype(dtype).reshape(lanes, -1)  # noqa: E731
+        flat = lambda v: _by_lane(v, place, old[0])  # noqa: E731
         zero = jnp.zeros((lanes, old[0][0].size // x.shape[-1]), dtype)
         coupling = self._coupling(graph, n, place, local)
         rows, drives = [], []
@@ -159,16 +158,25 @@ class PerParameter(Carrier):
         return instantaneous(graph, drives, data)
 
     def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], entry: Sequence[Any]) -> jax.Array:
-        signals, kept = [], []
+        total = None
         for place, at in zip(site.places, traces, strict=True):
-            group = graph.groups[place.group]
-            for s, trace in zip(place.slots, at, strict=True):
-                wide = np.result_type(trace.dtype, np.float32)
-                signals.append(at_place(read_slot(graph, entry, group.slots[s]), place).astype(_real(wide)))
-                kept.append(trace.astype(wide))
-        if not kept:
-            return jnp.zeros(site.weight.shape, site.weight.dtype)
-        return site.rule.contract(signals, kept).astype(site.weight.dtype)
+            if not at:
+                continue
+            slots = [graph.groups[place.group].slots[s] for s in place.slots]
+            signals = [at_place(read_slot(graph, entry, slot), place) for slot in slots]
+            if self._has_kernel(site):
+                flat = [_by_lane(v, place, e) for v, e in zip(signals, at, strict=True)]
+                found = site.rule.from_outer(contract(jnp.stack(flat), tuple(e.reshape(*flat[0].shape, -1) for e in at)))
+            else:
+                wide = np.result_type(at[0].dtype, np.float32)
+                found = site.rule.contract([v.astype(_real(wide)) for v in signals], [e.astype(wide) for e in at])
+            total = found if total is None else total + found
+        return jnp.zeros(site.weight.shape, site.weight.dtype) if total is None else total.astype(site.weight.dtype)
+
+
+def _by_lane(values: jax.Array, place: Place, trace: jax.Array) -> jax.Array:
+    """Values at a place as (lanes, outputs), in the dtype of the trace."""
+    return jnp.broadcast_to(values, place.positions.shape).astype(trace.dtype).reshape(trace.shape[0], -1)
 
 
 def _real(dtype: Any) -> Any:

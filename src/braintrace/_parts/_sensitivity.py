@@ -81,16 +81,16 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
     """
     if graph.layers is not None:
         return Sensitivity([], data, last, [_layer(graph, k, out, pull) for k in range(len(graph.layers.layers))])
-    needed = {(p.group, s) for site in graph.sites for p in site.places for s in p.slots}
-    slots: list[list[SlotSensitivity | None]] = []
-    for g, group in enumerate(graph.groups):
-        slots.append([])
-        for s, slot in enumerate(group.slots):
-            if (g, s) not in needed:
-                slots[-1].append(None)
-                continue
-            rows, drives = pull(one_slot(graph, out, slot))
-            slots[-1].append(SlotSensitivity(rows, every_drive(graph, drives)))
+    needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
+    slots: list[list[SlotSensitivity | None]] = [[None] * len(group.slots) for group in graph.groups]
+    ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
+    if len(ends) == 1:
+        found = [pull(ends[0])]
+    else:  # one pass for all slots: what it recomputes is recomputed once
+        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends)) if ends else None
+        found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
+    for (g, s), (rows, drives) in zip(needed, found, strict=True):
+        slots[g][s] = SlotSensitivity(rows, every_drive(graph, drives))
     return Sensitivity(slots, data, last)
 
 

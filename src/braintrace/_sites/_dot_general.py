@@ -8,9 +8,7 @@ import numpy as np
 
 from .._compat import P
 from .._jaxpr import Equation
-from ._rule import SiteRule, register_site_rule, widen
-
-_UNROLLED = 128  # lanes whose sum is written out
+from ._rule import SiteRule, register_site_rule
 
 
 class DotGeneralRule(SiteRule):
@@ -66,13 +64,17 @@ class DotGeneralRule(SiteRule):
     def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
         return self.weight_gradient_sum(data[0], c)
 
-    def outer(self, data: list[Any]) -> jax.Array | None:
-        lane, kept = self._y[:1], self._y[1:]
-        if self._y[:1] in self._weight or any(c not in self._weight for c in kept) or set(self._data) != {*lane, *self._c}:
-            return None
+    @property
+    def has_outer(self) -> bool:
+        lane, outputs = self._y[:1], self._y[1:]
+        return (
+            bool(lane) and lane not in self._weight and set(outputs) <= set(self._weight) and set(self._data) == {lane, *self._c}
+        )
+
+    def outer(self, data: list[Any]) -> jax.Array:
         x = data[0]
         lead = x.ndim - len(self._data)
-        order = [*range(lead), *(lead + self._data.index(letter) for letter in lane + self._c)]
+        order = [*range(lead), *(lead + self._data.index(letter) for letter in self._y[0] + self._c)]
         return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
 
     def from_outer(self, total: jax.Array) -> jax.Array:
@@ -80,16 +82,6 @@ class DotGeneralRule(SiteRule):
         size = dict(zip(self._weight, self._shape, strict=True))
         wide = total.reshape([size[letter] for letter in letters])
         return jnp.transpose(wide, [letters.index(letter) for letter in self._weight])
-
-    def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
-        shared = [k for k, letter in enumerate(self._y) if letter not in self._weight]
-        if shared != [0] or traces[0].shape[0] > _UNROLLED:
-            return super().contract(signals, traces)
-        # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
-        pairs = [(a[b], e[b]) for b in range(traces[0].shape[0]) for a, e in zip(signals, traces, strict=True)]
-        total = sum((widen(a, e) * e for a, e in pairs[1:]), widen(*pairs[0]) * pairs[0][1])
-        kept = (self._y + self._c)[1:]
-        return jnp.transpose(total, [kept.index(letter) for letter in self._weight])
 
     def collect(self, entries: jax.Array) -> jax.Array:
         source = self._y + self._c

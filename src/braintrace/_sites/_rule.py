@@ -42,12 +42,14 @@ class SiteRule(abc.ABC):
         terms = [widen(a, e) * e for a, e in zip(signals, traces, strict=True)]
         return self.collect(sum(terms[1:], terms[0]))
 
-    def outer(self, data: list[Any]) -> jax.Array | None:
-        """The data as (..., lanes, I), when the trace of a lane is f[o] x[i] and the gradient of W its sum over lanes; or None.
+    @property
+    def has_outer(self) -> bool:
+        """Whether axis 0 of y are lanes, the trace of a lane is f[o] x[i], and the gradient of W its sum over lanes."""
+        return False
 
-        Leading axes of the data stay. `from_outer` shapes such a sum, (O, I), as W.
-        """
-        return None
+    def outer(self, data: list[Any]) -> jax.Array:
+        """With `has_outer`: the data as (..., lanes, I); leading axes stay. `from_outer` shapes a sum, (O, I), as W."""
+        raise TypeError(f"{type(self).__name__} has no outer form")
 
     def from_outer(self, total: jax.Array) -> jax.Array:
         """See `outer`."""
