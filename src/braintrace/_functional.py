@@ -20,6 +20,7 @@ from ._learner import (
     MemoryPlan,
     Patterns,
     Tree,
+    advance,
     cell_body,
     check_driver,
     check_finite,
@@ -114,6 +115,7 @@ class FunctionLearner:
         self._window = jax.jit(lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0)
         self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
         self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
+        self._advance = jax.jit(lambda size, p, c, t, xs: advance(self.graph, self.rule, p, c, t, xs, size), static_argnums=0)
 
     @property
     def graph(self) -> CellGraph:
@@ -300,13 +302,21 @@ class FunctionLearner:
         """
         return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
 
-    def etrace_evolve(self, params: Any, state: State, xs: Any) -> tuple[State, Any]:
-        """Forward only over a sequence: `(state, outputs stacked over time)`. The traces stay as they are."""
+    def etrace_evolve(self, params: Any, state: State, xs: Any, *, traces: bool = False) -> tuple[State, Any]:
+        """Forward only over a sequence: `(state, outputs stacked over time)`.
+
+        With `traces` the traces move on too, so that a gradient taken afterwards reaches back into this sequence; without, they
+        stay as they are.
+        """
         steps = sequence_length(xs)
         flat = self._flat(params)
         leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
-        carry, outs = self._evolve(flat, self.cell.flat_carry(state.carry), leaves)
-        return self._state(carry, state.traces, state, steps), self.cell.out.unflatten(outs)
+        moved, start = state.traces, self.cell.flat_carry(state.carry)
+        if traces:
+            carry, moved, outs = self._advance(self._budget.window(steps, None), flat, start, self._traces(state), leaves)
+        else:
+            carry, outs = self._evolve(flat, start, leaves)
+        return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(self, params: Any, state: State, xs: Any, *targets: Any, **options: Any) -> GradientReport:
         """Compare the gradient of a sequence with BPTT, parameter by parameter: `braintrace.checks.check_gradients`."""

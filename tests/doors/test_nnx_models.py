@@ -96,6 +96,21 @@ def test_state_in_variables_is_the_same_as_in_a_carry():
     assert learner.carry.get_value().any(), "the carry goes on"
 
 
+def test_evolving_moves_the_traces_on():
+    learner, _, xs, ys = carried()
+    twin, *_ = carried()
+    for x in xs[:4]:
+        learner(x)
+    twin.etrace_evolve(xs[:4])
+    assert_close(twin.traces.get_value(), learner.traces.get_value())
+    assert twin.steps[...] == 4
+    (a, _), (b, _) = (f.etrace_grad(xs[4:], ys[4:], loss_fn=lane_loss) for f in (learner, twin))
+    assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
+    before = jax.tree.leaves(twin.traces.get_value())
+    twin.etrace_evolve(xs, traces=False)
+    assert all(x is y for x, y in zip(before, jax.tree.leaves(twin.traces.get_value()), strict=True))
+
+
 def test_random_streams_are_those_of_the_plain_model():
     xs, ys = data()
     plain, model, third = (Noisy(nnx.Rngs(0)) for _ in range(3))

@@ -1,11 +1,14 @@
 """The pages of the doors: their examples run in the order in which they stand, as a user starts them, in float32."""
 
+import doctest
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import braintrace
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"nnx": "flax", "equinox": "equinox", "functions": "flax", "leave_out": "jax"}
@@ -21,3 +24,11 @@ def test_the_examples_run(page, tmp_path):
     script.write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "needs"), [("NNXLearner", "flax"), ("EquinoxLearner", "equinox"), ("stop_trace", "jax")])
+def test_the_example_of_a_name_runs(name, needs):
+    pytest.importorskip(needs)
+    pytest.importorskip("optax")
+    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(braintrace, name), name, globs={})
+    assert doctest.DocTestRunner().run(example).failed == 0 < len(example.examples)

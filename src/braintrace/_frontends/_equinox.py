@@ -31,6 +31,16 @@ class EquinoxLearner(FunctionLearner):
     is `eqx.filter(model, eqx.is_inexact_array)` without what is not trained. The methods work inside `eqx.filter_jit`,
     `eqx.filter_grad` and `jax.lax.scan`.
 
+    Example:
+        >>> import braintrace, equinox as eqx, jax, jax.numpy as jnp
+        >>> cell, hidden = eqx.nn.GRUCell(3, 4, key=jax.random.key(0)), jnp.zeros((2, 4))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=hidden, vmap=True)
+        >>> xs, ys = jnp.ones((10, 2, 3)), jnp.ones((10, 2, 4))
+        >>> loss = lambda out, y: jnp.mean((out - y) ** 2)
+        >>> gradients, state, info = learner.etrace_grad(cell, learner.init(cell, hidden), xs, ys, loss_fn=loss)
+        >>> gradients.weight_hh.shape, info.losses.shape
+        ((12, 4), (10,))
+
     Other arrays of the module (integers, keys) are constants that are read at each call. What is not an array (activations,
     sizes, flags such as `inference`) is read when the module is compiled; if it differs at a call, that is an error.
     """

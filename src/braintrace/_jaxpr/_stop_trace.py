@@ -37,6 +37,17 @@ def stop_trace(x: T) -> T:
 
     Returns:
         x.
+
+    Example:
+        >>> import braintrace, jax.numpy as jnp
+        >>> def cell(params, v, x):
+        ...     z = jnp.tanh(v)
+        ...     v = 0.9 * v + x @ params["w"] - braintrace.stop_trace(z)
+        ...     return v, v
+        >>> v, x = jnp.zeros((2, 4)), jnp.ones((2, 3))
+        >>> learner = braintrace.compile(cell, "d_rtrl", x, params={"w": jnp.ones((3, 4))}, carry=v)
+        >>> learner.graph.parameters[0].dropped[0].operation
+        'braintrace.stop_trace'
     """
     return jax.tree.map(_marked, x)
 

@@ -32,6 +32,17 @@ class NNXLearner(nnx.Module):
     `nnx.grad` of a loss of `learner(x)` gives the online gradient of that step; no gradient leaves a call through the old carry
     or the traces, which hold the past already.
 
+    Example:
+        >>> import braintrace, jax.numpy as jnp, optax
+        >>> from flax import nnx
+        >>> cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=jnp.zeros((2, 4)))
+        >>> optimizer = nnx.Optimizer(cell, optax.sgd(0.1), wrt=nnx.Param)
+        >>> loss, gradients = learner.value_and_grad(jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2))
+        >>> _ = optimizer.update(cell, gradients)
+        >>> gradients["dense_h"]["kernel"].shape
+        (4, 12)
+
     Attributes:
         model: the module, as given; Variables that a step writes (state, statistics, random streams) move on as they would
             when it is called itself.
@@ -196,10 +207,14 @@ class NNXLearner(nnx.Module):
         nnx.update((self, optimizer), state)
         return info
 
-    def etrace_evolve(self, xs: Any) -> Any:
-        """Forward only over a sequence: the outputs, stacked over time. The traces stay as they are."""
+    def etrace_evolve(self, xs: Any, *, traces: bool = True) -> Any:
+        """Forward only over a sequence, for a warm-up or an evaluation: the outputs, stacked over time.
+
+        The traces move on too, so that a gradient taken afterwards reaches back into this sequence; with `traces=False` they stay
+        as they are, which is faster.
+        """
         params, state = self._now()
-        new, outs = self._core.etrace_evolve(params, state, self._inputs(xs))
+        new, outs = self._core.etrace_evolve(params, state, self._inputs(xs), traces=traces)
         self._move(new)
         return outs
 
