@@ -67,6 +67,18 @@ def compile(
     Raises:
         UsageError: for an unknown algorithm or option, missing inputs or a missing batch size.
         CompilationError: for a model that cannot be analysed. The states of a module that fails stay as initialised.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
+    >>> learner(jnp.ones((4, 2))).shape
+    (4, 1)
+    >>> cell = lambda p, h, x: (0.5 * h + x @ p["w"], h)
+    >>> params, h = {"w": jnp.ones((2, 3))}, jnp.zeros((4, 3))
+    >>> learner = braintrace.compile(cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5)
+    >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((4, 2)))
+    >>> out.shape
+    (4, 3)
     """
     chosen = _algorithm(algorithm)
     if isinstance(algorithm, ETraceConfig):

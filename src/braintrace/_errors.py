@@ -2,19 +2,45 @@
 
 
 class BrainTraceError(Exception):
-    """Base of all errors of this library."""
+    """Base of all errors of this library.
+
+    >>> import braintrace
+    >>> issubclass(braintrace.CompilationError, braintrace.BrainTraceError)
+    True
+    """
 
 
 class CompilationError(BrainTraceError):
-    """A model cannot be compiled into a learner."""
+    """A model cannot be compiled into a learner.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> try:
+    ...     braintrace.compile(brainstate.nn.Linear(2, 3), "d_rtrl", jnp.zeros(2))
+    ... except braintrace.CompilationError as error:
+    ...     print(str(error).splitlines()[0])
+    The model has no hidden state.
+    """
 
 
 class NotSupportedError(CompilationError):
-    """A model uses something that no rule of the library covers; the message names the user's line."""
+    """A model uses something that no rule of the library covers; the message names the user's line.
+
+    >>> import braintrace
+    >>> issubclass(braintrace.NotSupportedError, braintrace.CompilationError)
+    True
+    """
 
 
 class UsageError(BrainTraceError, ValueError):
-    """A learner is used against its contract (wrong argument, wrong order of calls, wrong shape or dtype)."""
+    """A learner is used against its contract (wrong argument, wrong order of calls, wrong shape or dtype).
+
+    >>> import braintrace
+    >>> try:
+    ...     braintrace.compile(lambda p, h, x: (h, x), "d_rtl", 0.0)
+    ... except braintrace.UsageError as error:
+    ...     print(str(error).splitlines()[0])
+    Unknown algorithm.
+    """
 
 
 def problem(what: str, *, got: object = None, expected: object = None, do: str = "", at: str = "") -> str:

@@ -94,6 +94,19 @@ class FunctionLearner:
     Lanes (batch entries) are axis 0 of every array of the carry and of x. All methods are pure: the state goes in and comes
     out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad` and inside `jax.lax.scan`; eager calls are
     compiled once for each shape.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> state, out = learner.update(params, learner.init(params, h), xs[0])  # one step
+    >>> loss = lambda out: out.sum(-1)
+    >>> gradients, state, info = learner.etrace_grad(params, state, xs, loss_fn=loss)  # a sequence
+    >>> gradients["w"].shape, info.losses.shape, int(state.steps)
+    ((2, 3), (4, 1), 5)
     """
 
     def __init__(

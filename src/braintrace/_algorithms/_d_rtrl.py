@@ -42,6 +42,11 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
     References:
         Wang et al., Nature Communications 17:1745 (2026), doi 10.1038/s41467-026-68453-w. Deviation: D and f are exact for
         every position, gates and adaptation included, and the loss reaches the traces by every path inside the step.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> braintrace.compile(model, braintrace.ParamDimVjpAlgorithm, jnp.zeros(2), trace_dtype=jnp.float32).config.describe()
+    'default'
     """
 
     __module__ = "braintrace"
@@ -63,5 +68,12 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
 
 
 class D_RTRL(ParamDimVjpAlgorithm):
-    __doc__ = ParamDimVjpAlgorithm.__doc__
+    """D-RTRL under its usual name: the equations, costs and options of `ParamDimVjpAlgorithm`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.D_RTRL, jnp.zeros((4, 2)), batch_size=4)
+    >>> learner(jnp.ones((4, 2))).shape
+    (4, 3)
+    """
+
     __module__ = "braintrace"

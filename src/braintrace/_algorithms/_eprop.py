@@ -55,6 +55,12 @@ class EProp(ETraceVjpAlgorithm):
         Bellec et al., Nature Communications 11:3625 (2020), eq. 1; the variant called e-prop 1. Deviation: the
         filter is not normalised (a factor 1 - kappa is the readout's own, where it has one); D keeps the neuron's reset unless
         the model stops it with `stop_gradient`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, braintrace.EProp, jnp.zeros(2), kappa_filter_decay=0.9)
+    >>> learner.config.describe()
+    "trace_filter='kappa', kappa=0.9"
     """
 
     __module__ = "braintrace"

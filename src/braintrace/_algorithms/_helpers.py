@@ -22,6 +22,11 @@ class FixedRandomFeedback:
 
     Attributes:
         B: the matrix, (n_target, n_layer).
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> feedback = braintrace.FixedRandomFeedback(n_target=2, n_layer=5, key=0)
+    >>> feedback.project(jnp.ones((4, 2))).shape
+    (4, 5)
     """
 
     __module__ = "braintrace"
@@ -62,6 +67,11 @@ class KappaFilter(_Filter):
     Args:
         init_value: the first value; its shape is that of x.
         kappa: the decay, in [0, 1).
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> low_pass = braintrace.KappaFilter(jnp.zeros(2), kappa=0.5)
+    >>> low_pass.update(jnp.ones(2)).tolist(), low_pass.update(jnp.ones(2)).tolist()
+    ([0.5, 0.5], [0.75, 0.75])
     """
 
     __module__ = "braintrace"
@@ -82,6 +92,11 @@ class PresynapticTrace(_Filter):
     Args:
         init_value: the first value; its shape is that of x.
         leak: in [0, 1].
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> trace = braintrace.PresynapticTrace(jnp.zeros(2), leak=0.5)
+    >>> trace.update(jnp.ones(2)).tolist(), trace.update(jnp.ones(2)).tolist()
+    ([1.0, 1.0], [1.5, 1.5])
     """
 
     __module__ = "braintrace"

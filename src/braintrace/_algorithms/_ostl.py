@@ -34,6 +34,12 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, braintrace.OSTLRecurrent, jnp.zeros(2))
+    >>> learner.report.counts["exact"]  # recurrent weights included
+    6
     """
 
     __module__ = "braintrace"
@@ -78,6 +84,12 @@ class OSTLFeedforward(ETraceVjpAlgorithm):
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723 (networks without recurrence).
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, braintrace.OSTLFeedforward, jnp.zeros(2))
+    >>> learner(jnp.ones(2)).shape
+    (1,)
     """
 
     __module__ = "braintrace"

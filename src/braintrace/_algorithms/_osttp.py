@@ -42,6 +42,12 @@ class OSTTP(ETraceVjpAlgorithm):
 
     References:
         Ortner et al., IEEE AICAS 2023, arXiv 2304.05124. The sign is that of a descent direction.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, braintrace.OSTTP, jnp.zeros((4, 2)), batch_size=4, feedback_key=0)
+    >>> learner.update(jnp.ones((4, 2)), y_target=jnp.ones((4, 1))).shape
+    (4, 1)
     """
 
     __module__ = "braintrace"

@@ -42,6 +42,18 @@ class OTPE(ETraceVjpAlgorithm):
 
     References:
         Summe, Schaefer and Joshi, arXiv 2311.16151 (2023).
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     v = 0.5 * h[0] + x @ p["w"]
+    ...     y = 0.5 * h[1] + jnp.tanh(v) @ p["o"]
+    ...     return (v, y), y
+    >>> params, h = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)), jnp.zeros((1, 1)))
+    >>> learner = braintrace.compile(cell, braintrace.OTPE, jnp.ones((1, 2)), params=params, carry=h, leak=0.5)
+    >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((1, 2)))
+    >>> out.shape
+    (1, 1)
     """
 
     __module__ = "braintrace"

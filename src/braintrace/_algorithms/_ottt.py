@@ -39,6 +39,17 @@ class OTTT(ETraceVjpAlgorithm):
 
     References:
         Xiao et al., NeurIPS 2022, arXiv 2210.04195.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, braintrace.OTTT, xs[0], params=params, carry=h, leak=0.5)
+    >>> gradients, *_ = learner.etrace_grad(params, learner.init(params, h), xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients["w"].tolist()  # exact here: the leak is the neurons' own
+    [[6.125, 6.125, 6.125], [6.125, 6.125, 6.125]]
     """
 
     __module__ = "braintrace"

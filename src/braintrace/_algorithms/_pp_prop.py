@@ -46,6 +46,12 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
     References:
         Wang et al., Nature Communications 17:1745 (2026), doi 10.1038/s41467-026-68453-w. Deviation: the correction
         1 - alpha^(t+1) is kept at all t and is counted in steps.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, braintrace.IODimVjpAlgorithm, jnp.zeros(2), decay_or_rank=(0.9, 19))
+    >>> learner.config.decay
+    (0.9, 0.9)
     """
 
     __module__ = "braintrace"
@@ -88,7 +94,14 @@ def decay_of(decay_or_rank: Any) -> float:
 
 
 class pp_prop(IODimVjpAlgorithm):
-    __doc__ = IODimVjpAlgorithm.__doc__
+    """ES-D-RTRL, or pp_prop, under its usual names: the equations, costs and options of `IODimVjpAlgorithm`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.ES_D_RTRL, jnp.zeros(2), decay_or_rank=0.9)
+    >>> learner.config.trace_factorization
+    'io_factorized'
+    """
+
     __module__ = "braintrace"
 
 

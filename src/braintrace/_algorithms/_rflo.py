@@ -41,6 +41,11 @@ class RFLO(ETraceVjpAlgorithm):
     References:
         Murray, eLife 8:e43299 (2019), doi 10.7554/eLife.43299. Deviation: D and f are those of the model's own units, so that
         gates, adaptation and spikes are covered.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> braintrace.compile(model, braintrace.RFLO, jnp.zeros(2), random_feedback_key=0).config.learning_signal
+    'random_feedback'
     """
 
     __module__ = "braintrace"

@@ -33,6 +33,16 @@ def assert_gradients_exact(
     Raises:
         AssertionError: with the report, when a parameter is not certified exact, its gradient is not that of BPTT, or
             its gradient is zero (which any rule would get right).
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> loss = lambda out: (out**2).sum(-1)
+    >>> report = braintrace.checks.assert_gradients_exact(learner, params, learner.init(params, h), xs, loss_fn=loss)
     """
     report = check_gradients(learner, params, state, xs, *targets, **options)
     chosen = [report[p] for p in paths] if paths is not None else report.rows
@@ -66,6 +76,18 @@ def assert_gradients_match(
 
     Raises:
         AssertionError: with the report, when a gradient differs by more than `rtol`.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> loss = lambda out: (out**2).sum(-1)
+    >>> report = braintrace.checks.assert_gradients_match(learner, params, learner.init(params, h), xs, loss_fn=loss)
+    >>> report.worst < 1e-5
+    True
     """
     if reference is None:
         report = check_gradients(learner, params, state, xs, *targets, tolerance=rtol, **options)
@@ -89,6 +111,12 @@ def assert_not_dead(gradients: Any, *, floor: float = 0.0) -> None:
 
     Raises:
         AssertionError: naming the paths of gradients that are zero or not finite.
+
+    >>> from braintrace import checks
+    >>> checks.assert_not_dead({"w": 1.0})
+    >>> checks.assert_not_dead({"w": 0.0})
+    Traceback (most recent call last):
+    AssertionError: ...
     """
     wrong = []
     for key, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:

@@ -53,6 +53,17 @@ def check_gradients(
 
     Raises:
         UsageError: as `etrace_grad`, and for `multi_step` with `reset`.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> loss = lambda out: (out**2).sum(-1)
+    >>> braintrace.checks.check_gradients(learner, params, learner.init(params, h), xs, loss_fn=loss).ok
+    True
     """
     options = {"loss_fn": loss_fn, "mask": mask, "reduction": reduction}
     if multi_step:

@@ -46,6 +46,16 @@ def bptt_gradient(
 
     Raises:
         UsageError: for sequences, a mask, a reset or a reduction that `etrace_grad` would refuse.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> gradients, losses = braintrace.checks.bptt_gradient(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    6.125
     """
     function, initial, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
 
@@ -74,6 +84,16 @@ def d_rtrl_oracle(
 
     Memory grows with the length of the sequence. Arguments, results and errors are those of `bptt_gradient`;
     `unroll_limit` and `max_slots` those of `braintrace.compile`.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    6.125
     """
     function, initial, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
     given = params if reset is None else (params, initial)

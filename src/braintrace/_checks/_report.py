@@ -25,6 +25,13 @@ class GradientRow:
         norm: norm of the online gradient.
         reference_norm: norm of the reference.
         dropped: how many paths the compiler says are left out.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> report = checks.compare_gradients({"w": jnp.ones(2)}, {"w": 2 * jnp.ones(2)}, {"['w']": "approximate"})
+    >>> row = report.rows[0]
+    >>> row.path, row.relative_error
+    ("['w']", 0.5)
     """
 
     path: str
@@ -45,6 +52,12 @@ class GradientReport:
         rows: one `GradientRow` for each parameter.
         tolerance: relative error up to which two gradients count as equal.
         title: what was compared.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> report = checks.compare_gradients({"w": jnp.ones(2)}, {"w": jnp.ones(2)}, {"['w']": "exact"})
+    >>> report.ok, report.worst
+    (True, 0.0)
     """
 
     rows: tuple[GradientRow, ...]
@@ -110,6 +123,11 @@ def compare_gradients(
 
     Raises:
         UsageError: when the structures differ or a certificate is missing.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> checks.compare_gradients({"w": jnp.ones(2)}, {"w": 1.5 * jnp.ones(2)}, {"['w']": "exact"}).ok
+    False
     """
     found, structure = jax.tree_util.tree_flatten_with_path(online)
     if jax.tree.structure(reference) != structure:

@@ -38,6 +38,11 @@ def check_site_rule(
     Raises:
         AssertionError: naming the law that is broken.
         UsageError: when no rule covers an equation of the operation.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> type(checks.check_site_rule(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1)).__name__
+    'DotGeneralRule'
     """
     values = [jnp.asarray(v) for v in operands]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]

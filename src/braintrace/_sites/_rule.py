@@ -20,6 +20,12 @@ class SiteRule(abc.ABC):
 
     * `spread(f, data)` is the derivative of `f * y` with respect to W, entry by entry;
     * `collect(spread(f, data))` equals `weight_gradient(represent(data), f)`, the operation's own weight gradient at f.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> rule = braintrace.checks.check_site_rule(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1)
+    >>> isinstance(rule, braintrace.SiteRule), rule.contraction()
+    (True, (3,))
     """
 
     def __init__(self, equation: Equation, operand: int):
@@ -125,6 +131,11 @@ def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
 
     `make(equation, operand)` returns the rule for parameters at `equation.inputs[operand]`, or None when the operation is not
     linear in that operand.
+
+    >>> import braintrace
+    >>> from jax.extend.core import Primitive
+    >>> stencil_p = Primitive("stencil")  # of your own
+    >>> braintrace.register_site_rule(stencil_p, lambda equation, operand: None)  # None: no parameter of it has a rule
     """
     _MAKERS[primitive] = make
 

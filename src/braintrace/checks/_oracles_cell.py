@@ -26,6 +26,11 @@ class Layer:
             multiply.
         move: `(params, h, y) -> h`, position by position.
         out: `h -> z`, position by position.
+
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer.move(None, 2.0, 1.0)
+    2.0
     """
 
     drive: Callable[..., Any]
@@ -42,6 +47,15 @@ class LayeredCell:
         readout: `(params, z) -> out`, linear.
         leak: None for `out = readout(z)`; or the leak of `y <- leak y + readout(z)`, which is then the output. The carry is the
             tuple of the layers' states, with y behind them where there is one.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> new, out = cell(params, carry, jnp.ones((1, 2)))
+    >>> out.tolist()
+    [[6.0]]
     """
 
     layers: tuple[Layer, ...]

@@ -32,6 +32,16 @@ def layered_oracle(
 
     Returns:
         `(gradients, losses)`.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
+    >>> gradients, losses = checks.layered_oracle(cell, params, carry, xs, loss_fn=loss, reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    2.5
     """
 
     def run(params: Any, weights: Any) -> tuple[Any, Any]:
@@ -61,6 +71,16 @@ def eprop_oracle(
 
     Returns:
         `(gradients, losses)`. RFLO is the same program with `kappa=0` and a feedback.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
+    >>> gradients, losses = checks.eprop_oracle(cell, params, carry, xs, loss_fn=loss, kappa=0.5, reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    3.0
     """
     steps = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
 
@@ -105,6 +125,17 @@ def osttp_oracle(
 
     Returns:
         `(gradients, losses)`.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
+    >>> gradients, losses = checks.osttp_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, y_target=jnp.ones((2, 1, 1)), B_list=[jnp.ones((1, 3))], reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    -2.5
     """
 
     def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:

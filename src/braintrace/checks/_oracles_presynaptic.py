@@ -26,6 +26,16 @@ def ottt_oracle(
 
     Returns:
         `(gradients, losses)`.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
+    >>> gradients, losses = checks.ottt_oracle(cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    2.5
     """
     layers = cell.stateful
 
@@ -72,6 +82,16 @@ def otpe_oracle(
 
     Returns:
         `(gradients, losses)`.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
+    >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
+    >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
+    >>> gradients, losses = checks.otpe_oracle(cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    3.0
     """
     layers = cell.layers
 

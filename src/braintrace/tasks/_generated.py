@@ -12,6 +12,11 @@ class Trials(NamedTuple):
         x: `(T, B, I)` float32, the inputs.
         y: `(T, B)` int32 for a task of classes (the class wanted at each step), `(T, B, O)` float32 for a regression.
         mask: `(T, B)` float32, 1 at the steps whose output counts.
+
+    >>> from braintrace import tasks
+    >>> trials = tasks.copy_memory(4, seed=0, length=2, delay=3)
+    >>> trials.x.shape, trials.y.shape, trials.mask.shape
+    ((7, 4, 10), (7, 4), (7, 4))
     """
 
     x: np.ndarray
@@ -32,6 +37,10 @@ def delayed_match_to_sample(
         delay, stimulus, response: lengths in steps; T = 2 stimulus + delay + response.
         channels: I.
         noise: standard deviation of Gaussian noise on the inputs.
+
+    >>> from braintrace import tasks
+    >>> tasks.delayed_match_to_sample(4, seed=0, delay=5, stimulus=2, response=3).x.shape  # (T, B, I)
+    (12, 4, 20)
     """
     random = np.random.default_rng(seed)
     first, second = random.integers(0, 2, (2, batch))
@@ -65,6 +74,10 @@ def evidence_accumulation(
 
     Returns:
         Trials of classes 0 (left) and 1 (right, more cues), asked for during the recall.
+
+    >>> from braintrace import tasks
+    >>> tasks.evidence_accumulation(2, seed=0, cues=3, cue=4, slot=6, delay=10, recall=5).x.shape
+    (33, 2, 40)
     """
     if channels % 4:
         raise ValueError(f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one quarter a population.")
@@ -96,6 +109,10 @@ def copy_memory(batch: int, *, seed: int, symbols: int = 8, length: int = 10, de
         symbols: number of different symbols.
         length: of the string; T = 2 length + delay.
         delay: steps between the string and the signal.
+
+    >>> from braintrace import tasks
+    >>> tasks.copy_memory(4, seed=0, symbols=3, length=2, delay=3).mask[:, 0].sum()  # the symbols that are asked for
+    np.float32(2.0)
     """
     random = np.random.default_rng(seed)
     string = random.integers(0, symbols, (length, batch))
@@ -123,6 +140,10 @@ def pattern_generation(
         rate: probability of an input spike per step.
         periods: of the sines, in steps.
         pattern_seed: fixes the target.
+
+    >>> from braintrace import tasks
+    >>> tasks.pattern_generation(2, seed=0).y.dtype.name
+    'float32'
     """
     random = np.random.default_rng(seed)
     spikes = (random.random((steps, 1, channels)) < rate).astype(np.float32)
@@ -148,6 +169,10 @@ def delayed_xor(
         delay, pulse, response: lengths in steps; T = 2 pulse + 2 delay + response.
         channels: I, at least 2.
         noise: standard deviation of Gaussian noise on the inputs.
+
+    >>> from braintrace import tasks
+    >>> sorted(set(tasks.delayed_xor(8, seed=0).y.ravel().tolist()))
+    [0, 1]
     """
     if channels < 2:
         raise ValueError(f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal to answer.")

@@ -19,6 +19,11 @@ class JapaneseVowels:
         test: 370 utterances, 24 to 88 of each speaker, recorded on other occasions: x `(29, 370, 12)`.
         mean: `(12,)` float32. The mean of each coefficient over the frames of the training set as published.
         std: `(12,)` float32. Its standard deviation over the same frames.
+
+    >>> from braintrace import tasks
+    >>> data = tasks.japanese_vowels()
+    >>> data.train.x.shape, data.test.x.shape
+    ((29, 270, 12), (29, 370, 12))
     """
 
     train: Sequences
@@ -44,6 +49,10 @@ def japanese_vowels(*, standardize: bool = True) -> JapaneseVowels:
         under CC BY 4.0. Described in M. Kudo, J. Toyama, M. Shimbo: Multidimensional curve classification using
         passing-through regions. Pattern Recognition Letters 20 (11-13), 1103-1111, 1999,
         doi:10.1016/S0167-8655(99)00077-X. The note `data/japanese_vowels.md` beside the data says what was changed.
+
+    >>> from braintrace import tasks
+    >>> tasks.japanese_vowels().train.label[:5].tolist()
+    [0, 0, 0, 0, 0]
     """
     with (
         (resources.files("braintrace.tasks") / "data" / "japanese_vowels.npz").open("rb") as file,

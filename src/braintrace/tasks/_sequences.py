@@ -17,6 +17,11 @@ class Sequences(NamedTuple):
             loss it weighs every frame alike, so a longer sequence counts for more.
         label: `(N,)` int32. The class of each sequence, counted from 0.
         length: `(N,)` int32. The number of frames of each sequence, so `mask[t, n] == (t < length[n])`.
+
+    >>> import numpy as np
+    >>> from braintrace import tasks
+    >>> tasks.pad_sequences(np.ones((5, 2)), np.array([2, 3]), np.array([0, 1])).mask.T.tolist()
+    [[True, True, False], [True, True, True]]
     """
 
     x: np.ndarray
@@ -37,6 +42,11 @@ def pad_sequences(frames: np.ndarray, length: np.ndarray, label: np.ndarray, *, 
     Raises:
         ValueError: if the lengths do not add up to the number of frames, if there is not one label for each length, or
             if a sequence is longer than `steps`.
+
+    >>> import numpy as np
+    >>> from braintrace import tasks
+    >>> tasks.pad_sequences(np.ones((5, 2)), np.array([2, 3]), np.array([0, 1]), steps=4).x.shape
+    (4, 2, 2)
     """
     length = np.asarray(length, np.int32)
     label = np.asarray(label, np.int32)
@@ -79,6 +89,10 @@ def minibatches(
 
     Raises:
         ValueError: if `batch_size` is not in 1 to N.
+
+    >>> from braintrace import tasks
+    >>> len(list(tasks.minibatches(tasks.japanese_vowels().train, 90, seed=0)))
+    3
     """
     count = data.label.size
     if not 1 <= batch_size <= count:

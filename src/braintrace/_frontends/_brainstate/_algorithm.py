@@ -26,7 +26,14 @@ _LAST_STEP = jnp.iinfo(jnp.int32).max
 
 
 class EligibilityTrace(brainstate.ShortTermState):
-    """The eligibility traces of a learner: a pytree of arrays, laid out by the algorithm's carrier."""
+    """The eligibility traces of a learner: a pytree of arrays, laid out by the algorithm's carrier.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2))
+    >>> isinstance(learner.etrace, braintrace.EligibilityTrace)
+    True
+    """
 
     __module__ = "braintrace"
 
@@ -44,6 +51,16 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         model: the wrapped module; its states are the learner's states.
         etrace: the `EligibilityTrace`.
         running_index: int32 state, the number of steps consumed; it stops at its largest value.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> _ = brainstate.nn.init_all_states(model)
+    >>> learner = braintrace.D_RTRL(model).compile_graph(jnp.zeros(2))
+    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(jnp.ones(2))
+    >>> sorted(gradients) == sorted(learner.param_states)
+    True
+    >>> int(learner.running_index.value)
+    1
     """
 
     __module__ = "braintrace"
@@ -295,6 +312,12 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     Raises:
         UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2), vjp_method="multi-step")
+    >>> learner(braintrace.MultiStepData(jnp.ones((5, 2)))).shape
+    (5, 1)
     """
 
     __module__ = "braintrace"

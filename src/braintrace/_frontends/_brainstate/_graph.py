@@ -26,6 +26,12 @@ class HiddenGroup:
         hidden_states: the states.
         num_state: how many state variables a neuron has in it.
         varshape: shape of one of them, batch included.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> [group] = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_groups
+    >>> group.hidden_paths, group.num_state, group.varshape
+    ((('layers', 0, 'h'),), 1, (3,))
     """
 
     index: int
@@ -60,6 +66,13 @@ class HiddenParamOpRelation:
         trainable_param_states: the same with the states themselves.
         hidden_groups: the groups that it feeds.
         parameters: names of the parameters, as in the report.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> relations = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_param_op_relations
+    >>> sorted({(relation.operation, *relation.path) for relation in relations})
+    [('add', 'layers', 0, 'Wh', 'weight'), ('add', 'layers', 0, 'Wrz', 'weight'),
+     ('dot_general', 'layers', 0, 'Wh', 'weight'), ('dot_general', 'layers', 0, 'Wrz', 'weight')]
     """
 
     primitive: Primitive
@@ -95,6 +108,14 @@ class ETraceGraph(CellGraph):
         module_info: the model's states by path, and their paths by id.
         unfoldings: what became of loops and branches of the step.
         hidden_perturb: None. Gradients come from two evaluations of the step; nothing is added to the states.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> graph = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph
+    >>> str(graph.exactness("layers[1].weight.weight"))
+    'exact'
+    >>> [record.level.value for record in graph.explain(kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)]
+    ['info', 'info']
     """
 
     cell: Cell
@@ -204,6 +225,12 @@ class ModuleInfo:
     Attributes:
         retrieved_model_states: states by path.
         state_id_to_path: paths by `id(state)`, also of states that the step uses and that are no part of the model.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> info = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.module_info
+    >>> list(info.hidden_path_to_state)
+    [('layers', 0, 'h')]
     """
 
     retrieved_model_states: Mapping[Path, brainstate.State]

@@ -15,6 +15,14 @@ class SequenceDriverMixin:
     """Sequence drivers, for whatever hands its calls to a learner: `ETraceAlgorithm`, `ETraceVmap`.
 
     A step function calls the learner once a step; the drivers then put the steps of a window together.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
+    >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
+    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> losses.shape
+    (10,)
     """
 
     __module__ = "braintrace"
