@@ -46,10 +46,10 @@ from ._frontends._brainstate import compile_etrace_graph as compile_etrace_graph
 from ._frontends._brainstate import find_hidden_groups_from_module as find_hidden_groups_from_module
 from ._frontends._brainstate import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
 from ._functional import FunctionLearner as FunctionLearner
+from ._jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from ._jaxpr import stop_trace as stop_trace
-from ._jaxpr._policy import ControlFlowPolicy as ControlFlowPolicy
 from ._learner import MemoryPlan as MemoryPlan
-from ._parts._coordinates import ETraceConfig as ETraceConfig
+from ._parts import ETraceConfig as ETraceConfig
 from ._sites import SiteRule as SiteRule
 from ._sites import register_site_rule as register_site_rule
 

@@ -11,9 +11,9 @@ from ._algorithms import ALGORITHMS, IODimVjpAlgorithm, ParamDimVjpAlgorithm
 from ._errors import UsageError, problem
 from ._frontends._brainstate import ETraceAlgorithm, ETraceVjpAlgorithm, ETraceVmap, compile_module
 from ._frontends._function import compile_function
-from ._jaxpr._policy import ControlFlowPolicy
+from ._jaxpr import ControlFlowPolicy
 from ._learner import Patterns
-from ._parts._coordinates import ETraceConfig
+from ._parts import ETraceConfig
 
 _ABSENT: Any = object()
 

@@ -282,6 +282,29 @@ def test_the_state_is_a_carry_of_the_users_scan():
     assert state.steps == 6
 
 
+def test_the_gradient_of_mapped_updates_is_the_sum():
+    """Streams mapped with shared parameters, or parameters mapped over one stream, under one gradient."""
+    name = "gru_reset_before"
+    params, carry, xs, ys = data(name, steps=3)
+    this = learner(name)
+    scales = jnp.array([1.0, 0.6, -1.4])
+
+    def total(params, scale):
+        state, value = this.init(params, carry), 0.0
+        for x, y in zip(xs, ys, strict=True):
+            state, out = this.update(params, state, jax.tree.map(lambda v: v * scale, x))
+            value = value + summed(out, y)
+        return value
+
+    together = jax.grad(lambda p: jax.vmap(total, in_axes=(None, 0))(p, scales).sum())(params)
+    alone = [jax.grad(total)(params, scale) for scale in scales]
+    assert_same(together, jax.tree.map(lambda *v: sum(v), *alone))
+    many = jax.tree.map(lambda v: jnp.stack([v, 0.7 * v]), params)
+    found = jax.grad(lambda p: jax.vmap(total, in_axes=(0, None))(p, 1.0).sum())(many)
+    for k in range(2):
+        assert_same(jax.tree.map(lambda v, k=k: v[k], found), jax.grad(total)(jax.tree.map(lambda v, k=k: v[k], many), 1.0))
+
+
 def test_commutes_with_vmap_over_seeds():
     name = "alif"
     params, carry, xs, ys = data(name)

@@ -5,8 +5,7 @@ from typing import Any
 import brainstate
 
 from .._frontends._brainstate import ETraceVjpAlgorithm
-from .._parts import PerParameter, Rule
-from .._parts._coordinates import ETraceConfig
+from .._parts import ETraceConfig, PerParameter, Rule
 from . import _options
 
 

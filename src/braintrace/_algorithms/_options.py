@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import UsageError, problem
-from .._parts import Rule
-from .._parts._configured import configured as parts_of
-from .._parts._coordinates import ETraceConfig
+from .._parts import ETraceConfig, Rule
+from .._parts import configured as parts_of
 
 
 def trace_dtype(value: Any) -> Any:

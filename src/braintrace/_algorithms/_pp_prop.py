@@ -7,8 +7,7 @@ import brainstate
 
 from .._errors import UsageError, problem
 from .._frontends._brainstate import ETraceVjpAlgorithm
-from .._parts import Factored, Rule
-from .._parts._coordinates import ETraceConfig
+from .._parts import ETraceConfig, Factored, Rule
 from . import _options
 
 

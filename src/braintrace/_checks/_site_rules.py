@@ -10,8 +10,7 @@ import numpy as np
 
 from .._compat import is_differentiable
 from .._errors import UsageError, problem
-from .._jaxpr import Equation, Var, evaluate, reader, stage
-from .._jaxpr._policy import ControlFlowPolicy
+from .._jaxpr import ControlFlowPolicy, Equation, Var, evaluate, reader, stage
 from .._sites import SiteRule, site_rule
 
 _STEPS = 3  # steps of the laws that sum over time

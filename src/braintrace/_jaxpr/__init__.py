@@ -2,6 +2,8 @@
 
 from ._elementwise import ELEMENTWISE as ELEMENTWISE
 from ._elementwise import is_elementwise as is_elementwise
+from ._policy import ControlFlowPolicy as ControlFlowPolicy
+from ._policy import Unfolding as Unfolding
 from ._program import Atom as Atom
 from ._program import Const as Const
 from ._program import Equation as Equation

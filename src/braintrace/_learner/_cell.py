@@ -16,8 +16,7 @@ import numpy as np
 from .._analysis import CellGraph, Signature, analyse
 from .._compat import is_traced
 from .._errors import CompilationError, UsageError, problem
-from .._jaxpr import stage, stop_trace
-from .._jaxpr._policy import ControlFlowPolicy, Unfolding
+from .._jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from .._parts import Rule
 from ._lanes import lane_count
 from ._leak import group_leak

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._analysis import CellGraph
+from .._compat import is_differentiable
 from .._parts import Rule, Sensitivity, every_drive, scan, sensitivity, zero_nudges
 from .._step import plain_step, prelude, step
 from ._extra import Signals, closed, opened, with_signals
@@ -43,7 +45,7 @@ def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence
 
     @jax.custom_vjp
     def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
-        return hidden, zero_nudges(graph)
+        return apart((hidden, zero_nudges(graph)), (weights, hidden, kept))
 
     def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
         return identity(weights, hidden, kept), kept
@@ -59,6 +61,18 @@ def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence
     for k, h in zip(graph.hidden, hidden, strict=True):
         out[k] = h
     return out, nudges
+
+
+def apart(values: Any, like: Any) -> Any:
+    """`values`, mapped under `vmap` wherever a leaf of `like` is, so that the cotangents of the map's entries stay apart.
+
+    A value that nothing mapped takes part in has one cotangent, the sum over the map, also where it meets mapped ones later.
+    """
+    mark = jnp.zeros((), jnp.float32)
+    for leaf in stop(jax.tree.leaves(like)):
+        if is_differentiable(leaf.dtype) and leaf.size:
+            mark = jax.lax.select(jnp.zeros((), bool), leaf.reshape(-1)[0].real.astype(jnp.float32), mark)
+    return jax.tree.map(lambda v: v + mark.astype(v.dtype), values)
 
 
 def observe(graph: CellGraph, rule: Rule, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]) -> Sensitivity:

@@ -1,6 +1,9 @@
 """What algorithms are made of: carriers of eligibility, and the sensitivities that move them."""
 
 from ._carrier import Carrier as Carrier
+from ._configured import configured as configured
+from ._configured import coordinates as coordinates
+from ._coordinates import ETraceConfig as ETraceConfig
 from ._editor import Edit as Edit
 from ._editor import Editor as Editor
 from ._factored import Factored as Factored
@@ -10,6 +13,7 @@ from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
 from ._rule import Rule as Rule
+from ._scalar_leak import ScalarLeak as ScalarLeak
 from ._sensitivity import Pull as Pull
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import every_drive as every_drive

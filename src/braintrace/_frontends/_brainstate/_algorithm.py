@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import UsageError, problem
-from ..._jaxpr._policy import ControlFlowPolicy
+from ..._jaxpr import ControlFlowPolicy
 from ..._learner import Budget, MemoryPlan, sequence_length, target_signal
-from ..._parts import Rule
-from ..._parts._configured import coordinates
-from ..._parts._coordinates import ETraceConfig
+from ..._parts import ETraceConfig, Rule, coordinates
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver

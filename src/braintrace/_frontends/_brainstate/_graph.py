@@ -9,7 +9,7 @@ import brainstate
 from jax.extend.core import Primitive
 
 from ..._analysis import CellGraph, Site, reach
-from ..._jaxpr._policy import Unfolding
+from ..._jaxpr import Unfolding
 from ..._learner import Cell
 from ._diagnostics import CompilationRecord, DiagnosticKind, Path, records
 from ._functional import Functional

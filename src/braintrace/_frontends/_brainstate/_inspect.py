@@ -4,7 +4,7 @@ from typing import Any
 
 import brainstate
 
-from ..._jaxpr._policy import ControlFlowPolicy
+from ..._jaxpr import ControlFlowPolicy
 from ..._parts import PerParameter, Rule, WithinLayer
 from ._compiled import Compiled
 from ._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
