@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from jax import lax
 
-from braintrace._sites import site_rule
+from braintrace._jaxpr import stage
+from braintrace._sites import ScaleRule, site_rule
 from braintrace.checks import check_site_rule
 
+from . import sparse_products
+
+#: brainevent's own index arithmetic, with 64-bit numbers
+pytestmark = pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
 RANDOM = np.random.default_rng(3)
 
 
@@ -102,7 +107,7 @@ GATHERS = {
     "int8 indices": (lambda w, i: w[i], TABLE, jnp.array([3, 0, 3], jnp.int8)),
     "uint32 indices": (lambda w, i: w[i], TABLE, jnp.array([3, 0, 3], jnp.uint32)),
 }
-EVERY = PRODUCTS | CONVOLUTIONS | GATHERS
+EVERY = PRODUCTS | CONVOLUTIONS | GATHERS | sparse_products.SPARSE
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -117,8 +122,10 @@ class Wrong:
         self._rule, self._name, self._change = rule, name, change
 
     def __getattr__(self, name):
-        method = getattr(self._rule, name)
-        return (lambda *given: self._change(method(*given))) if name == self._name else method
+        found = getattr(self._rule, name)
+        if name != self._name:
+            return found
+        return (lambda *given: self._change(found(*given))) if callable(found) else self._change(found)
 
 
 CHANGES = {
@@ -127,10 +134,12 @@ CHANGES = {
     "weight_gradient": lambda v: v.at[(0,) * v.ndim].add(1),
     "weight_gradient_sum": lambda v: v / 3,
     "spread_sum": lambda v: v / 3,
-    "contraction": lambda shape: (*shape, 1),
+    "data_gradient_sum": lambda v: v / 3,
+    "at_entries": lambda v: v + 1,
+    "trace_shape": lambda shape: (*shape, 1),
     "lane_axis": lambda axis: None if axis is None else axis + 1,
 }
-CONTROLS = ["shared over positions", "2d, everything", "matrix of indices"]
+CONTROLS = ["shared over positions", "2d, everything", "matrix of indices", "BCOO: X @ M", "brainevent.CSC, homogeneous: X @ M"]
 
 
 @pytest.mark.parametrize("method", CHANGES)
@@ -142,6 +151,24 @@ def test_a_wrong_rule_is_caught(name, method):
 
     with pytest.raises((AssertionError, IndexError, ValueError, TypeError)):
         check_site_rule(*EVERY[name], make=make)
+
+
+@pytest.mark.parametrize("name", sparse_products.BY_DENSE)
+def test_sparse_products_whose_own_derivative_is_wrong_or_missing(name):
+    """By the product with the dense matrix: JAX's `csr_matvec` of a transpose, and `vmap` of a BCOO product."""
+    operation, stored, x, matrix = sparse_products.BY_DENSE[name]
+    closed = jax.make_jaxpr(operation)(stored, x)
+    program = stage(lambda *v: [operation(*v)], [stored, x], [True, True], 0)
+    (equation,) = [e for e in program.equations if site_rule(e, 0) is not None]
+    rule, y = site_rule(equation, 0), equation.outputs[0]
+    assert rule is not None and closed.out_avals[0].size == y.size
+    f = normal(*y.shape)
+    inner, outer = (v.shape for v in (equation.inputs[rule.data[0]], x))
+    turn = lambda v, a, b: v if a == b else v.T  # noqa: E731
+    wanted = jax.grad(lambda w: jnp.vdot(x @ matrix(w), turn(f, y.shape, closed.out_avals[0].shape)))(stored)
+    data = [turn(x, outer, inner)]
+    np.testing.assert_allclose(rule.collect(rule.spread(f, data)).reshape(wanted.shape), wanted, rtol=1e-12)
+    np.testing.assert_allclose(rule.weight_gradient(data[0], f).reshape(wanted.shape), wanted, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -160,6 +187,15 @@ def test_a_constant_index_is_no_site_of_a_row():
     """A row cut at a constant place is data movement: part of the prelude."""
     with pytest.raises(ValueError, match="No site rule"):
         check_site_rule(lambda w, x: w[2] * x, TABLE, normal(3))
+
+
+def test_a_product_element_by_element():
+    """The middle of a sparse product that is written out: the analysis gives it this rule where x is data."""
+    make = lambda e, k: ScaleRule(e, k) if e.name == "mul" else None  # noqa: E731
+    assert check_site_rule(jnp.multiply, normal(3, 4), normal(3, 4), make=make).trace_shape == (3, 4)
+    wrong = lambda e, k: Wrong(make(e, k), "collect", lambda v: 2 * v)  # noqa: E731
+    with pytest.raises(AssertionError):
+        check_site_rule(jnp.multiply, normal(3, 4), normal(3, 4), make=wrong)
 
 
 def test_the_weight_may_be_any_operand():

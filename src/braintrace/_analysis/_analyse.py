@@ -1,16 +1,17 @@
 """From a staged program to its `CellGraph`."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from .._compat import P
 from .._jaxpr import Equation, Program, Var, is_elementwise
-from .._sites import OperandRule, SiteRule, site_rule
+from .._sites import OperandRule, ScaleRule, SiteRule, chain_rule, site_rule
 from ._certificate import Paths, certify
-from ._dependence import Dependence, dependence, live, reach
+from ._dependence import Dependence, Edge, dependence, live, reach
 from ._graph import CellGraph, ExtraLeaf, Site
-from ._groups import Block, layout
+from ._groups import Block, Layout, layout
 from ._influence import influences
 from ._labels import Labels, label
 from ._positions import Positions
@@ -124,18 +125,21 @@ def _assemble(
     new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}
     outs = {v for v in outputs if isinstance(v, Var)}
     arranged = layout(blocks, positions, equations, mixing, old, new, outs)
+    crossed = {(e, k) for e, k in mixing if e.inputs[k] not in deps.prelude}
+    positional = reach(equations, [*old.values(), *params], crossed)
     sites, entries, unsited = [], set(), set()
     untraced = untraced_values(equations, deps.prelude, params, signature.params)
     for e in equations:
         region = any(v in labels.of for v in e.outputs)
         if not region:
+            sites += _chained(e, equations, outputs, labels, deps, arranged, new, mixing, untraced)
             continue
         if any((e, k) in mixing for k in range(len(e.inputs))):
             entries.update(e.outputs)
         for k, v in enumerate(e.inputs):
             if not isinstance(v, Var) or v not in deps.prelude or not deps.of(v):
                 continue
-            rule, operation, elements = _rule(e, k, labels)
+            rule, operation, elements = _rule(e, k, labels, deps, positional)
             if v in untraced:
                 entries.update(e.outputs if operation else ())
                 rule = None
@@ -169,11 +173,48 @@ def _assemble(
     )  # fmt: skip
 
 
-def _rule(equation: Equation, operand: int, labels: Labels) -> tuple[SiteRule | None, bool, np.ndarray | None]:
+def _rule(
+    equation: Equation, operand: int, labels: Labels, deps: Dependence, positional: set[Var]
+) -> tuple[SiteRule | None, bool, np.ndarray | None]:
     """The rule of a parameter operand, whether it is a weight operation, and the labels of its y."""
     if (rule := site_rule(equation, operand)) is not None:
+        if any(isinstance(v, Var) and v not in deps.prelude for v in rule.structure):
+            return None, True, None
         return rule, True, labels.of.get(equation.outputs[0])
+    other = equation.inputs[1 - operand] if equation.primitive is P.mul_p else None
+    if isinstance(other, Var) and other not in positional and other not in deps.prelude:
+        # data: what it has of the state has been mixed
+        return ScaleRule(equation, operand), True, labels.of.get(equation.outputs[0])
     return OperandRule(equation, operand), False, labels.operand.get((equation, operand))
+
+
+def _chained(
+    equation: Equation, equations: Sequence[Equation], outputs: Sequence[object], labels: Labels, deps: Dependence,
+    arranged: Layout, new: dict[int, Var], mixing: set[Edge], untraced: Collection[Var],
+) -> list[Site]:  # fmt: skip
+    """The site of a weight whose result reaches a region through linear operations alone, if `equation` has one."""
+    chain: list[Equation] = []
+    if (
+        len(equation.outputs) != 1
+        or any(v in deps.prelude for v in equation.outputs)
+        or not any(deps.of(v) for v in equation.inputs if v in deps.prelude)
+    ):
+        return []
+    while (end := (chain[-1] if chain else equation).outputs[0]) not in labels.of:
+        readers = [e for e in equations for v in e.inputs if v is end]
+        if len(readers) != 1 or end in outputs or len(readers[0].outputs) != 1:
+            return []
+        chain += readers
+    sites = []
+    for k, v in enumerate(equation.inputs):
+        if not isinstance(v, Var) or v not in deps.prelude or not deps.of(v) or v in untraced:
+            continue
+        first = site_rule(equation, k)
+        rule = None if first is None else chain_rule(first, chain, deps.prelude)
+        if rule is not None:
+            places = arranged.places(labels.of[end], end.shape, reach(equations, [end], mixing), new)
+            sites.append(Site((equation, k), rule, v, deps.of(v), places, True, tuple(chain)))
+    return sites
 
 
 def _is_read(variable: Var, equations: Sequence[Equation], outputs: Sequence[object]) -> bool:

@@ -84,4 +84,4 @@ def _fed(sites: Sequence[Site], numbers: list[int], paths: Paths) -> set[int]:
 
 
 def _results(sites: Sequence[Site], numbers: list[int]) -> list[Var]:
-    return [v for n in numbers for v in sites[n].equation.outputs]
+    return [v for n in numbers for v in sites[n].end.outputs]

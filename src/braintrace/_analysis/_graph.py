@@ -4,11 +4,12 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from .._jaxpr import Atom, Equation, Program, Var
+from .._jaxpr import Atom, Equation, Program, Var, reader
 from .._sites import SiteRule
 from ._dependence import Edge
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
@@ -83,6 +84,7 @@ class Site:
     params: frozenset[int]
     places: tuple[Place, ...]
     is_operation: bool  # a weight operation, with y its output; otherwise y is the operand itself
+    chain: tuple[Equation, ...] = ()  # linear operations that its output goes through on its way to y
 
     @property
     def equation(self) -> Equation:
@@ -90,16 +92,21 @@ class Site:
 
     @property
     def y(self) -> Var:
-        return self.equation.outputs[0] if self.is_operation else self.weight
+        return self.end.outputs[0] if self.is_operation else self.weight
+
+    @property
+    def end(self) -> Equation:
+        """The equation whose output is y: the weight operation, or the last of its chain."""
+        return self.chain[-1] if self.chain else self.equation
 
     @property
     def data(self) -> list[Atom]:
         """The operands of a weight operation that its weight meets."""
-        return [v for k, v in enumerate(self.equation.inputs) if k != self.edge[1]] if self.is_operation else []
+        return [self.equation.inputs[k] for k in self.rule.data]
 
     @property
     def trace_shape(self) -> tuple[int, ...]:
-        return (*self.y.shape, *self.rule.contraction())
+        return self.rule.trace_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +167,18 @@ class CellGraph:
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
+
+    def structure(self, ready: Sequence[Any]) -> list[list[Any]]:
+        """For each site, the values that its rule needs of the prelude's results: the indices of a sparse matrix, say."""
+        read = reader(dict(zip(self.prelude_results, ready, strict=True)))
+        return [[] if s.rule.is_bound else [read(v) for v in s.rule.structure] for s in self.sites]
+
+    def bound(self, structure: Sequence[Sequence[Any]]) -> "CellGraph":
+        """The graph whose site rules have the values of their `structure`."""
+        if not any(structure):
+            return self
+        sites = [replace(s, rule=s.rule.bound(v)) if v else s for s, v in zip(self.sites, structure, strict=True)]
+        return replace(self, sites=tuple(sites))
 
     @functools.cached_property
     def first_of_sum(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .._compat import CUSTOM_DERIVATIVE, P, Primitive, bind, is_differentiable, sub_jaxprs
 from .._jaxpr import Const, Equation, Program, Var, inline, is_elementwise, is_stop_trace
+from .._sites import site_rule
 
 _NUMBERED = 1 << 23  # elements that float32 can number
 
@@ -130,6 +131,8 @@ def _of_unknown(equation: Equation) -> list[Influence]:
     fixed = [v for k, v in enumerate(equation.inputs) if k not in moved]
     if sub_jaxprs(equation.params) and equation.primitive is not P.scatter_p:
         return nothing
+    if len(moved) > 1 and any(site_rule(equation, k) is not None for k in moved):
+        return nothing  # a product with a weight
     if not moved or not all(isinstance(v, Const) for v in fixed) or not all(is_differentiable(v.dtype) for v in equation.outputs):
         return nothing
     sizes = [int(np.prod(equation.inputs[k].shape, dtype=np.int64)) for k in moved]

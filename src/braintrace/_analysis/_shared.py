@@ -38,7 +38,7 @@ def _uses(step: Sequence[Equation], results: Sequence[Atom]) -> dict[Var, list[t
 
 def _sum_of(graph: "CellGraph", site: "Site", uses: dict[Var, list[tuple[Equation, int] | None]]) -> Var | None:
     """The variable that a site's y is added into and nothing else; y itself when there is none."""
-    v = site.equation.outputs[0]
+    v = site.end.outputs[0]
     if not site.is_operation and (site.equation.primitive not in _SUMS or v.shape != site.y.shape or v.dtype != site.y.dtype):
         return None
     while True:

@@ -64,14 +64,14 @@ def check_site_rule(
     env = dict(zip(program.inputs, values, strict=True))
     evaluate(program.equations, env)
     read = reader(env)
-    kernel, data = read(equation.inputs[operand]), [read(v) for k, v in enumerate(equation.inputs) if k != operand]
-    _check(rule, equation, operand, kernel, data, rtol, np.random.default_rng(seed))
+    if not rule.is_bound:
+        rule = rule.bound([read(v) for v in rule.structure])
+    _check(rule, equation, operand, [read(v) for v in equation.inputs], rtol, np.random.default_rng(seed))
     return rule
 
 
-def _check(
-    rule: SiteRule, equation: Equation, operand: int, kernel: Any, data: list[Any], rtol: float | None, random: Any
-) -> None:
+def _check(rule: SiteRule, equation: Equation, operand: int, operands: list[Any], rtol: float | None, random: Any) -> None:
+    kernel, data = operands[operand], [operands[k] for k in rule.data]
     y = equation.outputs[0]
     allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
 
@@ -80,16 +80,17 @@ def _check(
 
     def own(f: Any, data: list[Any]) -> Any:
         def of(kernel: Any) -> Any:
-            values = list(data)
-            values.insert(operand, kernel)
+            values = list(operands)
+            values[operand] = kernel
+            for k, value in zip(rule.data, data, strict=True):
+                values[k] = value
             return equation.bind(values)[0]
 
         return jax.vjp(of, kernel)[1](f)[0]
 
     shape = jax.eval_shape(rule.spread, jax.ShapeDtypeStruct(y.shape, y.dtype), data).shape
-    expected = (*y.shape, *rule.contraction())
-    if shape != expected:
-        raise AssertionError(f"{equation.name}: spread has shape {shape}, expected y and contraction {expected}")
+    if shape != rule.trace_shape:
+        raise AssertionError(f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}")
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # it runs once
     def laws(f: Any, fs: Any, data: list[Any], stacked: list[Any]) -> dict[str, tuple[Any, Any]]:
@@ -100,14 +101,15 @@ def _check(
             "collect(spread(f, data)) is the weight gradient": (rule.collect(entries), right),
             "spread is f times the data, entry by entry": (
                 entries,
-                f.reshape(f.shape + (1,) * (ones.ndim - f.ndim)) * ones,
+                rule.at_entries(f) * ones,
             ),
             "weight_gradient(represent(data), f) is the weight gradient": (rule.weight_gradient(x, f), right),
             "spread_sum is the sum of spread": (rule.spread_sum(fs, stacked), _total(rule.spread(*s) for s in at)),
             "weight_gradient_sum is the sum of weight gradients": (
                 rule.weight_gradient_sum(jnp.stack([rule.represent(d) for _, d in at]), fs),
-                _total(own(*s) for s in at),
+                (total := _total(own(*s) for s in at)),
             ),
+            "data_gradient_sum is the sum of weight gradients": (rule.data_gradient_sum(stacked, fs, kernel), total),
         }
         for axis in range(len(y.shape)):
             if (lane := rule.lane_axis(axis)) is not None:
@@ -125,8 +127,8 @@ def _check(
 
 
 def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
-    """Data of several steps: random numbers, or indices as they are, rolled."""
-    if is_differentiable(value.dtype):
+    """Data of several steps: random numbers, or indices and events (zeros and ones) as they are, rolled."""
+    if is_differentiable(value.dtype) and not bool(jnp.isin(value, jnp.arange(2)).all()):
         return draw((_STEPS, *value.shape)).astype(value.dtype)
     return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
 

@@ -94,16 +94,18 @@ def update(
     carry, traces = opened(graph, carry, traces)
     carry = with_signals(graph, carry, signals)
     ready = prelude(graph, params)
+    structure = stop(graph.structure(ready))
+    bound = graph.bound(structure)
     local = observe(graph, rule, ready, carry, xs)
     before = stop(traces)
-    after = rule.carrier.advance(graph, before, local, reset_marks(graph, stop(list(xs))))
+    after = rule.carrier.advance(bound, before, local, reset_marks(graph, stop(list(xs))))
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
-        before, after, data = kept
-        return weight_gradients(graph, rule, before, after, entry, drives, data)
+        before, after, data, structure = kept
+        return weight_gradients(graph.bound(structure), rule, before, after, entry, drives, data)
 
-    start, nudges = link(graph, gradients, ready, carry, (before, after, data))
+    start, nudges = link(graph, gradients, ready, carry, (before, after, data, structure))
     result = step(graph, ready, start, xs, nudges)
     return *closed(graph, result.carry, after), result.outs
 
@@ -126,6 +128,7 @@ def window(
         return _stepwise(graph, rule, params, carry, traces, xs)
     carry, traces = opened(graph, carry, traces)
     ready = prelude(graph, params)
+    structure = stop(graph.structure(ready))
 
     def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
         if full:
@@ -135,12 +138,13 @@ def window(
         return result.local, (result.carry, result.outs)
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
-        found = rule.carrier.contract(graph, kept, entry)
+        traces, structure = kept
+        found = rule.carrier.contract(graph.bound(structure), traces, entry)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
-    start, _ = link(graph, gradients, ready, carry, traces)
+    start, _ = link(graph, gradients, ready, carry, (traces, structure))
     _, (carries, outs) = scan(one, start, list(xs))
-    after = advance_through(graph, rule, stop(ready), carry, traces, xs)
+    after = advance_through(graph.bound(structure), rule, stop(ready), carry, traces, xs)
     return *closed(graph, [c[-1] for c in carries], after), outs
 
 

@@ -50,6 +50,7 @@ def window_gradient(
     `at` holds the sequences' slices and `signals` those of the algorithm, time first; `traces` may be None: zero. Carry and
     traces are the engine's (`opened`).
     """
+    graph = graph.bound(stop(graph.structure(ready)))
     if rule.carrier.factored:
         return _factored_gradient(graph, rule, body, ready, extra, carry, traces, (at, signals))
     steps = jax.tree.leaves(at)[0].shape[0]

@@ -93,7 +93,7 @@ def fed_layers(graph: CellGraph, site: Site) -> list[int]:
     found = []
     for layer, leaves in enumerate(plan.leaves):
         others = {v for v, k in plan.layer_of.items() if k != layer}
-        reached = set(site.equation.outputs) - others
+        reached = set(site.end.outputs) - others
         for e in graph.step:
             if any(v in reached for v in e.inputs):
                 reached.update(v for v in e.outputs if v not in others)

@@ -1,24 +1,24 @@
 """What a site rule knows: how one weight operation lays out an eligibility trace. And the registry of rules."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._compat import Primitive, bind
-from .._jaxpr import Equation
+from .._jaxpr import Atom, Equation
 
 
 class SiteRule(abc.ABC):
     """How the trace of one weight operation `y = op(W, x)`, linear in W, is laid out.
 
     The trace has one entry for each element of y and each *contraction index* c, the elements of W that feed one element of
-    y: its shape is `y.shape + contraction`. `data` are the operation's other operands. Laws (tested for every rule by
-    `braintrace.checks.check_site_rule`):
+    y: its shape is `y.shape + contraction`, unless the rule says otherwise (`trace_shape`). `data` are the operation's other
+    operands. Laws (tested for every rule by `braintrace.checks.check_site_rule`):
 
-    * `spread(f, data)` is the derivative of `f * y` with respect to W, entry by entry;
+    * `spread(f, data)` is the derivative of `f * y` with respect to W, entry by entry: `at_entries(f)` times the data;
     * `collect(spread(f, data))` equals `weight_gradient(represent(data), f)`, the operation's own weight gradient at f.
 
     >>> import jax.numpy as jnp
@@ -30,6 +30,36 @@ class SiteRule(abc.ABC):
 
     def __init__(self, equation: Equation, operand: int):
         self.equation, self.operand = equation, operand
+
+    @property
+    def data(self) -> tuple[int, ...]:
+        """Numbers of the operands that the weight meets; the others are fixed."""
+        return tuple(k for k in range(len(self.equation.inputs)) if k != self.operand)
+
+    #: The atoms whose values the rule itself needs: indices, say.
+    structure: tuple[Atom, ...] = ()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it has them: they are constants of the program, or `bound` has put them in."""
+        return True
+
+    def bound(self, values: Sequence[Any]) -> "SiteRule":
+        """The rule with the values of its `structure`, which the prelude has computed."""
+        return self
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        """Shape of the trace of one state slot."""
+        return (*self._y_shape, *self.contraction())
+
+    @property
+    def _y_shape(self) -> tuple[int, ...]:
+        return self.equation.outputs[0].shape
+
+    def at_entries(self, values: jax.Array) -> jax.Array:
+        """Values shaped as y, read by each entry of the trace: they broadcast against it."""
+        return values.reshape(values.shape + (1,) * len(self.contraction()))
 
     @abc.abstractmethod
     def contraction(self) -> tuple[int, ...]:
@@ -45,7 +75,7 @@ class SiteRule(abc.ABC):
 
     def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
         """`collect(sum_s signals[s] traces[s])`, each signal shaped as y."""
-        terms = [widen(a, e) * e for a, e in zip(signals, traces, strict=True)]
+        terms = [self.at_entries(a) * e for a, e in zip(signals, traces, strict=True)]
         return self.collect(sum(terms[1:], terms[0]))
 
     @property
@@ -124,6 +154,7 @@ def widen(values: jax.Array, like: jax.Array) -> jax.Array:
 
 RuleMaker = Callable[[Equation, int], SiteRule | None]
 _MAKERS: dict[Primitive, RuleMaker] = {}
+_NAMED: dict[str, RuleMaker] = {}  # of packages that are not imported here
 
 
 def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
@@ -140,7 +171,12 @@ def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
     _MAKERS[primitive] = make
 
 
+def register_named_rule(name: str, make: RuleMaker) -> None:
+    """As `register_site_rule`, for a primitive of a package that is not imported here, by its name."""
+    _NAMED[name] = make
+
+
 def site_rule(equation: Equation, operand: int) -> SiteRule | None:
     """The rule of a parameter at `equation.inputs[operand]`, or None when no rule covers it."""
-    make = _MAKERS.get(equation.primitive)
+    make = _MAKERS.get(equation.primitive) or _NAMED.get(equation.primitive.name)
     return None if make is None else make(equation, operand)

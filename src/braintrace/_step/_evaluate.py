@@ -100,13 +100,16 @@ class _Walk:
         self.maker = {v: e for e in graph.step for v in e.outputs}
         self.remembering = remembering(graph)
         self.into: dict[Var, Any] = {}
+        # results on the way from a weight operation to its y: in the local lane the weight alone is live there
+        self.chains = {e for s in graph.sites if s.chain for e in (s.equation, *s.chain)}
+        self.chained = {v for s in graph.sites if s.chain for e in (s.equation, *s.chain[:-1]) for v in e.outputs}
 
     def run(self) -> None:
         read = reader(self.signal)
         for e in self.graph.step:
             values = [self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)]
             self.signal.update(self.apply(e, values))
-            if any(v in self.graph.labels for v in e.outputs):
+            if any(v in self.graph.labels or v in self.chained for v in e.outputs):
                 self.local.update(self.localised(e, read))
 
     def mixes(self, e: Equation, k: int) -> bool:
@@ -120,11 +123,13 @@ class _Walk:
         if any(self.is_local(e, k) for k in numbers) or (sites and not nudged):
             return self.apply(e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)])
         results = [stop(self.signal[v]) for v in e.outputs]
-        return dict(zip(e.outputs, with_nudge(self.graph, self.sites, self.nudges, e, results), strict=True))
+        return dict(zip(e.outputs, with_nudge(self.graph, self.nudges, e, results), strict=True))
 
     def is_local(self, e: Equation, k: int) -> bool:
         """Whether the operand carries a position's own state."""
         v = e.inputs[k]
+        if e in self.chains:
+            return v in self.chained
         return (e, k) not in self.sites and isinstance(v, Var) and v in self.local and not self.mixes(e, k)
 
     def local_operand(self, e: Equation, k: int, v: Atom, value: Any) -> Any:

@@ -115,21 +115,12 @@ def apply_nudged(
         values[k] = stop(values[k])
         if not graph.sites[n].is_operation and nudges[n] is not None:
             values[k] = values[k] + nudges[n].astype(values[k].dtype)
-    return with_nudge(graph, sites, nudges, e, e.bind(values))
+    return with_nudge(graph, nudges, e, e.bind(values))
 
 
-def with_nudge(
-    graph: CellGraph,
-    sites: dict[tuple[Equation, int], int],
-    nudges: Sequence[Any] | None,
-    e: Equation,
-    results: list[Any],
-) -> list[Any]:
-    """The results of `e`; those of a weight operation with the nudge of its site."""
-    if nudges is None:
-        return results
-    for k in range(len(e.inputs)):
-        n = sites.get((e, k))
-        if n is not None and graph.sites[n].is_operation and nudges[n] is not None:
-            return [results[0] + nudges[n].astype(results[0].dtype), *results[1:]]
+def with_nudge(graph: CellGraph, nudges: Sequence[Any] | None, e: Equation, results: list[Any]) -> list[Any]:
+    """The results of `e`, the y of weight operations with the nudge of their sites."""
+    for site, nudge in zip(graph.sites, nudges or (), strict=nudges is not None):
+        if site.is_operation and site.end is e and nudge is not None:
+            results = [results[0] + nudge.astype(results[0].dtype), *results[1:]]
     return results
