@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import checks as checks
+from . import nn as nn
 from . import tasks as tasks
 from ._algorithms import D_RTRL as D_RTRL
 from ._algorithms import ES_D_RTRL as ES_D_RTRL
@@ -49,6 +50,14 @@ from ._functional import FunctionLearner as FunctionLearner
 from ._jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from ._jaxpr import stop_trace as stop_trace
 from ._learner import MemoryPlan as MemoryPlan
+from ._operators import conv as conv
+from ._operators import einsum as einsum
+from ._operators import element_wise as element_wise
+from ._operators import embedding as embedding
+from ._operators import grouped_matmul as grouped_matmul
+from ._operators import lora_matmul as lora_matmul
+from ._operators import matmul as matmul
+from ._operators import sparse_matmul as sparse_matmul
 from ._parts import ETraceConfig as ETraceConfig
 from ._sites import SiteRule as SiteRule
 from ._sites import register_site_rule as register_site_rule

@@ -1,0 +1,36 @@
+"""Values with a physical unit: taken apart before an operation and put together after it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Transform = Callable[[jax.Array], jax.Array]
+
+
+def split(value: Any) -> tuple[jax.Array, Any]:
+    """The number of a value and its unit; None for a plain array."""
+    unit = getattr(value, "unit", None)
+    return (jnp.asarray(value), None) if unit is None else (value.mantissa, unit)
+
+
+def join(number: jax.Array, *units: Any) -> Any:
+    """`number` in the product of the units; None stands for no unit."""
+    for unit in units:
+        if unit is not None:
+            number = number * unit
+    return number
+
+
+def transformed(value: Any, transform: Transform | None) -> Any:
+    """`transform` of the number of a value, in the value's unit."""
+    if transform is None:
+        return value
+    number, unit = split(value)
+    return join(transform(number), unit)
+
+
+def with_bias(y: Any, bias: Any, transform: Transform | None) -> Any:
+    """`y + transform(bias)`; `y` where there is no bias."""
+    return y if bias is None else y + transformed(bias, transform)

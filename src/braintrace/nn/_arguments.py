@@ -1,0 +1,70 @@
+"""What the arguments of the layers have in common."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import brainstate
+import brainunit
+import jax
+import numpy as np
+
+from .._errors import UsageError, problem
+
+Size = int | Sequence[int]
+Module: Any = brainstate.nn.Module  # whose constructor takes a name, which its annotations do not say
+RNNCell: Any = brainstate.nn.RNNCell
+Init = Any  # an initializer `(shape) -> array`, or an array
+
+# defaults
+ZERO = brainstate.nn.init.ZeroInit()
+ORTHOGONAL = brainstate.nn.init.Orthogonal()
+XAVIER = brainstate.nn.init.XavierNormal()
+KAIMING = brainstate.nn.init.KaimingNormal()
+LECUN = brainstate.nn.init.LecunNormal()
+FIVE_MS = 5.0 * brainunit.ms
+
+
+def features(size: Size, name: str) -> int:
+    """The number of features of a size: an integer, or a tuple with one."""
+    found = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
+    if len(found) != 1 or not isinstance(found[0], (int, np.integer)) or found[0] <= 0:
+        raise UsageError(
+            problem(f"{name} is not a number of features.", got=size, expected="a positive integer, or a tuple of one",
+                    do="flatten the input in front of the cell")
+        )  # fmt: skip
+    return int(found[0])
+
+
+def activation_of(activation: str | Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a name, such as 'tanh'; a function as it is."""
+    if callable(activation):
+        return activation
+    found = getattr(jax.nn, activation, None) or getattr(jax.numpy, activation, None)
+    if found is None:
+        raise UsageError(
+            problem("Unknown activation.", got=repr(activation), expected="a function, or a name in jax.nn, such as 'tanh'")
+        )
+    return found
+
+
+class Cell(RNNCell):
+    """A recurrent cell with one state `h` of `out_size` neurons."""
+
+    h: Any  # the HiddenState
+
+    def __init__(self, in_size: Size, out_size: Size, state_init: Init, name: str | None):
+        super().__init__(name=name)
+        self.num_in, self.num_out = features(in_size, "in_size"), features(out_size, "out_size")
+        self.in_size, self.out_size = (self.num_in,), (self.num_out,)
+        self._state_init = state_init
+
+    def _linear(self, inputs: int, w_init: Init, b_init: Init) -> brainstate.nn.Linear:
+        return brainstate.nn.Linear(inputs, self.num_out, w_init=w_init, b_init=b_init)
+
+    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
+        self.h = brainstate.HiddenState(brainstate.nn.init.param(self._state_init, self.num_out, batch_size))
+
+    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Set the state to its initial value."""
+        self.h.value = brainstate.nn.init.param(self._state_init, self.num_out, batch_size)

@@ -1,0 +1,133 @@
+"""Linear layers: grouped, of low rank, sparse."""
+
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import UsageError, problem
+from .._operators import grouped_matmul, lora_matmul, sparse_matmul
+from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, features
+
+_LoRA: Any = brainstate.nn.LoRA
+
+
+class GroupedLinear(Module):
+    """`y[..., g, :] = x[..., g, :] @ W[g] + b[g]`: a linear layer for each of G groups.
+
+    Args:
+        num_groups: G.
+        in_features, out_features: I and O of each group.
+        w_init, b_init: of W, (G, I, O), and b, (G, O); None for no bias.
+        name: of the module.
+        param_type: class of the parameter state, whose value is `{'weight', 'bias'}`.
+
+    x is (..., G, I), y (..., G, O).
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> braintrace.nn.GroupedLinear(4, 8, 2)(jnp.ones((16, 4, 8))).shape
+    (16, 4, 2)
+    """
+
+    def __init__(
+        self, num_groups: int, in_features: int, out_features: int, w_init: Init = KAIMING,
+        b_init: Init | None = ZERO, name: str | None = None, param_type: type = brainstate.ParamState,
+    ):  # fmt: skip
+        super().__init__(name=name)
+        sizes = (num_groups, in_features, out_features)
+        G, I, O = (features(n, which) for n, which in zip(sizes, ("num_groups", "in_features", "out_features"), strict=True))
+        self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
+        value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
+        if b_init is not None:
+            value["bias"] = brainstate.nn.init.param(b_init, (G, O))
+        self.weight = param_type(value)
+
+    def update(self, x: Any) -> Any:
+        """y."""
+        return grouped_matmul(x, self.weight.value["weight"], self.weight.value.get("bias"))
+
+
+class LoRA(_LoRA):
+    """`y = base(x) + (x A) B / r`: a weight of rank r beside a base layer (Hu et al. 2021).
+
+    Args:
+        in_features, lora_rank, out_features: I, r and O.
+        base_module: a layer whose output is added, or None.
+        kernel_init: of `lora_a`, (I, r), and `lora_b`, (r, O). Zeros for `lora_b` leave the base layer as it is at first.
+        param_type: class of the parameter state, whose value is `{'lora_a', 'lora_b'}`.
+        in_size: the size of x, where it is not I.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> base = braintrace.nn.Linear(3, 4)
+    >>> braintrace.nn.LoRA(3, 2, 4, base_module=base)(jnp.ones((16, 3))).shape
+    (16, 4)
+    """
+
+    def __init__(
+        self, in_features: int, lora_rank: int, out_features: int, *, base_module: brainstate.nn.Module | None = None,
+        kernel_init: Init = LECUN, param_type: type = brainstate.ParamState, in_size: Size | None = None,
+    ):  # fmt: skip
+        super().__init__(
+            in_features, lora_rank, out_features, base_module=base_module, kernel_init=kernel_init, param_type=param_type,
+            in_size=in_size,
+        )  # fmt: skip
+        self.lora_rank = lora_rank
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """y."""
+        factors = self.weight.value
+        y = lora_matmul(x, factors["lora_a"], factors["lora_b"], alpha=1 / self.lora_rank)
+        return y if self.base_module is None else y + self.base_module(x)
+
+
+class SparseLinear(Module):
+    """`y = x @ M + b` with a sparse matrix M, of which only the stored elements are parameters.
+
+    Args:
+        spar_mat: a matrix of brainevent or `brainunit.sparse`, or a `jax.experimental.sparse.BCOO`, of shape (I, O). Its elements
+            are the initial weights.
+        b_init: of the bias, (O,); None for no bias.
+        in_size: the size of x, where it is not I.
+        name: of the module.
+        param_type: class of the parameter state, whose value is `{'weight', 'bias'}`.
+
+    x is (I,) or (batch, I). Traces have an entry for each stored element.
+
+    Raises:
+        UsageError: when `in_size` does not end with I.
+
+    >>> import jax.numpy as jnp
+    >>> from jax.experimental import sparse
+    >>> import braintrace
+    >>> matrix = sparse.BCOO.fromdense(jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
+    >>> layer = braintrace.nn.SparseLinear(matrix)
+    >>> layer(jnp.ones((5, 2))).shape, layer.weight.value["weight"].shape
+    ((5, 3), (3,))
+    """
+
+    def __init__(
+        self, spar_mat: Any, b_init: Init | None = None, in_size: Size | None = None, name: str | None = None,
+        param_type: type = brainstate.ParamState,
+    ):  # fmt: skip
+        super().__init__(name=name)
+        rows, columns = spar_mat.shape
+        size = (rows,) if in_size is None else tuple(np.atleast_1d(in_size).tolist())
+        self.in_size, self.out_size = size, (columns,)
+        if size[-1] != rows:
+            raise UsageError(
+                problem("in_size does not fit the matrix.", got=f"in_size={in_size}, matrix {spar_mat.shape}", expected=rows)
+            )
+        self.spar_mat = spar_mat
+        value = {"weight": jnp.asarray(spar_mat.data)}
+        if b_init is not None:
+            value["bias"] = brainstate.nn.init.param(b_init, self.out_size)
+        self.weight = param_type(value)
+
+    def update(self, x: Any) -> Any:
+        """y."""
+        value = self.weight.value
+        return sparse_matmul(x, value["weight"], sparse_mat=self.spar_mat, bias=value.get("bias"))

@@ -1,0 +1,164 @@
+"""Leaky readouts: of rates and of spikes."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import brainstate
+import brainunit
+import jax
+import jax.numpy as jnp
+
+from .._errors import UsageError, problem
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, features
+
+
+class _Leaky(Module):
+    """A product under a leak of `exp(-dt / tau)`, with `dt` of the environment when the layer is made."""
+
+    def __init__(self, in_size: Size, out_size: Size, tau: Any, w_init: Init, name: str | None):
+        super().__init__(name=name)
+        inputs, outputs = features(in_size, "in_size"), features(out_size, "out_size")
+        self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
+        self.decay = _decay(tau)
+        self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
+
+    def _new(self, initial: Init, batch_size: int | None) -> Any:
+        return brainstate.nn.init.param(initial, self.out_size, batch_size)
+
+
+class LeakyRateReadout(_Leaky):
+    """`r_t = exp(-dt/tau) r_{t-1} + x_t W`: a leaky sum of what the readout receives. Exact under D-RTRL.
+
+    Args:
+        in_size, out_size: numbers of inputs and outputs.
+        tau: time constant, in the unit of the environment's `dt` (5 ms).
+        w_init: of W, (in, out).
+        r_init: of the state.
+        name: of the module.
+
+    Raises:
+        UsageError: when the environment has no `dt`, or its unit is not that of tau.
+
+    >>> import brainstate
+    >>> import brainunit as u
+    >>> import braintrace
+    >>> with brainstate.environ.context(dt=0.1 * u.ms):
+    ...     readout = braintrace.nn.LeakyRateReadout(in_size=3, out_size=2, tau=5 * u.ms)
+    >>> readout.init_state(batch_size=4)
+    >>> readout(brainstate.random.randn(4, 3)).shape
+    (4, 2)
+    """
+
+    r: Any
+
+    def __init__(
+        self, in_size: Size, out_size: Size, tau: Any = FIVE_MS, w_init: Init = KAIMING,
+        r_init: Init = ZERO, name: str | None = None,
+    ):  # fmt: skip
+        super().__init__(in_size, out_size, tau, w_init, name)
+        self._r_init = r_init
+
+    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
+        self.r = brainstate.HiddenState(self._new(self._r_init, batch_size))
+
+    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Set the state to its initial value."""
+        self.r.value = self._new(self._r_init, batch_size)
+
+    def update(self, x: jax.Array) -> jax.Array:
+        """One step: the new state."""
+        self.r.value = self.decay * self.r.value + x @ self.weight.value
+        return self.r.value
+
+
+@jax.custom_jvp
+def triangle_spike(v: jax.Array) -> jax.Array:
+    """1 where v > 0, else 0; the surrogate derivative is `0.3 max(0, 1 - |v|)` (Bellec et al. 2018)."""
+    return (v > 0).astype(v.dtype)
+
+
+@triangle_spike.defjvp
+def _triangle_spike_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+    (v,), (dv,) = primals, tangents
+    return triangle_spike(v), 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv
+
+
+class LeakySpikeReadout(_Leaky):
+    """Leaky neurons as a readout: their output is their spikes.
+
+        V_t = exp(-dt/tau) V' + x_t W         V' = V_{t-1} - V_th z_{t-1} ('soft'), or (1 - z_{t-1}) V_{t-1} ('hard')
+        z_t = spike((V_t - V_th) / V_th)
+
+    The reset is detached: no gradient goes through z_{t-1}.
+
+    Args:
+        in_size, out_size: numbers of inputs and neurons.
+        tau: time constant, in the unit of the environment's `dt` (5 ms).
+        V_th: threshold, positive.
+        w_init: of W, (in, out).
+        V_initializer: of the potential.
+        spk_fun: the spike with its surrogate derivative; by default `0.3 max(0, 1 - |v|)`.
+        spk_reset: 'soft' or 'hard'.
+        name: of the module.
+
+    Raises:
+        UsageError: for another reset or a threshold that is not positive, and as `LeakyRateReadout`.
+
+    >>> import brainstate
+    >>> import brainunit as u
+    >>> import braintrace
+    >>> with brainstate.environ.context(dt=0.1 * u.ms):
+    ...     readout = braintrace.nn.LeakySpikeReadout(in_size=3, out_size=2)
+    >>> readout.init_state(batch_size=4)
+    >>> readout(brainstate.random.randn(4, 3)).shape
+    (4, 2)
+    """
+
+    V: Any
+
+    def __init__(
+        self, in_size: Size, out_size: Size, tau: Any = FIVE_MS, V_th: float = 1.0,
+        w_init: Init = KAIMING, V_initializer: Init = ZERO,
+        spk_fun: Callable[[jax.Array], jax.Array] = triangle_spike, spk_reset: Literal["soft", "hard"] = "soft",
+        name: str | None = None,
+    ):  # fmt: skip
+        super().__init__(in_size, out_size, tau, w_init, name)
+        if spk_reset not in ("soft", "hard") or not V_th > 0:
+            raise UsageError(
+                problem("These spikes have no reset.", got=f"spk_reset={spk_reset!r}, V_th={V_th}",
+                        expected="'soft' or 'hard', and a positive threshold")
+            )  # fmt: skip
+        self.V_th, self.spk_fun, self.spk_reset, self._V_init = V_th, spk_fun, spk_reset, V_initializer
+
+    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
+        self.V = brainstate.HiddenState(self._new(self._V_init, batch_size))
+
+    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+        """Set the potential to its initial value."""
+        self.V.value = self._new(self._V_init, batch_size)
+
+    @property
+    def spike(self) -> jax.Array:
+        """The spikes of the potential as it stands."""
+        return self.spk_fun((self.V.value - self.V_th) / self.V_th)
+
+    def update(self, x: jax.Array) -> jax.Array:
+        """One step: the new spikes."""
+        V, z = self.V.value, jax.lax.stop_gradient(self.spike)
+        V = V - self.V_th * z if self.spk_reset == "soft" else (1 - z) * V
+        self.V.value = self.decay * V + x @ self.weight.value
+        return self.spike
+
+
+def _decay(tau: Any) -> float:
+    dt = brainstate.environ.get("dt", None)
+    if dt is None:
+        raise UsageError(
+            problem("The environment has no time step.", expected="brainstate.environ.set(dt=...) before the layer is made",
+                    do="set dt, or make the layer in brainstate.environ.context(dt=...)")
+        )  # fmt: skip
+    if brainunit.get_unit(dt).dim != brainunit.get_unit(tau).dim:
+        raise UsageError(problem("tau and dt have different units.", got=f"tau={tau}, dt={dt}", do="give both a unit of time"))
+    return brainunit.math.exp(-(dt / tau))

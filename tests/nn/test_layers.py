@@ -1,0 +1,88 @@
+"""Layers and names of `braintrace.nn`."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import brainevent
+import brainstate
+import brainunit
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import sparse
+
+import braintrace
+from braintrace import nn
+
+X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)))
+PACKAGES = (nn, braintrace._operators)
+MODULES = [m.name for p in PACKAGES for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]
+OPERATORS = ("matmul", "grouped_matmul", "einsum", "embedding", "element_wise", "conv", "sparse_matmul", "lora_matmul")
+RUN = "import doctest, importlib; print(*doctest.testmod(importlib.import_module({module!r})))"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_of_docstrings(module):
+    """In a process of their own, as a user types them: in float32."""
+    done = subprocess.run([sys.executable, "-c", RUN.format(module=module)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *shown, counts = done.stdout.splitlines()
+    failed, attempted = (int(n) for n in counts.split()[-2:])
+    found = vars(importlib.import_module(module))
+    public = [n for n in (*nn.__all__, *OPERATORS) if getattr(found.get(n), "__module__", "") == module]
+    assert failed == 0, shown
+    assert attempted >= len(public)  # an example each, at least
+
+
+@pytest.mark.parametrize("name", nn.__all__)
+def test_every_layer_has_a_docstring(name):
+    assert getattr(nn, name).__doc__
+
+
+def test_every_name_of_brainstate_resolves():
+    from braintrace.nn import LayerNorm, ReLU
+
+    assert (LayerNorm, ReLU, nn.Linear) == (brainstate.nn.LayerNorm, brainstate.nn.ReLU, brainstate.nn.Linear)
+    assert set(nn.__all__) <= set(dir(nn)) and {"Dropout", "BatchNorm1d"} <= set(dir(nn))
+    with pytest.raises(AttributeError, match=r"neither braintrace\.nn nor brainstate\.nn has .Nonesuch"):
+        nn.Nonesuch  # noqa: B018
+
+
+MATRIX = np.array([[0.0, 1.0, 0.0, 2.0], [3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        brainevent.CSR.fromdense(MATRIX),
+        brainevent.CSC.fromdense(MATRIX),
+        sparse.BCOO.fromdense(jnp.asarray(MATRIX)),
+        brainunit.sparse.CSR.fromdense(jnp.asarray(MATRIX)),
+        brainunit.sparse.COO.fromdense(jnp.asarray(MATRIX)),
+    ],
+    ids=lambda m: f"{type(m).__module__.partition('.')[0]}.{type(m).__name__}",
+)
+def test_sparse_linear(matrix):
+    layer = nn.SparseLinear(matrix, b_init=jnp.arange(4.0))
+    np.testing.assert_allclose(layer(X), X @ MATRIX + jnp.arange(4.0), rtol=1e-12)
+    assert layer.weight.value["weight"].shape == (4,)
+    assert (layer.in_size, layer.out_size) == ((3,), (4,))
+    with pytest.raises(braintrace.UsageError, match="in_size"):
+        nn.SparseLinear(matrix, in_size=(7,))
+
+
+def test_lora():
+    base = nn.Linear(3, 4)
+    layer = nn.LoRA(3, 2, 4, base_module=base)
+    factors = layer.weight.value
+    np.testing.assert_allclose(layer(X), base(X) + X @ factors["lora_a"] @ factors["lora_b"] / 2, rtol=1e-12)
+
+
+def test_grouped_linear():
+    layer = nn.GroupedLinear(2, 3, 4, b_init=jnp.ones((2, 4)))
+    x = jnp.stack([X, 2 * X], axis=1)
+    W = layer.weight.value["weight"]
+    np.testing.assert_allclose(layer(x), jnp.stack([X @ W[0], 2 * X @ W[1]], axis=1) + 1, rtol=1e-12)
+    assert "bias" not in nn.GroupedLinear(2, 3, 4, b_init=None).weight.value
