@@ -43,7 +43,10 @@ def distance(got, wanted):
 @pytest.mark.parametrize("size", SIZES)
 def test_kernel_is_its_definition(size, dtype):
     coupling, values = operands(*size, dtype)
-    got, wanted = jax.jit(_traces.advance_and_contract, static_argnums=0)(_hashable(coupling), *values), by_hand(coupling, *values)
+    got, wanted = (
+        jax.jit(_traces.advance_and_contract, static_argnums=0)(_hashable(coupling), *values),
+        by_hand(coupling, *values),
+    )
     tolerance = 1e-4 if dtype == np.float32 else 1e-12
     assert distance(got, wanted) < tolerance
     np.testing.assert_allclose(_traces.contract(values[3], values[4]), wanted[0], atol=tolerance)

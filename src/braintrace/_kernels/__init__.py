@@ -3,3 +3,4 @@
 from ._traces import MOST_SLOTS as MOST_SLOTS
 from ._traces import advance_and_contract as advance_and_contract
 from ._traces import contract as contract
+from ._traces import in_place as in_place

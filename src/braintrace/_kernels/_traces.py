@@ -93,6 +93,11 @@ def _in_jax(
     return _contract_in_jax(signal, old), tuple(new)
 
 
+def in_place() -> bool:
+    """Whether traces on the default device are moved where they lie."""
+    return jax.default_backend() == "cpu" and _registered()
+
+
 @functools.cache
 def _registered() -> bool:
     found = library()

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._analysis import CellGraph, columns, size
 from .._parts import Rule, zero_nudges
-from .._step import plain_step, prelude, step
+from .._step import plain_step, prelude, saving_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,9 @@ def memory_plan(
         forming, each = held, data + 2 * outputs
     else:
         copies = 2 if carrier.whole_layer else 1  # a whole layer's traces are mixed first, and then driven
-        forming = copies * held if forms else 0
-        each = _kept_by_a_step(graph, nudged=True) + data + outputs
+        moved = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
+        forming = copies * sum(held_by_it for site, held_by_it in moved if not carrier.moves_in_place(site)) if forms else 0
+        each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
         each += _dynamics(graph) if forms and not carrier.whole_layer else 0
     rows = graph.reports(carrier) if held else []
     paths = tuple(ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites)
@@ -112,7 +113,8 @@ def memory_plan(
 def _dynamics(graph: CellGraph) -> int:
     """Bytes of D and f for one step: an entry for each pair of coupled slots, and one for each slot that a site feeds."""
     coupled = sum(int(g.coupling.sum()) * g.positions * graph.carry[g.slots[0].leaf].dtype.itemsize for g in graph.groups)
-    return coupled + sum(_nbytes([s.y]) * sum(len(p.slots) for p in s.places) for s in graph.sites)
+    firsts = [graph.sites[n] for n in sorted(set(graph.first_of_sum))]
+    return coupled + sum(_nbytes([s.y]) * sum(len(p.slots) for p in s.places) for s in firsts)
 
 
 def _kept_by_a_step(graph: CellGraph, nudged: bool) -> int:
@@ -130,7 +132,7 @@ def _residuals(graph: CellGraph, nudged: bool, steps: int) -> int:
                 xs, nudges = at
                 if not nudged:
                     return plain_step(graph, ready, carry, xs)
-                done = step(graph, ready, carry, xs, nudges)
+                done = saving_step(graph, ready, carry, xs, nudges)
                 return done.local, done.outs
 
             return jax.lax.scan(one, carry, (xs, nudges))

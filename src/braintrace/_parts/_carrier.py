@@ -51,6 +51,10 @@ class Carrier(abc.ABC):
     def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands for."""
 
+    def moves_in_place(self, site: Site) -> bool:
+        """Whether sequences move the traces of `site` without an array of their size beside them."""
+        return False
+
     def advance_and_contract(
         self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], reset: Any
     ) -> tuple[Traces, list[Any]]:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
-from .._kernels import MOST_SLOTS, advance_and_contract, contract
+from .._kernels import MOST_SLOTS, advance_and_contract, contract, in_place
 from .._sites import widen
 from ._carrier import Carrier, instantaneous, trace_dtype
 from ._sensitivity import Sensitivity
@@ -71,6 +71,9 @@ class PerParameter(Carrier):
             after.append([new for _, new in found])
             gradients.append(site.rule.from_outer(functools.reduce(jnp.add, [g for g, _ in found])).astype(site.weight.dtype))
         return after, gradients
+
+    def moves_in_place(self, site: Site) -> bool:
+        return self._has_kernel(site) and in_place()
 
     def _has_kernel(self, site: Site) -> bool:
         slots = [len(place.slots) for place in site.places]
