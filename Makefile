@@ -2,6 +2,7 @@
 # make test          everything that must hold before a change goes in: style, types, import directions, tests
 # make bench         speed and memory beside BPTT and the PyPI package braintrace; 15 to 20 minutes, writes benchmarks/README.md
 # make bench-short   the same for two cells at two sizes, under 3 minutes on two quiet cores (the first time it installs the peer)
+# make docs          the pages as a site in build/site; fails on a broken link and on a public name without a page
 # All make .venv first. PYTHON=/path/to/python3.x picks the interpreter (3.11 or newer).
 
 VENV := .venv
