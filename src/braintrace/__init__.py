@@ -75,7 +75,11 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:
-    """Names of doors whose framework is imported only when they are used."""
+    """Names of doors whose framework is imported only when they are used, and names of 0.1, which warn."""
+    from ._legacy import INSTEAD, legacy
+
+    if name in INSTEAD:
+        return legacy(name)
     if name not in _OPTIONAL:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     door, framework, extra = _OPTIONAL[name]

@@ -9,7 +9,6 @@ import brainstate
 import pytest
 
 pytest.importorskip("braintools")
-pytest.importorskip("braintrace.nn")
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
 
