@@ -17,7 +17,6 @@ import numpy as np
 
 from .._analysis import CellGraph, Place, Site
 from .._kernels import MOST_SLOTS, advance_and_contract, contract, in_place
-from .._sites import widen
 from ._carrier import Carrier, instantaneous, trace_dtype
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
@@ -130,7 +129,7 @@ class PerParameter(Carrier):
             total = None
             for q, coupled, trace in zip(place.slots, reached, old, strict=True):
                 if coupled:
-                    term = widen(self._row(graph, place, local, s, q).astype(_real(trace.dtype)), trace) * trace
+                    term = site.rule.at_entries(self._row(graph, place, local, s, q).astype(_real(trace.dtype))) * trace
                     total = term if total is None else total + term
             drive = self._drive(n, place, local, s)
             if drive is not None:

@@ -8,4 +8,3 @@ from ._rule import SiteRule as SiteRule
 from ._rule import register_site_rule as register_site_rule
 from ._rule import site_rule as site_rule
 from ._rule import sum_steps as sum_steps
-from ._rule import widen as widen
