@@ -5,7 +5,7 @@ new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +36,7 @@ def advance_and_contract(
 def contract(signal: jax.Array, old: Traces) -> jax.Array:
     """The gradient alone."""
     if not _registered():
-        return _contract_in_jax(signal, old)
+        return _lane_by_lane(signal, old)
     return jax.lax.platform_dependent(signal, old, cpu=_contract_in_c, default=_contract_in_jax)
 
 
@@ -54,16 +54,20 @@ def _contract_in_c(signal: jax.Array, old: Traces) -> jax.Array:
 
 
 def _contract_in_jax(signal: jax.Array, old: Traces) -> jax.Array:
-    # Lane by lane: compilers sum over the major axis of a large product at memory speed only when it is written out.
+    return functools.reduce(jnp.add, [jnp.einsum("bo,boi->oi", a, e) for a, e in zip(signal, old, strict=True)])
+
+
+def _lane_by_lane(signal: jax.Array, old: Traces) -> jax.Array:
+    """As `_contract_in_jax`: on processors a sum over the major axis runs at memory speed only when it is written out."""
     lanes = [a[b, :, None] * e[b] for b in range(old[0].shape[0]) for a, e in zip(signal, old, strict=True)]
     return functools.reduce(jnp.add, lanes)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _either(coupling: tuple[tuple[bool, ...], ...], *operands: Any) -> tuple[jax.Array, Traces]:
-    plain = functools.partial(_in_jax, coupling)
     if not _registered():
-        return plain(*operands)
+        return _in_jax(coupling, *operands, contract=_lane_by_lane)
+    plain = functools.partial(_in_jax, coupling)
     return jax.lax.platform_dependent(*operands, cpu=functools.partial(_in_c, coupling), default=plain)
 
 
@@ -84,13 +88,14 @@ def _in_c(
 
 
 def _in_jax(
-    coupling: tuple[tuple[bool, ...], ...], rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Traces
-) -> tuple[jax.Array, Traces]:
+    coupling: tuple[tuple[bool, ...], ...], rows: jax.Array, drive: jax.Array, x: jax.Array, signal: jax.Array, old: Traces,
+    contract: Callable[[jax.Array, Traces], jax.Array] = _contract_in_jax,
+) -> tuple[jax.Array, Traces]:  # fmt: skip
     new = []
     for s, reached in enumerate(coupling):
         added = jnp.einsum("bko,bki->boi", drive[s], x) if x.shape[1] > 1 else drive[s, :, 0, :, None] * x[:, 0, None, :]
         new.append(sum((rows[s, q, :, :, None] * old[q] for q, coupled in enumerate(reached) if coupled), added))
-    return _contract_in_jax(signal, old), tuple(new)
+    return contract(signal, old), tuple(new)
 
 
 def in_place() -> bool:
