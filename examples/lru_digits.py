@@ -98,6 +98,6 @@ def run(method, seed, updates):
 
 if __name__ == "__main__":
     args = arguments(__doc__)
-    updates = 40 if args.quick else 1500
+    updates = 40 if args.quick else 1000
     rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

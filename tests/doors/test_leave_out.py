@@ -94,6 +94,31 @@ def test_excluded_parameters_have_an_instantaneous_gradient(names):
     assert checks.check_gradients(learner, PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=lane_loss).ok
 
 
+@pytest.mark.parametrize("options", [{"exclude": ["u"]}, {"trainable": ["w", "u", "out"]}], ids=["exclude", "trainable"])
+def test_with_masks_and_resets(options):
+    """Lanes that start afresh, and losses that do not count, against the oracle of a step that starts from the marks."""
+    xs, ys = data()
+    marks = jnp.zeros((T, B), bool).at[3, 1].set(True).at[5].set(True)
+    mask = jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 6])
+    plain = oracle(options.get("exclude", []))
+    first = ZERO + 0.3
+
+    def total(p):
+        afresh = lambda h, at: plain(p, jnp.where(at[1][:, None], first, h), at[0])  # noqa: E731
+        outs = lax.scan(afresh, first, (xs, marks))[1]
+        return jnp.sum(jax.vmap(lane_loss)(outs, ys) * mask)
+
+    expected = jax.grad(total)(PARAMS)
+    learner = compiled(carry=first, **options)
+    for window in WINDOWS:
+        found, *_ = learner.etrace_grad(
+            PARAMS, learner.init(PARAMS, first), xs, ys, loss_fn=lane_loss, window=window, reduction="sum", reset=marks, mask=mask
+        )
+        trained = [k for k, v in found.items() if v is not None]
+        assert len(trained) == (5 if "exclude" in options else 3)
+        assert_close({k: found[k] for k in trained}, {k: expected[k] for k in trained})
+
+
 def test_what_is_excluded_costs_no_trace():
     size = lambda learner: sum(v.size for v in jax.tree.leaves(learner.init(PARAMS, ZERO).traces))  # noqa: E731
     assert size(compiled()) - size(compiled(exclude="u")) == B * N * N
