@@ -1,7 +1,8 @@
 """Excitatory and inhibitory spiking neurons with sparse connections count cues: evidence accumulation.
 
 80 excitatory and 20 inhibitory neurons, a brainstate module. A neuron's weights have its own sign (Dale's principle), a tenth of
-the connections exists, and half of the excitatory neurons adapt: their thresholds remember the cues. No trace passes the reset
+the connections exists, and only these have traces. Half of the excitatory neurons adapt: their thresholds remember the cues. No
+trace passes the reset
 (`braintrace.stop_trace`); BPTT, beside D-RTRL, passes it. The trial is short: 3 cues, a delay, a decision.
 """
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _common import arguments, cross_entropy, module_through_time, spike, table, train_module
+from jax.experimental.sparse import BCOO
 
 import braintrace
 from braintrace.tasks import evidence_accumulation
@@ -23,17 +25,18 @@ SIGN = np.where(np.arange(N) < E, 1.0, -1.0).astype(np.float32)
 
 
 class Synapses(brainstate.nn.Module):
-    """Sparse weights of a fixed sign: |w| where there is a connection, with the sign of the neuron that it comes from."""
+    """Sparse weights of a fixed sign: |w| for each connection that exists, with the sign of the neuron that it comes from."""
 
     def __init__(self, sign, outputs, density, gain):
         super().__init__()
-        exists = brainstate.random.rand(len(sign), outputs) < density
-        self.sign = np.asarray(sign)[:, None] * np.asarray(exists)
+        exists = np.asarray(brainstate.random.rand(len(sign), outputs) < density)
+        self.ends, self.shape = np.argwhere(exists), exists.shape
+        self.sign = np.asarray(sign, np.float32)[self.ends[:, 0]]
         scale = gain / np.sqrt(density * len(sign))
-        self.w = brainstate.ParamState(scale * jnp.abs(brainstate.random.randn(len(sign), outputs)))
+        self.w = brainstate.ParamState(scale * jnp.abs(brainstate.random.randn(len(self.ends))))
 
     def update(self, z):
-        return z @ (jnp.abs(self.w.value) * self.sign)
+        return z @ BCOO((jnp.abs(self.w.value) * self.sign, self.ends), shape=self.shape)
 
 
 class Network(brainstate.nn.Module):
