@@ -7,6 +7,7 @@ import brainstate
 import brainunit
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._errors import UsageError, problem
 from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, features
@@ -152,7 +153,7 @@ class LeakySpikeReadout(_Leaky):
         return self.spike
 
 
-def _decay(tau: Any) -> float:
+def _decay(tau: Any) -> Any:
     dt = brainstate.environ.get("dt", None)
     if dt is None:
         raise UsageError(
@@ -161,4 +162,5 @@ def _decay(tau: Any) -> float:
         )  # fmt: skip
     if brainunit.get_unit(dt).dim != brainunit.get_unit(tau).dim:
         raise UsageError(problem("tau and dt have different units.", got=f"tau={tau}, dt={dt}", do="give both a unit of time"))
-    return brainunit.math.exp(-(dt / tau))
+    decay = np.exp(-np.asarray(dt / tau, np.float64))  # in full precision, whatever that of the layer
+    return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())
