@@ -4,24 +4,13 @@ import doctest
 import runpy
 from pathlib import Path
 
-import brainstate
-import jax
 import pytest
 
 TOOL = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "docs_reference.py"))
 NAMES = {f"{m}.{n}": v for m in TOOL["available"]() for n, v in TOOL["public_names"](m).items()}
 
 
-@pytest.fixture(autouse=True)
-def single_precision():
-    """Examples are written for JAX as it is by default."""
-    wide, precision = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
-    jax.config.update("jax_enable_x64", False)
-    brainstate.environ.set(precision=32)
-    brainstate.random.seed(0)
-    yield
-    brainstate.environ.set(precision=precision)
-    jax.config.update("jax_enable_x64", wide)
+pytestmark = pytest.mark.usefixtures("single_precision")  # examples are written for JAX as it is by default
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,8 @@ import pytest
 import braintrace
 from braintrace._compare import CELLS, algorithms
 
+pytestmark = pytest.mark.usefixtures("single_precision")
+
 I, N, O, B, T = 24, 48, 6, 8, 96
 FACTOR = 1.6  # the compiler fuses and reuses in ways that no plan knows; measured: 0.8 to 1.5
 

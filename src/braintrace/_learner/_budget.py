@@ -48,7 +48,7 @@ class Budget:
         return self._halved(self.rule, plan, return_state, traces) if window is None else plan
 
     def _wanted(self, steps: int, window: int | None) -> int:
-        return default_window(self.graph, steps) if window is None else min(window, steps)
+        return default_window(self.graph, self.rule, steps) if window is None else min(window, steps)
 
     def _halved(self, rule: Rule, plan: MemoryPlan, *options: bool) -> MemoryPlan:
         while self.limit is not None and plan.total > self.limit and plan.window > 1:

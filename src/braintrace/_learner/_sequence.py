@@ -15,13 +15,18 @@ from ._window import Body, differentiable_part, window_gradient
 
 _WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
 _LONGEST_WINDOW = 64
+_LONGEST_FACTORED = 16
 
 
-def default_window(graph: CellGraph, steps: int) -> int:
-    """How many steps are done at once: as many as fit the budget, at most 64."""
+def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
+    """How many steps are done at once: as many as fit the budget, at most 64; 16 where each step's signals become factors.
+
+    Factors gain nothing from longer windows but their one product, which is at its speed by then.
+    """
+    longest = _LONGEST_FACTORED if rule.carrier.factored else _LONGEST_WINDOW
     numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)
     numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)
-    return max(1, min(steps, _LONGEST_WINDOW, _WINDOW_BYTES // max(4 * numbers, 1)))
+    return max(1, min(steps, longest, _WINDOW_BYTES // max(4 * numbers, 1)))
 
 
 def sequence_gradient(

@@ -101,6 +101,7 @@ def _factored_gradient(
     """As `window_gradient`, for carriers that turn each step's signals into factors: one weight product for all steps."""
     merge, live = differentiable_part(graph, ready)
     traces = rule.carrier.init(graph) if traces is None else traces
+    numbers: list[tuple[int, int]] = []
 
     def one(state: Any, at: Any) -> tuple[Any, Any]:
         carry, before, total = state
@@ -121,12 +122,26 @@ def _factored_gradient(
             local = _one_step(graph, rule, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
         after = rule.carrier.advance(graph, before, local, reset_marks(graph, stop(xs)))
         factors = rule.carrier.factors(graph, before, after, entry, every_drive(graph, drives), data)
-        return (last, after, jax.tree.map(jnp.add, total, (of_live, of_extra))), (factors, report)
+        stacked, number = _distinct(factors)
+        numbers[:] = number
+        return (last, after, jax.tree.map(jnp.add, total, (of_live, of_extra))), (stacked, report)
 
     zero = jax.tree.map(jnp.zeros_like, (live, extra))
-    (last, traces, (direct, of_extra)), (factors, reports) = scan(one, (stop(list(carry)), traces, zero), at)
+    (last, traces, (direct, of_extra)), (stacked, reports) = scan(one, (stop(list(carry)), traces, zero), at)
+    factors = [(stacked[x], stacked[c]) for x, c in numbers]
     of_sites = [site.rule.weight_gradient_sum(x, c) for site, (x, c) in zip(graph.sites, factors, strict=True)]
     return (add_site_gradients(graph, direct, of_sites), of_extra), last, traces, reports
+
+
+def _distinct(factors: list[tuple[Any, Any]]) -> tuple[list[Any], list[tuple[int, int]]]:
+    """The arrays of `factors`, each once, and where each pair's are among them."""
+    found: dict[int, int] = {}
+    arrays: list[Any] = []
+    for array in (v for pair in factors for v in pair):
+        if id(array) not in found:
+            found[id(array)] = len(arrays)
+            arrays.append(array)
+    return arrays, [(found[id(x)], found[id(c)]) for x, c in factors]
 
 
 def _one_step(graph: CellGraph, rule: Rule, end: list[Any], pull: Pull, data: list[list[Any]], last: list[Any]) -> Sensitivity:

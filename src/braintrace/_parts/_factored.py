@@ -5,6 +5,8 @@
     c  <- af c + (1 - af)                           (= 1 - af^(t+1): the weight that ef has gathered; by lane)
     gradient of W = weight gradient of the operation at ex and  sum_s (dL/dh_s) ef_s / c
 
+Sites whose y meet in a sum have one ef.
+
 Written one step back, with `entry` a and `drive` delta: (dL/dh).ef = af a.ef_old + (1 - af) delta. Memory O(B (I + O S)).
 """
 
@@ -38,7 +40,10 @@ class Factored(Carrier):
         zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))  # noqa: E731
         return {
             "input": [zero(s, represented_shape(s)) for s in graph.sites],
-            "state": [[[zero(s, s.y.shape) for _ in p.slots] for p in s.places] for s in graph.sites],
+            "state": [
+                [[zero(s, s.y.shape) for _ in p.slots] for p in s.places] if graph.first_of_sum[n] == n else []
+                for n, s in enumerate(graph.sites)
+            ],
             "weight": jnp.zeros(() if graph.lanes is None else (graph.lanes,), self._weight_dtype(graph)),
         }
 
@@ -56,9 +61,9 @@ class Factored(Carrier):
             data_axis = None if axis is None else site.rule.lane_axis(axis)
             x = represented(site, [d[0] for d in local.data[n]], dtype)
             inputs.append((self.input_decay * keep_lanes(before["input"][n], data_axis, reset) + x).astype(dtype))
+            own = before["state"][n] if graph.first_of_sum[n] == n else []
             states.append([
-                self._state(graph, n, place, old, local, dtype)
-                for place, old in zip(site.places, before["state"][n], strict=True)
+                self._state(graph, n, place, old, local, dtype) for place, old in zip(site.places, own, strict=False)
             ])  # fmt: skip
         weight = keep_lanes(before["weight"], 0 if before["weight"].ndim else None, reset)
         weight = self.state_decay * weight + (1 - self.state_decay)
@@ -92,8 +97,11 @@ class Factored(Carrier):
         drives: Sequence[Any],
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
-        found = []
+        found: list[tuple[Any, Any]] = []
         for n, site in enumerate(graph.sites):
+            if (first := graph.first_of_sum[n]) != n and site.places:  # one state trace, so one cotangent
+                found.append((after["input"][n], found[first][1]))
+                continue
             if not site.places:  # no trace: the instantaneous gradient
                 found.append((represented(site, data[n], drives[n].dtype), drives[n]))
                 continue
@@ -105,7 +113,7 @@ class Factored(Carrier):
     def _signal(self, graph: CellGraph, n: int, site: Site, traces: Any, entry: Sequence[Any], weight: Any) -> jax.Array:
         """`sum_s a_s ef_s` at the site's y, divided by the gathered weight when that is given."""
         total = jnp.zeros(site.y.shape, trace_dtype(site, self.dtype))
-        for place, states in zip(site.places, traces["state"][n], strict=True):
+        for place, states in zip(site.places, traces["state"][graph.first_of_sum[n]], strict=True):
             for s, trace in zip(place.slots, states, strict=True):
                 total = total + at_place(read_slot(graph, entry, graph.groups[place.group].slots[s]), place) * trace
         if weight is None:
