@@ -1,5 +1,7 @@
 """Each cell of `braintrace.nn` written out in plain JAX from its equation, with the marks of the two-lane oracle."""
 
+import math
+
 import brainstate
 import brainunit as u
 import jax
@@ -11,7 +13,7 @@ from zoo._case import keep
 
 IN, N, OUT, T, B = 3, 6, 2, 7, 4
 TAU, DT = 5.0, 1.0
-LEAK = float(jnp.exp(-DT / TAU))
+LEAK = math.exp(-DT / TAU)
 sg = jax.lax.stop_gradient
 
 
