@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from .._analysis import CellGraph, columns, size
-from .._parts import Rule, zero_nudges
+from .._parts import Rule, drive_bytes, zero_nudges
 from .._step import plain_step, prelude, saving_step
 
 
@@ -103,7 +103,8 @@ def memory_plan(
         moved = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
         forming = copies * sum(held_by_it for site, held_by_it in moved if not carrier.moves_in_place(site)) if forms else 0
         each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
-        each += _dynamics(graph) if forms and not carrier.whole_layer else 0
+        if forms:
+            each += drive_bytes(graph) if carrier.whole_layer else _dynamics(graph)
     rows = graph.reports(carrier) if held else []
     paths = tuple(ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites)
     bptt = steps * _kept_by_a_step(graph, nudged=False) + gradients

@@ -17,13 +17,15 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._parts import Pull, Rule, Sensitivity, every_drive, pulled_back, scan, zero_nudges
+from .._parts import Pull, Rule, Sensitivity, drive_bytes, every_drive, pulled_back, scan, zero_nudges
 from .._sites import sum_steps
 from .._step import Step, saving_step, step
 from ._extra import injects, with_signals
 from ._online import advance_through, observe, reset_marks
 
 stop = jax.lax.stop_gradient
+
+WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,8 @@ def window_gradient(
     direct, of_extra, entry, drives = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
     total = add_site_gradients(graph, direct, _weight_gradients(graph, ready, data, every_drive(graph, drives)))
     last = [stop(c) for c in last]
-    if keep_trace and (steps == 1 or not rule.carrier.whole_layer) and not injects(graph):
+    fits = not rule.carrier.whole_layer or steps == 1 or steps * drive_bytes(graph) <= WINDOW_BYTES
+    if keep_trace and fits and not injects(graph):
         start = rule.carrier.init(graph) if traces is None else traces
         local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
         traces, past = rule.carrier.advance_and_contract(graph, start, local, entry, None)

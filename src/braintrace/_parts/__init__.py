@@ -9,6 +9,7 @@ from ._editor import Editor as Editor
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
+from ._layer_slots import drive_bytes as drive_bytes
 from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic

@@ -13,7 +13,7 @@ from .._analysis import CellGraph
 
 @dataclasses.dataclass(frozen=True)
 class LayerSensitivity:
-    """`rows`: (n, lanes, n) = dh_t[j]/dh_{t-1}[k]; `drive[site]`: (n, *shape of y)."""
+    """Over K steps: `rows` (n, lanes, n) = dh_K[j]/dh_0[k]; `drive[site]`: (n, K, *shape of y)."""
 
     rows: jax.Array
     drive: list[Any]
@@ -38,6 +38,11 @@ def layer_sizes(graph: CellGraph) -> list[int]:
     assert graph.layers is not None
     lanes = graph.lanes or 1
     return [sum(graph.carry[k].size for k in leaves) // lanes for leaves in graph.layers.leaves]
+
+
+def drive_bytes(graph: CellGraph) -> int:
+    """Bytes of `LayerSensitivity.drive` for one step, over all layers."""
+    return sum(layer_sizes(graph)) * sum(s.y.size * s.y.dtype.itemsize for s in graph.sites)
 
 
 def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:

@@ -96,7 +96,7 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
 
 def _layer(graph: CellGraph, layer: int, out: Sequence[Any], pull: Pull) -> LayerSensitivity:
     rows, drive = jax.vmap(pull)([jnp.asarray(v) for v in layer_one_hots(graph, layer, out)])
-    return LayerSensitivity(jax.vmap(lambda *h: flat_layer(graph, layer, h))(*rows), [d[:, 0] for d in drive])
+    return LayerSensitivity(jax.vmap(lambda *h: flat_layer(graph, layer, h))(*rows), drive)
 
 
 def local_chain(

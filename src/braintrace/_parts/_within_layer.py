@@ -6,7 +6,8 @@ With h the n state elements of a layer in one lane (every carried value, so that
     gradient of W = sum over lanes of  (dL_t/dh_{t-1}) J_{t-1}, and the step's own
 
 dh_t/dh_{t-1} is found by n reverse passes, each for one element in all lanes at once: lanes do not mix, so there is never a
-Jacobian across the batch. Memory O(B n |W|); time O(B n^2 |W|) a step, as batched products.
+Jacobian across the batch. K steps at once have dh_K/dh_0 in its place: one product with J for all of them. Memory O(B n |W|);
+time O(B n^2 |W|) for K steps and O(B n (|W| + n^2)) for each, as batched products.
 """
 
 import dataclasses
@@ -51,15 +52,15 @@ class WithinLayer(Carrier):
         assert local.layers is not None
         new = []
         for n, site in enumerate(graph.sites):
-            data = [d[0] for d in local.data[n]]
+            moved = local.layers
             new.append({
-                layer: self._advance(graph, site, old, local.layers[layer], n, data) for layer, old in before[n].items()
+                layer: self._advance(graph, site, old, moved[layer], n, local.data[n]) for layer, old in before[n].items()
             })  # fmt: skip
         return new
 
     def _advance(self, graph: CellGraph, site: Site, old: Any, moved: Any, n: int, data: list[Any]) -> Any:
         spread = jnp.einsum("jbk,bk...->bj...", moved.rows.astype(old.dtype), old)
-        drive = moved.drive[n].astype(old.dtype)  # (n of the layer, *shape of y)
+        drive = moved.drive[n].astype(old.dtype)  # (n of the layer, K, *shape of y)
         return (spread + lane_gradients(graph, site, data, drive)).astype(old.dtype)
 
     def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
@@ -110,14 +111,14 @@ def _operand_axis(graph: CellGraph, site: Site) -> int | None:
 
 
 def lane_gradients(graph: CellGraph, site: Site, data: list[Any], drive: jax.Array) -> jax.Array:
-    """(lanes, n, *part of W): the weight gradient of each lane for each of the n cotangents `drive` of y."""
+    """(lanes, n, *part of W): each lane's weight gradient, summed over K steps, for each of the n cotangents `drive` of y."""
     lanes = graph.lanes
     if not site.is_operation:
-        axis = _operand_axis(graph, site)
-        return drive[None] if axis is None else jnp.expand_dims(jnp.moveaxis(drive, 1, 0), 2)
-    x = represented(site, data, drive.dtype)
+        axis, total = _operand_axis(graph, site), drive.sum(1)
+        return total[None] if axis is None else jnp.expand_dims(jnp.moveaxis(total, 1, 0), 2)
+    x = jax.vmap(lambda *data: represented(site, list(data), drive.dtype))(*data)
     if lanes is None:
-        return jax.vmap(lambda c: site.rule.weight_gradient(x, c))(drive)[None]
+        return jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c))(drive)[None]
     y_axis = graph.lane_axis(site)
     if y_axis is None:
         raise CompilationError(
@@ -129,7 +130,7 @@ def lane_gradients(graph: CellGraph, site: Site, data: list[Any], drive: jax.Arr
     one_lane = lambda v, axis: jnp.expand_dims(v, axis)  # noqa: E731
 
     def lane(x: jax.Array, c: jax.Array) -> jax.Array:
-        data = x if x_axis is None else one_lane(x, x_axis)
-        return jax.vmap(lambda c: site.rule.weight_gradient(data, one_lane(c, y_axis)))(c)
+        data = x if x_axis is None else one_lane(x, x_axis + 1)
+        return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, one_lane(c, y_axis + 1)))(c)
 
-    return jax.vmap(lane, in_axes=(x_axis, y_axis + 1))(x, drive)
+    return jax.vmap(lane, in_axes=(None if x_axis is None else x_axis + 1, y_axis + 2))(x, drive)
