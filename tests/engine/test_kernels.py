@@ -15,7 +15,7 @@ from braintrace._kernels import _build, _traces
 # slots, lanes, outputs, inputs, steps: below, at and above the kernel's tiles, with remainders; more chunks than one
 SIZES = [(1, 1, 1, 1, 1), (1, 3, 7, 5, 1), (2, 2, 13, 97, 3), (3, 4, 130, 200, 5), (4, 2, 6, 64, 2), (1, 2, 700, 192, 1)]
 
-built = pytest.mark.skipif(_build.library() is None, reason="no C compiler here")
+built = pytest.mark.skipif(_build.compiled() is None, reason="no C compiler here")
 
 
 def operands(slots, lanes, outputs, inputs, steps, dtype):
@@ -91,11 +91,11 @@ PROGRAM = """
 import warnings
 warnings.simplefilter("error" if {quiet} else "always")
 from braintrace._kernels import _build
-print(_build.library())
+print(_build.compiled())
 """
 
 
-def library_in(quiet, **environment):
+def compiled_in(quiet, **environment):
     """What a new process says of the library, and what it warns of."""
     known = {k: v for k, v in os.environ.items() if k not in ("CC", "PATH")}
     where = {"PATH": os.environ["PATH"], **known, **environment}
@@ -105,18 +105,18 @@ def library_in(quiet, **environment):
 
 
 def test_it_can_be_switched_off():
-    assert library_in(True, BRAINTRACE_KERNELS="0")[0] == "None"
+    assert compiled_in(True, BRAINTRACE_KERNELS="0")[0] == "None"
 
 
 def test_without_a_compiler_nothing_is_said(tmp_path):
-    assert library_in(True, PATH=str(tmp_path))[0] == "None"
+    assert compiled_in(True, PATH=str(tmp_path))[0] == "None"
 
 
 def test_a_compiler_that_fails_is_reported(tmp_path):
     fake = tmp_path / "cc"
     fake.write_text('#!/bin/sh\n[ "$1" = --version ] && exec echo fake 1.0\necho "traces.c:1: no such luck" >&2\nexit 1\n')
     fake.chmod(0o755)
-    said, warned = library_in(False, CC=str(fake), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    said, warned = compiled_in(False, CC=str(fake), XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert said == "None"
     assert "RuntimeWarning" in warned and "no such luck" in warned and "BRAINTRACE_KERNELS=0" in warned
     assert not list((tmp_path / "cache").rglob("*.so"))
@@ -125,6 +125,6 @@ def test_a_compiler_that_fails_is_reported(tmp_path):
 @built
 def test_it_is_built_once(tmp_path):
     for _ in range(2):
-        said, _ = library_in(True, XDG_CACHE_HOME=str(tmp_path))
+        said, _ = compiled_in(True, XDG_CACHE_HOME=str(tmp_path))
         assert said != "None"
     assert len(list(pathlib.Path(tmp_path).rglob("*.so"))) == 1

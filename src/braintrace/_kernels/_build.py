@@ -25,7 +25,7 @@ _SECONDS = 60
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """The kernels, built if need be; None where they cannot be had."""
     if os.environ.get("BRAINTRACE_KERNELS", "1") == "0":
         return None

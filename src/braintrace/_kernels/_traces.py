@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._build import library
+from ._build import compiled
 
 MOST_SLOTS = 4  # as SLOTS of traces.c
 _TARGET = "braintrace_traces"
@@ -105,7 +105,7 @@ def in_place() -> bool:
 
 @functools.cache
 def _registered() -> bool:
-    found = library()
+    found = compiled()
     if found is None:
         return False
     jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(found.braintrace_traces), platform="cpu")

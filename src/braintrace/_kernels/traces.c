@@ -118,11 +118,11 @@ static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
 }
 
 XLA_FFI_Error *braintrace_traces(XLA_FFI_CallFrame *frame) {
-    XLA_FFI_Extension_Base *extension = frame->extension_start;
-    if (extension && extension->type == XLA_FFI_Extension_Metadata) {
-        XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
-        metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-        metadata->api_version.minor_version = XLA_FFI_API_MINOR;
+    /* the name of the extension's base type differs between versions of this interface */
+    const XLA_FFI_Metadata_Extension *asked = (XLA_FFI_Metadata_Extension *)frame->extension_start;
+    if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
+        asked->metadata->api_version.major_version = XLA_FFI_API_MAJOR;
+        asked->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
         return NULL;
     }
     return frame->stage == XLA_FFI_ExecutionStage_EXECUTE ? run(frame) : NULL;
