@@ -44,9 +44,8 @@ def parameter_reports(graph: "CellGraph", carrier: Any = None) -> list[Parameter
 
 def trace_bytes(graph: "CellGraph", carrier: Any) -> list[int]:
     """For each site, the bytes of the traces that `carrier` keeps for it."""
-    alone = [dataclasses.replace(graph, sites=sites) for sites in ((), *((s,) for s in graph.sites))]
-    common, *each = (_bytes(jax.eval_shape(lambda g=g: carrier.init(g))) for g in alone)
-    return [n - common for n in each]
+    traces = jax.eval_shape(lambda: carrier.init(graph))
+    return [_bytes(carrier.of_site(traces, n)) for n in range(len(graph.sites))]
 
 
 def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:

@@ -7,6 +7,7 @@ functions run in JAX.
 
 import ctypes
 import functools
+import getpass
 import hashlib
 import os
 import pathlib
@@ -54,7 +55,6 @@ def _built(compiler: str) -> pathlib.Path:
     known = repr((version, _processor(), metadata.version("jaxlib"), _FLAGS)).encode()
     path = _cache() / f"traces-{hashlib.sha256(sources + known).hexdigest()[:20]}.so"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = pathlib.Path(folder) / path.name
             command = [compiler, *_FLAGS, f"-I{jax.ffi.include_dir()}", str(here / _SOURCES[0]), "-o", str(made)]
@@ -73,9 +73,13 @@ def _processor() -> str:
 
 
 def _cache() -> pathlib.Path:
-    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "braintrace"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return pathlib.Path(tempfile.gettempdir()) / f"braintrace-{os.getuid()}"
-    return base if os.access(base, os.W_OK) else pathlib.Path(tempfile.gettempdir()) / f"braintrace-{os.getuid()}"
+    """A directory that only this user can write to."""
+    wanted = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for folder in (pathlib.Path(wanted) / "braintrace", pathlib.Path(tempfile.gettempdir()) / f"braintrace-{getpass.getuser()}"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK) and (not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()):
+            return folder
+    raise OSError("no directory of the user's own for the compiled kernels")

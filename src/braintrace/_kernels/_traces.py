@@ -16,6 +16,8 @@ from ._build import compiled
 
 MOST_SLOTS = 4  # as SLOTS of traces.c
 _TARGET = "braintrace_traces"
+_EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
+_WRITTEN_OUT = 8  # lanes at once
 
 Traces = tuple[jax.Array, ...]
 
@@ -35,9 +37,8 @@ def advance_and_contract(
 @jax.custom_jvp
 def contract(signal: jax.Array, old: Traces) -> jax.Array:
     """The gradient alone."""
-    if not _registered():
-        return _lane_by_lane(signal, old)
-    return jax.lax.platform_dependent(signal, old, cpu=_contract_in_c, default=_contract_in_jax)
+    processor = _contract_in_c if _registered() else _lane_by_lane
+    return jax.lax.platform_dependent(signal, old, cpu=processor, default=_contract_in_jax)
 
 
 @contract.defjvp
@@ -54,21 +55,25 @@ def _contract_in_c(signal: jax.Array, old: Traces) -> jax.Array:
 
 
 def _contract_in_jax(signal: jax.Array, old: Traces) -> jax.Array:
-    return functools.reduce(jnp.add, [jnp.einsum("bo,boi->oi", a, e) for a, e in zip(signal, old, strict=True)])
+    terms = [jnp.einsum("bo,boi->oi", a, e, precision=_EXACT) for a, e in zip(signal, old, strict=True)]
+    return functools.reduce(jnp.add, terms)
 
 
 def _lane_by_lane(signal: jax.Array, old: Traces) -> jax.Array:
-    """As `_contract_in_jax`: on processors a sum over the major axis runs at memory speed only when it is written out."""
-    lanes = [a[b, :, None] * e[b] for b in range(old[0].shape[0]) for a, e in zip(signal, old, strict=True)]
-    return functools.reduce(jnp.add, lanes)
+    """As `_contract_in_jax`, for processors: a sum over the major axis is fast there only when it is written out."""
+
+    def add(total: jax.Array, lane: tuple[jax.Array, Traces]) -> tuple[jax.Array, None]:
+        signal, old = lane
+        return functools.reduce(jnp.add, [a[:, None] * e for a, e in zip(signal, old, strict=True)], total), None
+
+    return jax.lax.scan(add, jnp.zeros_like(old[0][0]), (jnp.swapaxes(signal, 0, 1), old), unroll=_WRITTEN_OUT)[0]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _either(coupling: tuple[tuple[bool, ...], ...], *operands: Any) -> tuple[jax.Array, Traces]:
-    if not _registered():
-        return _in_jax(coupling, *operands, contract=_lane_by_lane)
     plain = functools.partial(_in_jax, coupling)
-    return jax.lax.platform_dependent(*operands, cpu=functools.partial(_in_c, coupling), default=plain)
+    processor = functools.partial(_in_c, coupling) if _registered() else functools.partial(plain, contract=_lane_by_lane)
+    return jax.lax.platform_dependent(*operands, cpu=processor, default=plain)
 
 
 @_either.defjvp
@@ -93,7 +98,10 @@ def _in_jax(
 ) -> tuple[jax.Array, Traces]:  # fmt: skip
     new = []
     for s, reached in enumerate(coupling):
-        added = jnp.einsum("bko,bki->boi", drive[s], x) if x.shape[1] > 1 else drive[s, :, 0, :, None] * x[:, 0, None, :]
+        several = x.shape[1] > 1
+        added = (
+            jnp.einsum("bko,bki->boi", drive[s], x, precision=_EXACT) if several else drive[s, :, 0, :, None] * x[:, 0, None, :]
+        )
         new.append(sum((rows[s, q, :, :, None] * old[q] for q, coupled in enumerate(reached) if coupled), added))
     return contract(signal, old), tuple(new)
 

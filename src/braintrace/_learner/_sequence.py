@@ -11,7 +11,7 @@ from .._parts import Rule, drive_bytes
 from .._step import plain_step, prelude
 from ._extra import Signals, closed, opened
 from ._online import NO_SIGNALS, window
-from ._window import WINDOW_BYTES, Body, differentiable_part, window_gradient
+from ._window import WINDOW_BYTES, Body, differentiable_part, layer_window_bytes, window_gradient
 
 _LONGEST_WINDOW = 64
 _LONGEST_FACTORED = 16
@@ -23,7 +23,7 @@ def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
     Factors gain nothing from longer windows but their one product, which is at its speed by then.
     """
     if rule.carrier.whole_layer:
-        return max(1, min(steps, _LONGEST_WINDOW, WINDOW_BYTES // max(drive_bytes(graph), 1)))
+        return max(1, min(steps, _LONGEST_WINDOW, layer_window_bytes(graph, rule) // max(drive_bytes(graph), 1)))
     longest = _LONGEST_FACTORED if rule.carrier.factored else _LONGEST_WINDOW
     numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)
     numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)

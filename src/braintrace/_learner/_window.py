@@ -76,7 +76,7 @@ def window_gradient(
     direct, of_extra, entry, drives = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
     total = add_site_gradients(graph, direct, _weight_gradients(graph, ready, data, every_drive(graph, drives)))
     last = [stop(c) for c in last]
-    fits = not rule.carrier.whole_layer or steps == 1 or steps * drive_bytes(graph) <= WINDOW_BYTES
+    fits = not rule.carrier.whole_layer or steps == 1 or steps * drive_bytes(graph) <= layer_window_bytes(graph, rule)
     if keep_trace and fits and not injects(graph):
         start = rule.carrier.init(graph) if traces is None else traces
         local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
@@ -89,6 +89,11 @@ def window_gradient(
         start = rule.carrier.init(graph) if traces is None else traces
         traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
     return (total, of_extra), last, traces, reports
+
+
+def layer_window_bytes(graph: CellGraph, rule: Rule) -> int:
+    """What a window may take of derivatives of a whole layer: as much as the traces, which grow in the same way."""
+    return max(WINDOW_BYTES, sum(graph.trace_bytes(rule.carrier)))
 
 
 def _factored_gradient(

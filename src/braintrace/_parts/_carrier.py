@@ -40,7 +40,7 @@ class Carrier(abc.ABC):
         """Zero traces."""
 
     def of_site(self, traces: Traces, site: int) -> Any:
-        """The part of the traces that belongs to one site."""
+        """The part of the traces that belongs to one site; what sites share is the first one's."""
         return traces[site]
 
     @abc.abstractmethod

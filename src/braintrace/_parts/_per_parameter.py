@@ -76,7 +76,7 @@ class PerParameter(Carrier):
 
     def _has_kernel(self, site: Site) -> bool:
         slots = [len(place.slots) for place in site.places]
-        plain = self.clip is None and self.trace_dtype(site) in (np.float32, np.float64)
+        plain = self.clip is None and 0 not in site.trace_shape and self.trace_dtype(site) in (np.float32, np.float64)
         return plain and site.rule.has_outer and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
 
     def _in_kernel(

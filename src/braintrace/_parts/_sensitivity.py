@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._step import step
+from .._step import calls_back, step
 from ._layer_slots import LayerSensitivity, flat_layer, layer_one_hots
 from ._slots import one_slot
 
@@ -84,8 +84,8 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
     needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
     slots: list[list[SlotSensitivity | None]] = [[None] * len(group.slots) for group in graph.groups]
     ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
-    if len(ends) == 1:
-        found = [pull(ends[0])]
+    if len(ends) == 1 or any(map(calls_back, graph.step)):  # a call back to Python may not know how to be mapped
+        found = [pull(end) for end in ends]
     else:  # one pass for all slots: what it recomputes is recomputed once
         together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends)) if ends else None
         found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]

@@ -23,6 +23,8 @@ from ._carrier import Carrier, instantaneous, represented, trace_dtype
 from ._layer_slots import flat_layer, layer_sizes
 from ._sensitivity import Sensitivity
 
+_EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
+
 
 @dataclasses.dataclass(frozen=True)
 class WithinLayer(Carrier):
@@ -59,7 +61,7 @@ class WithinLayer(Carrier):
         return new
 
     def _advance(self, graph: CellGraph, site: Site, old: Any, moved: Any, n: int, data: list[Any]) -> Any:
-        spread = jnp.einsum("jbk,bk...->bj...", moved.rows.astype(old.dtype), old)
+        spread = jnp.einsum("jbk,bk...->bj...", moved.rows.astype(old.dtype), old, precision=_EXACT)
         drive = moved.drive[n].astype(old.dtype)  # (n of the layer, K, *shape of y)
         return (spread + lane_gradients(graph, site, data, drive)).astype(old.dtype)
 
@@ -69,7 +71,7 @@ class WithinLayer(Carrier):
             total = jnp.zeros(site.weight.shape, trace_dtype(site, self.dtype))
             for layer, trace in traces[n].items():
                 a = flat_layer(graph, layer, entry).astype(trace.dtype)
-                part = jnp.einsum("bk,bk...->b...", a, trace)
+                part = jnp.einsum("bk,bk...->b...", a, trace, precision=_EXACT)
                 axis = _operand_axis(graph, site)
                 total = total + (part.sum(0) if axis is None else jnp.concatenate(list(part), axis))
             found.append(total)

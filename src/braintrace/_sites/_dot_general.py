@@ -55,7 +55,8 @@ class DotGeneralRule(SiteRule):
         return _product(self._y, self._data, self._y + self._c, f, x)
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
-        return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype))
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype), precision=exact)
 
     def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
         # One product of two matrices as they lie: the transpose of the mapped operation would copy the larger one first.

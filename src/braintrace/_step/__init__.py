@@ -5,4 +5,5 @@ from ._evaluate import free_step as free_step
 from ._evaluate import plain_step as plain_step
 from ._evaluate import prelude as prelude
 from ._evaluate import step as step
+from ._saving import calls_back as calls_back
 from ._saving import saving_step as saving_step

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from .._analysis import CellGraph
+from .._compat import sub_jaxprs
 from .._jaxpr import ELEMENTWISE, Var
 from ._evaluate import Step, step
 
@@ -26,7 +27,7 @@ def saving_step(
     It is `step` where a cell calls back to Python, which must happen once, and where it has complex numbers, for which
     `jax.checkpoint` cannot keep results.
     """
-    if any("callback" in e.primitive.name or any(_is_complex(v) for v in e.outputs) for e in graph.step):
+    if any(calls_back(e) or any(_is_complex(v) for v in e.outputs) for e in graph.step):
         return step(graph, ready, carry, xs, nudges)
 
     def once(*operands: Any) -> tuple[Any, ...]:
@@ -35,6 +36,12 @@ def saving_step(
 
     saved = jax.checkpoint(once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in _CHEAP)
     return Step(*saved(ready, carry, xs, nudges))
+
+
+def calls_back(equation: Any) -> bool:
+    """Whether an equation of a program, or of a program inside it, calls back to Python."""
+    inner = (e for program in sub_jaxprs(equation.params) for e in program.jaxpr.eqns)
+    return "callback" in equation.primitive.name or any(map(calls_back, inner))
 
 
 def _is_complex(v: Var) -> bool:
