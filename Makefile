@@ -13,7 +13,7 @@ CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test bench bench-short lint format setup clean
+.PHONY: help demo test bench bench-short docs lint format setup clean
 .DEFAULT_GOAL := help
 
 help:

@@ -58,6 +58,13 @@ def test_readme_opens_with_what_to_run():
     assert readme[: block.start()].count("\n") <= 10
 
 
+def test_every_target_is_made_whatever_files_there_are():
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony
+    assert set(phony[1].split()) == set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE))
+
+
 def test_one_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert braintrace.__version__ == version

@@ -1,7 +1,8 @@
-"""The wheel is complete, and works in an empty environment with nothing but the declared dependencies."""
+"""The wheel and the source archive are complete; the wheel works where only the declared dependencies are."""
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         "braintrace/tasks/data/japanese_vowels.md",
     } <= expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_source_archive_has_what_tests_docs_and_benchmarks_need(tmp_path):
+    run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path, cwd=ROOT)
+    (path,) = tmp_path.glob("braintrace-*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("benchmarks", "docs", "examples", "src", "tests", "tools")
+    files = [f for folder in folders for f in (ROOT / folder).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    needed = {str(f.relative_to(ROOT)) for f in files} | {"Makefile", "mkdocs.yml", "pyproject.toml", "README.md", "LICENSE"}
+    assert needed - names == set()
 
 
 @pytest.mark.wheel
