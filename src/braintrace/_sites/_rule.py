@@ -147,11 +147,6 @@ def sum_steps(values: jax.Array) -> jax.Array:
     return total.reshape(values.shape[1:])
 
 
-def widen(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Values shaped as y, with axes for the contraction index of a trace."""
-    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
-
-
 RuleMaker = Callable[[Equation, int], SiteRule | None]
 _MAKERS: dict[Primitive, RuleMaker] = {}
 _NAMED: dict[str, RuleMaker] = {}  # of packages that are not imported here
