@@ -123,5 +123,5 @@ class HomogeneousRule(SparseRule):
 
 
 def _rows(values: jax.Array, index: Any) -> jax.Array:
-    """Rows of `values`; zeros where the index is outside, as padding is."""
+    """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is padded."""
     return values.at[index].get(mode="fill", fill_value=0)
