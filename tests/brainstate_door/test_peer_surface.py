@@ -275,6 +275,31 @@ def test_graph_and_report_of_a_stack():
     assert shown.getvalue().strip() == str(report).strip()
 
 
+class LowRank(Leaky):
+    """The input weight is a product of two factors."""
+
+    def __init__(self):
+        super().__init__()
+        del self.w
+        self.low = brainstate.ParamState(brainstate.random.randn(IN, 2))
+        self.high = brainstate.ParamState(brainstate.random.randn(2, N))
+
+    def update(self, x):
+        self.h.value = self.step(self.h.value, x @ self.low.value @ self.high.value + self.h.value @ self.r.value)
+        return self.h.value @ self.o.value
+
+
+def test_both_factors_of_a_low_rank_weight_have_relations():
+    learner = braintrace.compile(LowRank(), "d_rtrl", jnp.zeros(IN))
+    fed = {r.path: [g.index for g in r.hidden_groups] for r in learner.graph.hidden_param_op_relations}
+    assert fed == {("low",): [0], ("high",): [0], ("r",): [0]}  # and none of the readout
+    for path in fed:
+        assert [r.weight_path for r in learner.graph.explain(weight_path=path, kind=DiagnosticKind.RELATION_INCLUDED)] == [path]
+    assert {r.weight_path for r in learner.graph.explain(kind=DiagnosticKind.RELATION_EXCLUDED_SHAPE_MISMATCH)} == set()
+    excluded = learner.graph.explain(kind=DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)
+    assert {r.weight_path for r in excluded} == {("o",)}
+
+
 def test_diagnostics_can_be_asked():
     graph = braintrace.compile(Two(), "d_rtrl", jnp.zeros(IN)).graph
     [readout] = graph.explain(weight_path=("out", "weight"), kind=DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)[:1]

@@ -178,7 +178,7 @@ class ETraceGraph(CellGraph):
 
     def _fed(self, site: Site) -> list[int]:
         """The groups that a site acts on without mixing, with or without a trace: a state without memory needs none."""
-        reached = reach(self.step, site.equation.outputs, self.mixing)
+        reached = reach(self.step, site.end.outputs, self.mixing)
         leaves = {k for k in self.hidden if self.new_carry[k] in reached}
         return [n for n, group in enumerate(self.groups) if leaves & set(group.leaves)]
 
