@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, mlir
 
+from braintrace import SiteRule
 from braintrace._jaxpr import stage
 from braintrace._sites import ScaleRule, site_rule
 from braintrace.checks import check_site_rule
@@ -151,6 +155,58 @@ def test_a_wrong_rule_is_caught(name, method):
 
     with pytest.raises((AssertionError, IndexError, ValueError, TypeError)):
         check_site_rule(*EVERY[name], make=make)
+
+
+# A rule of the user's, for an operation with an operand that is neither weight nor data -----------------------------------
+
+spaced_p = Primitive("spaced")
+spaced_p.def_impl(lambda w, x, space: x @ w)
+spaced_p.def_abstract_eval(lambda w, x, space: ShapedArray((x.shape[0], w.shape[1]), x.dtype))
+mlir.register_lowering(spaced_p, mlir.lower_fun(lambda w, x, space: x @ w, multiple_results=False))
+ad.primitive_jvps[spaced_p] = lambda values, moves: jax.jvp(
+    lambda w, x: x @ w, values[:2], tuple(map(ad.instantiate_zeros, moves[:2]))
+)
+
+
+class Spaced(SiteRule):
+    """`y = x W`, with a work space as third operand."""
+
+    @property
+    def data(self):
+        return (1,)
+
+    def contraction(self):
+        return self.equation.inputs[self.operand].shape[:1]
+
+    def spread(self, f, data):
+        return f[..., None] * data[0][:, None, :]
+
+    def collect(self, entries):
+        return entries.sum(0).T
+
+    def lane_axis(self, axis):
+        return 0 if axis == 0 else None
+
+    def weight_gradient(self, x, c):
+        return x.T @ c
+
+    def weight_gradient_sum(self, x, c):
+        return jnp.einsum("tbi,tbo->io", x, c)
+
+
+def test_a_rule_with_an_operand_beside_weight_and_data():
+    operation = lambda w, x: spaced_p.bind(w, x, jnp.zeros(7))  # noqa: E731
+    rule = check_site_rule(operation, normal(3, 4), normal(2, 3), make=lambda e, k: Spaced(e, k) if k == 0 else None)
+    x, c = normal(5, 2, 3), normal(5, 2, 4)
+    wanted = jax.grad(lambda w: jnp.vdot(x @ w, c))(normal(3, 4))
+    np.testing.assert_allclose(rule.data_gradient_sum([x], c, normal(3, 4)), wanted, rtol=1e-12)
+
+    class Doubled(Spaced):
+        def weight_gradient_sum(self, x, c):
+            return 2 * super().weight_gradient_sum(x, c)
+
+    with pytest.raises(AssertionError, match="data_gradient_sum is the sum"):
+        check_site_rule(operation, normal(3, 4), normal(2, 3), make=lambda e, k: Doubled(e, k) if k == 0 else None)
 
 
 @pytest.mark.parametrize("name", sparse_products.BY_DENSE)

@@ -116,6 +116,8 @@ class SiteRule(abc.ABC):
 
     def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
         """The gradient of `weight` for the operation's own data and cotangents of y, both time first, summed over time."""
+        if len(self.data) + 1 != len(self.equation.inputs):  # the operation has operands beside the weight and the data
+            return self.weight_gradient_sum(jax.vmap(lambda *d: self.represent(list(d)))(*data), c)
 
         def operation(weight: jax.Array) -> jax.Array:
             def once(*data: Any) -> jax.Array:
