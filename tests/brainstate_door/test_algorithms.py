@@ -120,6 +120,67 @@ def test_fit_updates_once_or_at_every_step(mode, data):
     assert again.mean() < losses.mean()
 
 
+def fitted(data, mode, options, step=None, model=None):
+    """The model after `etrace_fit` from one start, and what it returned."""
+    xs, ys = data
+    model = model or Leaky()
+    learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
+    step = step or (lambda learner: lambda x, y: loss(learner(x), y).mean())
+    got = learner.etrace_fit(xs, ys, step_fn=step(learner), optimizer=Sgd(learner.param_states, 1e-2), mode=mode, **options)
+    return model, got
+
+
+@pytest.mark.parametrize("mode", ["A", "O"])
+def test_fit_returns_aux(mode, data):
+    def step(learner):
+        def step_fn(x, y):
+            out = learner(x)
+            return loss(out, y).mean(), {"out": out}
+
+        return step_fn
+
+    model, (losses, aux) = fitted(data, mode, {"has_aux": True}, step)
+    assert losses.shape == (T,) and aux["out"].shape == (T, B, O)
+    np.testing.assert_allclose(losses, loss(aux["out"], data[1]).mean(-1), rtol=1e-12)
+    plain, alone = fitted(data, mode, {})
+    np.testing.assert_allclose(losses, alone, rtol=1e-12)
+    np.testing.assert_allclose(model.u.value, plain.u.value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"return_state": False}, {"window": 3}, {"chunk_size": 3}, {"loss_output": "per_step"}])
+def test_fit_at_every_step_moves_the_states_on_whatever_the_window(options, data):
+    model, losses = fitted(data, "O", options)
+    plain, wanted = fitted(data, "O", {})
+    np.testing.assert_allclose(losses, wanted, rtol=1e-12)
+    np.testing.assert_allclose(model.u.value, plain.u.value, rtol=1e-12)
+    first = fitted((data[0][1:], data[1][1:]), "O", {})[1][0]
+    assert jnp.abs(losses[1] - first) > 1e-3, "control: the second step starts at the state after the first"
+
+
+def test_fit_on_the_whole_may_return_a_total(data):
+    _, total = fitted(data, "A", {"loss_output": "total"})
+    _, losses = fitted(data, "A", {})
+    np.testing.assert_allclose(total, losses.mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "words"),
+    [
+        ("O", {"loss_output": "total"}, "there is no total of the losses"),
+        ("O", {"loss_output": "scalar"}, "there is no total of the losses"),
+        ("O", {"loss_output": "sum"}, "Unknown loss_output"),
+        ("A", {"return_value": False}, "etrace_fit has no return_value"),
+        ("O", {"return_value": True}, "etrace_fit has no return_value"),
+    ],
+)
+def test_fit_refuses_what_does_not_fit(mode, options, words, data):
+    model = Leaky()
+    before = model.w.value
+    with pytest.raises(braintrace.UsageError, match=words):
+        fitted(data, mode, options, model=model)
+    assert jnp.array_equal(model.w.value, before) and not jnp.any(model.h.value)
+
+
 @pytest.mark.parametrize("name", ["d_rtrl", "ostl_recurrent", "eprop"])
 def test_check_gradients_compares_with_bptt(name, data):
     xs, ys = data

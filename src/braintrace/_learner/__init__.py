@@ -11,6 +11,7 @@ from ._extra import target_signal as target_signal
 from ._fit import fit_mode as fit_mode
 from ._fit import fit_sequence as fit_sequence
 from ._fit import merged as merged
+from ._fit import step_options as step_options
 from ._lanes import check_finite as check_finite
 from ._lanes import check_reset as check_reset
 from ._lanes import has_lanes as has_lanes

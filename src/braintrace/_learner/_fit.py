@@ -1,5 +1,6 @@
 """Learning from a sequence with an optimiser: one update for the sequence, or one for each step."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -42,11 +43,17 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     return chosen
 
 
+def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of `etrace_grad` for single steps: those with a time axis, and those that are the same for each step."""
+    timed = {k: options[k] for k in ("mask", "reset", "y_target") if options.get(k) is not None}
+    sequence_only = ("window", "chunk_size", "return_state")  # every step is a window, and moves the state on
+    return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}
+
+
 def _each_step(
     learner: Any, params: Any, opt_state: Any, state: Any, xs: Any, targets: Any, optimizer: Any, options: dict[str, Any]
 ) -> tuple[Any, Any, Any, Any]:
-    timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
-    fixed = {k: v for k, v in options.items() if k not in ("window", "return_state")}
+    timed, fixed = step_options(options)
 
     def one(carried: Any, at: Any) -> tuple[Any, Any]:
         trained, opt_state, state = carried
@@ -57,7 +64,7 @@ def _each_step(
         return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
 
     if state.traces is None:
-        state = learner.init(params, state.carry)
+        state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
     sequence_length(xs)
     (trained, opt_state, state), info = jax.lax.scan(one, (learner.trained(params), opt_state, state), (xs, targets, timed))
     return merged(trained, params), opt_state, state, info

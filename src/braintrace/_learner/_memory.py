@@ -21,7 +21,22 @@ from .._step import plain_step, prelude, saving_step
 
 @dataclasses.dataclass(frozen=True)
 class ParameterMemory:
-    """Bytes of the traces of one parameter, over all its sites."""
+    """Bytes of the traces of one parameter, over all its sites: a line of a `MemoryPlan`.
+
+    Attributes:
+        path: the parameter's path, as in the report.
+        traces: bytes.
+
+    Example:
+        >>> import braintrace, jax.numpy as jnp
+        >>> cell = lambda p, h, x: ((h := p["a"] * h + x @ p["w"]), h)
+        >>> params, h = {"a": jnp.ones(3), "w": jnp.ones((4, 3))}, jnp.zeros((2, 3))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 4)), params=params, carry=h)
+        >>> [(row.path, row.traces) for row in learner.memory_plan(1000).parameters]
+        [("['a']", 24), ("['w']", 96)]
+    """
+
+    __module__ = "braintrace"
 
     path: str
     traces: int

@@ -7,7 +7,8 @@ import brainstate
 import jax
 
 from ..._checks import GradientReport
-from ..._learner import fit_mode
+from ..._errors import UsageError, problem
+from ..._learner import fit_mode, sequence_length, step_options
 from ._check import check_module
 
 
@@ -48,8 +49,7 @@ class SequenceDriverMixin:
             reset: (T, B) bool: where true, that lane's short-term states are set to their values at compile time and its
                 traces to zero before that step. The step must call the learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory, never the numbers beyond
-                rounding. Default: as many as fit a memory budget, at most 64
-                (16 for algorithms whose traces are factors).
+                rounding. Default: as many as fit a memory budget, at most 64 (16 for algorithms whose traces are factors).
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a list or dict. Default: all
                 of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
@@ -80,7 +80,7 @@ class SequenceDriverMixin:
     def etrace_fit(
         self, *sequences: Any, step_fn: Callable[..., Any], optimizer: Any, mode: str | None = None, **options: Any
     ) -> Any:
-        """Learn from one sequence with an optimiser that holds the parameters; returns the losses.
+        """Learn from one sequence with an optimiser that holds the parameters; returns the losses, with `has_aux` (losses, aux).
 
         Args:
             *sequences, step_fn: as for `etrace_grad`.
@@ -88,19 +88,37 @@ class SequenceDriverMixin:
                 registered.
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
                 Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`.
+            **options: of `etrace_grad`, but for `return_value`: the losses are returned. In mode 'O' every step is a window of
+                its own and moves the states on: `window`, `chunk_size` and `return_state` are for mode 'A' alone, and are not
+                looked at; `loss_output` is 'step'.
+
+        Raises:
+            UsageError: for an option that does not fit; else as `etrace_grad`.
         """
+        if "return_value" in options:
+            raise UsageError(
+                problem("etrace_fit has no return_value.", got=f"return_value={options['return_value']!r}",
+                        do="leave it out: the losses are returned in any case")
+            )  # fmt: skip
         if fit_mode(mode, self._driven._rule, options) == "A":
-            gradients, losses = self.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
+            gradients, *rest = self.etrace_grad(*sequences, step_fn=step_fn, return_value=True, **options)
             optimizer.update(gradients)
-            return losses
-        timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
+            return tuple(rest) if options.get("has_aux") else rest[0]
+        if options.get("loss_output") in ("total", "scalar"):
+            raise UsageError(
+                problem("With an update at every step there is no total of the losses.",
+                        got=f"mode='O', loss_output={options['loss_output']!r}", expected="loss_output='step', or mode='A'",
+                        do="add up the losses that are returned")
+            )  # fmt: skip
+        timed, fixed = step_options(options)
+        sequence_length(sequences)
 
         def one(slices: Any, given: Any) -> Any:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
-            gradients, loss = self.etrace_grad(*slices, step_fn=step_fn, return_value=True, **given, **options)
+            gradients, *rest = self.etrace_grad(*slices, step_fn=step_fn, return_value=True, **given, **fixed)
             optimizer.update(gradients)
-            return loss[0]
+            steps = jax.tree.map(lambda v: v[0], tuple(rest))
+            return steps if fixed.get("has_aux") else steps[0]
 
         return brainstate.transform.for_loop(one, sequences, timed)
 

@@ -11,7 +11,7 @@ from ..._analysis import CellGraph, Exactness
 from ..._checks import GradientReport
 from ..._errors import CompilationError, UsageError, problem
 from ..._functional import FunctionLearner, Info, State
-from ..._learner import MemoryPlan, fit_mode, reduced, sequence_length
+from ..._learner import MemoryPlan, fit_mode, reduced, sequence_length, step_options
 from ..._parts import Rule
 from ._module import Functional, functionalise
 
@@ -42,12 +42,16 @@ class NNXLearner(nnx.Module):
         >>> _ = optimizer.update(cell, gradients)
         >>> gradients["dense_h"]["kernel"].shape
         (4, 12)
+        >>> graphdef, traces, rest = nnx.split(learner, type(learner.traces), ...)
+        >>> list(traces)
+        ['traces']
 
     Attributes:
         model: the module, as given; Variables that a step writes (state, statistics, random streams) move on as they would
             when it is called itself.
         carry: the model's carry (`model(carry, x) -> (carry, out)`), in a Variable; a Variable of None for `model(x) -> out`.
-        traces: the `EligibilityTrace`.
+        traces: a Variable of the eligibility traces; `type(learner.traces)` selects it in `nnx.split` and `nnx.state`
+            (`braintrace.EligibilityTrace` is brainstate's).
         steps: int32 Variable, the number of steps consumed; it stops at its largest value.
     """
 
@@ -185,14 +189,14 @@ class NNXLearner(nnx.Module):
             optimizer: an `nnx.Optimizer` of the model, with the filter that was compiled (`learner.wrt`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
                 Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`.
+            **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the state on: `window` and
+                `return_state` are for mode 'A' alone, and are not looked at.
         """
         if fit_mode(mode, self.rule, options) == "A":
             gradients, info = self.etrace_grad(xs, *targets, loss_fn=loss_fn, **options)
             optimizer.update(self.model, gradients)
             return info
-        timed = {k: options.pop(k) for k in ("mask", "reset", "y_target") if options.get(k) is not None}
-        fixed = {k: v for k, v in options.items() if k not in ("window", "return_state")}
+        timed, fixed = step_options(options)
         graphdef, state = nnx.split((self, optimizer))
 
         def one(state: Any, at: Any) -> tuple[Any, Info]:
