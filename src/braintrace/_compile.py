@@ -170,8 +170,9 @@ def _check_given(kind: str, given: dict[str, Any], options: dict[str, Any]) -> N
     rejected = sorted(set(_names(ETraceVjpAlgorithm.__init__)) & set(options)) if kind != "a brainstate module" else []
     if rejected:
         raise UsageError(
-            problem("These options are for brainstate modules.", got=rejected,
-                    do="for a function use update_window(..., full=True)")
+            problem("These options are for brainstate modules.", got=", ".join(rejected), expected=f"none of them for {kind}",
+                    do="leave them out: an NNX learner takes single steps, and windows in etrace_grad" if kind == "an NNX module"
+                    else "leave them out; the multi-step form is learner.update_window(..., full=True)")
         )  # fmt: skip
 
 

@@ -77,6 +77,12 @@ def test_models_that_cannot_be_compiled(model, options, error, message):
         braintrace.compile(model(), "d_rtrl", X, **options)
 
 
+def test_no_hint_names_a_method_that_an_nnx_learner_lacks():
+    with pytest.raises(UsageError, match="an NNX learner takes single steps") as caught:
+        braintrace.compile(Cell(nnx.Rngs(0)), "d_rtrl", X, carry=ZERO, vjp_method="multi-step")
+    assert "update_window" not in str(caught.value) and not hasattr(braintrace.NNXLearner, "update_window")
+
+
 def test_a_mode_that_changed():
     model = Noisy(nnx.Rngs(0))
     learner = braintrace.compile(model, "d_rtrl", X)
