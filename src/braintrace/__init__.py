@@ -47,9 +47,12 @@ from ._frontends._brainstate import compile_etrace_graph as compile_etrace_graph
 from ._frontends._brainstate import find_hidden_groups_from_module as find_hidden_groups_from_module
 from ._frontends._brainstate import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
 from ._functional import FunctionLearner as FunctionLearner
+from ._functional import Info as Info
+from ._functional import State as State
 from ._jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from ._jaxpr import stop_trace as stop_trace
 from ._learner import MemoryPlan as MemoryPlan
+from ._learner import ParameterMemory as ParameterMemory
 from ._operators import conv as conv
 from ._operators import einsum as einsum
 from ._operators import element_wise as element_wise

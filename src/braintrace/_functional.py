@@ -49,13 +49,23 @@ _LAST_STEP = jnp.iinfo(jnp.int32).max
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "traces", "steps"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a learner carries from step to step: a pytree.
+    """What a learner of a function or an Equinox module carries from step to step: a pytree.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((2, 4))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> state, out = learner.update(w, learner.init(w, h), x)
+    >>> isinstance(state, braintrace.State), state.carry.shape, int(state.steps)
+    (True, (2, 3), 1)
 
     Attributes:
         carry: the cell's carry, as the user's tree.
         traces: the eligibility traces; None before they are formed (`init(..., traces=False)`).
         steps: int32 scalar, the number of steps consumed; it stops at its largest value instead of wrapping.
     """
+
+    __module__ = "braintrace"
 
     carry: Any
     traces: Any
@@ -65,12 +75,23 @@ class State:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What a sequence driver reports.
+    """What a sequence driver of a function, an Equinox or an NNX module reports: a pytree.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, xs = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((5, 2, 4))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
+    >>> loss_fn = lambda out: (out.sum(-1), out.max())
+    >>> gradient, state, info = learner.etrace_grad(w, learner.init(w, h), xs, loss_fn=loss_fn, has_aux=True)
+    >>> isinstance(info, braintrace.Info), info.losses.shape, info.aux.shape
+    (True, (5, 2), (5,))
 
     Attributes:
         losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them, not weighted.
         aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else None.
     """
+
+    __module__ = "braintrace"
 
     losses: Any
     aux: Any = None
@@ -233,8 +254,7 @@ class FunctionLearner:
             reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its traces to zero before x_t
                 is consumed. Leaves of the carry without a lane axis stay as they are.
             window: steps done at once; it changes speed and memory, never the numbers beyond rounding. Default: as many as
-                fit a memory budget, at most 64
-                (16 for algorithms whose traces are factors).
+                fit a memory budget, at most 64 (16 for algorithms whose traces are factors).
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
                 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.
@@ -312,15 +332,17 @@ class FunctionLearner:
             optimizer: an optax `GradientTransformation` (anything with `update(gradients, opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
                 Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`: loss_fn, mask, reset, reduction, y_target; for mode 'A' also window and has_aux.
+            **options: of `etrace_grad`: loss_fn, mask, reset, reduction, has_aux and y_target; for mode 'A' also window and
+                return_state (with False the state that comes back is None). In mode 'O' every step is a window of its own and
+                moves the state on, so these two are not looked at.
         """
         return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
 
-    def etrace_evolve(self, params: Any, state: State, xs: Any, *, traces: bool = False) -> tuple[State, Any]:
+    def etrace_evolve(self, params: Any, state: State, xs: Any, *, traces: bool = True) -> tuple[State, Any]:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
-        With `traces` the traces move on too, so that a gradient taken afterwards reaches back into this sequence; without, they
-        stay as they are.
+        The traces move on too, so that a gradient taken afterwards reaches back into this sequence; with `traces=False` they stay
+        as they are, which is faster: for an evaluation.
         """
         steps = sequence_length(xs)
         flat = self._flat(params)

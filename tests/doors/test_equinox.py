@@ -218,6 +218,10 @@ def test_inside_scan_and_vmap(case):
     evolved, same = learner.etrace_evolve(model, learner.init(model, carry), xs)
     np.testing.assert_allclose(model_of(outs), model_of(same), rtol=1e-10)
     assert_close(last.carry, evolved.carry)
+    assert_close(last.traces, evolved.traces)
+    assert_close(
+        learner.etrace_evolve(model, learner.init(model, carry), xs, traces=False)[0].traces, learner.init(model, carry).traces
+    )
 
 
 class NotAStep(eqx.Module):

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import braintrace
-from braintrace import UsageError
+from braintrace import State, UsageError
 from zoo._case import two_lanes
 
 from . import cells
@@ -93,3 +94,68 @@ def test_trees_of_any_shape():
     bare = braintrace.compile(lambda p, h, x: (0.8 * h + jnp.tanh(x @ p[0] + h @ p[1]), h @ p[2]), "d_rtrl", xs[0],
                               params=(w, u, r), carry=ZERO)  # fmt: skip
     assert bare.graph.exactness("[0]") == learner.graph.exactness("[0][0]") == "approximate"
+
+
+def leaky():
+    """A learner of a leaky layer with recurrence, its parameters, carry and data."""
+    rng = np.random.default_rng(3)
+    params = {"w": jnp.asarray(rng.standard_normal((IN, OUT))), "u": jnp.asarray(0.3 * rng.standard_normal((OUT, OUT)))}
+    xs, ys = data()
+    carry = jnp.zeros((B, OUT))
+    cell = lambda p, h, x: ((h := 0.8 * h + jnp.tanh(x @ p["w"] + h @ p["u"])), h)  # noqa: E731
+    return braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry), params, carry, xs, ys
+
+
+def test_evolving_moves_the_traces_on():
+    learner, params, carry, xs, ys = leaky()
+    for traces in (True, False):
+        start = learner.init(params, carry, traces=traces)
+        stepped = start
+        for x in xs[:4]:
+            stepped, _ = learner.update(params, stepped, x)
+        evolved, _ = learner.etrace_evolve(params, start, xs[:4])
+        assert evolved.steps == 4
+        assert_close(evolved.carry, stepped.carry)
+        assert_close(evolved.traces, stepped.traces)
+    left, _ = learner.etrace_evolve(params, start, xs[:4], traces=False)
+    assert left.traces is None
+    from_both = [learner.etrace_grad(params, s, xs[4:], ys[4:], loss_fn=lane_loss)[0]["w"] for s in (evolved, left)]
+    assert not jnp.allclose(*from_both), "control: the warm-up is reached back into"
+
+
+@pytest.mark.parametrize("mode", ["A", "O"])
+def test_fit_counts_the_steps_before_it(mode):
+    """Also where no traces were formed: they start at zero, and nothing else changes."""
+    learner, params, carry, xs, ys = leaky()
+    tx = optax.sgd(1e-2)
+    before, _ = learner.etrace_evolve(params, learner.init(params, carry, traces=False), xs[:4], traces=False)
+    assert before.traces is None and before.steps == 4
+    formed = State(before.carry, learner.init(params, carry).traces, before.steps)
+    fits = [
+        learner.etrace_fit(params, tx.init(params), s, xs[4:], ys[4:], optimizer=tx, mode=mode, loss_fn=lane_loss)
+        for s in (before, formed)
+    ]
+    assert [int(fit[2].steps) for fit in fits] == [T, T]
+    assert_close(*(fit[0] for fit in fits))
+    assert_close(*(fit[2].carry for fit in fits))
+
+
+def test_fit_at_every_step_returns_aux_and_moves_on():
+    learner, params, carry, xs, ys = leaky()
+    tx = optax.sgd(1e-2)
+    options = {"optimizer": tx, "mode": "O", "has_aux": True, "loss_fn": lambda out, y: (lane_loss(out, y), out)}
+    found = learner.etrace_fit(params, tx.init(params), learner.init(params, carry), xs, ys, **options)
+    same = learner.etrace_fit(
+        params, tx.init(params), learner.init(params, carry), xs, ys, window=3, return_state=False, **options
+    )
+    assert found[3].aux.shape == (T, B, OUT)
+    assert_close(found[0], same[0])
+    assert same[2].steps == T
+
+
+def test_options_of_brainstate_modules_are_refused_with_what_to_do():
+    _, params, carry, xs, _ = leaky()
+    with pytest.raises(UsageError, match=r"vjp_method.*\n.*none of them for a plain function\n.*update_window\(..., full=True\)"):
+        braintrace.compile(
+            lambda p, h, x: (h + x @ p["w"], h), "d_rtrl", xs[0], params=params, carry=carry, vjp_method="multi-step"
+        )

@@ -111,6 +111,13 @@ def test_evolving_moves_the_traces_on():
     assert all(x is y for x, y in zip(before, jax.tree.leaves(twin.traces.get_value()), strict=True))
 
 
+def test_the_traces_can_be_split_off():
+    learner, *_ = carried()
+    graphdef, traces, rest = nnx.split(learner, type(learner.traces), ...)
+    assert list(traces) == ["traces"] and "traces" not in rest
+    assert_close(nnx.merge(graphdef, traces, rest).traces.get_value(), learner.traces.get_value())
+
+
 def test_random_streams_are_those_of_the_plain_model():
     xs, ys = data()
     plain, model, third = (Noisy(nnx.Rngs(0)) for _ in range(3))
