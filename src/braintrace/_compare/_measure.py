@@ -49,6 +49,7 @@ def algorithms(model: Model) -> dict[str, dict[str, Any]]:
         "otpe (approx)": {"leak": model.leak, "mode": "approx"},
         "ottt": {"leak": model.leak},
         "osttp": {"feedback_key": 0},
+        "rflo": {"random_feedback_key": 0},
     }
 
 

@@ -15,6 +15,7 @@ _WHERE = {
     "otpe (approx)": ("O(B (I + O))", "one layer further up, estimated"),
     "ottt": ("O(B I)", "a constant leak"),
     "osttp": ("O(B |W|)", "projected target, no error from above"),
+    "rflo": ("O(B |W|)", "own-neuron paths, random feedback"),
 }
 
 
