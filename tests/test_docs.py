@@ -70,8 +70,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "reference" / "algorithms.html").read_text()
     assert "<math" in page and ".. math::" not in page and ":math:" not in page
+    assert 'href="benchmarks/index.html"' in (tmp_path / "site" / "index.html").read_text()
+    benchmarks = (tmp_path / "site" / "benchmarks" / "index.html").read_text()
+    assert 'src="ratios.png"' in benchmarks and (tmp_path / "site" / "benchmarks" / "ratios.png").is_file()
 
 
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
-    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")} | {"benchmarks/README.md"}
