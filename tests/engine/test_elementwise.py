@@ -8,7 +8,7 @@ import pytest
 import saiunit
 from jax import lax
 
-from braintrace._jaxpr import is_elementwise, stage
+from braintrace._jaxpr import ControlFlowPolicy, is_elementwise, stage
 from braintrace._jaxpr._elementwise import ELEMENTWISE, _probe
 
 jax.config.update("jax_enable_x64", True)  # an import above may have changed it
@@ -50,7 +50,7 @@ UNTRIED = {"add_any", "name", "nextafter", "stop_gradient"}
 def equation_of(function, *operands, name=None):
     """The last equation of a function, or that of a named primitive."""
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
-    program = stage(lambda *v: [function(*v)], avals, [True] * len(avals), 64)
+    program, _ = stage(lambda *v: [function(*v)], avals, [True] * len(avals), ControlFlowPolicy())
     found = [e for e in program.equations if name in (None, e.primitive.name)]
     assert found, [e.primitive.name for e in program.equations]
     return found[-1]
@@ -100,7 +100,7 @@ MIXING = {
 def test_what_mixes_is_not_elementwise(name):
     function, *operands = MIXING[name]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
-    program = stage(lambda *v: [function(*v)], avals, [True] * len(avals), 64)
+    program, _ = stage(lambda *v: [function(*v)], avals, [True] * len(avals), ControlFlowPolicy())
     assert not all(is_elementwise(e) for e in program.equations) or not program.equations
 
 
@@ -126,7 +126,7 @@ def test_third_party_surrogates_are_elementwise(surrogate):
 def test_exprel_is_elementwise():
     """A primitive, or a call with a derivative of its own, by the version of the library."""
     avals = [jax.ShapeDtypeStruct(X.shape, X.dtype)]
-    program = stage(lambda x: [saiunit.math.exprel(x)], avals, [True], 64)
+    program, _ = stage(lambda x: [saiunit.math.exprel(x)], avals, [True], ControlFlowPolicy())
     for equation in program.equations:
         assert is_elementwise(equation) or "custom" in equation.primitive.name
 

@@ -45,6 +45,13 @@ def check_gradients_are_the_oracles(measured):
         assert all(d < tolerance(measured.case) for d in off.values()), f"{way}: {off}"
 
 
+def check_windows_differ_by_rounding_only(measured):
+    rounding = 1e-12 if tolerance(measured.case) < 1e-8 else tolerance(measured.case)
+    for way in ("update", "sequence by 3", "sequence", "no traces"):
+        off = distances(measured.gradients[way], measured.gradients["sequence by 1"])
+        assert all(d < rounding for d in off.values()), f"{way}: {off}"
+
+
 def check_certificate_is_exact_iff_equal_to_bptt(measured):
     certificate = {f"['{name}']": kind for name, kind in measured.case.certificate.items()}
     assert {row.path: str(row.exactness) for row in measured.learner.graph.parameters} == certificate

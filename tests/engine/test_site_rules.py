@@ -10,7 +10,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
 from braintrace import SiteRule
-from braintrace._jaxpr import stage
+from braintrace._jaxpr import ControlFlowPolicy, stage
 from braintrace._sites import ScaleRule, site_rule
 from braintrace.checks import check_site_rule
 
@@ -214,7 +214,7 @@ def test_sparse_products_whose_own_derivative_is_wrong_or_missing(name):
     """By the product with the dense matrix: JAX's `csr_matvec` of a transpose, and `vmap` of a BCOO product."""
     operation, stored, x, matrix = sparse_products.BY_DENSE[name]
     closed = jax.make_jaxpr(operation)(stored, x)
-    program = stage(lambda *v: [operation(*v)], [stored, x], [True, True], 0)
+    program, _ = stage(lambda *v: [operation(*v)], [stored, x], [True, True], ControlFlowPolicy())
     (equation,) = [e for e in program.equations if site_rule(e, 0) is not None]
     rule, y = site_rule(equation, 0), equation.outputs[0]
     assert rule is not None and closed.out_avals[0].size == y.size
