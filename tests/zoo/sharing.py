@@ -75,15 +75,21 @@ def factored_weight(p, h, x, old=keep, mix=keep):
     return leaky(p, h, x @ (p["A"] @ p["C"]) + mix(old(h)) @ p["U"])
 
 
+@case(shapes((N,), **LEAKY, A=(IN, 2), C=(2, N)), exact="a A C o")
+def factored_data(p, h, x, old=keep, mix=keep):
+    """The same numbers as x @ (A @ C), but the data meets A first: both factors have a site."""
+    return leaky(p, h, x @ p["A"] @ p["C"])
+
+
 @case(
     shapes((N,), **LEAKY, A=(IN, 2), C=(2, N)),
     exact="a C o",
     instantaneous="A",
     features="siteless",
 )
-def factored_data(p, h, x, old=keep, mix=keep):
-    """The same numbers as x @ (A @ C), but the data meets A first: only C has a site."""
-    return leaky(p, h, mix(x @ p["A"]) @ p["C"])
+def encoded_data(p, h, x, old=keep, mix=keep):
+    """A layer without state in front: what it makes is data, and only C has a site."""
+    return leaky(p, h, mix(jnp.tanh(x @ p["A"])) @ p["C"])
 
 
 @case(shapes((N,), **LEAKY, v=(IN, N), g=(N,), s=(N,)), exact="a v g s o", features="prelude")
