@@ -1,12 +1,30 @@
 """For all tests: the programs are small and run once or twice, so compiling them quickly matters, and running them does not."""
 
-import os
+import quick_compilation  # isort: skip  (first: JAX reads its settings when it is imported)
 
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+from pathlib import Path
 
 import brainstate
 import jax
 import pytest
+
+#: Every compiled program takes memory mappings, of which Linux gives a process 65,530 by default; then it is killed.
+MOST_MAPPINGS = 20_000
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="session")
+def users_environment():
+    """The environment of a program that runs as a user starts it: JAX compiles as it does by default."""
+    return quick_compilation.as_found()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings():
+    """Compiled programs of earlier modules go when there are many."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 @pytest.fixture

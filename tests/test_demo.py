@@ -20,10 +20,10 @@ from braintrace._demo._training import Trainer, batches, new_weights, scorer
 from braintrace.tasks import japanese_vowels
 
 
-def test_quick_form_prints_the_table_and_saves_the_figure(tmp_path):
+def test_quick_form_prints_the_table_and_saves_the_figure(tmp_path, users_environment):
     out = tmp_path / "figure.png"
     command = [sys.executable, "-m", "braintrace", "demo", "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=users_environment)
     assert done.returncode == 0, done.stderr
     assert "\r" not in done.stdout  # no bar where nobody watches
     rows = re.findall(r"^GRU +(.+?)  +(\d+\.\d) %.* (\d+\.\d) MB +(\d+\.\d) MB +(.+)$", done.stdout, re.MULTILINE)

@@ -22,9 +22,9 @@ NEEDS = {"equinox_lstm": "equinox", "lru_digits": "sklearn", "nnx_gru_copy": "fl
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, environment: dict[str, str], *arguments: str) -> str:
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -42,9 +42,9 @@ def test_every_algorithm_has_one():
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_quick_form_learns(name):
+def test_quick_form_learns(name, users_environment):
     pytest.importorskip(NEEDS.get(name, "jax"))
-    found = rows(run(name, "--quick"))
+    found = rows(run(name, users_environment, "--quick"))
     assert ("BPTT" in found) != (name == "streaming_regression"), "BPTT needs an end"
     learning = [row for method, row in found.items() if method not in CONTROLS]
     assert learning

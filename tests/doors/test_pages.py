@@ -15,14 +15,15 @@ PAGES = {"nnx": "flax", "equinox": "equinox", "functions": "flax", "leave_out": 
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_run(page, tmp_path):
+def test_the_examples_run(page, tmp_path, users_environment):
     pytest.importorskip(PAGES[page])
     pytest.importorskip("optax")
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{page}.md").read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks))
-    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=users_environment)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,5 @@
 """The pages on layers, operators, sparse weights and site rules: their examples run, and they name everything."""
 
-import os
 import re
 import subprocess
 import sys
@@ -16,12 +15,12 @@ PAGES = ["nn", "operators", "sparse", "site_rules"]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_examples_run(page):
+def test_the_examples_run(page, users_environment):
     """In a process of their own, with warnings as errors: a page registers a primitive."""
     code = "\n".join(BLOCK.findall((DOCS / f"{page}.md").read_text()))
     assert code
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, env=os.environ
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, env=users_environment
     )
     assert done.returncode == 0, done.stderr
 
