@@ -18,7 +18,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name != "index.md"], ids=lambda p: p.stem)
-def test_the_example_runs(page):
+def test_the_example_runs(page, single_precision):
     (code,) = BLOCK.findall(page.read_text())
     exec(compile(code, str(page), "exec"), {"__name__": "example"})
 
@@ -39,7 +39,7 @@ def test_every_page_says_what_it_must():
 
 
 @pytest.mark.parametrize("name", ["index", "migration"])
-def test_the_examples_of_a_page_run_in_their_order(name):
+def test_the_examples_of_a_page_run_in_their_order(name, single_precision):
     names = {"__name__": "page"}
     for block in BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text()):
         exec(compile(block, f"{name}.md", "exec"), names)

@@ -10,7 +10,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_examples_run(capsys):
+def test_examples_run(capsys, single_precision):
     assert len(BLOCKS) == 4
     names = {}
     for block in BLOCKS[:3]:

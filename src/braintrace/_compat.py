@@ -26,6 +26,9 @@ _LIBRARIES = tuple(
 )
 
 
+trace_state = jex_core.get_opaque_trace_state  # equal for two places under the same transformations
+
+
 def bind(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
     """Apply `primitive` to `values` and return its results as a list."""
     prepared = primitive.get_bind_params(params)

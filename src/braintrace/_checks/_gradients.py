@@ -22,17 +22,22 @@ class Learner(Protocol):
     @property
     def function(self) -> Callable[..., Any]: ...
 
+    @property
+    def initial(self) -> Any: ...
+
     def trained(self, params: Any) -> Any: ...
 
-    def etrace_grad(self, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Any, **options: Any) -> Any: ...
+    def etrace_grad(self, params: Any, state: Any, xs: Any, *targets: Any, **options: Any) -> Any: ...
+
+    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]: ...
 
     def update_window(self, params: Any, state: Any, xs: Any, *, full: bool) -> Any: ...
 
 
 def check_gradients(
-    learner: Learner, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None,
-    reset: Any = None, reduction: str = "mean", window: int | None = 1, multi_step: bool = False,
-    tolerance: float | None = None,
+    learner: Learner, params: Any, state: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any] | None = None,
+    step_fn: Callable[..., Any] | None = None, mask: Any = None, reset: Any = None, reduction: str = "mean",
+    window: int | None = 1, multi_step: bool = False, tolerance: float | None = None,
 ) -> GradientReport:  # fmt: skip
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by parameter.
 
@@ -41,7 +46,7 @@ def check_gradients(
 
     Args:
         learner: a `FunctionLearner`.
-        params, state, xs, targets, loss_fn, mask, reset, reduction: as for `etrace_grad`.
+        params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction: as for `etrace_grad`.
         window: steps done at once. It does not change the numbers, except with `multi_step`.
         multi_step: judge the multi-step VJP: BPTT inside each window plus the traces at its entry. Over one window that
             is the whole sequence it equals BPTT for every parameter and says nothing about the rule.
@@ -52,7 +57,7 @@ def check_gradients(
         whether every parameter that is certified exact equals BPTT.
 
     Raises:
-        UsageError: as `etrace_grad`, and for `multi_step` with `reset`.
+        UsageError: as `etrace_grad`, and for `multi_step` with `reset` or `step_fn`.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -65,15 +70,24 @@ def check_gradients(
     >>> braintrace.checks.check_gradients(learner, params, learner.init(params, h), xs, loss_fn=loss).ok
     True
     """
-    options = {"loss_fn": loss_fn, "mask": mask, "reduction": reduction}
+    options = {"mask": mask, "reduction": reduction}
     if multi_step:
         if reset is not None:
             raise UsageError(problem("multi_step does not go with reset.", do="cut the sequence at the resets"))
-        online = _multi_step(learner, params, state, xs, targets, window, **options)
+        if loss_fn is None:
+            raise UsageError(problem("multi_step does not go with step_fn.", do="pass loss_fn(out, *targets)"))
+        online = _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
     else:
-        online = learner.etrace_grad(params, state, xs, *targets, reset=reset, window=window, return_state=False, **options)[0]
-    cell = lambda trained, carry, x: learner.function(merged(trained, params), carry, x)  # noqa: E731
-    reference, _ = bptt_gradient(cell, learner.trained(params), state.carry, xs, *targets, reset=reset, **options)
+        given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "window": window, "return_state": False}
+        online = learner.etrace_grad(params, state, xs, *targets, **given, **options)[0]
+    function = learner.function
+    if step_fn is not None:
+        function, loss_fn, xs, targets = learner.stepped(step_fn), lambda loss: loss, (xs, *targets), ()
+    assert loss_fn is not None  # etrace_grad has seen to that
+    cell = lambda trained, carry, x: function(merged(trained, params), carry, x)  # noqa: E731
+    reference, _ = bptt_gradient(
+        cell, learner.trained(params), state.carry, xs, *targets, loss_fn=loss_fn, reset=reset, initial=learner.initial, **options
+    )
     rows = rows_with_gradient(learner.graph)
     a, b = (Values(tuple(r.path for r in rows), jax.tree.leaves(tree)) for tree in (online, reference))
     certificates = {r.path: r.exactness for r in rows}

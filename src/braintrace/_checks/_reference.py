@@ -23,7 +23,7 @@ Objective = Callable[[Any], tuple[Any, Any]]
 
 def bptt_gradient(
     cell: Callable[..., Any], params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any],
-    mask: Any = None, reset: Any = None, reduction: str = "mean",
+    mask: Any = None, reset: Any = None, reduction: str = "mean", initial: Any = None,
 ) -> tuple[Any, jax.Array]:  # fmt: skip
     """The gradient of a sequence by backpropagation through time: `(gradients, losses)`.
 
@@ -33,13 +33,14 @@ def bptt_gradient(
     Args:
         cell: `(params, carry, x) -> (carry, out)`.
         params: the parameters; leaves that are not differentiable get None.
-        carry: the carry before the first step, and the one that `reset` goes back to.
+        carry: the carry before the first step.
         xs: inputs, time on axis 0.
         *targets: further sequences, handed to `loss_fn` step by step.
         loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane (B,).
         mask: weights of the losses, (T,) or (T, B), as in `etrace_grad`.
         reset: (T, B) bool, as in `etrace_grad`.
         reduction: 'mean' or 'sum', as in `etrace_grad`.
+        initial: the carry that `reset` goes back to; by default `carry`.
 
     Returns:
         The gradients (a tree like `params`) and the losses, (T,) or (T, B), not weighted.
@@ -57,10 +58,10 @@ def bptt_gradient(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    function, initial, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
+    function, first, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
 
     def run(params: Any) -> Any:
-        given = params if reset is None else (params, initial)
+        given = params if reset is None else (params, first if initial is None else initial)
         return jax.lax.scan(lambda c, x: function(given, c, x), carry, inputs)[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._errors import CompilationError, UsageError, problem
 from .._functional import FunctionLearner
-from .._learner import Values
+from .._learner import UserStep, Values, plain_user_step
 from .._parts import Rule
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
@@ -46,6 +46,7 @@ class EquinoxLearner(FunctionLearner):
     """
 
     __module__ = "braintrace"
+    _called = "model"
 
     def __init__(
         self, model: eqx.Module, call: Callable[..., Any] | None, rule: Rule, carry: Any, x: Any, vmap: bool, **analysis: Any
@@ -95,13 +96,26 @@ class EquinoxLearner(FunctionLearner):
         return [trained.get(k, False) for k in range(len(self._static))]
 
     def _cell(self, params: Values, carry: Any, x: Any) -> tuple[Any, Any]:
-        """The step as a pure function of the arrays. No gradient passes through constants."""
+        """The step as a pure function of the arrays."""
+        return self._step(self._module(params), carry, x)
+
+    def _module(self, params: Values) -> Any:
+        """The module of the arrays. No gradient passes through constants."""
         leaves, count = list(self._static), len(self._trained)
         for k, v in zip(self._trained, params.leaves[:count], strict=True):
             leaves[k] = v
         for k, v in zip(self._constant, params.leaves[count:], strict=True):
             leaves[k] = jax.lax.stop_gradient(v)
-        return self._step(self._structure.unflatten(leaves), carry, x)
+        return self._structure.unflatten(leaves)
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn(model, call, *slices)` as a step on the module's arrays."""
+        step = super().user_step(step_fn, has_aux)
+        return lambda params, *rest: step(self._module(params), *rest)
+
+    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]:
+        """As `FunctionLearner.stepped`, on the module."""
+        return plain_user_step(self.function, super().user_step(step_fn, has_aux=False))
 
     def _step(self, model: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         step = lambda carry, x: self._once(model, carry, x)  # noqa: E731

@@ -35,6 +35,14 @@ from ._sequence import default_window as default_window
 from ._sequence import differentiable_prelude as differentiable_prelude
 from ._sequence import evolve as evolve
 from ._sequence import sequence_gradient as sequence_gradient
+from ._user_step import Take as Take
+from ._user_step import UserStep as UserStep
+from ._user_step import check_loss as check_loss
+from ._user_step import plain_user_step as plain_user_step
+from ._user_step import split as split
+from ._user_step import taken_once as taken_once
+from ._user_step import user_body as user_body
+from ._user_step import user_step as user_step
 from ._values import Values as Values
 from ._window import Body as Body
 from ._window import Stepped as Stepped

@@ -10,8 +10,8 @@ from flax import nnx
 from ..._analysis import CellGraph, Exactness
 from ..._checks import GradientReport
 from ..._errors import CompilationError, UsageError, problem
-from ..._functional import FunctionLearner, Info, State
-from ..._learner import MemoryPlan, fit_mode, reduced, sequence_length, step_options
+from ..._functional import FunctionLearner, Info, Objective, State
+from ..._learner import MemoryPlan, UserStep, check_loss, fit_mode, reduced, sequence_length, step_options
 from ..._parts import Rule
 from ._module import Functional, functionalise
 
@@ -22,6 +22,17 @@ class HiddenCarry(nnx.Variable):
 
 class EligibilityTrace(nnx.Variable):
     """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's carrier."""
+
+
+class _Core(FunctionLearner):
+    """The learner of a module's cell."""
+
+    _called = "model"
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn(model, call, *slices)` as a step of the cell."""
+        functional: Functional = self.function.__self__  # type: ignore[attr-defined]
+        return functional.user_step(step_fn, has_aux)
 
 
 class NNXLearner(nnx.Module):
@@ -68,7 +79,7 @@ class NNXLearner(nnx.Module):
         self.model = model
         self._functional = functional
         self._inputs_count = len(inputs)
-        self._core = FunctionLearner(
+        self._core = _Core(
             functional.cell, rule, params, start, inputs, lanes=functional.lanes(start), resets=functional.resets(start),
             rows=len(trained), **analysis,
         )  # fmt: skip
@@ -123,8 +134,8 @@ class NNXLearner(nnx.Module):
         return out
 
     def value_and_grad(
-        self, x: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None, reduction: str = "mean",
-        has_aux: bool = False, y_target: Any = None,
+        self, x: Any, *targets: Any, loss_fn: Callable[..., Any] | None = None, step_fn: Callable[..., Any] | None = None,
+        mask: Any = None, reduction: str = "mean", has_aux: bool = False, y_target: Any = None,
     ) -> Any:  # fmt: skip
         """One step: `(loss, gradients)`; carry, Variables and traces move on. `optimizer.update(model, gradients)` takes them.
 
@@ -132,6 +143,7 @@ class NNXLearner(nnx.Module):
             x: the model's input; a tuple of them for a model that takes several.
             *targets: handed to `loss_fn`.
             loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per lane. With `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn`, as in `etrace_grad`.
             mask: weights of the loss: a number, or (B,) for a loss with one value per lane.
             reduction, y_target: as in `etrace_grad`, without the time axis.
 
@@ -142,16 +154,18 @@ class NNXLearner(nnx.Module):
             y_target = jnp.asarray(y_target)[None]
         xs, ys, mask = jax.tree.map(lambda v: jnp.asarray(v)[None], (x, targets, mask))
         gradients, info = self.etrace_grad(
-            xs, *ys, loss_fn=loss_fn, mask=mask, reduction=reduction, has_aux=has_aux, y_target=y_target, window=1
-        )
+            xs, *ys, loss_fn=loss_fn, step_fn=step_fn, mask=mask, reduction=reduction, has_aux=has_aux, y_target=y_target,
+            window=1,
+        )  # fmt: skip
         loss = reduced(info.losses, mask, reduction)
         return ((loss, jax.tree.map(lambda v: v[0], info.aux)), gradients) if has_aux else (loss, gradients)
 
     # Sequences -----------------------------------------------------------------------------------------------------
 
     def etrace_grad(
-        self, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None, reset: Any = None, window: int | None = None,
-        reduction: str = "mean", has_aux: bool = False, return_state: bool = True, y_target: Any = None,
+        self, xs: Any, *targets: Any, loss_fn: Callable[..., Any] | None = None, step_fn: Callable[..., Any] | None = None,
+        mask: Any = None, reset: Any = None, window: int | None = None, reduction: str = "mean", has_aux: bool = False,
+        return_state: bool = True, y_target: Any = None,
     ) -> tuple[nnx.State, Info]:  # fmt: skip
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -159,6 +173,9 @@ class NNXLearner(nnx.Module):
             xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
             loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn` a whole step, `step_fn(model, call, x_t, *target_t)`, which takes the model's step once,
+                `out = call(x)`, and returns the same. `model` is a copy whose Variables are those of this step; what the step
+                does with its parameters beside the call has its ordinary gradient, of the loss of the same step.
             return_state: with False carry, hidden Variables and traces are left as they were before the call (the end trace is
                 then not formed, which is faster); statistics and random streams move on in any case.
             mask, window, reduction, has_aux, y_target: as in `FunctionLearner.etrace_grad`.
@@ -172,28 +189,28 @@ class NNXLearner(nnx.Module):
             UsageError: for arguments that do not fit, and when a loss is not finite (eager calls). All Variables are as before.
         """
         params, state = self._now()
+        check_loss(loss_fn, step_fn, 1 + len(targets), "model")
+        objective = Objective(loss_fn, step_fn, has_aux, self._core.user_step)
         leaves, new, info = self._core.sequence_gradient(
-            params, state, self._inputs(xs), targets, loss_fn, mask, reset, window, reduction, has_aux, return_state, y_target
-        )
+            params, state, xs if loss_fn is None else self._inputs(xs), targets, objective, mask, reset, window, reduction,
+            return_state, y_target,
+        )  # fmt: skip
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info
 
-    def etrace_fit(
-        self, xs: Any, *targets: Any, loss_fn: Callable[..., Any], optimizer: nnx.Optimizer, mode: str | None = None,
-        **options: Any,
-    ) -> Info:  # fmt: skip
+    def etrace_fit(self, xs: Any, *targets: Any, optimizer: nnx.Optimizer, mode: str | None = None, **options: Any) -> Info:
         """Learn from one sequence; returns its `Info`.
 
         Args:
-            xs, *targets, loss_fn: as for `etrace_grad`.
+            xs, *targets: as for `etrace_grad`.
             optimizer: an `nnx.Optimizer` of the model, with the filter that was compiled (`learner.wrt`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
                 Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the state on: `window` and
-                `return_state` are for mode 'A' alone, and are not looked at.
+            **options: of `etrace_grad`, `loss_fn` or `step_fn` first. In mode 'O' every step is a window of its own and moves
+                the state on: `window` and `return_state` are for mode 'A' alone, and are not looked at.
         """
         if fit_mode(mode, self.rule, options) == "A":
-            gradients, info = self.etrace_grad(xs, *targets, loss_fn=loss_fn, **options)
+            gradients, info = self.etrace_grad(xs, *targets, **options)
             optimizer.update(self.model, gradients)
             return info
         timed, fixed = step_options(options)
@@ -202,7 +219,7 @@ class NNXLearner(nnx.Module):
         def one(state: Any, at: Any) -> tuple[Any, Info]:
             learner, tuner = nnx.merge(graphdef, state)
             x, target, given = jax.tree.map(lambda v: v[None], at)
-            gradients, info = learner.etrace_grad(x, *target, loss_fn=loss_fn, window=1, **given, **fixed)
+            gradients, info = learner.etrace_grad(x, *target, window=1, **given, **fixed)
             tuner.update(learner.model, gradients)
             return nnx.state((learner, tuner)), jax.tree.map(lambda v: v[0], info)
 
@@ -222,14 +239,15 @@ class NNXLearner(nnx.Module):
         self._move(new)
         return outs
 
-    def check_gradients(self, xs: Any, *targets: Any, loss_fn: Callable[..., Any], **options: Any) -> GradientReport:
+    def check_gradients(self, xs: Any, *targets: Any, **options: Any) -> GradientReport:
         """Compare the gradient of a sequence with BPTT, parameter by parameter: `braintrace.checks.check_gradients`.
 
         Both start at the model's present state, the online one with zero traces; everything is as before at the end.
         """
         params, state = self._now()
         fresh = self._core.init(params, state.carry)
-        return self._core.check_gradients(params, fresh, self._inputs(xs), *targets, loss_fn=loss_fn, **options)
+        given = xs if options.get("step_fn") is not None else self._inputs(xs)
+        return self._core.check_gradients(params, fresh, given, *targets, **options)
 
     # State ---------------------------------------------------------------------------------------------------------
 

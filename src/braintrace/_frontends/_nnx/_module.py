@@ -1,7 +1,7 @@
 """From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and `merge`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ..._errors import CompilationError, UsageError, problem
-from ..._learner import Values, has_lanes, lane_count
+from ..._learner import Take, UserStep, Values, has_lanes, lane_count, split
 
 stop = jax.lax.stop_gradient
 
@@ -105,19 +105,51 @@ class Functional:
     # The cell ------------------------------------------------------------------------------------------------------
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
-        """The step as a pure function. No gradient passes through constants, statistics and random streams."""
-        count, own = len(self.params.names), len(self.carry_names)
-        rest: dict[int, Any] = {k: stop(v) for k, v in zip(self.constants, params.leaves[count:], strict=True)}
-        rest |= {k: self._held(k, v) for k, v in zip(self.written, carry.leaves[own:], strict=True)}
-        before = [rest[k] for k in range(len(self.rest.names))]
+        """The step as a pure function."""
+        before = self._others(params, carry)
 
         def once(carry: Any, x: tuple[Any, ...]) -> Any:
-            return self._run(params.leaves[:count], before, carry, x)
+            return self._run(params.leaves[: len(self.params.names)], before, carry, x)
 
         step = jax.vmap(once) if self.vmap else once
         new, out, after = step(self.user_carry(carry), x)
         leaves = [] if self.carry_structure is None else jax.tree.leaves(new)
         return Values(carry.names, [*leaves, *(self._held(k, after[k]) for k in self.written)]), out
+
+    def _others(self, params: Values, carry: Values) -> list[Any]:
+        """The arrays that are not trained. No gradient passes through constants, statistics and random streams."""
+        constants, written = params.leaves[len(self.params.names) :], carry.leaves[len(self.carry_names) :]
+        rest: dict[int, Any] = {k: stop(v) for k, v in zip(self.constants, constants, strict=True)}
+        rest |= {k: self._held(k, v) for k, v in zip(self.written, written, strict=True)}
+        return [rest[k] for k in range(len(self.rest.names))]
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves it."""
+
+        def step(params: Values, carry: Values, take: Take, slices: tuple[Any, ...]) -> tuple[Any, Any]:
+            trained = self.params.structure.unflatten(params.leaves[: len(self.params.names)])
+            model: Any = nnx.merge(self.graphdef, trained, self.rest.structure.unflatten(self._others(params, carry)))
+            last = jax.tree.leaves(nnx.state(model))
+
+            def untouched() -> None:
+                if not all(a is b for a, b in zip(last, jax.tree.leaves(nnx.state(model)), strict=True)):
+                    raise UsageError(
+                        problem("step_fn writes Variables of the model outside of call(x).", expected="what call(x) writes",
+                                do="let the model's own step write them, or hold them outside of the model")
+                    )  # fmt: skip
+
+            def call(*inputs: Any) -> Any:
+                untouched()
+                new, out = take(inputs)
+                self.write(model, new)
+                last[:] = jax.tree.leaves(nnx.state(model))
+                return out
+
+            result = split(step_fn(model, call, *slices), has_aux)
+            untouched()
+            return result
+
+        return step
 
     def _held(self, k: int, value: Any) -> Any:
         return stop(value) if k in self.lasting else value

@@ -3,7 +3,6 @@
 It is the door for plain functions, and what the doors of frameworks that keep parameters in trees stand on.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,102 +10,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._analysis import CellGraph, Exactness
-from ._checks import GradientReport, check_gradients
-from ._errors import UsageError, problem
-from ._learner import (
+from .._analysis import CellGraph, Exactness
+from .._checks import GradientReport, check_gradients
+from .._errors import UsageError, problem
+from .._learner import (
     Budget,
     Cell,
     MemoryPlan,
     Patterns,
     Tree,
+    UserStep,
     advance,
-    cell_body,
     check_driver,
     check_finite,
+    check_loss,
     check_reset,
     compile_cell,
-    driver_signals,
     evolve,
     fit_sequence,
     lane_count,
+    plain_user_step,
     resetting,
     select,
-    sequence_gradient,
     sequence_length,
-    shielded,
     target_signal,
     update,
-    weigh,
-    weights_of,
+    user_step,
     window,
 )
-from ._parts import Rule
+from .._parts import Rule
+from ._sequence import Objective, Plan, gradient
+from ._state import Info, State
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["carry", "traces", "steps"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class State:
-    """What a learner of a function or an Equinox module carries from step to step: a pytree.
-
-    >>> import braintrace, jax.numpy as jnp
-    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
-    >>> w, h, x = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((2, 4))
-    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
-    >>> state, out = learner.update(w, learner.init(w, h), x)
-    >>> isinstance(state, braintrace.State), state.carry.shape, int(state.steps)
-    (True, (2, 3), 1)
-
-    Attributes:
-        carry: the cell's carry, as the user's tree.
-        traces: the eligibility traces; None before they are formed (`init(..., traces=False)`).
-        steps: int32 scalar, the number of steps consumed; it stops at its largest value instead of wrapping.
-    """
-
-    __module__ = "braintrace"
-
-    carry: Any
-    traces: Any
-    steps: jax.Array
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
-class Info:
-    """What a sequence driver of a function, an Equinox or an NNX module reports: a pytree.
-
-    >>> import braintrace, jax.numpy as jnp
-    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
-    >>> w, h, xs = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((5, 2, 4))
-    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
-    >>> loss_fn = lambda out: (out.sum(-1), out.max())
-    >>> gradient, state, info = learner.etrace_grad(w, learner.init(w, h), xs, loss_fn=loss_fn, has_aux=True)
-    >>> isinstance(info, braintrace.Info), info.losses.shape, info.aux.shape
-    (True, (5, 2), (5,))
-
-    Attributes:
-        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them, not weighted.
-        aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else None.
-    """
-
-    __module__ = "braintrace"
-
-    losses: Any
-    aux: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """The static part of an `etrace_grad` call; a compiled program is kept for each."""
-
-    resets: bool
-    loss_fn: Callable[..., Any]
-    has_aux: bool
-    reduction: str
-    window: int
-    keep_trace: bool
 
 
 class FunctionLearner:
@@ -129,6 +65,8 @@ class FunctionLearner:
     >>> gradients["w"].shape, info.losses.shape, int(state.steps)
     ((2, 3), (4, 1), 5)
     """
+
+    _called = "params"  # what a user's step has in front
 
     def __init__(
         self, cell: Callable[..., Any], rule: Rule, params: Any, carry: Any, x: Any, *, lanes: int | None = None,
@@ -238,9 +176,9 @@ class FunctionLearner:
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
 
     def etrace_grad(
-        self, params: Any, state: State, xs: Any, *targets: Any, loss_fn: Callable[..., Any], mask: Any = None,
-        reset: Any = None, window: int | None = None, reduction: str = "mean", has_aux: bool = False, return_state: bool = True,
-        y_target: Any = None,
+        self, params: Any, state: State, xs: Any, *targets: Any, loss_fn: Callable[..., Any] | None = None,
+        step_fn: Callable[..., Any] | None = None, mask: Any = None, reset: Any = None, window: int | None = None,
+        reduction: str = "mean", has_aux: bool = False, return_state: bool = True, y_target: Any = None,
     ) -> tuple[Any, State | None, Info]:  # fmt: skip
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
@@ -250,6 +188,9 @@ class FunctionLearner:
             xs: inputs, time on axis 0 of every array.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
             loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`, which takes the cell's step once,
+                `out = call(x)`, and returns the same. It may prepare the input and read params itself: what it does with them
+                beside the call has its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value per lane.
             reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its traces to zero before x_t
                 is consumed. Leaves of the carry without a lane axis stay as they are.
@@ -269,56 +210,45 @@ class FunctionLearner:
         Raises:
             UsageError: for a wrong structure, shape, dtype, mask or reduction, and when a loss is not finite (eager calls).
         """
+        check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
+        objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
         gradients, new, info = self.sequence_gradient(
-            params, state, xs, targets, loss_fn, mask, reset, window, reduction, has_aux, return_state, y_target
+            params, state, xs, targets, objective, mask, reset, window, reduction, return_state, y_target
         )
         return self._tree(gradients, params), new if return_state else None, info
 
     def sequence_gradient(
-        self, params: Any, state: State, xs: Any, targets: tuple[Any, ...], loss_fn: Callable[..., Any], mask: Any, reset: Any,
-        window: int | None, reduction: str, has_aux: bool, keep_trace: bool, y_target: Any,
+        self, params: Any, state: State, xs: Any, targets: tuple[Any, ...], objective: Objective, mask: Any, reset: Any,
+        window: int | None, reduction: str, keep_trace: bool, y_target: Any,
     ) -> tuple[list[Any], State, Info]:  # fmt: skip
         """As `etrace_grad`: (flat gradients, state, info). Without `keep_trace` the state has the traces that it had before."""
         steps = sequence_length(xs)
         check_driver(steps, targets, reduction, window)
         flat = self._flat(params)
-        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
-        if reset is not None:
-            leaves.append(check_reset(reset, steps, self._lanes))
+        first = self.cell.x.flatten(xs, "input sequence", lead=(steps,)) if objective.step_fn is None else xs
+        marks = None if reset is None else check_reset(reset, steps, self._lanes)
         chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
-        plan = _Plan(reset is not None, loss_fn, has_aux, reduction, chosen, keep_trace)
-        got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, leaves, targets, mask, y_target)
+        plan = Plan(reset is not None, objective, reduction, chosen, keep_trace)
+        sequences = (first, *targets)
+        got = self._gradient(plan, flat, self.cell.flat_carry(state.carry), state.traces, sequences, marks, mask, y_target)
         gradients, carry, traces, info = got
         check_finite(info.losses, mask)
         return gradients, self._state(carry, traces if keep_trace else state.traces, state, steps), info
 
-    def _gradient_flat(
-        self, plan: _Plan, params: list[Any], carry: list[Any], traces: Any, xs: list[Any], targets: Any, mask: Any, y_target: Any
-    ) -> Any:
-        cell = self._resetting if plan.resets else self.cell
-        out = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in cell.out.leaves]
-        at = [jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets]
-
-        def loss_of(outs: list[Any], target: Any) -> tuple[Any, Any]:
-            got = plan.loss_fn(cell.out.unflatten(outs), *target)
-            value, aux = got if plan.has_aux else (got, None)
-            return jnp.asarray(value), aux
-
-        shape, _ = jax.eval_shape(loss_of, out, at)
-        weights = weights_of(mask, shape, xs[0].shape[0], plan.reduction)
-
-        def loss(outs: list[Any], at: Any) -> tuple[Any, Info]:
-            target, weight = at
-            value, aux = loss_of(shielded(outs, weight, mask), target)
-            return weigh(value, weight), Info(value, aux)
-
-        extra = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
-        (gradients, _), carry, traces, info = sequence_gradient(
-            cell.graph, self.rule, cell_body(cell.graph, loss), [*params, *extra], (), carry, traces, (xs, (targets, weights)),
-            plan.window, plan.keep_trace, driver_signals(cell.graph, weights, y_target, self.rule.target_timing),
-        )  # fmt: skip
+    def _gradient_flat(self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, *given: Any) -> Any:
+        marked = self._resetting if plan.resets else self.cell
+        initial = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
+        gradients, *rest = gradient(self.cell, marked, self.rule, plan, params, initial, carry, traces, *given)
         kept = [g if live else None for g, live in zip(gradients, self._with_gradient, strict=False)]
-        return kept, carry, traces, info
+        return kept, *rest
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn` as a step on the cell's params."""
+        return user_step(step_fn, has_aux)
+
+    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`(params, carry, slices) -> (carry, loss)`, the cell with a user's step around it, as BPTT differentiates it."""
+        return plain_user_step(self.function, self.user_step(step_fn, has_aux=False))
 
     def etrace_fit(
         self, params: Any, opt_state: Any, state: State, xs: Any, *targets: Any, optimizer: Any, mode: str | None = None,
@@ -332,9 +262,9 @@ class FunctionLearner:
             optimizer: an optax `GradientTransformation` (anything with `update(gradients, opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the gradient of that step's loss.
                 Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`: loss_fn, mask, reset, reduction, has_aux and y_target; for mode 'A' also window and
-                return_state (with False the state that comes back is None). In mode 'O' every step is a window of its own and
-                moves the state on, so these two are not looked at.
+            **options: of `etrace_grad`: loss_fn or step_fn, mask, reset, reduction, has_aux and y_target; for mode 'A' also
+                window and return_state (with False the state that comes back is None). In mode 'O' every step is a window of
+                its own and moves the state on, so these two are not looked at.
         """
         return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
 
