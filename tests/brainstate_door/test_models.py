@@ -123,7 +123,7 @@ def test_units_of_gradients_and_traces():
     path = ("synapse", "comm", "weight")
     assert u.get_unit(found[path]["weight"]) == u.get_unit(model.states(brainstate.ParamState)[path].value["weight"])
     traces = learner.get_etrace_of(path)
-    assert {v.shape for v in jax.tree.leaves(traces["synapse.comm.weight.weight"])} == {(B, N, IN + N)}
+    assert {v.shape for v in jax.tree.leaves(traces["synapse.comm.weight.weight"])} == {(B, IN + N, N)}
     assert_close(traces, learner.get_etrace_of(model.synapse.comm.weight))
     assert "synapse.comm.weight.weight" in str(learner.report)
 

@@ -1,5 +1,6 @@
 """The compiled trace kernel against the same function in JAX, and what happens where it cannot be built."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from braintrace._kernels import _build, _traces
+from braintrace._kernels import Operands, _build, _traces, advance_and_contract
 
 # slots, lanes, outputs, inputs, steps: below, at and above the kernel's tiles, with remainders; more chunks than one
 SIZES = [(1, 1, 1, 1, 1), (1, 3, 7, 5, 1), (2, 2, 13, 97, 3), (3, 4, 130, 200, 5), (4, 2, 6, 64, 2), (1, 2, 700, 192, 1)]
@@ -18,73 +19,86 @@ SIZES = [(1, 1, 1, 1, 1), (1, 3, 7, 5, 1), (2, 2, 13, 97, 3), (3, 4, 130, 200, 5
 built = pytest.mark.skipif(_build.compiled() is None, reason="no C compiler here")
 
 
-def operands(slots, lanes, outputs, inputs, steps, dtype):
+def operands(slots, lanes, outputs, inputs, steps, dtype, across=False, moves=True):
     random = np.random.default_rng(slots + outputs)
     draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)  # noqa: E731
-    coupling = np.tril(np.ones((slots, slots), bool))
-    rows = draw(slots, slots, lanes, outputs)
-    traces = tuple(draw(lanes, outputs, inputs) for _ in range(slots))
-    return coupling, (rows, draw(slots, lanes, steps, outputs), draw(lanes, steps, inputs), draw(slots, lanes, outputs), traces)
+    matrix = (inputs, outputs) if across else (outputs, inputs)
+    some = lambda there: draw(lanes, outputs) if there else None  # noqa: E731
+    return Operands(
+        gradient=draw(*matrix),
+        x=draw(lanes, steps, inputs),
+        now=draw(lanes, outputs) if steps == 1 else None,
+        signal=tuple(draw(lanes, outputs) for _ in range(slots)),
+        old=tuple(draw(lanes, *matrix) for _ in range(slots)),
+        rows=tuple(tuple(some(q <= s) for q in range(slots)) for s in range(slots)) if moves else (),
+        drive=tuple(None if s == 2 else draw(lanes, steps, outputs) for s in range(slots)) if moves else (),
+    )
 
 
-def by_hand(coupling, rows, drive, x, signal, old):
+def by_hand(across, of):
     """The definition, in numpy."""
-    old = np.stack(old)
-    gradient = np.einsum("sbo,sboi->oi", signal, old)
-    return gradient, np.einsum("sqbo,qboi->sboi", rows * coupling[..., None, None], old) + np.einsum("sbko,bki->sboi", drive, x)
+    old = np.stack(of.old)
+    old = np.swapaxes(old, 2, 3) if across else old
+    gradient = np.einsum("sbo,sboi->oi", np.stack(of.signal), old)
+    if of.now is not None:
+        gradient += np.einsum("bo,bi->oi", of.now, of.x[:, 0])
+    new = [
+        sum((row[..., None] * old[q] for q, row in enumerate(reached) if row is not None), np.zeros(old[0].shape))
+        + (0 if drive is None else np.einsum("bko,bki->boi", drive, of.x))
+        for reached, drive in zip(of.rows, of.drive, strict=True)
+    ]
+    turned = lambda v: np.swapaxes(v, -1, -2) if across else v  # noqa: E731
+    return of.gradient + turned(gradient), [turned(v) for v in new]
 
 
 def distance(got, wanted):
-    return max(float(np.abs(np.asarray(a) - b).max()) for a, b in zip((got[0], *got[1]), (wanted[0], *wanted[1]), strict=True))
+    pairs = zip((got[0], *got[1]), (wanted[0], *wanted[1]), strict=True)
+    return max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs)
+
+
+layouts = pytest.mark.parametrize("across", [False, True])
 
 
 @built
+@layouts
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES)
-def test_kernel_is_its_definition(size, dtype):
-    coupling, values = operands(*size, dtype)
-    got, wanted = (
-        jax.jit(_traces.advance_and_contract, static_argnums=0)(_hashable(coupling), *values),
-        by_hand(coupling, *values),
-    )
+def test_kernel_is_its_definition(size, dtype, across):
+    of = operands(*size, dtype, across)
+    wanted = by_hand(across, of)
     tolerance = 1e-4 if dtype == np.float32 else 1e-12
-    assert distance(got, wanted) < tolerance
-    np.testing.assert_allclose(_traces.contract(values[3], values[4]), wanted[0], atol=tolerance)
-    assert distance(got, by_hand(np.zeros_like(coupling), *values)) > 1e-3  # control: nothing is carried over
+    assert distance(jax.jit(advance_and_contract, static_argnums=0)(across, of), wanted) < tolerance
+    still = operands(*size, dtype, across, moves=False)
+    assert distance(advance_and_contract(across, still), by_hand(across, still)) < tolerance
+    alone = dataclasses.replace(of, rows=tuple((None,) * size[0] for _ in range(size[0])))
+    assert distance(by_hand(across, alone), wanted) > 1e-3  # control: nothing is carried over
 
 
-def _hashable(coupling):
-    return tuple(map(tuple, coupling.tolist()))
-
-
+@layouts
 @pytest.mark.parametrize("size", SIZES[:4])
-def test_jax_form_is_the_same(size):
-    coupling, values = operands(*size, np.float64)
-    assert distance(_traces._in_jax(_hashable(coupling), *values), by_hand(coupling, *values)) < 1e-12
+def test_jax_form_is_the_same(size, across):
+    of = operands(*size, np.float64, across)
+    assert distance(_traces.in_jax(across, of), by_hand(across, of)) < 1e-12
+    assert distance(_traces.in_jax(across, of, _traces._lane_by_lane), by_hand(across, of)) < 1e-12
 
 
 @built
 def test_the_kernel_is_what_runs_here():
-    coupling, values = operands(*SIZES[1], np.float32)
-    program = jax.jit(_traces.advance_and_contract, static_argnums=0).lower(_hashable(coupling), *values).as_text()
+    program = jax.jit(advance_and_contract, static_argnums=0).lower(False, operands(*SIZES[1], np.float32)).as_text()
     assert "braintrace_traces" in program
 
 
-def test_it_maps_and_differentiates():
-    coupling, values = operands(*SIZES[1], np.float64)
-    both = jax.tree.map(lambda v: jnp.stack([v, 2 * v]), values)
-    mapped = jax.vmap(lambda *v: _traces.advance_and_contract(coupling, *v))(*both)
+@layouts
+def test_it_maps_and_differentiates(across):
+    of = operands(*SIZES[1], np.float64, across)
+    mapped = jax.vmap(lambda v: advance_and_contract(across, v))(jax.tree.map(lambda v: jnp.stack([v, 2 * v]), of))
     for k, scale in enumerate((1, 2)):
-        wanted = by_hand(coupling, *jax.tree.map(lambda v, scale=scale: scale * v, values))
+        wanted = by_hand(across, jax.tree.map(lambda v, scale=scale: scale * v, of))
         assert distance(jax.tree.map(lambda v, k=k: v[k], mapped), wanted) < 1e-12
-    loss = lambda f: lambda signal: (f(signal) ** 2).sum()  # noqa: E731
-    derivative = jax.grad(loss(lambda signal: _traces.contract(signal, values[4])))(values[3])
-    wanted = jax.grad(loss(lambda signal: jnp.einsum("sbo,sboi->oi", signal, jnp.stack(values[4]))))(values[3])
-    np.testing.assert_allclose(derivative, wanted, atol=1e-12)
-    advanced = lambda f: lambda rows: sum((v**2).sum() for v in f(rows)[1])  # noqa: E731
-    got = jax.grad(advanced(lambda rows: _traces.advance_and_contract(coupling, rows, *values[1:])))(values[0])
-    wanted = jax.grad(advanced(lambda rows: _traces._in_jax(_hashable(coupling), rows, *values[1:])))(values[0])
-    np.testing.assert_allclose(got, wanted, atol=1e-12)
+    total = lambda f: lambda of: sum((v**2).sum() for v in jax.tree.leaves(f(across, of)))  # noqa: E731
+    got, wanted = (jax.grad(total(f))(of) for f in (advance_and_contract, _traces.in_jax))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-10)
 
 
 PROGRAM = """

@@ -27,9 +27,9 @@ group  positions   slots  leaves
 0      32 = 4 x 8  1      value
 
 parameter  shape   gradient     group  trace                 why
-['U']      (8,24)  approximate  0      1 x (4,24,8) 6.0 KiB  1 dropped path(s)
+['U']      (8,24)  approximate  0      1 x (4,8,24) 6.0 KiB  1 dropped path(s)
     dot_general test_report.py:{U} (gru)
-['W']      (3,24)  approximate  0      1 x (4,24,3) 2.2 KiB  1 dropped path(s)
+['W']      (3,24)  approximate  0      1 x (4,3,24) 2.2 KiB  1 dropped path(s)
     dot_general test_report.py:{W} (gru)
 ['b']      (24,)   approximate  0      1 x (4,24) 768 B      1 dropped path(s)
     operand of add test_report.py:{W} (gru)
@@ -72,7 +72,7 @@ def test_rows_are_data():
     graph = gru_learner().graph
     rows = {r.path: r for r in graph.reports(CARRIER)}
     (site,) = rows["['U']"].sites
-    assert (site.operation, site.groups, site.slots, site.shape) == ("dot_general", (0,), 1, (4, 24, 8))
+    assert (site.operation, site.groups, site.slots, site.shape) == ("dot_general", (0,), 1, (4, 8, 24))
     assert site.trace_bytes == 4 * 24 * 8 * 8
     assert site.source == f"{__file__}:{line_of('U')} (gru)"
     (bias,) = rows["['b']"].sites
@@ -93,7 +93,7 @@ def test_bytes_are_those_of_the_traces():
 
 def test_two_slots_two_groups_and_carried_paths():
     table = learner("alif").report
-    assert "2 x (2,4,3)" in table
+    assert "2 x (2,3,4)" in table
     assert "['V'] ['a']" in table
     layers = {r.path: r for r in learner("two_recurrent_layers").graph.reports()}
     assert layers["['W1']"].sites[0].groups == (0,)

@@ -21,7 +21,7 @@ from importlib import metadata
 import jax
 
 _SOURCES = ("traces.c", "traces.h")
-_FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC")
+_FLAGS = ("-O2", "-march=native", "-std=gnu11", "-shared", "-fPIC")
 _SECONDS = 60
 
 

@@ -1,7 +1,9 @@
 /* The trace kernel as a handler of XLA's foreign function interface, for processors. See traces.h for what it computes.
 
-   Operands: coupling s32[S, S], rows[S, S, B, O], drive[S, B, K, O], x[B, K, I], signal[S, B, O], then S traces [B, O, I].
-   Results: gradient[O, I], then S traces, each in the place of its operand; or the gradient alone, with K = 0. */
+   Operands: plan s32[4 + S S + S], gradient, x[B, K, I], now[B, O] if there is one, rows[B, O] for each pair of coupled slots, drive[B, K, O] for
+   each slot that has one, S signals [B, O], S traces [B, O, I] ([B, I, O] across). The plan: across, whether there is a `now`, whether the traces
+   move, S, then for each pair of slots and for each slot whether its operand is there.
+   Results: the gradient in place, then S traces in place if they move. */
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -22,13 +24,15 @@
 #define VECTOR_BYTES 16
 #define ROWS 2
 #endif
-#define CACHE_BYTES (256L << 10) /* of the gradient's rows that a chunk sums into */
+#define CACHE_BYTES (256L << 10) /* of the gradient's rows that a chunk adds to */
+#define EACH(with) /* number of slots, across, moves */                                                                   \
+    with(1, 0, 0) with(1, 0, 1) with(1, 1, 0) with(1, 1, 1) with(2, 0, 0) with(2, 0, 1) with(2, 1, 0) with(2, 1, 1)       \
+    with(3, 0, 0) with(3, 0, 1) with(3, 1, 0) with(3, 1, 1) with(4, 0, 0) with(4, 0, 1) with(4, 1, 0) with(4, 1, 1)
 
 typedef struct {
     long B, O, I, K;
-    int S;
-    const int32_t *coupling;
-    const void *rows, *drive, *x, *signal, *old[SLOTS];
+    int S, across;
+    const void *rows[SLOTS][SLOTS], *drive[SLOTS], *x, *now, *signal[SLOTS], *old[SLOTS];
     void *gradient, *new[SLOTS];
     int bytes; /* of a number */
     long chunk, chunks;
@@ -58,8 +62,8 @@ static void work(Job *job) {
     for (long n; (n = atomic_fetch_add(&job->next, 1)) < job->chunks;) {
         if (!scratch && !(scratch = malloc((size_t)job->S * job->K * ROWS * job->bytes + 64))) atomic_store(&job->failed, 1);
         if (scratch) {
-            const long o0 = n * job->chunk, o1 = o0 + job->chunk < job->O ? o0 + job->chunk : job->O;
-            (job->bytes == 4 ? chunk_f32 : chunk_f64)(job, o0, o1, scratch);
+            const long P = job->across ? job->I : job->O, p0 = n * job->chunk, p1 = p0 + job->chunk < P ? p0 + job->chunk : P;
+            (job->bytes == 4 ? chunk_f32 : chunk_f64)(job, p0, p1, scratch);
         }
         atomic_fetch_add(&job->done, 1);
     }
@@ -96,17 +100,28 @@ static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
     XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args, **out = (XLA_FFI_Buffer **)frame->rets.rets;
     Job *job = calloc(1, sizeof(Job));
     if (!job) return fail(frame, "out of memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
-    job->S = (int)in[4]->dims[0], job->B = in[4]->dims[1], job->O = in[4]->dims[2];
-    job->K = in[3]->dims[1], job->I = in[3]->dims[2];
-    job->coupling = in[0]->data;
-    job->rows = in[1]->data, job->drive = in[2]->data, job->x = in[3]->data, job->signal = in[4]->data;
-    job->gradient = out[0]->data;
-    for (int s = 0; s < job->S; s++) job->old[s] = in[5 + s]->data;
-    for (int s = 0; s + 1 < frame->rets.size; s++) job->new[s] = out[1 + s]->data;
-    job->bytes = in[3]->dtype == XLA_FFI_DataType_F32 ? 4 : 8;
-    const long fit = CACHE_BYTES / (job->I * job->bytes + 1) / ROWS * ROWS;
+    const int32_t *plan = in[0]->data;
+    const int has_now = plan[1], moves = plan[2], S = plan[3];
+    const int32_t *coupled = plan + 4, *driven = coupled + S * S;
+    XLA_FFI_Buffer **next = in + 3;
+    job->across = plan[0], job->S = S;
+    job->B = in[2]->dims[0], job->K = in[2]->dims[1], job->I = in[2]->dims[2];
+    job->x = in[2]->data, job->gradient = out[0]->data;
+    if (has_now) job->now = (*next++)->data;
+    for (int s = 0; s < S; s++)
+        for (int q = 0; q < S; q++)
+            if (coupled[s * S + q]) job->rows[s][q] = (*next++)->data;
+    for (int s = 0; s < S; s++)
+        if (driven[s]) job->drive[s] = (*next++)->data;
+    job->O = next[0]->dims[1];
+    for (int s = 0; s < S; s++) job->signal[s] = (*next++)->data;
+    for (int s = 0; s < S; s++) job->old[s] = (*next++)->data;
+    for (int s = 0; moves && s < S; s++) job->new[s] = out[1 + s]->data;
+    job->bytes = in[1]->dtype == XLA_FFI_DataType_F32 ? 4 : 8;
+    const long P = job->across ? job->I : job->O, Q = job->across ? job->O : job->I;
+    const long fit = CACHE_BYTES / (Q * job->bytes + 1) / ROWS * ROWS;
     job->chunk = fit < ROWS ? ROWS : fit;
-    job->chunks = (job->O + job->chunk - 1) / job->chunk;
+    job->chunks = (P + job->chunk - 1) / job->chunk;
     atomic_store(&job->users, 1);
     if (job->B * job->O * job->I * job->S > (1L << 16)) call_helpers(frame, job);
     work(job);

@@ -115,8 +115,8 @@ def memory_plan(
         forming, each = held, data + 2 * outputs
     else:
         copies = 2 if carrier.whole_layer else 1  # a whole layer's traces are mixed first, and then driven
-        moved = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
-        forming = copies * sum(held_by_it for site, held_by_it in moved if not carrier.moves_in_place(site)) if forms else 0
+        each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
+        forming = copies * sum(own for site, own in each_site if not carrier.moves_in_place(graph, site)) if forms else 0
         each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
         if forms:
             each += drive_bytes(graph) if carrier.whole_layer else _dynamics(graph)

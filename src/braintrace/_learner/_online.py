@@ -23,23 +23,6 @@ stop = jax.lax.stop_gradient
 NO_SIGNALS: Signals = {}
 
 
-def weight_gradients(
-    graph: CellGraph,
-    rule: Rule,
-    before: Any,
-    after: Any,
-    entry: Sequence[Any],
-    drives: Sequence[Any],
-    data: list[list[Any]],
-) -> list[Any]:
-    """The gradient of each site's weight at one step."""
-    factors = rule.carrier.factors(graph, before, after, entry, drives, data)
-    total = [s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)]
-    if not rule.carrier.factored:
-        total = [a + b for a, b in zip(total, rule.carrier.contract(graph, before, entry), strict=True)]
-    return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, total, strict=True)]
-
-
 def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any) -> tuple[list[Any], list[Any]]:
     """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry, drives)`."""
 
@@ -103,7 +86,8 @@ def update(
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
         before, after, data, structure = kept
-        return weight_gradients(graph.bound(structure), rule, before, after, entry, drives, data)
+        found = rule.carrier.gradients(graph.bound(structure), before, after, entry, drives, data)
+        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
     start, nudges = link(graph, gradients, ready, carry, (before, after, data, structure))
     result = step(graph, ready, start, xs, nudges)

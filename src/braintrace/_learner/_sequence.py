@@ -49,8 +49,10 @@ def sequence_gradient(
     def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
         total, carry, traces = state
         slices, chosen = at
-        new, carry, traces, reports = window_gradient(graph, rule, body, ready, extra, carry, traces, slices, chosen, keep)
-        return (jax.tree.map(jnp.add, total, new), carry, traces), reports
+        total, carry, traces, reports = window_gradient(
+            graph, rule, body, ready, extra, total, carry, traces, slices, chosen, keep
+        )
+        return (total, carry, traces), reports
 
     def slices(start: Any, length: int) -> Any:
         return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), at)

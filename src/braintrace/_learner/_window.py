@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._analysis import CellGraph
-from .._parts import Pull, Rule, Sensitivity, drive_bytes, every_drive, pulled_back, scan, zero_nudges
+from .._analysis import CellGraph, Site
+from .._parts import Pull, Rule, Sensitivity, Sums, drive_bytes, every_drive, pulled_back, scan, zero_nudges
 from .._sites import sum_steps
 from .._step import Step, saving_step, step
 from ._extra import injects, with_signals
@@ -26,6 +26,10 @@ from ._online import advance_through, observe, reset_marks
 stop = jax.lax.stop_gradient
 
 WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
+
+
+# of the differentiable part of the prelude's values, and of a body's `extra`
+Gradients = tuple[list[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +48,18 @@ Body = Callable[[Callable[..., Step], Sequence[Any], Any, list[Any], Sequence[An
 
 
 def window_gradient(
-    graph: CellGraph, rule: Rule, body: Body, ready: Sequence[Any], extra: Any, carry: Sequence[Any], traces: Any, at: Any,
-    signals: Any, keep_trace: bool,
-) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:  # fmt: skip
-    """((gradient of the differentiable part of `ready`, gradient of `extra`), new carry, new traces, reports).
+    graph: CellGraph, rule: Rule, body: Body, ready: Sequence[Any], extra: Any, total: Gradients, carry: Sequence[Any],
+    traces: Any, at: Any, signals: Any, keep_trace: bool,
+) -> tuple[Gradients, list[Any], Any, Any]:  # fmt: skip
+    """(`total` plus the gradient of the differentiable part of `ready` and that of `extra`, new carry, new traces, reports).
 
     `at` holds the sequences' slices and `signals` those of the algorithm, time first; `traces` may be None: zero. Carry and
     traces are the engine's (`opened`).
     """
     graph = graph.bound(stop(graph.structure(ready)))
     if rule.carrier.factored:
-        return _factored_gradient(graph, rule, body, ready, extra, carry, traces, (at, signals))
+        new, last, traces, reports = _factored_gradient(graph, rule, body, ready, extra, carry, traces, (at, signals))
+        return jax.tree.map(jnp.add, total, new), last, traces, reports
     steps = jax.tree.leaves(at)[0].shape[0]
     evaluate = saving_step if steps > 1 else step
     merge, live = differentiable_part(graph, ready)
@@ -74,21 +79,28 @@ def window_gradient(
     primals = (live, extra, hidden_part(graph, carry), zero_nudges(graph, steps))
     (value, end), pull, (last, reports, data, xs) = jax.vjp(objective, *primals, has_aux=True)
     direct, of_extra, entry, drives = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
-    total = add_site_gradients(graph, direct, _weight_gradients(graph, ready, data, every_drive(graph, drives)))
+    drives = every_drive(graph, drives)
+    variables = [v for v in graph.prelude_results if v.differentiable]
+    so_far, total_extra = total
+    sums = {v: a + b for v, a, b in zip(variables, so_far, direct, strict=True)}
     last = [stop(c) for c in last]
     fits = not rule.carrier.whole_layer or steps == 1 or steps * drive_bytes(graph) <= layer_window_bytes(graph, rule)
-    if keep_trace and fits and not injects(graph):
+    together = keep_trace and fits and not injects(graph)
+    later = [together and steps == 1 and rule.carrier.adds_now(graph, site) for site in graph.sites]
+    sums = _add_own_gradients(graph, sums, ready, data, drives, later)
+    if together:
         start = rule.carrier.init(graph) if traces is None else traces
         local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
-        traces, past = rule.carrier.advance_and_contract(graph, start, local, entry, None)
-        total = add_site_gradients(graph, total, past)
-        return (total, of_extra), last, traces, reports
-    if traces is not None:
-        total = add_site_gradients(graph, total, rule.carrier.contract(graph, traces, entry))
-    if keep_trace:
-        start = rule.carrier.init(graph) if traces is None else traces
-        traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
-    return (total, of_extra), last, traces, reports
+        now = [d[0] for d in drives] if steps == 1 else None
+        traces, sums = rule.carrier.advance_and_contract(graph, start, local, entry, sums, now)
+    else:
+        if traces is not None:
+            sums = _added(graph, sums, rule.carrier.contract(graph, traces, entry))
+        if keep_trace:
+            start = rule.carrier.init(graph) if traces is None else traces
+            traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
+    of_extra = jax.tree.map(jnp.add, total_extra, of_extra)
+    return ([sums[v] for v in variables], of_extra), last, traces, reports
 
 
 def layer_window_bytes(graph: CellGraph, rule: Rule) -> int:
@@ -138,7 +150,9 @@ def _factored_gradient(
     (last, traces, (direct, of_extra)), (stacked, reports) = scan(one, (stop(list(carry)), traces, zero), at)
     factors = [(stacked[x], stacked[c]) for x, c in numbers]
     of_sites = [site.rule.weight_gradient_sum(x, c) for site, (x, c) in zip(graph.sites, factors, strict=True)]
-    return (add_site_gradients(graph, direct, of_sites), of_extra), last, traces, reports
+    variables = [v for v in graph.prelude_results if v.differentiable]
+    sums = _added(graph, dict(zip(variables, direct, strict=True)), of_sites)
+    return ([sums[v] for v in variables], of_extra), last, traces, reports
 
 
 def _distinct(factors: list[tuple[Any, Any]]) -> tuple[list[Any], list[tuple[int, int]]]:
@@ -196,22 +210,26 @@ def differentiable_part(graph: CellGraph, ready: Sequence[Any]) -> tuple[Callabl
     return merge, [ready[k] for k in numbers]
 
 
-def add_site_gradients(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
-    """Add each site's gradient to that of the prelude variable that is its weight."""
-    variables = [v for v in graph.prelude_results if v.differentiable]
-    total = dict(zip(variables, live, strict=True))
+def _added(graph: CellGraph, sums: Sums, gradients: Sequence[Any]) -> Sums:
+    """`sums` with each site's gradient (None for none) added to that of its weight."""
+    sums = dict(sums)
     for site, gradient in zip(graph.sites, gradients, strict=True):
-        total[site.weight] = total[site.weight] + gradient.astype(site.weight.dtype)
-    return [total[v] for v in variables]
+        if gradient is not None:
+            sums[site.weight] = sums[site.weight] + gradient.astype(site.weight.dtype)
+    return sums
 
 
-def _weight_gradients(graph: CellGraph, ready: Sequence[Any], data: list[list[Any]], drives: list[Any]) -> list[Any]:
-    """The gradient of each site's weight that its drives stand for, summed over time: one product for all steps."""
+def _add_own_gradients(
+    graph: CellGraph, sums: Sums, ready: Sequence[Any], data: list[list[Any]], drives: list[Any], later: list[bool]
+) -> Sums:
+    """`sums` with what the drives stand for, over time, one product for all steps; not for the sites that are done `later`."""
     env = dict(zip(graph.prelude_results, ready, strict=True))
-    return [
-        site.rule.data_gradient_sum(d, c, env[site.weight]) if site.is_operation else sum_steps(c)
-        for site, d, c in zip(graph.sites, data, drives, strict=True)
-    ]
+
+    def gradient(site: Site, d: list[Any], c: Any) -> Any:
+        return site.rule.data_gradient_sum(d, c, env[site.weight]) if site.is_operation else sum_steps(c)
+
+    every = zip(graph.sites, data, drives, later, strict=True)
+    return _added(graph, sums, [None if left else gradient(site, d, c) for site, d, c, left in every])
 
 
 def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:

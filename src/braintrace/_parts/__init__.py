@@ -1,6 +1,7 @@
 """What algorithms are made of: carriers of eligibility, and the sensitivities that move them."""
 
 from ._carrier import Carrier as Carrier
+from ._carrier import Sums as Sums
 from ._configured import configured as configured
 from ._configured import coordinates as coordinates
 from ._coordinates import ETraceConfig as ETraceConfig

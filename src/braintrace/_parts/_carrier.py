@@ -12,6 +12,7 @@ from .._analysis import CellGraph, Site
 from ._sensitivity import Sensitivity
 
 Traces = Any
+Sums = dict[Any, Any]  # the gradient so far, by the variable of the weight
 
 
 class Carrier(abc.ABC):
@@ -51,40 +52,47 @@ class Carrier(abc.ABC):
     def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands for."""
 
-    def moves_in_place(self, site: Site) -> bool:
+    def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
         """Whether sequences move the traces of `site` without an array of their size beside them."""
         return False
 
-    def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], reset: Any
-    ) -> tuple[Traces, list[Any]]:
-        """`advance`, and `contract` with the traces before it."""
-        return self.advance(graph, before, local, reset), self.contract(graph, before, entry)
+    def adds_now(self, graph: CellGraph, site: Site) -> bool:
+        """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""
+        return False
 
-    @abc.abstractmethod
+    def advance_and_contract(
+        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], sums: Sums, now: Sequence[Any] | None
+    ) -> tuple[Traces, Sums]:
+        """`advance`, and `sums` (by weight) with what `contract` gives for the traces before it.
+
+        `now`: for a single step, the derivatives with respect to each y; they are for the sites that `adds_now` names.
+        """
+        sums = dict(sums)
+        for site, found in zip(graph.sites, self.contract(graph, before, entry), strict=True):
+            sums[site.weight] = sums[site.weight] + found.astype(site.weight.dtype)
+        return self.advance(graph, before, local, None), sums
+
+    def gradients(
+        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    ) -> list[Any]:
+        """For each site, the gradient of its weight at one step (`data` without a time axis)."""
+        factors = self.factors(graph, before, after, entry, drives, data)
+        total = [s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)]
+        return total if self.factored else [a + b for a, b in zip(total, self.contract(graph, before, entry), strict=True)]
+
     def factors(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
+        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
     ) -> list[tuple[Any, Any]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of this step.
 
-        A carrier whose traces are not products leaves the part of `entry` to `contract`.
+        Of a carrier whose traces are not products, the step's own part: that of `entry` is `contract`'s.
         """
+        return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 
     @property
     def longest_window(self) -> int | None:
         """The most steps that may be done at once; None for any number."""
         return None
-
-
-def instantaneous(graph: CellGraph, drives: Sequence[Any], data: list[list[Any]]) -> list[tuple[Any, Any]]:
-    """The factors of the step's own gradient: what `entry` stands for is left to `contract`."""
-    return [(represented(s, d, c.dtype), c) for s, d, c in zip(graph.sites, data, drives, strict=True)]
 
 
 def trace_dtype(site: Site, chosen: Any) -> Any:

@@ -3,7 +3,8 @@
     C[s] <- sum_q D[s, q] C[q] + f[s] * x                     (K steps at once: D and f of `Sensitivity`)
     gradient of W = sum over y's shared axes of  sum_s a[s] C[s]
 
-Memory O(B I O S) for a dense weight; time O(B I O S^2) for a step, O(B I O S (S + K)) for K steps at once.
+Memory O(B I O S) for a dense weight; time O(B I O S^2) for a step, O(B I O S (S + K)) for K steps at once. Where no state slot
+reaches another (D = 0, a plain RNN) C is the product f * x of the last step, and kept as its factors: O(B (I + O S)).
 """
 
 import dataclasses
@@ -16,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._analysis import CellGraph, Place, Site
-from .._kernels import MOST_SLOTS, advance_and_contract, contract, in_place
-from ._carrier import Carrier, instantaneous, trace_dtype
+from .._kernels import in_place
+from ._carrier import Carrier, Sums, represented, trace_dtype
+from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot
 
-Traces = list[list[list[Any]]]  # by site, place and active slot
+Traces = list[Any]  # by site: of each place and active slot, or `Passing`
+Passing = dict[str, Any]  # the last step's 'data' and, of each place and active slot, 'drive'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,64 +44,58 @@ class PerParameter(Carrier):
 
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
+        return [self._zero(graph, site) for site in graph.sites]
 
-        def zero(site: Site) -> jax.Array:
-            return jnp.zeros(site.trace_shape, self.trace_dtype(site))
-
-        return [[[zero(site) for _ in place.slots] for place in site.places] for site in graph.sites]
+    def _zero(self, graph: CellGraph, site: Site) -> Any:
+        shape = site.y.shape if self._passes(graph, site) else site.trace_shape
+        slots = [[jnp.zeros(shape, self.trace_dtype(site)) for _ in place.slots] for place in site.places]
+        if not self._passes(graph, site):
+            return slots
+        return {"data": [jnp.zeros(v.shape, v.dtype) for v in site.data], "drive": slots}
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
         """The traces after the steps that `local` describes. A lane that starts afresh has D = 0: it is cleared already."""
-        return [
-            [self._advance(graph, n, site, place, old, local) for place, old in zip(site.places, before[n], strict=True)]
-            for n, site in enumerate(graph.sites)
-        ]
+        return [self._advance(graph, n, site, before[n], local) for n, site in enumerate(graph.sites)]
 
     def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], reset: Any
-    ) -> tuple[Traces, list[Any]]:
-        """Dense weights, in float32 or float64, pass through the kernel; the others through `advance` and `contract`."""
-        after, gradients = [], []
+        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Sequence[Any], sums: Sums, now: Sequence[Any] | None
+    ) -> tuple[Traces, Sums]:
+        """Dense weights, in float32 or float64, in one pass of the kernel; the others by `advance` and `contract`."""
+        after, sums = list(before), dict(sums)
         for n, site in enumerate(graph.sites):
-            if not self._has_kernel(site):
-                gradients.append(self._contract(graph, site, before[n], entry))
-                places = zip(site.places, before[n], strict=True)
-                after.append([self._advance(graph, n, site, place, old, local) for place, old in places])
-                continue
-            x, places = site.rule.outer(local.data[n]), zip(site.places, before[n], strict=True)
-            found = [self._in_kernel(graph, n, place, old, local, entry, x) for place, old in places]
-            after.append([new for _, new in found])
-            gradients.append(site.rule.from_outer(functools.reduce(jnp.add, [g for g, _ in found])).astype(site.weight.dtype))
-        return after, gradients
+            total, drive = sums[site.weight], None if now is None else now[n]
+            if self._has_kernel(graph, site):
+                moves = [self._moves(graph, n, place, local) for place in site.places]
+                after[n], total = pass_over(graph, site, before[n], entry, total, local.data[n], drive, moves)
+            else:
+                own = None if drive is None or not self._passes(graph, site) else ([d[0] for d in local.data[n]], drive)
+                after[n] = self._advance(graph, n, site, before[n], local)
+                total = total + self._contract(graph, site, before[n], entry, own)
+            sums[site.weight] = total
+        return after, sums
 
-    def moves_in_place(self, site: Site) -> bool:
-        return self._has_kernel(site) and in_place()
+    def gradients(
+        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+    ) -> list[Any]:
+        every = zip(graph.sites, before, zip(data, drives, strict=True), strict=True)
+        return [self._contract(graph, site, traces, entry, now) for site, traces, now in every]
 
-    def _has_kernel(self, site: Site) -> bool:
-        slots = [len(place.slots) for place in site.places]
-        plain = self.clip is None and 0 not in site.trace_shape and self.trace_dtype(site) in (np.float32, np.float64)
-        return plain and site.rule.has_outer and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
+    def adds_now(self, graph: CellGraph, site: Site) -> bool:
+        return self._has_kernel(graph, site) or self._passes(graph, site)
 
-    def _in_kernel(
-        self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity, entry: Sequence[Any], x: Any
-    ) -> tuple[Any, list[Any]]:
-        group, dtype = graph.groups[place.group], old[0].dtype
-        lanes = old[0].shape[0]
-        flat = lambda v: _by_lane(v, place, old[0])  # noqa: E731
-        zero = jnp.zeros((lanes, old[0][0].size // x.shape[-1]), dtype)
-        coupling = self._coupling(graph, n, place, local)
-        rows, drives = [], []
-        for s, reached in zip(place.slots, coupling, strict=True):
-            for q, coupled in zip(place.slots, reached, strict=True):
-                rows.append(flat(self._row(graph, place, local, s, q)) if coupled else zero)
-            drive, shape = self._drive(n, place, local, s), (x.shape[0], *zero.shape)
-            drives.append(jnp.zeros(shape, dtype) if drive is None else drive.astype(dtype).reshape(shape))
-        signal = [flat(at_place(read_slot(graph, entry, group.slots[s]), place)) for s in place.slots]
-        gradient, new = advance_and_contract(
-            coupling, jnp.stack(rows).reshape(*coupling.shape, *zero.shape), jnp.swapaxes(jnp.stack(drives), 1, 2),
-            jnp.swapaxes(x.astype(dtype), 0, 1), jnp.stack(signal), [e.reshape(*zero.shape, -1) for e in old],
-        )  # fmt: skip
-        return gradient, [e.reshape(o.shape) for e, o in zip(new, old, strict=True)]
+    def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
+        return self._has_kernel(graph, site) and in_place()
+
+    def _has_kernel(self, graph: CellGraph, site: Site) -> bool:
+        return self.clip is None and not self._passes(graph, site) and has_kernel(site, self.trace_dtype(site))
+
+    def _passes(self, graph: CellGraph, site: Site) -> bool:
+        """Whether nothing is carried over from step to step, so that the trace is a product, and its factors are smaller."""
+        if self.clip is not None or not site.is_operation or not site.places:
+            return False
+        within = [graph.groups[p.group].coupling[np.ix_(p.slots, p.slots)] for p in site.places]
+        factors = site.y.size + sum(getattr(v, "size", 0) for v in site.data)
+        return not any(coupling.any() for coupling in within) and factors < int(np.prod(site.trace_shape))
 
     def _coupling(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> np.ndarray:
         """Which of the place's slots reach which within the steps of `local`."""
@@ -114,6 +111,14 @@ class PerParameter(Carrier):
         assert moved is not None
         return at_place(read_slot(graph, moved.rows, graph.groups[place.group].slots[q]), place)
 
+    def _moves(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> Moves:
+        """What the steps of `local` do to the traces at a place."""
+        coupled, rows = self._coupling(graph, n, place, local), []
+        for s, reached in zip(place.slots, coupled, strict=True):
+            pairs = zip(place.slots, reached, strict=True)
+            rows.append([self._row(graph, place, local, s, q) if reaches else None for q, reaches in pairs])
+        return rows, [self._drive(n, place, local, s) for s in place.slots]
+
     def _drive(self, n: int, place: Place, local: Sensitivity, s: int) -> Any:
         """The derivative of slot s with respect to y at each step; None where y cannot move it yet."""
         moved = local.slots[place.group][s]
@@ -123,23 +128,25 @@ class PerParameter(Carrier):
             return None
         return jnp.where(place.positions >= 0, drive, 0) if (place.positions < 0).any() else drive
 
-    def _advance(self, graph: CellGraph, n: int, site: Site, place: Place, old: list[Any], local: Sensitivity) -> list[Any]:
-        coupling, new = self._coupling(graph, n, place, local), []
-        for s, reached in zip(place.slots, coupling, strict=True):
-            total = None
-            for q, coupled, trace in zip(place.slots, reached, old, strict=True):
-                if coupled:
-                    term = site.rule.at_entries(self._row(graph, place, local, s, q).astype(_real(trace.dtype))) * trace
-                    total = term if total is None else total + term
-            drive = self._drive(n, place, local, s)
+    def _advance(self, graph: CellGraph, n: int, site: Site, old: Any, local: Sensitivity) -> Any:
+        moves = [self._moves(graph, n, place, local) for place in site.places]
+        if self._passes(graph, site):
+            zero = jnp.zeros(site.y.shape, self.trace_dtype(site))
+            drives = [[zero if d is None else d[-1].astype(zero.dtype) for d in drives] for _, drives in moves]
+            return {"data": [d[-1] for d in local.data[n]], "drive": drives}
+        return [self._moved(site, at, *move, local.data[n]) for at, move in zip(old, moves, strict=True)]
+
+    def _moved(self, site: Site, old: list[Any], rows: Any, drives: Any, data: list[Any]) -> list[Any]:
+        """The traces at one place after some steps."""
+        dtype, new = self.trace_dtype(site), []
+        for reached, drive in zip(rows, drives, strict=True):
+            pairs = zip(reached, old, strict=True)
+            terms = [site.rule.at_entries(row.astype(_real(e.dtype))) * e for row, e in pairs if row is not None]
             if drive is not None:
-                drive = drive.astype(np.result_type(self.trace_dtype(site), np.float32))
-                data = local.data[n]
-                added = (
-                    site.rule.spread(drive[0], [d[0] for d in data]) if drive.shape[0] == 1 else site.rule.spread_sum(drive, data)
-                )
-                total = added if total is None else total + added
-            total = jnp.zeros_like(old[0]) if total is None else total.astype(self.trace_dtype(site))
+                wide = drive.astype(np.result_type(dtype, np.float32))
+                one = wide.shape[0] == 1
+                terms.append(site.rule.spread(wide[0], [d[0] for d in data]) if one else site.rule.spread_sum(wide, data))
+            total = functools.reduce(jnp.add, terms).astype(dtype) if terms else jnp.zeros_like(old[0])
             new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
         return new
 
@@ -147,38 +154,33 @@ class PerParameter(Carrier):
         """For each site, the gradient of its weight: `entry`, at the traces' time, contracted."""
         return [self._contract(graph, site, traces[n], entry) for n, site in enumerate(graph.sites)]
 
-    def factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
-        """The instantaneous part; that of `entry` is `contract`'s."""
-        return instantaneous(graph, drives, data)
-
-    def _contract(self, graph: CellGraph, site: Site, traces: list[list[Any]], entry: Sequence[Any]) -> jax.Array:
-        total = None
-        for place, at in zip(site.places, traces, strict=True):
-            if not at:
-                continue
-            slots = [graph.groups[place.group].slots[s] for s in place.slots]
-            signals = [at_place(read_slot(graph, entry, slot), place) for slot in slots]
-            if self._has_kernel(site):
-                flat = [_by_lane(v, place, e) for v, e in zip(signals, at, strict=True)]
-                found = site.rule.from_outer(contract(jnp.stack(flat), tuple(e.reshape(*flat[0].shape, -1) for e in at)))
-            else:
-                wide = np.result_type(at[0].dtype, np.float32)
-                found = site.rule.contract([v.astype(_real(wide)) for v in signals], [e.astype(wide) for e in at])
-            total = found if total is None else total + found
-        return jnp.zeros(site.weight.shape, site.weight.dtype) if total is None else total.astype(site.weight.dtype)
+    def _contract(self, graph: CellGraph, site: Site, traces: Any, entry: Sequence[Any], now: Any = None) -> jax.Array:
+        """`now`: the data of a step and the derivative with respect to its y, whose own gradient is added."""
+        total = jnp.zeros(site.weight.shape, site.weight.dtype)
+        if self._has_kernel(graph, site):
+            data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
+            return pass_over(graph, site, traces, entry, total, data, drive, None)[1]
+        wide = np.result_type(self.trace_dtype(site), np.float32)
+        steps = [] if now is None else [now]
+        if self._passes(graph, site):
+            signals = [_signals(graph, place, entry) for place in site.places]
+            terms = [a * f for at in zip(signals, traces["drive"], strict=True) for a, f in zip(*at, strict=True)]
+            steps.append((traces["data"], functools.reduce(jnp.add, terms)))
+        else:
+            for place, at in zip(site.places, traces, strict=True):
+                if at:
+                    signals = [a.astype(_real(wide)) for a in _signals(graph, place, entry)]
+                    total = total + site.rule.contract(signals, [e.astype(wide) for e in at]).astype(total.dtype)
+        if steps:
+            c = jnp.stack([c.astype(wide) for _, c in steps])
+            x = jnp.stack([represented(site, data, wide) for data, _ in steps])
+            total = total + site.rule.weight_gradient_sum(x, c).astype(total.dtype)
+        return total
 
 
-def _by_lane(values: jax.Array, place: Place, trace: jax.Array) -> jax.Array:
-    """Values at a place as (lanes, outputs), in the dtype of the trace."""
-    return jnp.broadcast_to(values, place.positions.shape).astype(trace.dtype).reshape(trace.shape[0], -1)
+def _signals(graph: CellGraph, place: Place, entry: Sequence[Any]) -> list[jax.Array]:
+    """Of each slot at a place, shaped as y."""
+    return [at_place(read_slot(graph, entry, graph.groups[place.group].slots[s]), place) for s in place.slots]
 
 
 def _real(dtype: Any) -> Any:

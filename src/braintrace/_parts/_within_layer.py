@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
 from .._errors import CompilationError, problem
-from ._carrier import Carrier, instantaneous, represented, trace_dtype
+from ._carrier import Carrier, represented, trace_dtype
 from ._layer_slots import flat_layer, layer_sizes
 from ._sensitivity import Sensitivity
 
@@ -76,17 +76,6 @@ class WithinLayer(Carrier):
                 total = total + (part.sum(0) if axis is None else jnp.concatenate(list(part), axis))
             found.append(total)
         return found
-
-    def factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
-        return instantaneous(graph, drives, data)
 
 
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:

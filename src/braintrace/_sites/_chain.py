@@ -27,7 +27,7 @@ class ChainRule(SiteRule):
     through T. Weight gradients pull the cotangent back through T before it meets the data, so that nothing of that size is made.
     """
 
-    def __init__(self, first: SiteRule, chain: Sequence[Equation], lanes: dict[int, int]):
+    def __init__(self, first: DotGeneralRule, chain: Sequence[Equation], lanes: dict[int, int]):
         super().__init__(first.equation, first.operand)
         self._first, self._chain, self._lanes = first, list(chain), lanes
         inside = {v for e in chain for v in e.outputs} | {first.equation.outputs[0]}
@@ -75,7 +75,7 @@ class ChainRule(SiteRule):
 
     def collect(self, entries: jax.Array) -> jax.Array:
         pulled = jax.vmap(self._pull_back, in_axes=-1, out_axes=-1)(entries)
-        return self._first.collect(pulled)
+        return self._first.collect_by_y(pulled)
 
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return self._first.weight_gradient(x, self._pull_back(c))

@@ -12,7 +12,10 @@ from ._rule import SiteRule, register_site_rule
 
 
 class DotGeneralRule(SiteRule):
-    """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is b+x+o or b+o+x."""
+    """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is b+x+o or b+o+x.
+
+    The trace is laid out as y and the contraction or, where y has one axis of lanes at most, in front, as lanes and W.
+    """
 
     def __init__(self, equation: Equation, operand: int):
         super().__init__(equation, operand)
@@ -40,8 +43,23 @@ class DotGeneralRule(SiteRule):
         self._shape = tuple(weight)
         self._precision = equation.params.get("precision")
 
+        lanes = "".join(letter for letter in self._y if letter not in self._weight)
+        outputs = self._y[len(lanes) :]
+        layouts = {outputs + self._c: "oi", self._c + outputs: "io"}
+        simple = len(lanes) <= 1 and self._y.startswith(lanes) and set(self._data) == {*lanes, *self._c}
+        self._layout = layouts.get(self._weight) if simple else None
+        self._entries = lanes + self._weight if self._layout else self._y + self._c
+
     _b: str
     _c: str
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        sizes = dict(zip(self._weight + self._y, self._shape + self._y_shape, strict=True))
+        return tuple(sizes[letter] for letter in self._entries)
+
+    def at_entries(self, values: jax.Array) -> jax.Array:
+        return _aligned(self._y, self._entries, values)
 
     def contraction(self) -> tuple[int, ...]:
         return self._sizes
@@ -52,11 +70,11 @@ class DotGeneralRule(SiteRule):
 
     def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
-        return _product(self._y, self._data, self._y + self._c, f, x)
+        return _product(self._y, self._data, self._entries, f, x)
 
     def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
         exact = jax.lax.Precision.HIGHEST
-        return jnp.einsum(f"X{self._y},X{self._data}->{self._y}{self._c}", f, data[0].astype(f.dtype), precision=exact)
+        return jnp.einsum(f"X{self._y},X{self._data}->{self._entries}", f, data[0].astype(f.dtype), precision=exact)
 
     def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
         # One product of two matrices as they lie: the transpose of the mapped operation would copy the larger one first.
@@ -66,26 +84,24 @@ class DotGeneralRule(SiteRule):
         return self.weight_gradient_sum(data[0], c)
 
     @property
-    def has_outer(self) -> bool:
-        lane, outputs = self._y[:1], self._y[1:]
-        return (
-            bool(lane) and lane not in self._weight and set(outputs) <= set(self._weight) and set(self._data) == {lane, *self._c}
-        )
+    def outer_layout(self) -> str | None:
+        return self._layout
 
     def outer(self, data: list[Any]) -> jax.Array:
         x = data[0]
         lead = x.ndim - len(self._data)
-        order = [*range(lead), *(lead + self._data.index(letter) for letter in self._y[0] + self._c)]
+        lanes = self._entries[: len(self._entries) - len(self._weight)]
+        order = [*range(lead), *(lead + self._data.index(letter) for letter in lanes + self._c)]
         return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
 
-    def from_outer(self, total: jax.Array) -> jax.Array:
-        letters = self._y[1:] + self._c
-        size = dict(zip(self._weight, self._shape, strict=True))
-        wide = total.reshape([size[letter] for letter in letters])
-        return jnp.transpose(wide, [letters.index(letter) for letter in self._weight])
-
     def collect(self, entries: jax.Array) -> jax.Array:
-        source = self._y + self._c
+        return self._collected(entries, self._entries)
+
+    def collect_by_y(self, entries: jax.Array) -> jax.Array:
+        """`collect` of entries laid out as y and the contraction."""
+        return self._collected(entries, self._y + self._c)
+
+    def _collected(self, entries: jax.Array, source: str) -> jax.Array:
         summed = [k for k, letter in enumerate(source) if letter not in self._weight]
         kept = "".join(letter for letter in source if letter in self._weight)
         total = entries.sum(tuple(summed)) if summed else entries
@@ -95,12 +111,14 @@ class DotGeneralRule(SiteRule):
 def _product(left: str, right: str, out: str, a: jax.Array, b: jax.Array) -> jax.Array:
     """`einsum` of an outer product as one broadcast multiplication, which fuses with what follows."""
 
-    def aligned(letters: str, value: jax.Array) -> jax.Array:
-        order = [k for letter in out if (k := letters.find(letter)) >= 0]
-        shape = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in out]
-        return jnp.transpose(value, order).reshape(shape)
+    return _aligned(left, out, a) * _aligned(right, out, b)
 
-    return aligned(left, a) * aligned(right, b)
+
+def _aligned(letters: str, out: str, value: jax.Array) -> jax.Array:
+    """`value`, with an axis for each of `letters`, so that it broadcasts against an array with one for each of `out`."""
+    order = [k for letter in out if (k := letters.find(letter)) >= 0]
+    shape = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in out]
+    return jnp.transpose(value, order).reshape(shape)
 
 
 def _make(equation: Equation, operand: int) -> SiteRule:

@@ -79,16 +79,15 @@ class SiteRule(abc.ABC):
         return self.collect(sum(terms[1:], terms[0]))
 
     @property
-    def has_outer(self) -> bool:
-        """Whether axis 0 of y are lanes, the trace of a lane is f[o] x[i], and the gradient of W its sum over lanes."""
-        return False
+    def outer_layout(self) -> str | None:
+        """How a lane's trace f[o] x[i] lies, which is as W does: 'oi' or 'io'; None where it is not such a product.
+
+        Then the trace has the shape (lanes, *shape of W), without lanes that of W, and `outer` gives x.
+        """
+        return None
 
     def outer(self, data: list[Any]) -> jax.Array:
-        """With `has_outer`: the data as (..., lanes, I); leading axes stay. `from_outer` shapes a sum, (O, I), as W."""
-        raise TypeError(f"{type(self).__name__} has no outer form")
-
-    def from_outer(self, total: jax.Array) -> jax.Array:
-        """See `outer`."""
+        """With an `outer_layout`: the data as (..., lanes, I); leading axes stay. Without lanes there is one."""
         raise TypeError(f"{type(self).__name__} has no outer form")
 
     @abc.abstractmethod
