@@ -65,7 +65,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
     INLINE void NAME(KIND##_stream)(const Job *job, long b, long p, long rows, long q0, long q1, const int S, const int across,     \
                                     const int moves) {                                                                              \
         const long Q = across ? job->O : job->I, step = sizeof(VEC) / sizeof(REAL);                                                 \
-        const REAL *x = (const REAL *)job->x + b * job->I;                                                                          \
+        const REAL *x = job->K ? (const REAL *)job->x + b * job->I : NULL;                                                          \
         NAME(KIND##_scales) scales;                                                                                                 \
         for (long r = p; r < p + rows; r++) {                                                                                       \
             const VEC at = NAME(KIND##_at)(across ? x : NULL, r, 0);                                                                \
