@@ -27,10 +27,6 @@ from ._errors import BrainTraceError as BrainTraceError
 from ._errors import CompilationError as CompilationError
 from ._errors import NotSupportedError as NotSupportedError
 from ._errors import UsageError as UsageError
-from ._frontends._brainstate import CompilationRecord as CompilationRecord
-from ._frontends._brainstate import CompilationReport as CompilationReport
-from ._frontends._brainstate import DiagnosticKind as DiagnosticKind
-from ._frontends._brainstate import DiagnosticLevel as DiagnosticLevel
 from ._frontends._brainstate import EligibilityTrace as EligibilityTrace
 from ._frontends._brainstate import ETraceAlgorithm as ETraceAlgorithm
 from ._frontends._brainstate import ETraceGraph as ETraceGraph
@@ -62,6 +58,10 @@ from ._operators import lora_matmul as lora_matmul
 from ._operators import matmul as matmul
 from ._operators import sparse_matmul as sparse_matmul
 from ._parts import ETraceConfig as ETraceConfig
+from ._reports import CompilationRecord as CompilationRecord
+from ._reports import CompilationReport as CompilationReport
+from ._reports import DiagnosticKind as DiagnosticKind
+from ._reports import DiagnosticLevel as DiagnosticLevel
 from ._sites import SiteRule as SiteRule
 from ._sites import register_site_rule as register_site_rule
 

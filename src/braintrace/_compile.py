@@ -42,7 +42,7 @@ def compile(
         *example_inputs: the inputs of one step. Only shapes and dtypes count.
         batch_size: brainstate: the batch size with which the module's states are initialised (`init_state(batch_size=...)`).
         seed: brainstate: seed for initialising the states; brainstate's default key is as before afterwards.
-        verbose: 1 prints the report, 2 (brainstate) also the compiler's warnings.
+        verbose: 1 prints the report, 2 also the compiler's warnings.
         vmap: whether the module is written for one sample and is to be mapped over axis 0 of the inputs. brainstate: its states
             are initialised for each sample, and its random states split. NNX, Equinox: the carry has the batch as axis 0, too.
         params: function: its parameters.
@@ -107,7 +107,7 @@ def compile(
         return ETraceVmap(learner) if settings["vmap"] else learner
     learner = _DOORS[kind](model, chosen.rule(**options), example_inputs, given, **analysis)
     if verbose:
-        print(learner.report)
+        learner.report.show(verbose)
     return learner
 
 

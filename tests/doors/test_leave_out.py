@@ -154,7 +154,7 @@ def test_a_weight_made_of_both_kinds_is_refused():
     params = weights(w=(IN, N), g=(N,))
     with pytest.raises(CompilationError, match=r"got:      \[\"\['g'\]\", \"\['w'\]\"\]"):
         compiled(cell, params, exclude="g")
-    assert compiled(cell, params, trainable="w").report.count("frozen")
+    assert str(compiled(cell, params, trainable="w").report).count("frozen")
     assert compiled(cell, params, exclude=["w", "g"]).graph.exactness("['g']") == "instantaneous"
 
 
@@ -175,7 +175,7 @@ def test_frozen_parameters_have_no_gradient():
     assert_close(zero["w"], expected["w"])
     rows = {row.path: str(row.exactness) for row in learner.graph.parameters}
     assert rows == {"['w']": "approximate", "['u']": "frozen", "['a']": "frozen", "['out']": "exact", "['b']": "frozen"}
-    assert "3 frozen" in learner.report
+    assert "3 frozen" in str(learner.report)
     report = learner.check_gradients(PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=lane_loss)
     assert [row.path for row in report.rows] == ["['out']", "['w']"] and report.ok
 
@@ -311,7 +311,7 @@ def test_no_trace_passes_a_marked_edge(name):
     assert by_name["['w']"].exactness != "exact"
     assert "braintrace.stop_trace" in {path.operation for path in by_name["['w']"].dropped}
     assert "test_leave_out.py" in next(p.source for p in by_name["['w']"].dropped if p.operation == "braintrace.stop_trace")
-    assert "braintrace.stop_trace" in learner.report
+    assert "braintrace.stop_trace" in str(learner.report)
     # values, BPTT and the multi-step form pass it
     out, other = (f.etrace_evolve(params, f.init(params, carry), xs)[1] for f in (learner, plain))
     np.testing.assert_array_equal(out, other)
@@ -340,7 +340,7 @@ def test_a_mark_on_the_way_to_outputs_changes_nothing():
     for algorithm in ("d_rtrl", "eprop", "ostl_recurrent"):
         learner, plain = compiled(marked, algorithm=algorithm), compiled(algorithm=algorithm)
         assert_close(gradient(learner, 3), gradient(plain, 3))
-        assert "stop_trace" not in learner.report
+        assert "stop_trace" not in str(learner.report)
 
 
 def test_a_marked_parameter_is_excluded():

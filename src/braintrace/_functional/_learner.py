@@ -39,6 +39,7 @@ from .._learner import (
     window,
 )
 from .._parts import Rule
+from .._reports import CompilationReport, NamedGraph, Path
 from ._sequence import Objective, Plan, gradient
 from ._state import Info, State
 
@@ -104,10 +105,14 @@ class FunctionLearner:
         """The carry that was compiled."""
         return self._initial
 
-    @property
-    def report(self) -> str:
+    @functools.cached_property
+    def report(self) -> CompilationReport:
         """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
-        return self.graph.table(self.rule.carrier, self.rule.name)
+        return CompilationReport(NamedGraph(self.cell, *self._named()), self.rule.carrier, self.rule.name)
+
+    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """The paths of the parameters, and of the leaves of the carry."""
+        return tuple((row.path,) for row in self.graph.parameters), tuple((name,) for name in self.cell.carry.names)
 
     def memory_plan(self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone; `print` shows a table.

@@ -6,9 +6,6 @@ from ._algorithm import ETraceAlgorithm as ETraceAlgorithm
 from ._algorithm import ETraceVjpAlgorithm as ETraceVjpAlgorithm
 from ._data import MultiStepData as MultiStepData
 from ._data import SingleStepData as SingleStepData
-from ._diagnostics import CompilationRecord as CompilationRecord
-from ._diagnostics import DiagnosticKind as DiagnosticKind
-from ._diagnostics import DiagnosticLevel as DiagnosticLevel
 from ._gradients import GradExpon as GradExpon
 from ._graph import ETraceGraph as ETraceGraph
 from ._graph import HiddenGroup as HiddenGroup
@@ -18,6 +15,5 @@ from ._initial import compile_module as compile_module
 from ._inspect import compile_etrace_graph as compile_etrace_graph
 from ._inspect import find_hidden_groups_from_module as find_hidden_groups_from_module
 from ._inspect import find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module
-from ._report import CompilationReport as CompilationReport
 from ._sequences import SequenceDriverMixin as SequenceDriverMixin
 from ._vmap import ETraceVmap as ETraceVmap

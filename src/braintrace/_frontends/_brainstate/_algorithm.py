@@ -12,11 +12,11 @@ from ..._errors import UsageError, problem
 from ..._jaxpr import ControlFlowPolicy
 from ..._learner import Budget, MemoryPlan, sequence_length, target_signal
 from ..._parts import ETraceConfig, Rule, coordinates
+from ..._reports import CompilationReport
 from ._compiled import Compiled
 from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
 from ._graph import ETraceGraph
-from ._report import CompilationReport
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
 

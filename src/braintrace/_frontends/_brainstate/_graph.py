@@ -8,10 +8,10 @@ from typing import Any
 import brainstate
 from jax.extend.core import Primitive
 
-from ..._analysis import CellGraph, Site, reach
+from ..._analysis import CellGraph
 from ..._jaxpr import Unfolding
 from ..._learner import Cell
-from ._diagnostics import CompilationRecord, DiagnosticKind, Path, records
+from ..._reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
 from ._functional import Functional
 from ._states import states_of
 
@@ -144,13 +144,19 @@ class ETraceGraph(CellGraph):
     @functools.cached_property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:
         """The state groups."""
-        states, numbers, found = self.functional.carry.leaf_states(), self.cell.leaf_numbers, []
-        for n, group in enumerate(self.groups):
-            mine = dict.fromkeys(states[numbers[k]] for k in group.leaves if k < len(numbers))
+        states, found = self.functional.carry.leaf_states(), []
+        for n, leaves in groups_of(self.cell):
+            mine = dict.fromkeys(states[k] for k in leaves)
             paths = tuple(self.module_info.state_id_to_path[id(s)] for s in mine)
-            if mine:  # a group may hold nothing but what the algorithm added
-                found.append(HiddenGroup(n, paths, tuple(mine)))
+            found.append(HiddenGroup(n, paths, tuple(mine)))
         return tuple(found)
+
+    @property
+    def dynamic_states(self) -> list[Path]:
+        """Paths of short-term states that are in no group: delays, counters, whatever no derivative reaches."""
+        paths = self.module_info.state_id_to_path
+        mine = [paths[id(s)] for s in self.functional.carry.states if isinstance(s, brainstate.ShortTermState)]
+        return [p for p in mine if p not in self.hid_path_to_group]
 
     @functools.cached_property
     def hid_path_to_group(self) -> dict[Path, HiddenGroup]:
@@ -161,26 +167,17 @@ class ETraceGraph(CellGraph):
     def hidden_param_op_relations(self) -> tuple[HiddenParamOpRelation, ...]:
         """The sites: where parameters act on the states' groups."""
         states, groups, found = self.functional.params.leaf_states(), {g.index: g for g in self.hidden_groups}, []
-        for site in self.sites:
-            mine = sorted(k for k in site.params if k < len(states))
-            fed = tuple(groups[n] for n in self._fed(site) if n in groups)
-            if not mine or not fed:
-                continue
+        for site, mine, fed in relations_of(self, len(states), list(groups)):
             keys = self._keys(mine)
             paths = {key: self.weight_paths[k] for key, k in keys.items()}
             owners = {key: states[k] for key, k in keys.items()}
             equation = site.equation
             found.append(
-                HiddenParamOpRelation(equation.primitive, equation.name, equation.source, paths, owners, fed,
+                HiddenParamOpRelation(equation.primitive, equation.name, equation.source, paths, owners,
+                                      tuple(groups[n] for n in fed),
                                       tuple(self.parameters[k].path for k in mine))
             )  # fmt: skip
         return tuple(found)
-
-    def _fed(self, site: Site) -> list[int]:
-        """The groups that a site acts on without mixing, with or without a trace: a state without memory needs none."""
-        reached = reach(self.step, site.end.outputs, self.mixing)
-        leaves = {k for k in self.hidden if self.new_carry[k] in reached}
-        return [n for n, group in enumerate(self.groups) if leaves & set(group.leaves)]
 
     def _keys(self, numbers: list[int]) -> dict[str, int]:
         """A name for each parameter: what it is called in its state's value, else the state's."""

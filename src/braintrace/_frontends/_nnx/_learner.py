@@ -13,6 +13,7 @@ from ..._errors import CompilationError, UsageError, problem
 from ..._functional import FunctionLearner, Info, Objective, State
 from ..._learner import MemoryPlan, UserStep, check_loss, fit_mode, reduced, sequence_length, step_options
 from ..._parts import Rule
+from ..._reports import CompilationReport, Path
 from ._module import Functional, functionalise
 
 
@@ -31,8 +32,14 @@ class _Core(FunctionLearner):
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step of the cell."""
-        functional: Functional = self.function.__self__  # type: ignore[attr-defined]
-        return functional.user_step(step_fn, has_aux)
+        return self._functional.user_step(step_fn, has_aux)
+
+    @property
+    def _functional(self) -> Functional:
+        return self.function.__self__  # type: ignore[attr-defined]
+
+    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        return self._functional.paths
 
 
 class NNXLearner(nnx.Module):
@@ -101,7 +108,7 @@ class NNXLearner(nnx.Module):
         return self._core.rule
 
     @property
-    def report(self) -> str:
+    def report(self) -> CompilationReport:
         """What the compiler states: for each parameter its sites, traces and certificate, and every dropped path."""
         return self._core.report
 

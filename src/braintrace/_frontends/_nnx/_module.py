@@ -102,6 +102,12 @@ class Functional:
         flat = nnx.to_flat_state(self.params.structure.unflatten(zeros))
         return nnx.from_flat_state([(p, v) for p, v in flat if tuple(p) in owners])
 
+    @property
+    def paths(self) -> tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]]:
+        """The paths of the trained Variables, and of what is carried; those of NNX's flat states where it is a Variable."""
+        carried = ((name,) for name in self.carry_names), (tuple(self.rest.owners[k]) for k in self.written)
+        return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
+
     # The cell ------------------------------------------------------------------------------------------------------
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:

@@ -1,10 +1,10 @@
-"""What the compiler decided about a module, as records that a program can ask."""
+"""What the compiler decided about a model, as records that a program can ask."""
 
 import dataclasses
 import enum
 from typing import Any
 
-from ..._analysis import Exactness
+from .._analysis import Exactness
 
 Path = tuple[Any, ...]
 
@@ -65,7 +65,7 @@ class CompilationRecord:
         level: how much it matters.
         message: the decision, for people.
         primitive: name of the JAX primitive concerned, or None.
-        weight_path: path of the `ParamState` concerned, as in `model.states()`, or None.
+        weight_path: path of the parameter concerned, or None.
         hidden_paths: paths of the hidden states concerned.
         context: more: 'source' (the user's line), 'operation', 'exactness', 'shape', where they apply.
 
@@ -89,7 +89,7 @@ class CompilationRecord:
 
 
 def records(graph: Any) -> tuple[CompilationRecord, ...]:
-    """The records of an `ETraceGraph`: groups, parameters, control flow."""
+    """The records of a named graph: groups, parameters, control flow."""
     return (*_of_groups(graph), *_of_parameters(graph), *_of_control_flow(graph))
 
 

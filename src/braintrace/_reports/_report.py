@@ -2,20 +2,21 @@
 
 from typing import Any
 
-import brainstate
-
-from ..._analysis import Exactness
+from .._analysis import Exactness
 from ._diagnostics import CompilationRecord, DiagnosticLevel, Path
-from ._graph import ETraceGraph
 
 
 class CompilationReport:
     """What the compiler states about a model; `print(learner.report)` shows it.
 
     Args:
-        graph: the analysed model, from `compile_etrace_graph`, or `learner.graph`.
+        graph: the analysed model: of a brainstate model from `compile_etrace_graph`, or `learner.graph`; of others,
+            `learner.report.graph`.
         carrier: how the algorithm stores traces; with it the table has their bytes.
         title: the algorithm's name.
+
+    A path is what the framework calls a parameter or a state by: for brainstate as in `model.states()`, for NNX as in
+    `nnx.to_flat_state`, for functions and Equinox modules a tuple of the name in the table.
 
     `etrace_weights` and `excluded_weights` are words of the PyPI package braintrace. Excluded from the traces does not mean
     untrained: such a parameter gets its ordinary gradient at every step.
@@ -28,11 +29,16 @@ class CompilationReport:
     [(0, (('h',),))]
     >>> report.counts["etrace_weights"]
     2
+    >>> step = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), h @ p["o"])
+    >>> params, h, x = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, jnp.zeros((4, 3)), jnp.ones((4, 2))
+    >>> report = braintrace.compile(step, "d_rtrl", x, params=params, carry=h).report
+    >>> report.etrace_weights, [path for path, reason in report.excluded_weights]
+    ([(("['w']",), [0])], [("['o']",)])
     """
 
     __module__ = "braintrace"
 
-    def __init__(self, graph: ETraceGraph, carrier: Any = None, title: str = "Model"):
+    def __init__(self, graph: Any, carrier: Any = None, title: str = "Model"):
         self.graph = graph
         self._carrier, self._title = carrier, title
 
@@ -43,7 +49,7 @@ class CompilationReport:
 
     @property
     def etrace_weights(self) -> list[tuple[Path, list[int]]]:
-        """For each `ParamState` that acts on a group of states at a site, its path and the numbers of the groups."""
+        """For each parameter that acts on a group of states at a site, its path and the numbers of the groups."""
         found: dict[Path, list[int]] = {}
         for relation in self.graph.hidden_param_op_relations:
             for path in relation.trainable_paths.values():
@@ -53,7 +59,7 @@ class CompilationReport:
 
     @property
     def excluded_weights(self) -> list[tuple[Path, str]]:
-        """For each `ParamState` without a site at a group, its path and the reason."""
+        """For each parameter without a site at a group, its path and the reason."""
         traced, found = dict(self.etrace_weights), {}
         for row, path in zip(self.graph.parameters, self.graph.weight_paths, strict=True):
             if path not in traced:
@@ -62,11 +68,8 @@ class CompilationReport:
 
     @property
     def dynamic_states(self) -> list[Path]:
-        """Paths of short-term states that are in no group: delays, counters, whatever no derivative reaches."""
-        grouped = self.graph.hid_path_to_group
-        paths = self.graph.module_info.state_id_to_path
-        mine = [paths[id(s)] for s in self.graph.functional.carry.states if isinstance(s, brainstate.ShortTermState)]
-        return [p for p in mine if p not in grouped]
+        """Paths of states that are in no group: delays, counters, whatever no derivative reaches."""
+        return self.graph.dynamic_states
 
     @property
     def diagnostics(self) -> tuple[CompilationRecord, ...]:
