@@ -61,7 +61,8 @@ CORE = (
     *_pair("pp_prop"),
 )  # fmt: skip
 _WINDOWED = Method(PEER, "d_rtrl", "window 20")
-_EXACT = _pair("ostl_recurrent")
+_PEER_OSTL = Method(PEER, "ostl_recurrent", "online")
+_EXACT = (*(_ours("ostl_recurrent", form, _PEER_OSTL) for form in ("window", "no end trace")), _PEER_OSTL)
 _FORMS = {OURS: ("step", "eager step", "module step", "module eager step"), PEER: ("step", "eager step")}
 _STEPS = (
     _ours("d_rtrl", "module", _PEER_D_RTRL),

@@ -88,7 +88,7 @@ def _lengths(steps: int, rule: str, form: str) -> list[int]:
     if form.startswith("window "):
         unit = int(form.split()[1])
         return sorted({unit, max(steps - steps % unit, unit)})
-    if rule == "ostl_recurrent":
+    if rule == "ostl_recurrent" and form == "online":
         return sorted({min(4, steps), steps})
     return sorted({min(8, steps), min(32, steps), steps}) if form == "online" else [steps]
 

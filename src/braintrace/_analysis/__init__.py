@@ -16,6 +16,7 @@ from ._graph import Place as Place
 from ._graph import Site as Site
 from ._graph import Slot as Slot
 from ._graph import StateGroup as StateGroup
+from ._layers import fed_layers as fed_layers
 from ._layers import with_layers as with_layers
 from ._report import ParameterReport as ParameterReport
 from ._report import SiteReport as SiteReport

@@ -193,7 +193,9 @@ class CellGraph:
             group = self.groups[place.group]
             if group.shape and group.shape[0] == self.lanes:
                 return _axis_along(_quotient(place.positions, group.positions // self.lanes), self.lanes)
-        if (labels := self.labels.get(site.y)) is not None:
+        made = site.equation.outputs[0]
+        like = made if not site.is_operation and made.shape == site.y.shape else site.y  # a parameter itself has no labels
+        if (labels := self.labels.get(like)) is not None:
             return _axis_along(self._element_lanes()[labels].reshape(site.y.shape), self.lanes)
         shape = site.y.shape  # not labelled: the axis that runs along axis 0 of the data
         return next((k for k, n in enumerate(shape) if n == self.lanes and site.rule.lane_axis(k) == 0), None)

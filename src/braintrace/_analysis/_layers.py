@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from .._jaxpr import Equation, Var
 from .._sites import OperandRule, site_rule
 from ._certificate import Paths, certify
-from ._dependence import dependence, reach
+from ._dependence import Edge, dependence, reach
 from ._graph import CellGraph, Exactness, LayerPlan, Site
 from ._untraced import stopped_edges, untraced_values
 
@@ -20,6 +20,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
     equations = [*graph.prelude, *graph.step]
     deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
     new = {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}
+    local = _local_sites(dataclasses.replace(graph, layers=plan))
     sites, unsited = [], set()
     stopped = stopped_edges(graph.step)
     untraced = untraced_values(equations, deps.prelude, graph.params, [row.path for row in graph.parameters])
@@ -30,7 +31,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
                 unsited.add((e, k))
             elif reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
                 rule = site_rule(e, k)
-                sites.append(Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None))
+                sites.append(local.get((e, k)) or Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None))
     crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
     old = {k: graph.carry[k] for k in graph.hidden}
     carried = {
@@ -42,6 +43,38 @@ def with_layers(graph: CellGraph) -> CellGraph:
     frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
     rows = certify(names, graph.params, sites, graph.groups, paths, frozen)
     return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
+
+
+def fed_layers(graph: CellGraph, site: Site) -> list[int]:
+    """The layers whose state the site moves at its own step without passing through another layer."""
+    assert graph.layers is not None
+    plan = graph.layers
+    found = []
+    for layer, leaves in enumerate(plan.leaves):
+        others = {v for v, k in plan.layer_of.items() if k != layer}
+        reached = set(site.end.outputs) - others
+        for e in graph.step:
+            if any(v in reached for v in e.inputs):
+                reached.update(v for v in e.outputs if v not in others)
+        if any(graph.new_carry[k] in reached for k in leaves):
+            found.append(layer)
+    return found
+
+
+def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
+    """The sites that move layers without coupling between neurons only: there a position's own state is the whole influence."""
+    assert graph.layers is not None
+    layer_of = {g: k for k, layer in enumerate(graph.layers.layers) for g in layer}
+    found = {}
+    for site in graph.sites:
+        layers = {layer_of[p.group] for p in site.places}
+        news = {graph.new_carry[k] for layer in layers for k in graph.layers.leaves[layer]}
+        olds = [graph.carry[k] for layer in layers for k in graph.layers.leaves[layer]]
+        moved = reach(graph.step, [*olds, *site.end.outputs])
+        coupled = any(e.inputs[k] in moved and news & reach(graph.step, e.outputs) for e, k in graph.mixing)
+        if layers and not coupled and set(fed_layers(graph, site)) == layers:
+            found[site.edge] = site
+    return found
 
 
 def _inert(graph: CellGraph, leaf: int) -> bool:

@@ -17,7 +17,9 @@ _SUMS = (P.add_p, P.add_jaxvals_p)
 
 def first_of_sum(graph: "CellGraph") -> tuple[int, ...]:
     """For each site, the number of the first site with the same derivative (often its own)."""
-    if graph.layers is not None:  # what is stopped between layers differs from variable to variable
+    if (
+        graph.layers is not None and len(graph.layers.layers) > 1
+    ):  # what is stopped between layers differs from variable to variable
         return tuple(range(len(graph.sites)))
     uses = _uses(graph.step, [*graph.new_carry, *graph.outs])
     first: dict[Any, int] = {}

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from .._analysis import CellGraph, columns, size
-from .._parts import Rule, drive_bytes, zero_nudges
+from .._parts import Rule, zero_nudges
 from .._step import plain_step, prelude, saving_step
 
 
@@ -52,7 +52,7 @@ class MemoryPlan:
         window: steps done at once.
         parameters: the traces of each parameter; a site that two parameters share is counted at both.
         traces: eligibility traces between steps.
-        forming: traces that are being formed while the old ones are still read.
+        forming: traces that are being formed while the old ones are still read, and what else forming them takes.
         buffers: what a window keeps for its steps.
         gradients: the gradient, and the part of it that a window adds.
         bptt: what backpropagation through time would keep for T steps, its gradient included.
@@ -114,12 +114,12 @@ def memory_plan(
     if carrier.factored:
         forming, each = held, data + 2 * outputs
     else:
-        copies = 2 if carrier.whole_layer else 1  # a whole layer's traces are mixed first, and then driven
         each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
-        forming = copies * sum(own for site, own in each_site if not carrier.moves_in_place(graph, site)) if forms else 0
+        forming = sum(own for site, own in each_site if not carrier.moves_in_place(graph, site)) if forms else 0
         each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
         if forms:
-            each += drive_bytes(graph) if carrier.whole_layer else _dynamics(graph)
+            forming += carrier.working_bytes(graph, window)
+            each += _dynamics(graph)
     rows = graph.reports(carrier) if held else []
     paths = tuple(ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites)
     bptt = steps * _kept_by_a_step(graph, nudged=False) + gradients

@@ -137,7 +137,7 @@ def advance_through(
 ) -> Any:
     """The traces after all steps of `xs` (time first)."""
     carry, traces, xs = stop((list(carry), traces, list(xs)))
-    many_at_once = not rule.carrier.factored and not rule.carrier.whole_layer and rule.carrier.longest_window is None
+    many_at_once = not rule.carrier.factored and rule.carrier.longest_window is None
     if many_at_once:
         return rule.carrier.advance(graph, traces, sensitivity(graph, ready, carry, xs), None)
 

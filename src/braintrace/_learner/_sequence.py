@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._parts import Rule, drive_bytes
+from .._parts import Rule, largest_coupled
 from .._step import plain_step, prelude
 from ._extra import Signals, closed, opened
 from ._online import NO_SIGNALS, window
-from ._window import WINDOW_BYTES, Body, differentiable_part, layer_window_bytes, window_gradient
+from ._window import WINDOW_BYTES, Body, differentiable_part, window_gradient
 
 _LONGEST_WINDOW = 64
 _LONGEST_FACTORED = 16
@@ -20,11 +20,12 @@ _LONGEST_FACTORED = 16
 def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
     """How many steps are done at once: as many as fit the budget, at most 64; 16 where each step's signals become factors.
 
-    Factors gain nothing from longer windows but their one product, which is at its speed by then.
+    Factors gain nothing from longer windows but their one product, which is at its speed by then. Traces of a whole layer of n
+    elements are multiplied by n x n numbers once in a window, and driven by one number a step: 2n steps make the former the less.
     """
-    if rule.carrier.whole_layer:
-        return max(1, min(steps, _LONGEST_WINDOW, layer_window_bytes(graph, rule) // max(drive_bytes(graph), 1)))
     longest = _LONGEST_FACTORED if rule.carrier.factored else _LONGEST_WINDOW
+    if rule.carrier.whole_layer:
+        longest = max(longest, 2 * largest_coupled(graph))
     numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)
     numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)
     return max(1, min(steps, longest, WINDOW_BYTES // max(4 * numbers, 1)))

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
-from .._parts import Pull, Rule, Sensitivity, Sums, drive_bytes, every_drive, pulled_back, scan, zero_nudges
+from .._parts import Pull, Rule, Sensitivity, Sums, every_drive, pulled_back, scan, sensitivity, zero_nudges
 from .._sites import sum_steps
-from .._step import Step, saving_step, step
+from .._step import Step, calls_back, saving_step, step
 from ._extra import injects, with_signals
 from ._online import advance_through, observe, reset_marks
 
@@ -84,13 +84,15 @@ def window_gradient(
     so_far, total_extra = total
     sums = {v: a + b for v, a, b in zip(variables, so_far, direct, strict=True)}
     last = [stop(c) for c in last]
-    fits = not rule.carrier.whole_layer or steps == 1 or steps * drive_bytes(graph) <= layer_window_bytes(graph, rule)
-    together = keep_trace and fits and not injects(graph)
+    together = keep_trace and not injects(graph)
     later = [together and steps == 1 and rule.carrier.adds_now(graph, site) for site in graph.sites]
     sums = _add_own_gradients(graph, sums, ready, data, drives, later)
     if together:
         start = rule.carrier.init(graph) if traces is None else traces
-        local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
+        if rule.carrier.whole_layer and not any(map(calls_back, graph.step)):  # many passes: through the local lane alone
+            local = sensitivity(graph, stop(list(ready)), stop(list(own_carry(graph, carry))), xs)
+        else:
+            local = pulled_back(graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last)
         now = [d[0] for d in drives] if steps == 1 else None
         traces, sums = rule.carrier.advance_and_contract(graph, start, local, entry, sums, now)
     else:
@@ -101,11 +103,6 @@ def window_gradient(
             traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
     of_extra = jax.tree.map(jnp.add, total_extra, of_extra)
     return ([sums[v] for v in variables], of_extra), last, traces, reports
-
-
-def layer_window_bytes(graph: CellGraph, rule: Rule) -> int:
-    """What a window may take of derivatives of a whole layer: as much as the traces, which grow in the same way."""
-    return max(WINDOW_BYTES, sum(graph.trace_bytes(rule.carrier)))
 
 
 def _factored_gradient(

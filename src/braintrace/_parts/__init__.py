@@ -10,13 +10,13 @@ from ._editor import Editor as Editor
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
-from ._layer_slots import drive_bytes as drive_bytes
+from ._layer_slots import Pull as Pull
+from ._layer_slots import largest_coupled as largest_coupled
 from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
 from ._rule import Rule as Rule
 from ._scalar_leak import ScalarLeak as ScalarLeak
-from ._sensitivity import Pull as Pull
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import every_drive as every_drive
 from ._sensitivity import local_chain as local_chain

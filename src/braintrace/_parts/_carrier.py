@@ -56,6 +56,10 @@ class Carrier(abc.ABC):
         """Whether sequences move the traces of `site` without an array of their size beside them."""
         return False
 
+    def working_bytes(self, graph: CellGraph, steps: int) -> int:
+        """What it takes beside the traces to move them over `steps` steps at once."""
+        return 0
+
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
         """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""
         return False

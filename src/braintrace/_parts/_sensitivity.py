@@ -9,7 +9,7 @@ because each old state and each element of y influences one position only. With 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,10 +17,8 @@ import jax.numpy as jnp
 
 from .._analysis import CellGraph
 from .._step import calls_back, step
-from ._layer_slots import LayerSensitivity, flat_layer, layer_one_hots
+from ._layer_slots import LayerSensitivity, Pull
 from ._slots import one_slot
-
-Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +77,7 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
 
     `pull` takes cotangents of `out` to (those of the hidden state before the steps, those of the nudges).
     """
-    if graph.layers is not None:
-        return Sensitivity([], data, last, [_layer(graph, k, out, pull) for k in range(len(graph.layers.layers))])
+    layers = graph.layers and [LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))]
     needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
     slots: list[list[SlotSensitivity | None]] = [[None] * len(group.slots) for group in graph.groups]
     ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
@@ -91,12 +88,7 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
         found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
     for (g, s), (rows, drives) in zip(needed, found, strict=True):
         slots[g][s] = SlotSensitivity(rows, every_drive(graph, drives))
-    return Sensitivity(slots, data, last)
-
-
-def _layer(graph: CellGraph, layer: int, out: Sequence[Any], pull: Pull) -> LayerSensitivity:
-    rows, drive = jax.vmap(pull)([jnp.asarray(v) for v in layer_one_hots(graph, layer, out)])
-    return LayerSensitivity(jax.vmap(lambda *h: flat_layer(graph, layer, h))(*rows), drive)
+    return Sensitivity(slots, data, last, layers)
 
 
 def local_chain(
