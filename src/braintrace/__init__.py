@@ -68,6 +68,17 @@ from ._sites import register_site_rule as register_site_rule
 if _TYPE_CHECKING:
     from ._frontends._equinox import EquinoxLearner as EquinoxLearner
     from ._frontends._nnx import NNXLearner as NNXLearner
+    from ._legacy import ConvOp as ConvOp
+    from ._legacy import ElemWiseOp as ElemWiseOp
+    from ._legacy import ElemWiseParam as ElemWiseParam
+    from ._legacy import ETraceOp as ETraceOp
+    from ._legacy import ETraceParam as ETraceParam
+    from ._legacy import FakeElemWiseParam as FakeElemWiseParam
+    from ._legacy import FakeETraceParam as FakeETraceParam
+    from ._legacy import LoraOp as LoraOp
+    from ._legacy import MatMulOp as MatMulOp
+    from ._legacy import NonTempParam as NonTempParam
+    from ._legacy import SpMatMulOp as SpMatMulOp
 
 _OPTIONAL = {  # name: (door, its framework, the extra that brings it)
     "EquinoxLearner": ("_equinox", "equinox", "equinox"),

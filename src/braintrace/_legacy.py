@@ -17,6 +17,14 @@ class ETraceOp:
 
     Args:
         is_diagonal, name: of no effect.
+
+    >>> import warnings, braintrace
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # each use of these names warns
+    ...     class Scale(braintrace.ETraceOp):
+    ...         def xw_to_y(self, inputs, weights):
+    ...             return inputs * weights
+    >>> Scale()(2.0, 3.0)
+    6.0
     """
 
     def __init__(self, is_diagonal: bool = False, name: str | None = None):
@@ -34,6 +42,12 @@ class MatMulOp(ETraceOp):
     """`x @ f(w)`, masked, plus a bias: `braintrace.matmul`.
 
     The weight is an array, or a dict of 'weight' and perhaps 'bias'.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.MatMulOp(weight_fn=jnp.abs)
+    >>> op(jnp.ones((1, 2)), {"weight": -jnp.ones((2, 3)), "bias": jnp.ones(3)}).tolist()
+    [[3.0, 3.0, 3.0]]
     """
 
     def __init__(
@@ -48,7 +62,14 @@ class MatMulOp(ETraceOp):
 
 
 class ConvOp(ETraceOp):
-    """A convolution: `braintrace.conv`; the kernel in 'weight' of a dict, perhaps with a 'bias'. `xinfo` is the input's shape."""
+    """A convolution: `braintrace.conv`; the kernel in 'weight' of a dict, perhaps with a 'bias'. `xinfo` is the input's shape.
+
+    >>> import warnings, braintrace, jax, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.ConvOp(jax.ShapeDtypeStruct((1, 5, 2), float), (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    >>> op(jnp.ones((1, 5, 2)), {"weight": jnp.ones((3, 2, 4))}).shape
+    (1, 5, 4)
+    """
 
     def __init__(
         self, xinfo: Any, window_strides: Any, padding: Any, lhs_dilation: Any = None, rhs_dilation: Any = None,
@@ -71,7 +92,16 @@ class ConvOp(ETraceOp):
 
 
 class SpMatMulOp(ETraceOp):
-    """`x @ M(f(w))` with a sparse matrix of stored entries w: `braintrace.sparse_matmul`."""
+    """`x @ M(f(w))` with a sparse matrix of stored entries w: `braintrace.sparse_matmul`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> from jax.experimental.sparse import BCOO
+    >>> matrix = BCOO.fromdense(jnp.eye(3))
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.SpMatMulOp(matrix)
+    >>> op(jnp.ones((1, 3)), {"weight": 2 * matrix.data}).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
 
     def __init__(self, sparse_mat: Any, weight_fn: Callable[..., Any] | None = None):
         super().__init__()
@@ -83,7 +113,14 @@ class SpMatMulOp(ETraceOp):
 
 
 class LoraOp(ETraceOp):
-    """`alpha x @ B @ A` plus a bias: `braintrace.lora_matmul`; the weight is a dict of 'B', 'A' and perhaps 'bias'."""
+    """`alpha x @ B @ A` plus a bias: `braintrace.lora_matmul`; the weight is a dict of 'B', 'A' and perhaps 'bias'.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.LoraOp(alpha=0.5)
+    >>> op(jnp.ones((1, 3)), {"B": jnp.ones((3, 1)), "A": jnp.ones((1, 2))}).tolist()
+    [[1.5, 1.5]]
+    """
 
     def __init__(self, alpha: Any = None):
         super().__init__()
@@ -96,7 +133,14 @@ class LoraOp(ETraceOp):
 
 
 class ElemWiseOp(ETraceOp):
-    """`fn(w)`: `braintrace.element_wise`."""
+    """`fn(w)`: `braintrace.element_wise`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.ElemWiseOp(jnp.square)
+    >>> op(None, jnp.array([1.0, 3.0])).tolist()
+    [1.0, 9.0]
+    """
 
     def __init__(self, fn: Callable[..., Any] | None = None):
         super().__init__(is_diagonal=True)
@@ -114,6 +158,12 @@ class ETraceParam(brainstate.ParamState):
         op: an `ETraceOp`.
         grad: of no effect.
         name: the state's name.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     weight = braintrace.ETraceParam({"weight": jnp.ones((2, 3))}, braintrace.MatMulOp())
+    >>> weight.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
     """
 
     def __init__(self, weight: Any, op: Any, grad: Any = None, name: str | None = None):
@@ -126,7 +176,14 @@ class ETraceParam(brainstate.ParamState):
 
 
 class ElemWiseParam(ETraceParam):
-    """A `ParamState` with a function of its own elements: `execute()`."""
+    """A `ParamState` with a function of its own elements: `execute()`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     leak = braintrace.ElemWiseParam(jnp.array([-1.0, 2.0]), jnp.abs)
+    >>> leak.execute().tolist()
+    [1.0, 2.0]
+    """
 
     def __init__(self, weight: Any, op: Any = None, name: str | None = None):
         super().__init__(weight, _elementwise(op), name=name)
@@ -136,7 +193,14 @@ class ElemWiseParam(ETraceParam):
 
 
 class NonTempParam(ETraceParam):
-    """A `ParamState` that is kept out of the traces (`braintrace.stop_trace`): only its effect at the same step is seen."""
+    """A `ParamState` that is kept out of the traces (`braintrace.stop_trace`): only its effect at the same step is seen.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     weight = braintrace.NonTempParam(jnp.ones((2, 3)), lambda x, w: x @ w)
+    >>> weight.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
 
     def __init__(self, value: Any, op: Any, name: str | None = None):
         super().__init__(value, op, name=name)
@@ -146,7 +210,14 @@ class NonTempParam(ETraceParam):
 
 
 class FakeETraceParam:
-    """A constant with an operation: no state, no gradient."""
+    """A constant with an operation: no state, no gradient.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     constant = braintrace.FakeETraceParam(jnp.ones((2, 3)), lambda x, w: x @ w)
+    >>> constant.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
 
     def __init__(self, value: Any, op: Any):
         self.value, self.op = value, _operation(op)
@@ -157,7 +228,14 @@ class FakeETraceParam:
 
 
 class FakeElemWiseParam(FakeETraceParam):
-    """A constant with a function of its own elements: no state, no gradient."""
+    """A constant with a function of its own elements: no state, no gradient.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     constant = braintrace.FakeElemWiseParam(jnp.array([-1.0, 2.0]), jnp.abs)
+    >>> constant.execute().tolist()
+    [1.0, 2.0]
+    """
 
     def __init__(self, weight: Any, op: Any = None, name: str | None = None):
         super().__init__(weight, _elementwise(op))
