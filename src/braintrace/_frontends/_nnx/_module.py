@@ -237,7 +237,8 @@ def functionalise(model: nnx.Module, wrt: Any, carry: Any, x: tuple[Any, ...], v
         raise CompilationError(
             problem("With vmap=True the step writes Variables that the samples would share.",
                     got=[slots[1].names[k] for k in written], expected="a module that keeps its state in the carry",
-                    do="write the module for a batch: the layers of NNX take leading batch axes")
+                    do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and write the module for a "
+                       "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading batch axes")
         )  # fmt: skip
     constants = tuple(k for k in everything if k not in written)
     return dataclasses.replace(whole, written=tuple(written), constants=constants)
