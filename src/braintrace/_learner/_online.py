@@ -24,7 +24,10 @@ NO_SIGNALS: Signals = {}
 
 
 def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any) -> tuple[list[Any], list[Any]]:
-    """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry, drives)`."""
+    """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry, drives)`.
+
+    `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the traces.
+    """
 
     @jax.custom_vjp
     def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
@@ -39,7 +42,7 @@ def link(graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence
 
     identity.defvjp(forward, backward)
     env = dict(zip(graph.prelude_results, ready, strict=True))
-    hidden, nudges = identity([env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], stop(kept))
+    hidden, nudges = identity([env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], kept)
     out = [stop(c) for c in carry]
     for k, h in zip(graph.hidden, hidden, strict=True):
         out[k] = h
@@ -80,8 +83,7 @@ def update(
     structure = stop(graph.structure(ready))
     bound = graph.bound(structure)
     local = observe(graph, rule, ready, carry, xs)
-    before = stop(traces)
-    after = rule.carrier.advance(bound, before, local, reset_marks(graph, stop(list(xs))))
+    after = rule.carrier.advance(bound, stop(traces), local, reset_marks(graph, stop(list(xs))))
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
@@ -89,7 +91,8 @@ def update(
         found = rule.carrier.gradients(graph.bound(structure), before, after, entry, drives, data)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
-    start, nudges = link(graph, gradients, ready, carry, (before, after, data, structure))
+    read = after if rule.carrier.factored else None  # what is kept for a reverse pass is memory
+    start, nudges = link(graph, gradients, ready, carry, (traces, read, data, structure))
     result = step(graph, ready, start, xs, nudges)
     return *closed(graph, result.carry, after), result.outs
 

@@ -28,7 +28,12 @@ def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
         longest = max(longest, 2 * largest_coupled(graph))
     numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)
     numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)
-    return max(1, min(steps, longest, WINDOW_BYTES // max(4 * numbers, 1)))
+    return _even(steps, max(1, min(steps, longest, WINDOW_BYTES // max(4 * numbers, 1))))
+
+
+def _even(steps: int, longest: int) -> int:
+    """The longest window that leaves no rest, which would be a second program with its own buffers; over half of `longest`."""
+    return next((k for k in range(longest, longest // 2, -1) if steps % k == 0), longest)
 
 
 def sequence_gradient(
