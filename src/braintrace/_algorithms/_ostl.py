@@ -22,8 +22,10 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
     that feed each other. Equal to BPTT for one layer of any cell, however its gates and normalisations mix the neurons; in a
     stack, the top layer is exact and credit from a layer's past to the layer above is left out.
 
-    Memory: O(B n |W|), n the layer's state elements in one lane. Time: O(B n^2 |W|) a step, as batched products; lanes never
-    meet in a Jacobian. Over a sequence that starts from zero traces and keeps none, a window needs no trace at all.
+    Memory: B n |W| numbers, n the layer's state elements in one lane, moved where they lie. Time: O(B n^2 |W|) once
+    for a window of K steps, and O(B n (|W| + n^2)) for each of them, as products of matrices; lanes never meet in a Jacobian. A
+    layer whose neurons do not move each other has the traces and costs of `D_RTRL`. Over a sequence that starts from zero traces
+    and keeps none, a window needs no trace at all.
 
     Args:
         model: a one-step brainstate module whose states are initialised.
