@@ -192,7 +192,7 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
     free = make()
     most = free.memory_plan(T, 20).total
     bound = make(memory_budget=most)
-    assert bound.memory_plan(T).window == 16 and bound.memory_plan(T).total <= most
+    assert bound.memory_plan(T).window == 12 and bound.memory_plan(T).total <= most
     for a, b in zip(jax.tree.leaves(gradient(free)), jax.tree.leaves(gradient(bound)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     with pytest.raises(braintrace.UsageError) as error:
@@ -227,7 +227,7 @@ def test_the_page_of_windows_runs(capsys):
     for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         exec(compile(block, "memory.md", "exec"), names)
     printed = capsys.readouterr().out
-    assert "64 of 10000 steps at once" in printed and re.search(r"use window=\d+, which needs", printed)
+    assert "50 of 10000 steps at once" in printed and re.search(r"use window=\d+, which needs", printed)
 
 
 def test_the_example_of_the_plan_runs():
