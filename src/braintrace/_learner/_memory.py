@@ -4,7 +4,8 @@
 
 A step in a window keeps what its reverse pass reads (found by tracing it over shapes), the data of each site, a derivative for
 each y and, where an end trace is formed from the dynamics, the derivatives of the state that form it. Factored carriers reverse
-each step at once and keep their factors. BPTT keeps, for all T steps, what the reverse pass of the model's own step reads.
+each step at once and keep their factors; where a window's steps are mapped, also its carries, the results of products, and D
+and f, about half of which live at a time. BPTT keeps, for all T steps, what the reverse pass of the model's own step reads.
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ import numpy as np
 
 from .._analysis import CellGraph, columns, size
 from .._parts import Rule, zero_nudges
-from .._step import plain_step, prelude, saving_step
+from .._step import plain_step, prelude, saving_step, worth_keeping
+from ._mapped import is_worth_mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,10 @@ def memory_plan(
     outputs, data = _nbytes([s.y for s in graph.sites]), _nbytes([v for s in graph.sites for v in s.data])
     if carrier.factored:
         forming, each = held, data + 2 * outputs
+        if window > 1 and is_worth_mapping(graph):
+            kept = [v for e in worth_keeping(graph) for v in e.outputs]
+            each = 2 * _nbytes(graph.carry) + _nbytes(kept) + data + _nbytes(zero_nudges(graph))
+            each += _dynamics(graph) // 2 if carrier.needs_dynamics else 0
     else:
         each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
         forming = sum(own for site, own in each_site if not carrier.moves_in_place(graph, site)) if forms else 0

@@ -10,6 +10,7 @@ from .._analysis import CellGraph
 from .._parts import Rule, largest_coupled
 from .._step import plain_step, prelude
 from ._extra import Signals, closed, opened
+from ._mapped import factored_window
 from ._online import NO_SIGNALS, window
 from ._window import WINDOW_BYTES, Body, differentiable_part, window_gradient
 
@@ -55,9 +56,8 @@ def sequence_gradient(
     def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
         total, carry, traces = state
         slices, chosen = at
-        total, carry, traces, reports = window_gradient(
-            graph, rule, body, ready, extra, total, carry, traces, slices, chosen, keep
-        )
+        gradient = factored_window if rule.carrier.factored else window_gradient
+        total, carry, traces, reports = gradient(graph, rule, body, ready, extra, total, carry, traces, slices, chosen, keep)
         return (total, carry, traces), reports
 
     def slices(start: Any, length: int) -> Any:

@@ -97,7 +97,7 @@ def window_gradient(
         traces, sums = rule.carrier.advance_and_contract(graph, start, local, entry, sums, now)
     else:
         if traces is not None:
-            sums = _added(graph, sums, rule.carrier.contract(graph, traces, entry))
+            sums = added(graph, sums, rule.carrier.contract(graph, traces, entry))
         if keep_trace:
             start = rule.carrier.init(graph) if traces is None else traces
             traces = advance_through(graph, rule, ready, own_carry(graph, carry), start, xs)
@@ -148,7 +148,7 @@ def _factored_gradient(
     factors = [(stacked[x], stacked[c]) for x, c in numbers]
     of_sites = [site.rule.weight_gradient_sum(x, c) for site, (x, c) in zip(graph.sites, factors, strict=True)]
     variables = [v for v in graph.prelude_results if v.differentiable]
-    sums = _added(graph, dict(zip(variables, direct, strict=True)), of_sites)
+    sums = added(graph, dict(zip(variables, direct, strict=True)), of_sites)
     return ([sums[v] for v in variables], of_extra), last, traces, reports
 
 
@@ -207,7 +207,7 @@ def differentiable_part(graph: CellGraph, ready: Sequence[Any]) -> tuple[Callabl
     return merge, [ready[k] for k in numbers]
 
 
-def _added(graph: CellGraph, sums: Sums, gradients: Sequence[Any]) -> Sums:
+def added(graph: CellGraph, sums: Sums, gradients: Sequence[Any]) -> Sums:
     """`sums` with each site's gradient (None for none) added to that of its weight."""
     sums = dict(sums)
     for site, gradient in zip(graph.sites, gradients, strict=True):
@@ -226,7 +226,7 @@ def _add_own_gradients(
         return site.rule.data_gradient_sum(d, c, env[site.weight]) if site.is_operation else sum_steps(c)
 
     every = zip(graph.sites, data, drives, later, strict=True)
-    return _added(graph, sums, [None if left else gradient(site, d, c) for site, d, c, left in every])
+    return added(graph, sums, [None if left else gradient(site, d, c) for site, d, c, left in every])
 
 
 def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:

@@ -15,6 +15,7 @@ from ._layer_slots import largest_coupled as largest_coupled
 from ._per_parameter import PerParameter as PerParameter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._presynaptic import Presynaptic as Presynaptic
+from ._product_carrier import ProductCarrier as ProductCarrier
 from ._rule import Rule as Rule
 from ._scalar_leak import ScalarLeak as ScalarLeak
 from ._sensitivity import Sensitivity as Sensitivity

@@ -10,17 +10,19 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph, Site
 from .._errors import CompilationError, problem
-from ._carrier import Carrier, keep_lanes, represented, represented_shape, trace_dtype
+from ._carrier import keep_lanes, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
+from ._product_carrier import ProductCarrier, filtered_inputs
 from ._sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
-class Presynaptic(Carrier):
+class Presynaptic(ProductCarrier):
     """`leaks` holds the leak of each state group, by number, or one for all; None reads them from the
     model. `bias_trace`: whether operands get a trace too.
 
@@ -32,7 +34,6 @@ class Presynaptic(Carrier):
     twice: bool = False
     dtype: Any = None
 
-    factored: ClassVar[bool] = True
     approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
     needs_dynamics: ClassVar[bool] = False
 
@@ -89,3 +90,20 @@ class Presynaptic(Carrier):
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]
+
+    def window_factors(
+        self,
+        graph: CellGraph,
+        before: Any,
+        slots: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
+        reset: Any,
+    ) -> tuple[list[tuple[Any, Any]], Any]:
+        steps = drives[0].shape[0] if drives else 1
+        after = [
+            filtered_inputs(graph, site, d, old, self.leak(site), steps, reset)
+            for site, d, old in zip(graph.sites, data, before, strict=True)
+        ]
+        return self.factors(graph, before, after, entry, drives, data), jax.tree.map(lambda v: v[-1], after)

@@ -9,18 +9,20 @@ because each old state and each element of y influences one position only. With 
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._analysis import CellGraph
-from .._step import calls_back, step
+from .._step import Step, calls_back, step
 from ._layer_slots import LayerSensitivity, Pull
 from ._slots import one_slot
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rows", "drive"], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class SlotSensitivity:
     """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
@@ -52,8 +54,9 @@ def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
 
 
 def sensitivity(
-    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], dynamics: bool = True
-) -> Sensitivity:
+    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any], dynamics: bool = True,
+    evaluate: Callable[..., Step] = step,
+) -> Sensitivity:  # fmt: skip
     """Sensitivities over the steps of `xs` (time first); without `dynamics` the data and the end carry only."""
     steps = xs[0].shape[0]
     hidden = [carry[k] for k in graph.hidden]
@@ -62,7 +65,7 @@ def sensitivity(
         start = list(carry)
         for k, h in zip(graph.hidden, hidden, strict=True):
             start[k] = h
-        last, data = local_chain(graph, ready, start, xs, nudges)
+        last, data = local_chain(graph, ready, start, xs, nudges, evaluate)
         return [last[k] for k in graph.hidden], (data, last)
 
     if not dynamics:
@@ -92,12 +95,13 @@ def pulled_back(graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[lis
 
 
 def local_chain(
-    graph: CellGraph, ready: Sequence[Any], carry: list[Any], xs: Sequence[Any], nudges: Sequence[Any]
-) -> tuple[list[Any], list[list[Any]]]:
+    graph: CellGraph, ready: Sequence[Any], carry: list[Any], xs: Sequence[Any], nudges: Sequence[Any],
+    evaluate: Callable[..., Step] = step,
+) -> tuple[list[Any], list[list[Any]]]:  # fmt: skip
     """Steps of the local lane: the end carry, and the data of each site, time first."""
 
     def one(carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]) -> tuple[list[Any], list[list[Any]]]:
-        result = step(graph, ready, carry, at[0], at[1])
+        result = evaluate(graph, ready, carry, at[0], at[1])
         return result.local, result.data
 
     return scan(one, carry, (xs, nudges))

@@ -12,6 +12,7 @@ import jax
 
 from .._analysis import CellGraph, LayerPlan
 from .._jaxpr import Atom, Equation, Var, is_stop_trace, reader
+from ._known import NOTHING_KNOWN, Known, results_of
 
 stop = jax.lax.stop_gradient
 
@@ -103,10 +104,11 @@ def apply_nudged(
     nudges: Sequence[Any] | None,
     e: Equation,
     values: list[Any],
+    known: Known = NOTHING_KNOWN,
 ) -> list[Any]:
     """The results of `e`; with nudges, its site weights are constants and each nudge is added to its site's y."""
     if nudges is None:
-        return e.bind(values)
+        return results_of(e, values, known)
     values = list(values)
     for k in range(len(values)):
         n = sites.get((e, k))
@@ -115,7 +117,7 @@ def apply_nudged(
         values[k] = stop(values[k])
         if not graph.sites[n].is_operation and nudges[n] is not None:
             values[k] = values[k] + nudges[n].astype(values[k].dtype)
-    return with_nudge(graph, nudges, e, e.bind(values))
+    return with_nudge(graph, nudges, e, results_of(e, values, known))
 
 
 def with_nudge(graph: CellGraph, nudges: Sequence[Any] | None, e: Equation, results: list[Any]) -> list[Any]:

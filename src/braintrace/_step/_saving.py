@@ -11,12 +11,8 @@ import numpy as np
 
 from .._analysis import CellGraph
 from .._compat import sub_jaxprs
-from .._jaxpr import ELEMENTWISE, Var
+from .._jaxpr import CHEAP, Var
 from ._evaluate import Step, step
-
-_MOVES = ("broadcast_in_dim", "concatenate", "expand_dims", "iota", "pad", "reshape", "rev", "slice", "split", "squeeze",
-          "transpose")  # fmt: skip
-_CHEAP = frozenset((*(p.name for p in ELEMENTWISE), *_MOVES))
 
 
 def saving_step(
@@ -34,7 +30,7 @@ def saving_step(
         done = step(graph, *operands)
         return done.carry, done.local, done.outs, done.data
 
-    saved = jax.checkpoint(once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in _CHEAP)
+    saved = jax.checkpoint(once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in CHEAP)
     return Step(*saved(ready, carry, xs, nudges))
 
 
