@@ -16,6 +16,30 @@ from .cells import IN, OUT, B, N, T, assert_close, assert_tells_apart, data, lan
 ZERO = jnp.zeros((B, N))
 
 
+def test_haiku_apply():
+    hk = pytest.importorskip("haiku")
+    xs, ys = data()
+    step = hk.without_apply_rng(hk.transform(lambda carry, x: hk.GRU(N)(x, carry)[::-1]))
+    carry = ZERO + 0.1
+    params = step.init(jax.random.key(1), carry, xs[0])
+    loss = lambda out, y: lane_loss(out[..., :OUT], y)  # noqa: E731
+    learner = braintrace.compile(step.apply, "d_rtrl", xs[0], params=params, carry=carry)
+
+    def marked(params, h, x, old=cells.keep, mix=cells.keep):
+        p = params["gru"]
+        (xz, xr, xa), (hz, hr, ha), (bz, br, ba) = (jnp.split(p[k], 3, axis=-1) for k in ("w_i", "w_h", "b"))
+        z = jax.nn.sigmoid(mix(x) @ xz + mix(old(h)) @ hz + bz)
+        r = jax.nn.sigmoid(mix(x) @ xr + mix(old(h)) @ hr + br)
+        h = (1 - z) * h + z * jnp.tanh(mix(x) @ xa + mix(r * old(h)) @ ha + ba)
+        return h, h[..., :OUT]
+
+    oracle, bptt = (sequence_gradient(f, params, carry, xs, ys) for f in (two_lanes(marked), marked))
+    assert_tells_apart(oracle, bptt)
+    for window in (1, 3, None):
+        found, *_ = learner.etrace_grad(params, learner.init(params, carry), xs, ys, loss_fn=loss, window=window, reduction="sum")
+        assert_close(found, oracle)
+
+
 def test_linen_apply():
     linen = pytest.importorskip("flax.linen")
     xs, ys = data()
