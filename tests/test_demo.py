@@ -30,7 +30,7 @@ def test_quick_form_prints_the_table_and_saves_the_figure(tmp_path, users_enviro
     assert [row[0] for row in rows] == [method.value for method in Method]
     online, bptt, readout = ([float(v) for v in row[1:4]] for row in rows)
     assert min(online[0], bptt[0]) > readout[0]
-    assert online[2] < 1.1 * online[1]  # memory that does not grow
+    assert online[2] < 1.1 * online[1] + 0.1  # memory that does not grow; printed to 0.1 MB
     assert bptt[2] > 50 * bptt[1]  # control: memory that does
     assert [row[4] for row in rows] == ["4 approximate, 2 exact", "6 exact", "2 exact"]
     assert out.read_bytes().startswith(b"\x89PNG")

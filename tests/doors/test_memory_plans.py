@@ -78,7 +78,7 @@ def test_plan_is_what_the_compiled_program_takes(name, window):
     assert plan.traces == nbytes(door.traces) > 0
     assert allocated / FACTOR <= plan.total <= allocated * FACTOR
     assert plan.traces < allocated / FACTOR  # control: the traces alone are not the answer
-    assert plan.window == (window or 64)
+    assert plan.window == (window or 48)  # two of the same size
 
 
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
@@ -94,11 +94,11 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(name):
     free = Door(name)
     most = free.learner.memory_plan(T, 20).total
     bound = Door(name, memory_budget=most)
-    assert bound.learner.memory_plan(T).window == 16 and bound.learner.memory_plan(T).total <= most
+    assert bound.learner.memory_plan(T).window == 12 and bound.learner.memory_plan(T).total <= most
     assert free.learner.memory_plan(T).total > most  # control
     for a, b in zip(jax.tree.leaves(free.gradient()), jax.tree.leaves(bound.gradient()), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    with pytest.raises(braintrace.UsageError, match=r"64 of 96 steps at once[\s\S]*use window=16, which needs"):
+    with pytest.raises(braintrace.UsageError, match=r"64 of 96 steps at once[\s\S]*use window=\d+, which needs"):
         bound.gradient(window=64)
 
 
