@@ -200,7 +200,7 @@ class FunctionLearner:
             reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its traces to zero before x_t
                 is consumed. Leaves of the carry without a lane axis stay as they are.
             window: steps done at once; it changes speed and memory, never the numbers beyond rounding. Default: as many as
-                fit a memory budget, at most 64 (16 for algorithms whose traces are factors).
+                fit a memory budget, at most 64 (16 where traces are factors, 64 of one lane).
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
                 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.

@@ -19,12 +19,14 @@ _LONGEST_FACTORED = 16
 
 
 def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
-    """How many steps are done at once: as many as fit the budget, at most 64; 16 where each step's signals become factors.
+    """How many steps are done at once: as many as fit the budget, at most 64; fewer where each step's signals become factors.
 
-    Factors gain nothing from longer windows but their one product, which is at its speed by then. Traces of a whole layer of n
+    Factors gain nothing from longer windows but their one product, which is at its speed by then: 16 steps, 64 of a single lane. Traces of a whole layer of n
     elements are multiplied by n x n numbers once in a window, and driven by one number a step: 2n steps make the former the less.
     """
-    longest = _LONGEST_FACTORED if rule.carrier.factored else _LONGEST_WINDOW
+    longest = _LONGEST_WINDOW
+    if rule.carrier.factored:
+        longest = max(_LONGEST_FACTORED, _LONGEST_WINDOW // (graph.lanes or 1))
     if rule.carrier.whole_layer:
         longest = max(longest, 2 * largest_coupled(graph))
     numbers = sum(s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data) for s in graph.sites)

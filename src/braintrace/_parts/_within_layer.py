@@ -144,7 +144,7 @@ class WithinLayer(Carrier):
     def gradients(
         self, graph: CellGraph, before: Any, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
     ) -> list[Any]:
-        own = self._local.gradients(graph, [at for _, at in before], [at for _, at in after], entry, drives, data)
+        own = self._local.gradients(graph, [at for _, at in before], None, entry, drives, data)
         return [a + b for a, b in zip(own, self._of_layers(graph, before, entry), strict=True)]
 
 

@@ -49,7 +49,7 @@ class SequenceDriverMixin:
             reset: (T, B) bool: where true, that lane's short-term states are set to their values at compile time and its
                 traces to zero before that step. The step must call the learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory, never the numbers beyond
-                rounding. Default: as many as fit a memory budget, at most 64 (16 for algorithms whose traces are factors).
+                rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are factors, 64 of one lane).
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a list or dict. Default: all
                 of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps, or of step-lanes);
