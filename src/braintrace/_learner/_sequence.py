@@ -21,8 +21,9 @@ _LONGEST_FACTORED = 16
 def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
     """How many steps are done at once: as many as fit the budget, at most 64; fewer where each step's signals become factors.
 
-    Factors gain nothing from longer windows but their one product, which is at its speed by then: 16 steps, 64 of a single lane. Traces of a whole layer of n
-    elements are multiplied by n x n numbers once in a window, and driven by one number a step: 2n steps make the former the less.
+    Factors gain nothing from longer windows but their one product, which is at its speed by then: 16 steps, 64 of a single lane.
+    Traces of a whole layer of n elements are multiplied by n x n numbers once in a window, and driven by one number a step: 2n
+    steps make the former the less.
     """
     longest = _LONGEST_WINDOW
     if rule.carrier.factored:

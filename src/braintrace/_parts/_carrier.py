@@ -79,7 +79,7 @@ class Carrier(abc.ABC):
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
     ) -> list[Any]:
-        """For each site, the gradient of its weight at one step (`data` without a time axis; `after` if `factored`, else None)."""
+        """For each site, the gradient of its weight at one step: `data` has no time axis; `after` is None unless `factored`."""
         factors = self.factors(graph, before, after, entry, drives, data)
         total = [s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)]
         return total if self.factored else [a + b for a, b in zip(total, self.contract(graph, before, entry), strict=True)]
