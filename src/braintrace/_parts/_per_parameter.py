@@ -75,7 +75,7 @@ class PerParameter(Carrier):
         return after, sums
 
     def gradients(
-        self, graph: CellGraph, before: Traces, after: Traces, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
+        self, graph: CellGraph, before: Traces, after: Any, entry: Sequence[Any], drives: Sequence[Any], data: list[list[Any]]
     ) -> list[Any]:
         every = zip(graph.sites, before, zip(data, drives, strict=True), strict=True)
         return [self._contract(graph, site, traces, entry, now) for site, traces, now in every]
