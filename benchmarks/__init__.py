@@ -1,1 +1,3 @@
-"""Speed and memory of braintrace beside BPTT and the PyPI package braintrace: `python -m benchmarks`, see README.md."""
+"""Speed and memory of braintrace beside BPTT and the PyPI package braintrace: `python -m
+benchmarks`, see README.md.
+"""

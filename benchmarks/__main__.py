@@ -16,9 +16,15 @@ _BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
 
 def main() -> int:
     """Measure, then write the table (Markdown), the data (JSON) and the plots."""
-    wanted = parser("benchmarks", "Measure this project, BPTT and the PyPI package braintrace on the same work.")
-    wanted.add_argument("--no-peer", action="store_true", help="without the PyPI package braintrace")
-    wanted.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    wanted = parser(
+        "benchmarks", "Measure this project, BPTT and the PyPI package braintrace on the same work."
+    )
+    wanted.add_argument(
+        "--no-peer", action="store_true", help="without the PyPI package braintrace"
+    )
+    wanted.add_argument(
+        "--resume", action="store_true", help="go on with a run that was interrupted"
+    )
     options = wanted.parse_args()
     name = "tiny" if options.tiny else "short" if options.short else "full"
     works = {"tiny": plan.tiny, "short": plan.short, "full": plan.full}[name]()
@@ -26,7 +32,15 @@ def main() -> int:
     agreements = plan.agreements(neurons=8, lanes=2) if name == "tiny" else plan.agreements()
     results = Results(options.folder.absolute(), name, options.resume)
     growing = growth.works() if name == "full" else []
-    run(works, agreements, growing, results, peers=not options.no_peer, rounds=options.rounds, minutes=options.minutes)
+    run(
+        works,
+        agreements,
+        growing,
+        results,
+        peers=not options.no_peer,
+        rounds=options.rounds,
+        minutes=options.minutes,
+    )
     text = report(results.data)
     results.file.with_suffix(".md").write_text(text)
     where = _README.parent if name == "full" else results.folder

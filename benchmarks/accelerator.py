@@ -1,4 +1,6 @@
-"""The same table of this project against BPTT, on whatever accelerator JAX finds: `python -m benchmarks.accelerator`."""
+"""The same table of this project against BPTT, on whatever accelerator JAX finds: `python -m
+benchmarks.accelerator`.
+"""
 
 import sys
 from pathlib import Path
@@ -13,7 +15,9 @@ from .table import report
 
 def main() -> int:
     """Measure on the first device; the table goes to standard output, table and data to the folder."""
-    wanted = parser("benchmarks.accelerator", "Measure this project and BPTT on the accelerator that JAX finds.")
+    wanted = parser(
+        "benchmarks.accelerator", "Measure this project and BPTT on the accelerator that JAX finds."
+    )
     wanted.add_argument("--cpu", action="store_true", help="run although there is no accelerator")
     options = wanted.parse_args()
     folder = options.folder.absolute()
@@ -34,7 +38,15 @@ def main() -> int:
         return 2
     works = plan.tiny() if options.tiny else plan.short() if options.short else plan.full()
     results = Results(folder, f"accelerator-{device['platform']}", resume=False)
-    run(plan.alone(works), [], [], results, peers=False, rounds=options.rounds, minutes=options.minutes)
+    run(
+        plan.alone(works),
+        [],
+        [],
+        results,
+        peers=False,
+        rounds=options.rounds,
+        minutes=options.minutes,
+    )
     text = report(results.data)
     results.file.with_suffix(".md").write_text(text)
     plots.ratios(results.cases, results.file.with_suffix(".png"))

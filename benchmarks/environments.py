@@ -9,7 +9,9 @@ from .plan import OLD_PEER, OURS, PEER
 
 
 def pythons(folder: Path, peers: bool) -> dict[str, Path | str]:
-    """The interpreter of each side, or why there is none. The peers get our version of JAX, so that compilers are equal."""
+    """The interpreter of each side, or why there is none. The peers get our version of JAX, so that
+    compilers are equal.
+    """
     found: dict[str, Path | str] = {OURS: Path(sys.executable)}
     for version in (PEER, OLD_PEER) if peers else ():
         print(f"environment of the PyPI package braintrace {version} ...", flush=True)
@@ -19,7 +21,10 @@ def pythons(folder: Path, peers: bool) -> dict[str, Path | str]:
 
 def _environment(folder: Path, version: str) -> Path | str:
     python, ready = folder / "bin" / "python", folder / ".ready"
-    wanted = [f"braintrace=={version}", *(f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib"))]
+    wanted = [
+        f"braintrace=={version}",
+        *(f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib")),
+    ]
     if ready.exists() and ready.read_text() == " ".join(wanted):
         return python
     for command in (

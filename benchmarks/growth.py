@@ -1,4 +1,6 @@
-"""How cost grows: with the length of the sequence, with the size of the traces, with the size of the factors."""
+"""How cost grows: with the length of the sequence, with the size of the traces, with the size of
+the factors.
+"""
 
 from typing import Any
 
@@ -8,14 +10,20 @@ from .plan import BPTT, OURS, Method, Work
 from .results import seconds, value
 from .work import INPUTS, Case
 
-WINDOW, ONLINE, FACTORED = Method(OURS, "d_rtrl"), Method(OURS, "d_rtrl", "online"), Method(OURS, "pp_prop")
+WINDOW, ONLINE, FACTORED = (
+    Method(OURS, "d_rtrl"),
+    Method(OURS, "d_rtrl", "online"),
+    Method(OURS, "pp_prop"),
+)
 _LENGTHS = (10, 100, 1_000, 10_000)
 _SIZES = ((8, 1), (16, 2), (32, 4), (64, 8), (64, 32), (128, 32), (256, 32), (512, 32))
 
 
 def works() -> list[Work]:
     """A GRU of four decades of steps, and of more than three decades of B·I·O."""
-    lengths = [Work(Case("gru", 32, 4, steps), (BPTT, WINDOW, ONLINE, FACTORED), 8.0) for steps in _LENGTHS]
+    lengths = [
+        Work(Case("gru", 32, 4, steps), (BPTT, WINDOW, ONLINE, FACTORED), 8.0) for steps in _LENGTHS
+    ]
     return lengths + [Work(Case("gru", *size, 32), (ONLINE, FACTORED)) for size in _SIZES]
 
 
@@ -32,20 +40,47 @@ def curves(cases: dict[str, Any]) -> dict[str, dict[str, list[tuple[float, float
         if case.steps != 32:
             for method in (BPTT, WINDOW, ONLINE, FACTORED):
                 per_step = seconds(held, method.key)
-                add("seconds of a sequence against T", method.key, case.steps, per_step and per_step * case.steps)
+                add(
+                    "seconds of a sequence against T",
+                    method.key,
+                    case.steps,
+                    per_step and per_step * case.steps,
+                )
                 add("peak bytes against T", method.key, case.steps, value(held, method.key, "peak"))
         else:
             outputs = 3 * case.neurons  # a GRU's gates
             products = case.lanes * (INPUTS + case.neurons) * outputs
-            add("D-RTRL, seconds per step against B·I·O·S", ONLINE.key, products, seconds(held, ONLINE.key))
-            add("D-RTRL, bytes of traces against B·I·O·S", ONLINE.key, products, value(held, ONLINE.key, "traces"))
-            factors = case.lanes * (INPUTS + case.neurons + 2 * outputs)  # both products feed every gate
-            add("factored, bytes of traces against B(I+O)", FACTORED.key, factors, value(held, FACTORED.key, "traces"))
-    return {panel: {line: sorted(points) for line, points in lines.items()} for panel, lines in found.items()}
+            add(
+                "D-RTRL, seconds per step against B·I·O·S",
+                ONLINE.key,
+                products,
+                seconds(held, ONLINE.key),
+            )
+            add(
+                "D-RTRL, bytes of traces against B·I·O·S",
+                ONLINE.key,
+                products,
+                value(held, ONLINE.key, "traces"),
+            )
+            factors = case.lanes * (
+                INPUTS + case.neurons + 2 * outputs
+            )  # both products feed every gate
+            add(
+                "factored, bytes of traces against B(I+O)",
+                FACTORED.key,
+                factors,
+                value(held, FACTORED.key, "traces"),
+            )
+    return {
+        panel: {line: sorted(points) for line, points in lines.items()}
+        for panel, lines in found.items()
+    }
 
 
 def exponent(points: list[tuple[float, float]], last: int = 3) -> float | None:
-    """The slope of the last points in logarithms: 1 is linear, 0 constant. Smaller sizes are ruled by fixed costs."""
+    """The slope of the last points in logarithms: 1 is linear, 0 constant. Smaller sizes are ruled
+    by fixed costs.
+    """
     if len(points) < 2:
         return None
     x, y = np.log(np.array(points[-last:])).T

@@ -12,13 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_CACHED, _LARGE = 4 << 20, 256 << 20  # bytes of an array that stays in cache, and of one that does not
+_CACHED, _LARGE = (
+    4 << 20,
+    256 << 20,
+)  # bytes of an array that stays in cache, and of one that does not
 _TRACE = 36 << 20
 
 
 def limits() -> dict[str, Any]:
-    """GFLOP/s of a float32 product; GB/s of reading and writing in place, in cache and from DRAM; of the C kernel; and of
-    an operation with a fresh output."""
+    """GFLOP/s of a float32 product; GB/s of reading and writing in place, in cache and from DRAM;
+    of the C kernel; and of an operation with a fresh output."""
     return {
         "sgemm GFLOP/s": _product(),
         "in place, 4 MB, GB/s": _in_place(_CACHED),
@@ -48,7 +51,9 @@ def _product(n: int = 2048) -> float:
 def _in_place(size: int) -> float:
     loops = max(1, _LARGE // size)
     held = [jnp.ones(size // 4, jnp.float32)]
-    scale = jax.jit(lambda v: jax.lax.fori_loop(0, loops, lambda _, v: 0.999 * v + 0.001, v), donate_argnums=0)
+    scale = jax.jit(
+        lambda v: jax.lax.fori_loop(0, loops, lambda _, v: 0.999 * v + 0.001, v), donate_argnums=0
+    )
 
     def call() -> None:
         held[0] = scale(held[0]).block_until_ready()
@@ -75,7 +80,9 @@ def _kernel(size: int) -> float | None:
         library = Path(folder) / "kernel.so"
         flags = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC"]
         source = Path(__file__).with_name("kernel.c")
-        if subprocess.run([compiler, *flags, str(source), "-o", str(library)], capture_output=True).returncode:
+        if subprocess.run(
+            [compiler, *flags, str(source), "-o", str(library)], capture_output=True
+        ).returncode:
             return None
         advance = ctypes.CDLL(str(library)).advance
         pointers = [ctypes.c_void_p(v.ctypes.data) for v in (e, d, x, f, s, g)]

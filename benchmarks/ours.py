@@ -16,10 +16,11 @@ from .work import Case, Program, data_of, loss, model_of, size_of
 def program(case: Case, rule: str, steps: int, form: str) -> Program:
     """The gradient of `steps` steps.
 
-    `rule` is 'bptt' or an algorithm as `python -m braintrace compare` names it. `form` is 'window' (the default window),
-    'online' (window=1), 'no end trace' (one window, zero traces that are never read, none formed at the end), 'step' (one
-    update under `jit`), 'eager step' (the same without) 'window 1' (multi-step VJP over windows of one step),
-    or 'module', 'module step' and 'module eager step': the default window and a single update through the brainstate door.
+    `rule` is 'bptt' or an algorithm as `python -m braintrace compare` names it. `form` is 'window'
+    (the default window), 'online' (window=1), 'no end trace' (one window, zero traces that are
+    never read, none formed at the end), 'step' (one update under `jit`), 'eager step' (the same
+    without) 'window 1' (multi-step VJP over windows of one step), or 'module', 'module step' and
+    'module eager step': the default window and a single update through the brainstate door.
     """
     model, (xs, ys) = model_of(case), data_of(case, steps)
     if form.startswith("module"):
@@ -27,13 +28,24 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     if rule == "bptt":
         return Program(_bptt(model), model.params, model.carry, xs, ys)
     learner = braintrace.compile(
-        model.cell, rule.split()[0], xs[0], params=model.params, carry=model.carry, **algorithms(model)[rule]
+        model.cell,
+        rule.split()[0],
+        xs[0],
+        params=model.params,
+        carry=model.carry,
+        **algorithms(model)[rule],
     )
     if "step" in form:
         state = learner.init(model.params, model.carry)
         return Program(
-            _step(learner), model.params, state, xs[0], ys[0], size_of(state.traces), compiled=form == "step"
-        )  # fmt: skip
+            _step(learner),
+            model.params,
+            state,
+            xs[0],
+            ys[0],
+            size_of(state.traces),
+            compiled=form == "step",
+        )
     if form == "window 1":
         state = learner.init(model.params, model.carry)
         return Program(_full_windows(learner), model.params, state, xs, ys, size_of(state.traces))
@@ -42,7 +54,13 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
         start = learner.init(model.params, model.carry, traces=False)
 
         def without(fixed: Any, state: Any, xs: Any, ys: Any) -> Any:
-            options = {"loss_fn": loss, "reduction": "sum", "window": steps, "return_state": False, **targets(ys)}
+            options = {
+                "loss_fn": loss,
+                "reduction": "sum",
+                "window": steps,
+                "return_state": False,
+                **targets(ys),
+            }
             return learner.etrace_grad(fixed[0], fixed[1], xs, ys, **options)[0], state
 
         return Program(without, (model.params, start), (), xs, ys)
@@ -98,14 +116,25 @@ def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:
 
     traces = size_of(learner.etrace.value)
     if form == "module eager step":
-        return Program(lambda fixed, state, x, y: (one(x, y), state), (), (), xs[0], ys[0], traces, joined, compiled=False)
+        return Program(
+            lambda fixed, state, x, y: (one(x, y), state),
+            (),
+            (),
+            xs[0],
+            ys[0],
+            traces,
+            joined,
+            compiled=False,
+        )
     xs, ys = (xs[0], ys[0]) if form == "module step" else (xs, ys)
     function, states = functional(one if form == "module step" else sequence, xs, ys)
     return Program(function, (), [s.value for s in states], xs, ys, traces, joined)
 
 
 def _full_windows(learner: Any) -> Any:
-    """The sum of the gradients of windows of one step, each with BPTT inside it: what the peer calls multi-step."""
+    """The sum of the gradients of windows of one step, each with BPTT inside it: what the peer
+    calls multi-step.
+    """
 
     def gradient(params: Any, state: Any, xs: Any, ys: Any) -> Any:
         def one(params: Any, state: Any, x: Any, y: Any) -> Any:

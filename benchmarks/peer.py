@@ -1,7 +1,8 @@
 """The peer's algorithms, the PyPI package braintrace, as programs over the very same cells.
 
-The cell is the same function; its weights are objects for which `x @ w` is the peer's traced product. The peer traces no slice
-of a product, so the weights of gated cells are one matrix for each gate, and the products are joined again.
+The cell is the same function; its weights are objects for which `x @ w` is the peer's traced
+product. The peer traces no slice of a product, so the weights of gated cells are one matrix for
+each gate, and the products are joined again.
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ class Product:
 def program(case: Case, rule: str, steps: int, form: str) -> Program:
     """The gradient of `steps` steps.
 
-    `form` is 'online' (the peer's single-step mode), 'window 20' and 'window 1' (its multi-step mode), 'step' or 'eager step'.
+    `form` is 'online' (the peer's single-step mode), 'window 20' and 'window 1' (its multi-step
+    mode), 'step' or 'eager step'.
     """
     network, (xs, ys) = Network(case, Product, split=True), data_of(case, steps)
     leak = network.source.leak
@@ -48,7 +50,9 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     length = int(form.split()[1]) if form.startswith("window") else None
     if length is not None:
         options["vjp_method"] = "multi-step"
-    learner: Any = braintrace.compile(network, getattr(braintrace, name), xs[0], batch_size=case.lanes, **options)
+    learner: Any = braintrace.compile(
+        network, getattr(braintrace, name), xs[0], batch_size=case.lanes, **options
+    )
     weights = network.states(brainstate.ParamState)
 
     def step_loss(x: Any, y: Any) -> Any:
@@ -68,11 +72,17 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
         return brainstate.transform.grad(lambda: step_loss(x, y), weights)()
 
     if form == "eager step":
-        return Program(lambda fixed, state, x, y: (one(x, y), state), (), (), xs[0], ys[0], compiled=False)
+        return Program(
+            lambda fixed, state, x, y: (one(x, y), state), (), (), xs[0], ys[0], compiled=False
+        )
     if form == "step":
         xs, ys = xs[0], ys[0]
     function, states = functional(one if form == "step" else sequence, xs, ys)
-    traces = [s.value for s in states if not isinstance(s, (brainstate.ParamState, brainstate.HiddenState))]
+    traces = [
+        s.value
+        for s in states
+        if not isinstance(s, (brainstate.ParamState, brainstate.HiddenState))
+    ]
     return Program(function, (), [s.value for s in states], xs, ys, size_of(traces), joined)
 
 

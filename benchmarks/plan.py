@@ -4,7 +4,11 @@ import dataclasses
 
 from .work import Case
 
-OURS, PEER, OLD_PEER = "ours", "0.2.6", "0.2.4"  # braintrace's versions on PyPI; the last has OTTT, OTPE and OSTTP
+OURS, PEER, OLD_PEER = (
+    "ours",
+    "0.2.6",
+    "0.2.4",
+)  # braintrace's versions on PyPI; the last has OTTT, OTPE and OSTTP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,9 @@ class Method:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A case with its methods. `seconds`: the most that one repetition may take, else fewer steps are timed."""
+    """A case with its methods. `seconds`: the most that one repetition may take, else fewer steps
+    are timed.
+    """
 
     case: Case
     methods: tuple[Method, ...]
@@ -33,7 +39,9 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Gradients of the parameters `names` on both sides, of the last of `runs` sequences; `note` says what is known of them."""
+    """Gradients of the parameters `names` on both sides, of the last of `runs` sequences; `note`
+    says what is known of them.
+    """
 
     case: Case
     ours: Method
@@ -57,13 +65,21 @@ def _pair(rule: str, side: str = PEER) -> tuple[Method, Method]:
 
 
 CORE = (
-    BPTT, *(_ours("d_rtrl", form, _PEER_D_RTRL) for form in ("window", "no end trace", "online")), _PEER_D_RTRL,
+    BPTT,
+    *(_ours("d_rtrl", form, _PEER_D_RTRL) for form in ("window", "no end trace", "online")),
+    _PEER_D_RTRL,
     *_pair("pp_prop"),
-)  # fmt: skip
+)
 _WINDOWED = Method(PEER, "d_rtrl", "window 20")
 _PEER_OSTL = Method(PEER, "ostl_recurrent", "online")
-_EXACT = (*(_ours("ostl_recurrent", form, _PEER_OSTL) for form in ("window", "no end trace")), _PEER_OSTL)
-_FORMS = {OURS: ("step", "eager step", "module step", "module eager step"), PEER: ("step", "eager step")}
+_EXACT = (
+    *(_ours("ostl_recurrent", form, _PEER_OSTL) for form in ("window", "no end trace")),
+    _PEER_OSTL,
+)
+_FORMS = {
+    OURS: ("step", "eager step", "module step", "module eager step"),
+    PEER: ("step", "eager step"),
+}
 _STEPS = (
     _ours("d_rtrl", "module", _PEER_D_RTRL),
     *(Method(side, "d_rtrl", form) for side, forms in _FORMS.items() for form in forms),
@@ -90,17 +106,27 @@ def full() -> list[Work]:
             exact = _EXACT if neurons == 128 and cell in ("rnn", "gru", "lif") else ()
             steps = _STEPS if (neurons, lanes) == (512, 32) and cell in ("gru", "lif") else ()
             works.append(Work(Case(cell, neurons, lanes), (*CORE, *more, *exact, *steps)))
-    return [*works, Work(Case("gru", 128, 32, 10_000), LONG, 4.0), Work(Case("gru", 1024, 32), CORE)]
+    return [
+        *works,
+        Work(Case("gru", 128, 32, 10_000), LONG, 4.0),
+        Work(Case("gru", 1024, 32), CORE),
+    ]
 
 
 def short() -> list[Work]:
     """The two cells that the targets speak of most, at two sizes."""
-    return [Work(Case(cell, *size), CORE, 0.3) for size in ((128, 32), (512, 32)) for cell in ("gru", "lif")]
+    return [
+        Work(Case(cell, *size), CORE, 0.3)
+        for size in ((128, 32), (512, 32))
+        for cell in ("gru", "lif")
+    ]
 
 
 def alone(works: list[Work]) -> list[Work]:
     """Without the peer."""
-    return [dataclasses.replace(w, methods=tuple(m for m in w.methods if m.side == OURS)) for w in works]
+    return [
+        dataclasses.replace(w, methods=tuple(m for m in w.methods if m.side == OURS)) for w in works
+    ]
 
 
 def tiny() -> list[Work]:
@@ -112,8 +138,8 @@ def tiny() -> list[Work]:
 def agreements(neurons: int = 128, lanes: int = 32) -> list[Agreement]:
     """Where both sides define the same rule.
 
-    A spiking cell with two states is compared in windows of one step (multi-step VJP) on both sides: the peer's single-step
-    mode counts the path from one new state to another twice.
+    A spiking cell with two states is compared in windows of one step (multi-step VJP) on both
+    sides: the peer's single-step mode counts the path from one new state to another twice.
     """
     found = []
     for cell, rule, ours, peer, runs, note in (
@@ -128,7 +154,14 @@ def agreements(neurons: int = 128, lanes: int = 32) -> list[Agreement]:
             1,
             "the peer divides the trace at a window's entry by 1-α^(t+1) of the step after",
         ),
-        ("lif", "pp_prop", "window 1", "window 1", 5, "the same after 128 steps, where that factor is 1"),
+        (
+            "lif",
+            "pp_prop",
+            "window 1",
+            "window 1",
+            5,
+            "the same after 128 steps, where that factor is 1",
+        ),
         ("three_lif", "pp_prop", "window", "online", 1, ""),
         ("three_lif", "ottt", "window", "online", 1, ""),
     ):

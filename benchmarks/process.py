@@ -12,19 +12,29 @@ ROOT = Path(__file__).parents[1]
 
 
 class Process:
-    """`ask` returns the reply, a dict; with an 'error' in it when the worker failed, died or took longer than `patience`."""
+    """`ask` returns the reply, a dict; with an 'error' in it when the worker failed, died or took
+    longer than `patience`.
+    """
 
     def __init__(self, python: Path, side: str, log: Path, patience: float = 240.0):
         self.python, self.side, self.log, self.patience = python, side, log, patience
         self.process: subprocess.Popen[str] | None = None
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" or self.side == "ours"}
+        environment = {
+            k: v for k, v in os.environ.items() if k != "PYTHONPATH" or self.side == "ours"
+        }
         with self.log.open("a") as log:
             process = subprocess.Popen(
-                [str(self.python), "-m", "benchmarks.worker", self.side], cwd=ROOT, env=environment, text=True, bufsize=1,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+                [str(self.python), "-m", "benchmarks.worker", self.side],
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                bufsize=1,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
         self._replies: queue.Queue[str] = queue.Queue()
         threading.Thread(target=_read, args=(process.stdout, self._replies), daemon=True).start()
         return process

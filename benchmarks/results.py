@@ -8,12 +8,16 @@ import numpy as np
 
 
 class Results:
-    """`data` is what the file holds: about, limits, cases (rows with seconds per step of each round), agreements, growth."""
+    """`data` is what the file holds: about, limits, cases (rows with seconds per step of each
+    round), agreements, growth.
+    """
 
     def __init__(self, folder: Path, name: str, resume: bool):
         self.folder, self.file = folder, folder / f"{name}.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self.data: dict[str, Any] = json.loads(self.file.read_text()) if resume and self.file.exists() else {}
+        self.data: dict[str, Any] = (
+            json.loads(self.file.read_text()) if resume and self.file.exists() else {}
+        )
         for name in ("cases", "growth"):
             self.data.setdefault(name, {})
 

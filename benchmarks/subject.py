@@ -15,7 +15,9 @@ MOST_BYTES = 10 << 30  # a program that needs more is not run
 
 @dataclasses.dataclass
 class Subject:
-    """`seconds()` runs it once. `first`: seconds from the model to the compiled program; `peak`: bytes, see README.md."""
+    """`seconds()` runs it once. `first`: seconds from the model to the compiled program; `peak`:
+    bytes, see README.md.
+    """
 
     program: Program
     call: Any
@@ -51,7 +53,9 @@ def subject(make: Any) -> Subject:
         ready.first = time.perf_counter() - start
         return ready
     donated = (1,) if jax.tree.leaves(program.state) else ()
-    lowered = jax.jit(program.function, donate_argnums=donated).lower(program.fixed, program.state, program.xs, program.ys)
+    lowered = jax.jit(program.function, donate_argnums=donated).lower(
+        program.fixed, program.state, program.xs, program.ys
+    )
     call = lowered.compile()
     first = time.perf_counter() - start
     peak = _peak(call, program.traces)
@@ -66,4 +70,9 @@ def _peak(compiled: Any, traces: int) -> int | None:
     memory = compiled.memory_analysis()
     if memory is None:
         return None
-    return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes + traces
+    return (
+        memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + traces
+    )

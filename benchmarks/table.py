@@ -17,7 +17,9 @@ def report(data: dict[str, Any]) -> str:
 def rows(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     """A Markdown table."""
     escaped = [tuple(cell.replace("|", "\\|") for cell in line) for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *escaped))
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in (head, ("---",) * len(head), *escaped)
+    )
 
 
 def _about(data: dict[str, Any]) -> str:
@@ -35,7 +37,10 @@ def _about(data: dict[str, Any]) -> str:
 
 def _limits(data: dict[str, Any]) -> str:
     found = {k: v for k, v in data.get("limits", {}).items() if not isinstance(v, str)}
-    lines = [(name, "not measured" if figure is None else f"{figure:.0f}") for name, figure in found.items()]
+    lines = [
+        (name, "not measured" if figure is None else f"{figure:.0f}")
+        for name, figure in found.items()
+    ]
     return "### Limits of the machine\n\n" + rows(("what", "measured"), lines) if lines else ""
 
 
@@ -55,14 +60,22 @@ def _targets(data: dict[str, Any]) -> str:
                     "met" if met else "**missed**",
                 )
             )
-    return "### Targets\n\n" + rows(("target", "figure", "measured", "wanted", ""), lines) if lines else ""
+    return (
+        "### Targets\n\n" + rows(("target", "figure", "measured", "wanted", ""), lines)
+        if lines
+        else ""
+    )
 
 
 def _agreements(data: dict[str, Any]) -> str:
     lines = []
     for a in data.get("agreements", []):
         found = a.get("differences")
-        figure = a["error"] if found is None else ", ".join(f"{name} {d:.1e}" for name, d in found.items())
+        figure = (
+            a["error"]
+            if found is None
+            else ", ".join(f"{name} {d:.1e}" for name, d in found.items())
+        )
         verdict = "" if found is None else "agree" if max(found.values()) <= 1e-4 else "**differ**"
         lines.append((a["case"], a["ours"], a["peer"], figure, verdict, a["note"]))
     head = ("case", "ours", "peer", "relative difference of the gradients", "within 1e-4", "note")
@@ -87,7 +100,9 @@ def _case(title: str, case: dict[str, Any], limits: dict[str, Any]) -> str:
     return f"### {title}\n\n" + rows(head, lines)
 
 
-def _row(case: dict[str, Any], key: str, row: dict[str, Any], limits: dict[str, Any]) -> tuple[str, ...]:
+def _row(
+    case: dict[str, Any], key: str, row: dict[str, Any], limits: dict[str, Any]
+) -> tuple[str, ...]:
     if "error" in row:
         return (key, row["error"][:160], *[""] * 9)
     time, over, rival = seconds(case, key), ratio(case, key, "bptt"), case["rivals"].get(key, "")
@@ -97,10 +112,18 @@ def _row(case: dict[str, Any], key: str, row: dict[str, Any], limits: dict[str, 
     share = f"{products / time / most / 1e9:.0%}" if time and most else ""
     online = "online" in key and traces and time and bandwidth
     return (
-        key, duration(time), f"{over[0]:.2f}" if over else "", f"{over[1]:.2f}-{over[2]:.2f}" if over else "",
-        f"{faster[0]:.1f}" if faster else "", size(row["peak"]), size(traces), f"{row['first']:.2f} s", share,
-        f"{2 * traces / time / bandwidth / 1e9:.0%}" if online else "", f"{row['steps']:,}",
-    )  # fmt: skip
+        key,
+        duration(time),
+        f"{over[0]:.2f}" if over else "",
+        f"{over[1]:.2f}-{over[2]:.2f}" if over else "",
+        f"{faster[0]:.1f}" if faster else "",
+        size(row["peak"]),
+        size(traces),
+        f"{row['first']:.2f} s",
+        share,
+        f"{2 * traces / time / bandwidth / 1e9:.0%}" if online else "",
+        f"{row['steps']:,}",
+    )
 
 
 def duration(value: float | None) -> str:

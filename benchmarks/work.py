@@ -1,7 +1,7 @@
 """The work that every side does: the same cell, sizes, weights, inputs and loss.
 
-The cells are read from their file and not from the installed package, because in a peer's environment the name `braintrace`
-is the peer's.
+The cells are read from their file and not from the installed package, because in a peer's
+environment the name `braintrace` is the peer's.
 """
 
 import dataclasses
@@ -34,11 +34,13 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A gradient of one sequence: `function(fixed, state, xs, ys) -> (gradients, state)`, and what it is called with.
+    """A gradient of one sequence: `function(fixed, state, xs, ys) -> (gradients, state)`, and what
+    it is called with.
 
     Attributes:
         fixed: arguments that a call leaves alone.
-        state: what a call consumes and gives back, donated; () where there is nothing to go on with.
+        state: what a call consumes and gives back, donated; () where there is nothing to go on
+            with.
         traces: bytes of the eligibility traces among the arguments.
         names: from the gradients to an array for each parameter, by name.
         compiled: whether `function` is put under `jax.jit`; an eager one is called as it is.
@@ -79,10 +81,14 @@ def loss(out: Any, target: Any) -> Any:
 
 def size_of(tree: Any) -> int:
     """Bytes of the arrays of a tree."""
-    return sum(int(np.size(v)) * np.dtype(jnp.result_type(v)).itemsize for v in jax.tree.leaves(tree))
+    return sum(
+        int(np.size(v)) * np.dtype(jnp.result_type(v)).itemsize for v in jax.tree.leaves(tree)
+    )
 
 
 def products_of(case: Case) -> float:
-    """Floating-point operations of the weight products that a gradient cannot do without, per step: 6 B Σ I·O."""
+    """Floating-point operations of the weight products that a gradient cannot do without, per step:
+    6 B Σ I·O.
+    """
     weights = [w.shape for w in model_of(case).params.values() if w.ndim == 2]
     return 6.0 * case.lanes * sum(a * b for a, b in weights)

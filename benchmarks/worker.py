@@ -1,4 +1,5 @@
-"""A process that compiles and times programs of one side: one JSON request a line in, one JSON reply a line out.
+"""A process that compiles and times programs of one side: one JSON request a line in, one JSON
+reply a line out.
 
 python -m benchmarks.worker ours|peer
 
@@ -33,8 +34,11 @@ class Worker:
         self.side = side
         self.held: dict[str, Subject] = {}
 
-    def prepare(self, key: str, case: dict[str, Any], rule: str, form: str, seconds: float) -> dict[str, Any]:
-        """Compile for all steps of the case, where a repetition then takes at most `seconds`; else for fewer.
+    def prepare(
+        self, key: str, case: dict[str, Any], rule: str, form: str, seconds: float
+    ) -> dict[str, Any]:
+        """Compile for all steps of the case, where a repetition then takes at most `seconds`; else
+        for fewer.
 
         Only what works step by step, and would be long about it, is timed on fewer steps.
         """
@@ -51,12 +55,20 @@ class Worker:
         if not all(np.isfinite(v).all() for v in found.gradients().values()):
             raise FloatingPointError("the gradient is not finite")
         self.held[key] = found
-        return {"first": first, "peak": found.peak, "traces": found.program.traces, "steps": steps, "warm": warm}
+        return {
+            "first": first,
+            "peak": found.peak,
+            "traces": found.program.traces,
+            "steps": steps,
+            "warm": warm,
+        }
 
     def repeat(self, key: str) -> dict[str, Any]:
         return {"seconds": self.held[key].seconds()}
 
-    def gradients(self, case: dict[str, Any], rule: str, form: str, file: str, runs: int) -> dict[str, Any]:
+    def gradients(
+        self, case: dict[str, Any], rule: str, form: str, file: str, runs: int
+    ) -> dict[str, Any]:
         given = Case(**case)
         found = subject(lambda: self.side.program(given, rule, given.steps, form))
         for _ in range(runs - 1):
@@ -109,7 +121,9 @@ def main() -> None:
         try:
             reply = getattr(worker, request.pop("do"))(**request)
         except Exception as error:  # the case is then shown with this text, and the rest goes on
-            reply = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"}
+            reply = {
+                "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            }
         print(json.dumps(reply), file=replies, flush=True)
 
 

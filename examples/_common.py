@@ -14,9 +14,13 @@ import optax
 
 def arguments(description: str | None, **more: str) -> argparse.Namespace:
     """`--quick`, `--seed`, and a flag for each of `more` (name: what it does)."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a few iterations only")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, data and feedback (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of weights, data and feedback (default 0)"
+    )
     for name, what in more.items():
         parser.add_argument(f"--{name}", action="store_true", help=what)
     return parser.parse_args()
@@ -45,10 +49,14 @@ def cross_entropy(logits: Any, label: Any) -> jax.Array:
 
 
 def train(
-    gradient: Callable[[Any, Any], tuple[Any, Any]], params: Any, batches: Iterable[Any], optimizer: Any,
+    gradient: Callable[[Any, Any], tuple[Any, Any]],
+    params: Any,
+    batches: Iterable[Any],
+    optimizer: Any,
     say: Callable[[int, Any, float], None] | None = None,
-) -> tuple[Any, list[float], float]:  # fmt: skip
-    """`(params, losses, seconds)` after one update per batch; `gradient(params, batch)` gives gradients and loss.
+) -> tuple[Any, list[float], float]:
+    """`(params, losses, seconds)` after one update per batch; `gradient(params, batch)` gives
+    gradients and loss.
 
     `say(number, params, loss)` is called after each update. Neither that nor compilation is timed.
     """
@@ -72,8 +80,12 @@ def train(
     return params, losses, seconds
 
 
-def train_module(model: Any, gradient: Callable[[Any], tuple[Any, Any]], batches: Iterable[Any], optimizer: Any) -> Any:
-    """As `train`, for a brainstate module, which is changed in place: `(losses, seconds)`. The first update is not timed."""
+def train_module(
+    model: Any, gradient: Callable[[Any], tuple[Any, Any]], batches: Iterable[Any], optimizer: Any
+) -> Any:
+    """As `train`, for a brainstate module, which is changed in place: `(losses, seconds)`. The
+    first update is not timed.
+    """
     weights = model.states(brainstate.ParamState)
 
     @brainstate.transform.jit
@@ -93,7 +105,9 @@ def train_module(model: Any, gradient: Callable[[Any], tuple[Any, Any]], batches
     return losses, seconds
 
 
-def module_through_time(model: Any, batch_size: int, label: Any, mask: Any, x: Any) -> tuple[Any, Any]:
+def module_through_time(
+    model: Any, batch_size: int, label: Any, mask: Any, x: Any
+) -> tuple[Any, Any]:
     """BPTT's gradient for a brainstate module, and the mean cross-entropy of the steps that count."""
 
     def loss() -> jax.Array:
@@ -108,5 +122,7 @@ def table(*rows: tuple[Any, ...]) -> str:
     """Rows, the first of which is the heading, as text with aligned columns."""
     cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

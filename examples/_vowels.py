@@ -1,4 +1,6 @@
-"""Japanese Vowels for feedforward spiking networks: which of nine men is speaking? Every frame is asked; all frames decide."""
+"""Japanese Vowels for feedforward spiking networks: which of nine men is speaking? Every frame is
+asked; all frames decide.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,21 @@ BATCH, COEFFICIENTS, SPEAKERS = 30, 12, 9
 
 
 def lif_network(widths, leak, leaky_readout=False):
-    """`(cell, initial parameters of a key, carry of a batch)`: layers of LIF neurons that feed each other, and a readout.
+    """`(cell, initial parameters of a key, carry of a batch)`: layers of LIF neurons that feed each
+    other, and a readout.
 
-    A neuron's spike lowers its own potential by the threshold 1; no gradient goes through that. The readout is memoryless, or
-    a leaky sum with the leak of the neurons.
+    A neuron's spike lowers its own potential by the threshold 1; no gradient goes through that. The
+    readout is memoryless, or a leaky sum with the leak of the neurons.
     """
 
     def cell(p, carry, x):
         new = []
         for layer, v in zip(p["layers"], carry, strict=False):
-            v = leak * (v - jax.lax.stop_gradient(spike(v - 1))) + x @ layer["weight"] + layer["bias"]
+            v = (
+                leak * (v - jax.lax.stop_gradient(spike(v - 1)))
+                + x @ layer["weight"]
+                + layer["bias"]
+            )
             x = spike(v - 1)
             new.append(v)
         out = x @ p["readout"]
@@ -33,7 +40,9 @@ def lif_network(widths, leak, leaky_readout=False):
     def initial(key):
         keys = jax.random.split(key, len(widths) + 1)
         shapes = zip(keys, (COEFFICIENTS, *widths), widths, strict=False)
-        layers = [{"weight": normal(key, inputs, n), "bias": jnp.zeros(n)} for key, inputs, n in shapes]
+        layers = [
+            {"weight": normal(key, inputs, n), "bias": jnp.zeros(n)} for key, inputs, n in shapes
+        ]
         return {"layers": layers, "readout": normal(keys[-1], widths[-1], SPEAKERS)}
 
     def carry(batch):
@@ -65,7 +74,9 @@ def through_time(cell, carry):
 
     def gradient(params, batch):
         label, weight = wanted(batch)
-        gradients, losses = bptt_gradient(cell, params, carry, batch.x, label, loss_fn=cross_entropy, mask=weight)
+        gradients, losses = bptt_gradient(
+            cell, params, carry, batch.x, label, loss_fn=cross_entropy, mask=weight
+        )
         return gradients, mean_loss(losses, weight)
 
     return gradient
@@ -77,7 +88,13 @@ def online(learner, carry):
     def gradient(params, batch):
         label, weight = wanted(batch)
         gradients, _, info = learner.etrace_grad(
-            params, learner.init(params, carry), batch.x, label, loss_fn=cross_entropy, mask=weight, return_state=False
+            params,
+            learner.init(params, carry),
+            batch.x,
+            label,
+            loss_fn=cross_entropy,
+            mask=weight,
+            return_state=False,
         )
         return gradients, mean_loss(info.losses, weight)
 
@@ -86,7 +103,9 @@ def online(learner, carry):
 
 def accuracy(cell, params, carry, sequences):
     """Of the log-probabilities of all frames, summed."""
-    logits = jax.lax.scan(lambda c, x: cell(params, c, x), carry(len(sequences.label)), sequences.x)[1]
+    logits = jax.lax.scan(
+        lambda c, x: cell(params, c, x), carry(len(sequences.label)), sequences.x
+    )[1]
     evidence = (jax.nn.log_softmax(logits) * sequences.mask[..., None]).sum(0)
     return float((evidence.argmax(-1) == sequences.label).mean())
 
@@ -96,7 +115,12 @@ def run(cell, params, carry, gradient, args, rate=5e-3, epoch_count=60):
     data = japanese_vowels()
     batches = epochs(data, 2 if args.quick else epoch_count, args.seed)
     params, losses, seconds = train(gradient, params, batches, optax.adam(rate))
-    return accuracy(cell, params, carry, data.test), float(np.mean(losses[:9])), float(np.mean(losses[-9:])), seconds
+    return (
+        accuracy(cell, params, carry, data.test),
+        float(np.mean(losses[:9])),
+        float(np.mean(losses[-9:])),
+        seconds,
+    )
 
 
 HEADING = ("method", "test accuracy", "first loss", "last loss", "seconds")

@@ -1,8 +1,10 @@
-"""A convolutional spiking network watches event frames: in which of four directions does the bar move?
+"""A convolutional spiking network watches event frames: in which of four directions does the bar
+move?
 
-Frames of 12 x 12 pixels with two channels, as an event camera gives them: where the image became brighter, and where darker,
-with noise. One frame tells nothing; the direction is in their order. Two convolutions with leaky spiking neurons and a leaky
-readout, a brainstate module; pp_prop keeps factors of the traces, since a trace of each weight at each pixel would be large.
+Frames of 12 x 12 pixels with two channels, as an event camera gives them: where the image became
+brighter, and where darker, with noise. One frame tells nothing; the direction is in their order.
+Two convolutions with leaky spiking neurons and a leaky readout, a brainstate module; pp_prop keeps
+factors of the traces, since a trace of each weight at each pixel would be large.
 """
 
 import brainstate
@@ -24,7 +26,10 @@ class Spiking(brainstate.nn.Module):
         super().__init__()
         self.conv = brainstate.nn.Conv2d(in_size, channels, 3, stride=stride)
         weights = self.conv.weight.value
-        self.conv.weight.value = {**weights, "weight": 2.0 * weights["weight"]}  # so that the neurons spike
+        self.conv.weight.value = {
+            **weights,
+            "weight": 2.0 * weights["weight"],
+        }  # so that the neurons spike
 
     def init_state(self, batch_size):
         self.v = brainstate.HiddenState(jnp.zeros((batch_size, *self.conv.out_size)))
@@ -55,8 +60,12 @@ def trials(batch, seed):
     """`(frames, labels)`: (STEPS, batch, SIDE, SIDE, 2) and (STEPS, batch)."""
     random = np.random.default_rng(seed)
     label, start = random.integers(0, CLASSES, batch), random.integers(0, SIDE, batch)
-    where = (start + np.arange(STEPS + 1)[:, None] * np.where(label % 2, 1, -1)) % SIDE  # of the bar
-    image = np.broadcast_to((np.arange(SIDE) == where[..., None])[:, :, None, :], (STEPS + 1, batch, SIDE, SIDE))
+    where = (
+        start + np.arange(STEPS + 1)[:, None] * np.where(label % 2, 1, -1)
+    ) % SIDE  # of the bar
+    image = np.broadcast_to(
+        (np.arange(SIDE) == where[..., None])[:, :, None, :], (STEPS + 1, batch, SIDE, SIDE)
+    )
     image = np.where((label < 2)[:, None, None], image, image.swapaxes(2, 3)).astype(np.float32)
     change = np.diff(image, axis=0)
     events = np.stack([change > 0, change < 0], -1) ^ (random.random((*change.shape, 2)) < NOISE)
@@ -65,20 +74,28 @@ def trials(batch, seed):
 
 def late():
     """The loss counts in the second half of a trial."""
-    return jnp.broadcast_to(jnp.arange(STEPS)[:, None] >= STEPS // 2, (STEPS, BATCH)).astype(jnp.float32)
+    return jnp.broadcast_to(jnp.arange(STEPS)[:, None] >= STEPS // 2, (STEPS, BATCH)).astype(
+        jnp.float32
+    )
 
 
 def online(model):
     frames, _ = trials(BATCH, 0)
-    learner = braintrace.compile(model, "pp_prop", jnp.asarray(frames[0]), batch_size=BATCH, decay_or_rank=LEAK)
+    learner = braintrace.compile(
+        model, "pp_prop", jnp.asarray(frames[0]), batch_size=BATCH, decay_or_rank=LEAK
+    )
     print(learner.report, "\n")
 
     def gradient(batch):
         learner.reset_state(model=True)
         return learner.etrace_grad(
-            *batch, step_fn=lambda x, y: cross_entropy(learner(x), y), mask=late(), loss_output="total", return_value=True,
+            *batch,
+            step_fn=lambda x, y: cross_entropy(learner(x), y),
+            mask=late(),
+            loss_output="total",
+            return_value=True,
             return_state=False,
-        )  # fmt: skip
+        )
 
     return gradient
 
@@ -102,5 +119,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 40 if args.quick else 300
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("pp_prop", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("pp_prop", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

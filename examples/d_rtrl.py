@@ -1,8 +1,9 @@
 """D-RTRL on delayed match to sample: was the second stimulus like the first, 50 steps ago?
 
-A GRU of brainstate with a linear readout, unmodified, learns online: each update takes the gradient of a sequence in memory
-that does not grow with its length. D-RTRL keeps a neuron's own path through time, here its update gate, and leaves out the
-paths from neuron to neuron; BPTT keeps all. The report says so for each parameter.
+A GRU of brainstate with a linear readout, unmodified, learns online: each update takes the gradient
+of a sequence in memory that does not grow with its length. D-RTRL keeps a neuron's own path through
+time, here its update gate, and leaves out the paths from neuron to neuron; BPTT keeps all. The
+report says so for each parameter.
 """
 
 import brainstate
@@ -22,9 +23,12 @@ class Network(brainstate.nn.Module):
         super().__init__()
         self.cell = brainstate.nn.GRUCell(CHANNELS, WIDTH)
         self.readout = brainstate.nn.Linear(WIDTH, 2)
-        # The update gates start with time scales from 1 to 80 steps (Tallec and Ollivier, ICLR 2018), for BPTT as well.
+        # The update gates start with time scales from 1 to 80 steps (Tallec and Ollivier, ICLR
+        # 2018), for BPTT as well.
         gates = self.cell.Wrz.weight
-        scales = jnp.concatenate([jnp.zeros(WIDTH), -jnp.log(brainstate.random.uniform(1.0, 80.0, WIDTH))])
+        scales = jnp.concatenate(
+            [jnp.zeros(WIDTH), -jnp.log(brainstate.random.uniform(1.0, 80.0, WIDTH))]
+        )
         gates.value = {**gates.value, "bias": scales}
 
     def update(self, x):
@@ -38,9 +42,14 @@ def online(model):
     def gradient(trials):
         learner.reset_state(model=True)
         return learner.etrace_grad(
-            trials.x, trials.y, step_fn=lambda x, y: cross_entropy(learner(x), y), mask=trials.mask, loss_output="total",
-            return_value=True, return_state=False,
-        )  # fmt: skip
+            trials.x,
+            trials.y,
+            step_fn=lambda x, y: cross_entropy(learner(x), y),
+            mask=trials.mask,
+            loss_output="total",
+            return_value=True,
+            return_state=False,
+        )
 
     return gradient
 
@@ -65,5 +74,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 60 if args.quick else 600
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("D-RTRL", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -1,9 +1,11 @@
-"""Excitatory and inhibitory spiking neurons with sparse connections count cues: evidence accumulation.
+"""Excitatory and inhibitory spiking neurons with sparse connections count cues: evidence
+accumulation.
 
-80 excitatory and 20 inhibitory neurons, a brainstate module. A neuron's weights have its own sign (Dale's principle), a tenth of
-the connections exists, and only these have traces. Half of the excitatory neurons adapt: their thresholds remember the cues. No
-trace passes the reset
-(`braintrace.stop_trace`); BPTT, beside D-RTRL, passes it. The trial is short: 3 cues, a delay, a decision.
+80 excitatory and 20 inhibitory neurons, a brainstate module. A neuron's weights have its own sign
+(Dale's principle), a tenth of the connections exists, and only these have traces. Half of the
+excitatory neurons adapt: their thresholds remember the cues. No trace passes the reset
+(`braintrace.stop_trace`); BPTT, beside D-RTRL, passes it. The trial is short: 3 cues, a delay, a
+decision.
 """
 
 import brainstate
@@ -25,7 +27,9 @@ SIGN = np.where(np.arange(N) < E, 1.0, -1.0).astype(np.float32)
 
 
 class Synapses(brainstate.nn.Module):
-    """Sparse weights of a fixed sign: |w| for each connection that exists, with the sign of the neuron that it comes from."""
+    """Sparse weights of a fixed sign: |w| for each connection that exists, with the sign of the
+    neuron that it comes from.
+    """
 
     def __init__(self, sign, outputs, density, gain):
         super().__init__()
@@ -42,7 +46,9 @@ class Synapses(brainstate.nn.Module):
 class Network(brainstate.nn.Module):
     def __init__(self):
         super().__init__()
-        self.feed = brainstate.ParamState(1.5 / np.sqrt(CHANNELS) * brainstate.random.randn(CHANNELS, N))
+        self.feed = brainstate.ParamState(
+            1.5 / np.sqrt(CHANNELS) * brainstate.random.randn(CHANNELS, N)
+        )
         self.recurrent = Synapses(SIGN * np.where(np.arange(N) < E, 1.0, 3.0), N, DENSITY, 0.2)
         self.readout = Synapses(np.ones(E), 2, 1.0, 0.5)
 
@@ -64,7 +70,9 @@ class Network(brainstate.nn.Module):
 
 
 def trials(batch, seed):
-    return evidence_accumulation(batch, seed=seed, cues=3, cue=20, slot=30, delay=30, recall=20, rate=0.2, background=0.05)
+    return evidence_accumulation(
+        batch, seed=seed, cues=3, cue=20, slot=30, delay=30, recall=20, rate=0.2, background=0.05
+    )
 
 
 def online(model):
@@ -74,9 +82,14 @@ def online(model):
     def gradient(trials):
         learner.reset_state(model=True)
         return learner.etrace_grad(
-            trials.x, trials.y, step_fn=lambda x, y: cross_entropy(learner(x), y), mask=trials.mask, loss_output="total",
-            return_value=True, return_state=False,
-        )  # fmt: skip
+            trials.x,
+            trials.y,
+            step_fn=lambda x, y: cross_entropy(learner(x), y),
+            mask=trials.mask,
+            loss_output="total",
+            return_value=True,
+            return_state=False,
+        )
 
     return gradient
 
@@ -101,5 +114,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 40 if args.quick else 200
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("D-RTRL", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -1,6 +1,7 @@
 """Equinox: an LSTM on delayed match to sample, with optax inside `eqx.filter_jit`.
 
-The module is written for one sample, as Equinox's are, and mapped with `vmap=True`. Its LSTM keeps what it has seen in its cells,
+The module is written for one sample, as Equinox's are, and mapped with `vmap=True`. Its LSTM keeps
+what it has seen in its cells,
 each of which remembers by itself: D-RTRL follows that path and leaves out those from cell to cell.
 """
 
@@ -52,14 +53,16 @@ def outputs(model, x):
 
 
 def online(model):
-    learner = braintrace.compile(model, "d_rtrl", jnp.zeros((BATCH, CHANNELS)), carry=rest(BATCH), vmap=True)
+    learner = braintrace.compile(
+        model, "d_rtrl", jnp.zeros((BATCH, CHANNELS)), carry=rest(BATCH), vmap=True
+    )
     print(learner.report, "\n")
 
     def gradient(model, x, y, mask):
         state = learner.init(model, rest(BATCH))
         gradients, _, info = learner.etrace_grad(
             model, state, x, y, loss_fn=cross_entropy, mask=mask, return_state=False
-        )  # fmt: skip
+        )
         return (info.losses * mask).sum() / mask.sum(), gradients
 
     return gradient
@@ -101,5 +104,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 60 if args.quick else 400
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("D-RTRL", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -1,7 +1,9 @@
-"""A stack of linear recurrent units (LRU) reads scikit-learn's handwritten digits pixel by pixel, 64 steps an image.
+"""A stack of linear recurrent units (LRU) reads scikit-learn's handwritten digits pixel by pixel,
+64 steps an image.
 
-Two layers of complex leaky units, each under a nonlinear readout, as a plain function. A unit remembers by itself, so the upper
-layer's gradients are exact; of the lower one's, the paths through the memory of the upper layer are left out.
+Two layers of complex leaky units, each under a nonlinear readout, as a plain function. A unit
+remembers by itself, so the upper layer's gradients are exact; of the lower one's, the paths through
+the memory of the upper layer are left out.
 """
 
 import jax
@@ -22,7 +24,9 @@ def cell(params, carry, x):
     for p, h in zip(params["layers"], carry, strict=True):
         decay = jnp.exp(-jnp.exp(p["decay"]))
         turn = jax.lax.complex(jnp.cos(p["turn"]), jnp.sin(p["turn"]))
-        h = decay * turn * h + jnp.sqrt(1 - decay**2) * jax.lax.complex(z @ p["in.real"], z @ p["in.imag"])
+        h = decay * turn * h + jnp.sqrt(1 - decay**2) * jax.lax.complex(
+            z @ p["in.real"], z @ p["in.imag"]
+        )
         new.append(h)
         z = jnp.tanh(jnp.concatenate([h.real, h.imag], -1) @ p["out"] + p["bias"])
     return tuple(new), z @ params["readout"]
@@ -33,11 +37,16 @@ def initial(key):
     for inputs in (1, WIDTH):
         key, *keys = jax.random.split(key, 6)
         memory = jax.random.uniform(keys[0], (WIDTH,), minval=0.9, maxval=0.999)
-        layers.append({
-            "decay": jnp.log(-jnp.log(memory)), "turn": jax.random.uniform(keys[1], (WIDTH,), maxval=0.6),
-            "in.real": normal(keys[2], inputs, WIDTH), "in.imag": normal(keys[3], inputs, WIDTH),
-            "out": normal(keys[4], 2 * WIDTH, WIDTH), "bias": jnp.zeros(WIDTH),
-        })  # fmt: skip
+        layers.append(
+            {
+                "decay": jnp.log(-jnp.log(memory)),
+                "turn": jax.random.uniform(keys[1], (WIDTH,), maxval=0.6),
+                "in.real": normal(keys[2], inputs, WIDTH),
+                "in.imag": normal(keys[3], inputs, WIDTH),
+                "out": normal(keys[4], 2 * WIDTH, WIDTH),
+                "bias": jnp.zeros(WIDTH),
+            }
+        )
     return {"layers": layers, "readout": normal(key, WIDTH, CLASSES)}
 
 
@@ -58,14 +67,18 @@ def at_the_end(shape):
 
 
 def online(params):
-    learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((BATCH, 1)), params=params, carry=rest(BATCH))
+    learner = braintrace.compile(
+        cell, "d_rtrl", jnp.zeros((BATCH, 1)), params=params, carry=rest(BATCH)
+    )
     print(learner.report, "\n")
 
     def gradient(params, batch):
         x, labels = batch
         y, mask = jnp.broadcast_to(labels, x.shape[:2]), at_the_end(x.shape[:2])
         state = learner.init(params, rest(BATCH))
-        gradients, _, info = learner.etrace_grad(params, state, x, y, loss_fn=cross_entropy, mask=mask, return_state=False)
+        gradients, _, info = learner.etrace_grad(
+            params, state, x, y, loss_fn=cross_entropy, mask=mask, return_state=False
+        )
         return gradients, info.losses[-1].mean()
 
     return gradient
@@ -76,7 +89,7 @@ def logits(params, x):
 
 
 def through_time(params):
-    loss = lambda params, batch: cross_entropy(logits(params, batch[0]), batch[1]).mean()  # noqa: E731
+    loss = lambda params, batch: cross_entropy(logits(params, batch[0]), batch[1]).mean()
 
     def gradient(params, batch):
         value, gradients = jax.value_and_grad(loss)(params, batch)
@@ -99,5 +112,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 40 if args.quick else 1000
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("D-RTRL", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -1,7 +1,8 @@
 """Flax NNX: a GRU learns to copy a string of symbols, with `nnx.Optimizer` inside `nnx.jit`.
 
-The learner is an NNX module that holds the model: both it and the optimizer are arguments of the compiled update. D-RTRL takes
-the gradient in memory that does not grow with the length of the sequence; BPTT, beside it, scans the same model.
+The learner is an NNX module that holds the model: both it and the optimizer are arguments of the
+compiled update. D-RTRL takes the gradient in memory that does not grow with the length of the
+sequence; BPTT, beside it, scans the same model.
 """
 
 import time
@@ -40,7 +41,9 @@ def trials(batch, seed):
 @nnx.jit
 def online(learner, optimizer, x, y, mask):
     learner.reset_state(model=True)
-    gradients, info = learner.etrace_grad(x, y, loss_fn=cross_entropy, mask=mask, return_state=False)
+    gradients, info = learner.etrace_grad(
+        x, y, loss_fn=cross_entropy, mask=mask, return_state=False
+    )
     optimizer.update(learner.model, gradients)
     return (info.losses * mask).sum() / mask.sum()
 
@@ -66,7 +69,9 @@ def run(method, seed, updates):
     model = Network(nnx.Rngs(seed))
     optimizer = nnx.Optimizer(model, optax.adam(5e-3), wrt=nnx.Param)
     x = jnp.zeros((BATCH, SYMBOLS + 2))
-    learning = braintrace.compile(model, "d_rtrl", x, carry=rest(BATCH)) if method is online else model
+    learning = (
+        braintrace.compile(model, "d_rtrl", x, carry=rest(BATCH)) if method is online else model
+    )
     if method is online:
         print(learning.report, "\n")
     losses, seconds = [], 0.0
@@ -83,5 +88,8 @@ def run(method, seed, updates):
 if __name__ == "__main__":
     args = arguments(__doc__)
     updates = 60 if args.quick else 1000
-    rows = [(name, *run(method, args.seed, updates)) for name, method in (("D-RTRL", online), ("BPTT", through_time))]
+    rows = [
+        (name, *run(method, args.seed, updates))
+        for name, method in (("D-RTRL", online), ("BPTT", through_time))
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

@@ -1,8 +1,9 @@
 """OSTL without recurrence on Japanese Vowels: two feedforward layers of spiking neurons.
 
-Without recurrent weights a neuron's past reaches its future through its own membrane alone, so one trace per weight is exact for
-a layer under a memoryless readout (here the upper layer; the report says so). With a decay the trace is factored into one
-number per input and one per neuron. Rows share weights, batches and optimiser.
+Without recurrent weights a neuron's past reaches its future through its own membrane alone, so one
+trace per weight is exact for a layer under a memoryless readout (here the upper layer; the report
+says so). With a decay the trace is factored into one number per input and one per neuron. Rows
+share weights, batches and optimiser.
 """
 
 import jax
@@ -22,7 +23,9 @@ if __name__ == "__main__":
 
     def learner(**options):
         x = jnp.zeros((BATCH, COEFFICIENTS))
-        return braintrace.compile(cell, "ostl_feedforward", x, params=params, carry=first, **options)
+        return braintrace.compile(
+            cell, "ostl_feedforward", x, params=params, carry=first, **options
+        )
 
     traced = learner()
     print(traced.report, "\n")

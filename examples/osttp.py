@@ -1,8 +1,10 @@
-"""OSTTP on Japanese Vowels: three layers of spiking neurons learn from projected targets, without any error from above.
+"""OSTTP on Japanese Vowels: three layers of spiking neurons learn from projected targets, without
+any error from above.
 
-The learning signal of each hidden layer is a fixed random projection of the target, here the speaker at every frame; only the
-readout sees its error. So a layer could update while the layers above still compute. The model is a brainstate module.
-Rows share weights, batches and optimiser; "readout only" shows what the random hidden layers give by themselves.
+The learning signal of each hidden layer is a fixed random projection of the target, here the
+speaker at every frame; only the readout sees its error. So a layer could update while the layers
+above still compute. The model is a brainstate module. Rows share weights, batches and optimiser;
+"readout only" shows what the random hidden layers give by themselves.
 """
 
 import brainstate
@@ -36,7 +38,9 @@ class LIF(brainstate.nn.Module):
 class Network(brainstate.nn.Module):
     def __init__(self):
         super().__init__()
-        self.hidden = brainstate.nn.Sequential(LIF(COEFFICIENTS, WIDTH), LIF(WIDTH, WIDTH), LIF(WIDTH, WIDTH))
+        self.hidden = brainstate.nn.Sequential(
+            LIF(COEFFICIENTS, WIDTH), LIF(WIDTH, WIDTH), LIF(WIDTH, WIDTH)
+        )
         self.readout = brainstate.nn.Linear(WIDTH, SPEAKERS)
 
     def update(self, x):
@@ -44,7 +48,9 @@ class Network(brainstate.nn.Module):
 
 
 def projected(model):
-    learner = braintrace.compile(model, "osttp", jnp.zeros((BATCH, COEFFICIENTS)), batch_size=BATCH, feedback_key=0)
+    learner = braintrace.compile(
+        model, "osttp", jnp.zeros((BATCH, COEFFICIENTS)), batch_size=BATCH, feedback_key=0
+    )
 
     def step_loss(x, label):
         return cross_entropy(learner(x), label)
@@ -53,9 +59,15 @@ def projected(model):
         label, weight = wanted(batch)
         learner.reset_state(model=True)
         return learner.etrace_grad(
-            batch.x, label, step_fn=step_loss, mask=weight, y_target=jax.nn.one_hot(label, SPEAKERS),
-            loss_output="total", return_value=True, return_state=False,
-        )  # fmt: skip
+            batch.x,
+            label,
+            step_fn=step_loss,
+            mask=weight,
+            y_target=jax.nn.one_hot(label, SPEAKERS),
+            loss_output="total",
+            return_value=True,
+            return_state=False,
+        )
 
     return gradient
 
@@ -71,7 +83,10 @@ def through_time(model):
 def readout_only(model):
     def gradient(batch):
         gradients, loss = through_time(model)(batch)
-        return {k: g if k[0] == "readout" else jax.tree.map(jnp.zeros_like, g) for k, g in gradients.items()}, loss
+        return {
+            k: g if k[0] == "readout" else jax.tree.map(jnp.zeros_like, g)
+            for k, g in gradients.items()
+        }, loss
 
     return gradient
 
@@ -83,7 +98,10 @@ def run(method, args):
     batches = epochs(data, 10 if args.quick else EPOCHS, args.seed)
     losses, seconds = train_module(model, method(model), batches, optax.adam(5e-3))
     brainstate.nn.init_all_states(model, batch_size=len(data.test.label))
-    evidence = jax.nn.log_softmax(brainstate.transform.for_loop(model, data.test.x)) * data.test.mask[..., None]
+    evidence = (
+        jax.nn.log_softmax(brainstate.transform.for_loop(model, data.test.x))
+        * data.test.mask[..., None]
+    )
     accuracy = float((evidence.sum(0).argmax(-1) == data.test.label).mean())
     return accuracy, float(np.mean(losses[:9])), float(np.mean(losses[-9:])), seconds
 

@@ -1,8 +1,9 @@
-"""OTTT on Japanese Vowels: two feedforward layers of spiking neurons, with one trace per input of a layer.
+"""OTTT on Japanese Vowels: two feedforward layers of spiking neurons, with one trace per input of a
+layer.
 
-OTTT leaks the inputs of a layer as its membranes leak, and needs nothing else. Mode A updates once per sequence, with the sum of
-the steps' gradients; mode O at every step, while the sequence is still coming. `etrace_fit` does both. Rows share weights and
-batches; each update is one of Adam.
+OTTT leaks the inputs of a layer as its membranes leak, and needs nothing else. Mode A updates once
+per sequence, with the sum of the steps' gradients; mode O at every step, while the sequence is
+still coming. `etrace_fit` does both. Rows share weights and batches; each update is one of Adam.
 """
 
 import time
@@ -12,7 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _common import arguments, cross_entropy, table
-from _vowels import BATCH, COEFFICIENTS, HEADING, accuracy, epochs, lif_network, mean_loss, run, through_time, wanted
+from _vowels import (
+    BATCH,
+    COEFFICIENTS,
+    HEADING,
+    accuracy,
+    epochs,
+    lif_network,
+    mean_loss,
+    run,
+    through_time,
+    wanted,
+)
 
 import braintrace
 from braintrace.tasks import japanese_vowels
@@ -23,13 +35,28 @@ LEAK, WIDTHS, EPOCHS = 0.8, (64, 64), 60
 def fit(cell, params, carry, args, mode, rate):
     """As `run`, by `etrace_fit`."""
     first, data, optimizer = carry(BATCH), japanese_vowels(), optax.adam(rate)
-    learner = braintrace.compile(cell, "ottt", jnp.zeros((BATCH, COEFFICIENTS)), params=params, carry=first, leak=LEAK, mode=mode)
+    learner = braintrace.compile(
+        cell,
+        "ottt",
+        jnp.zeros((BATCH, COEFFICIENTS)),
+        params=params,
+        carry=first,
+        leak=LEAK,
+        mode=mode,
+    )
 
     @jax.jit
     def learn(params, moments, batch):
         label, weight = wanted(batch)
         params, moments, _, info = learner.etrace_fit(
-            params, moments, learner.init(params, first), batch.x, label, optimizer=optimizer, loss_fn=cross_entropy, mask=weight
+            params,
+            moments,
+            learner.init(params, first),
+            batch.x,
+            label,
+            optimizer=optimizer,
+            loss_fn=cross_entropy,
+            mask=weight,
         )
         return params, moments, mean_loss(info.losses, weight)
 
@@ -40,7 +67,12 @@ def fit(cell, params, carry, args, mode, rate):
         if number == 0:
             start = time.perf_counter()  # compiled
     seconds = time.perf_counter() - start
-    return accuracy(cell, params, carry, data.test), float(np.mean(losses[:9])), float(np.mean(losses[-9:])), seconds
+    return (
+        accuracy(cell, params, carry, data.test),
+        float(np.mean(losses[:9])),
+        float(np.mean(losses[-9:])),
+        seconds,
+    )
 
 
 if __name__ == "__main__":
@@ -50,6 +82,9 @@ if __name__ == "__main__":
     rows = [
         ("OTTT, mode A", *fit(cell, params, carry, args, "A", 5e-3)),
         ("OTTT, mode O", *fit(cell, params, carry, args, "O", 5e-4)),
-        ("BPTT", *run(cell, params, carry, through_time(cell, carry(BATCH)), args, epoch_count=EPOCHS)),
+        (
+            "BPTT",
+            *run(cell, params, carry, through_time(cell, carry(BATCH)), args, epoch_count=EPOCHS),
+        ),
     ]
     print(table(HEADING, *rows))

@@ -1,9 +1,10 @@
 """pp_prop (ES-D-RTRL) on delayed match to sample, with spiking neurons and factored traces.
 
-A recurrent layer of leaky integrate-and-fire neurons, as a plain JAX function. Its membranes forget slowly, so a stimulus is
-still there when the second one comes, 50 steps later. pp_prop keeps one trace per input and one per neuron, where D-RTRL keeps
-one per weight: with its decay near the leak of the membrane the two factors carry what the weight's own trace would. With decay 0
-it sees no past. Rows share weights, batches and optimiser.
+A recurrent layer of leaky integrate-and-fire neurons, as a plain JAX function. Its membranes forget
+slowly, so a stimulus is still there when the second one comes, 50 steps later. pp_prop keeps one
+trace per input and one per neuron, where D-RTRL keeps
+one per weight: with its decay near the leak of the membrane the two factors carry what the weight's
+own trace would. With decay 0 it sees no past. Rows share weights, batches and optimiser.
 """
 
 import jax
@@ -33,11 +34,19 @@ def initial(key):
 
 def online(params, decay):
     v = jnp.zeros((BATCH, N))
-    learner = braintrace.compile(cell, "pp_prop", jnp.zeros((BATCH, CHANNELS)), params=params, carry=v, decay_or_rank=decay)
+    learner = braintrace.compile(
+        cell, "pp_prop", jnp.zeros((BATCH, CHANNELS)), params=params, carry=v, decay_or_rank=decay
+    )
 
     def gradient(params, trials):
         gradients, _, info = learner.etrace_grad(
-            params, learner.init(params, v), trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask, return_state=False
+            params,
+            learner.init(params, v),
+            trials.x,
+            trials.y,
+            loss_fn=cross_entropy,
+            mask=trials.mask,
+            return_state=False,
         )
         return gradients, (info.losses * trials.mask).sum() / trials.mask.sum()
 
@@ -46,13 +55,17 @@ def online(params, decay):
 
 def through_time(params, trials):
     v = jnp.zeros((BATCH, N))
-    gradients, losses = bptt_gradient(cell, params, v, trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask)
+    gradients, losses = bptt_gradient(
+        cell, params, v, trials.x, trials.y, loss_fn=cross_entropy, mask=trials.mask
+    )
     return gradients, (losses * trials.mask).sum() / trials.mask.sum()
 
 
 def readout_only(params, trials):
     gradients, loss = through_time(params, trials)
-    return {k: g if k in ("readout", "bias") else jnp.zeros_like(g) for k, g in gradients.items()}, loss
+    return {
+        k: g if k in ("readout", "bias") else jnp.zeros_like(g) for k, g in gradients.items()
+    }, loss
 
 
 def run(gradient, params, seed, updates):
@@ -72,5 +85,7 @@ if __name__ == "__main__":
     params = initial(jax.random.key(args.seed))
     methods = {f"pp_prop, decay {decay}": online(params, decay) for decay in (LEAK, 0.0)}
     methods |= {"BPTT": through_time, "readout only": readout_only}
-    rows = [(name, *run(gradient, params, args.seed, updates)) for name, gradient in methods.items()]
+    rows = [
+        (name, *run(gradient, params, args.seed, updates)) for name, gradient in methods.items()
+    ]
     print(table(("method", "accuracy", "first loss", "last loss", "seconds"), *rows))

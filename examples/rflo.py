@@ -1,8 +1,10 @@
-"""RFLO on pattern generation: a rate network learns to draw a curve in time, with feedback that does not know its readout.
+"""RFLO on pattern generation: a rate network learns to draw a curve in time, with feedback that
+does not know its readout.
 
-As in the paper (Murray, eLife 2019) the units are leaky and rate-coded, and the error comes back through fixed random weights. A
-unit keeps its own leak through time and nothing of the others; D-RTRL does the same with the readout's weights as feedback, BPTT
-keeps every path. The control trains the readout alone. One update for each sequence, the same for all rows.
+As in the paper (Murray, eLife 2019) the units are leaky and rate-coded, and the error comes back
+through fixed random weights. A unit keeps its own leak through time and nothing of the others;
+D-RTRL does the same with the readout's weights as feedback, BPTT keeps every path. The control
+trains the readout alone. One update for each sequence, the same for all rows.
 """
 
 import functools
@@ -45,10 +47,18 @@ def online(params, carry, x, algorithm, **options):
     def gradient(params, trials):
         start = learner.init(params, carry)
         gradients, _, info = learner.etrace_grad(
-            params, start, trials.x, trials.y, loss_fn=squared_error, mask=trials.mask, return_state=False
+            params,
+            start,
+            trials.x,
+            trials.y,
+            loss_fn=squared_error,
+            mask=trials.mask,
+            return_state=False,
         )
         zero = jax.tree.map(jnp.zeros_like, params)
-        kept = jax.tree.map(lambda g, z: z if g is None else g, gradients, zero, is_leaf=lambda g: g is None)
+        kept = jax.tree.map(
+            lambda g, z: z if g is None else g, gradients, zero, is_leaf=lambda g: g is None
+        )
         return kept, (info.losses * trials.mask).sum() / trials.mask.sum()
 
     return gradient
@@ -56,7 +66,9 @@ def online(params, carry, x, algorithm, **options):
 
 def through_time(carry):
     def gradient(params, trials):
-        gradients, losses = bptt_gradient(cell, params, carry, trials.x, trials.y, loss_fn=squared_error, mask=trials.mask)
+        gradients, losses = bptt_gradient(
+            cell, params, carry, trials.x, trials.y, loss_fn=squared_error, mask=trials.mask
+        )
         return gradients, (losses * trials.mask).sum() / trials.mask.sum()
 
     return gradient

@@ -1,9 +1,13 @@
-"""A regression that never ends: the learner follows 16 streams at once, and each stream starts afresh when its episode ends.
+"""A regression that never ends: the learner follows 16 streams at once, and each stream starts
+afresh when its episode ends.
 
-A stream is a random input under three unknown leaky filters with a squashing output, which a layer of leaky units has to imitate.
-There is no last step: each piece of 50 steps is learned from and forgotten, and carry and traces go on into the next piece.
-Episodes end at random, in each lane at another time: `reset` sets that lane's carry and traces to zero, and the others go on.
-Rows: what is learned from the streams with D-RTRL, and from each step alone (every parameter excluded from the traces).
+A stream is a random input under three unknown leaky filters with a squashing output, which a layer
+of leaky units has to imitate.
+There is no last step: each piece of 50 steps is learned from and forgotten, and carry and traces go
+on into the next piece. Episodes end at random, in each lane at another time: `reset` sets that
+lane's carry and traces to zero, and the others go on.
+Rows: what is learned from the streams with D-RTRL, and from each step alone (every parameter
+    excluded from the traces).
 """
 
 import time
@@ -28,10 +32,12 @@ def cell(params, h, x):
 def initial(key):
     keys = jax.random.split(key, 4)
     return {
-        "leak": jax.random.uniform(keys[0], (WIDTH,), minval=-1.0, maxval=1.0), "bias": jnp.zeros(WIDTH),
-        "input": normal(keys[1], CHANNELS, WIDTH), "recurrent": normal(keys[2], WIDTH, WIDTH, 0.5),
+        "leak": jax.random.uniform(keys[0], (WIDTH,), minval=-1.0, maxval=1.0),
+        "bias": jnp.zeros(WIDTH),
+        "input": normal(keys[1], CHANNELS, WIDTH),
+        "recurrent": normal(keys[2], WIDTH, WIDTH, 0.5),
         "readout": normal(keys[3], WIDTH, 1),
-    }  # fmt: skip
+    }
 
 
 def rest():
@@ -39,7 +45,9 @@ def rest():
 
 
 def stream(seed):
-    """Endless pieces `(x, y, reset)`: (PIECE, LANES, CHANNELS), (PIECE, LANES, 1), and (PIECE, LANES) bool."""
+    """Endless pieces `(x, y, reset)`: (PIECE, LANES, CHANNELS), (PIECE, LANES, 1), and (PIECE,
+    LANES) bool.
+    """
     random = np.random.default_rng(seed)
     leaks, gains = np.array([0.97, 0.9, 0.6]), np.array([0.6, 0.8, 1.0])
     memory = np.zeros((LANES, CHANNELS))
@@ -58,16 +66,22 @@ def squared_error(out, y):
 
 
 def run(seed, pieces, **options):
-    """`(first loss, last loss, seconds)`; a loss is the mean squared error of the ten first and of the ten last pieces."""
+    """`(first loss, last loss, seconds)`; a loss is the mean squared error of the ten first and of
+    the ten last pieces.
+    """
     params = initial(jax.random.key(seed))
-    learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((LANES, CHANNELS)), params=params, carry=rest(), **options)
+    learner = braintrace.compile(
+        cell, "d_rtrl", jnp.zeros((LANES, CHANNELS)), params=params, carry=rest(), **options
+    )
     print(learner.report, "\n")
     optimizer = optax.adam(3e-3)
 
     @jax.jit
     def update(params, state, moments, piece):
         x, y, reset = piece
-        gradients, state, info = learner.etrace_grad(params, state, x, y, loss_fn=squared_error, reset=reset)
+        gradients, state, info = learner.etrace_grad(
+            params, state, x, y, loss_fn=squared_error, reset=reset
+        )
         updates, moments = optimizer.update(gradients, moments, params)
         return optax.apply_updates(params, updates), state, moments, info.losses.mean()
 
@@ -83,5 +97,8 @@ def run(seed, pieces, **options):
 if __name__ == "__main__":
     args = arguments(__doc__)
     pieces = 100 if args.quick else 2000
-    rows = [("D-RTRL", *run(args.seed, pieces)), ("each step alone", *run(args.seed, pieces, exclude="*"))]
+    rows = [
+        ("D-RTRL", *run(args.seed, pieces)),
+        ("each step alone", *run(args.seed, pieces, exclude="*")),
+    ]
     print(table(("method", "first loss", "last loss", "seconds"), *rows))

@@ -1,4 +1,6 @@
-"""For all tests: the programs are small and run once or twice, so compiling them quickly matters, and running them does not."""
+"""For all tests: the programs are small and run once or twice, so compiling them quickly matters,
+and running them does not.
+"""
 
 import quick_compilation  # isort: skip  (first: JAX reads its settings when it is imported)
 
@@ -8,14 +10,17 @@ import brainstate
 import jax
 import pytest
 
-#: Every compiled program takes memory mappings, of which Linux gives a process 65,530 by default; then it is killed.
+#: Every compiled program takes memory mappings, of which Linux gives a process 65,530 by default;
+#: then it is killed.
 MOST_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
 
 
 @pytest.fixture(scope="session")
 def users_environment():
-    """The environment of a program that runs as a user starts it: JAX compiles as it does by default."""
+    """The environment of a program that runs as a user starts it: JAX compiles as it does by
+    default.
+    """
     return quick_compilation.as_found()
 
 

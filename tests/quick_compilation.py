@@ -4,7 +4,8 @@ import importlib.metadata
 import os
 
 LESS = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-#: Of JAX 0.10, whose default is the slower one of two ways to make kernels. Later versions have one way only.
+#: Of JAX 0.10, whose default is the slower one of two ways to make kernels. Later versions have one
+#: way only.
 KERNELS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 

@@ -26,7 +26,16 @@ def run(tmp_path_factory):
 def test_every_method_of_ours_is_timed(run):
     cases = run[1]["cases"].values()
     rows = {key: row for case in cases for key, row in case["rows"].items()}
-    assert {"bptt", "d_rtrl", "d_rtrl, no end trace", "d_rtrl, online", "d_rtrl, module", "pp_prop", "ottt", "otpe"} <= set(rows)
+    assert {
+        "bptt",
+        "d_rtrl",
+        "d_rtrl, no end trace",
+        "d_rtrl, online",
+        "d_rtrl, module",
+        "pp_prop",
+        "ottt",
+        "otpe",
+    } <= set(rows)
     for key, row in rows.items():
         assert "error" not in row, (key, row)
         assert len(row["seconds"]) == 1 and row["seconds"][0] > 0
@@ -39,9 +48,10 @@ def test_table_and_plot(run):
     assert text in printed
     for title, case in data["cases"].items():
         table = text.split(f"### {title}")[1].split("###")[0]
-        assert [line.split(" | ")[0].strip("| ") for line in table.split("---")[-1].strip().splitlines()[1:]] == list(
-            case["rows"]
-        )
+        assert [
+            line.split(" | ")[0].strip("| ")
+            for line in table.split("---")[-1].strip().splitlines()[1:]
+        ] == list(case["rows"])
     assert (folder / "tiny.png").stat().st_size > 1000
 
 

@@ -7,9 +7,36 @@ from braintrace._compare import CELLS, measure
 
 
 def test_the_table_has_every_algorithm(capsys):
-    assert main(["compare", "--cell", "three_lif", "--neurons", "5", "--batch", "2", "--steps", "4", "--inputs", "3"]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                "--cell",
+                "three_lif",
+                "--neurons",
+                "5",
+                "--batch",
+                "2",
+                "--steps",
+                "4",
+                "--inputs",
+                "3",
+            ]
+        )
+        == 0
+    )
     shown = capsys.readouterr().out
-    for name in ("BPTT", "d_rtrl", "pp_prop", "eprop", "ostl_recurrent", "otpe (approx)", "ottt", "osttp", "rflo"):
+    for name in (
+        "BPTT",
+        "d_rtrl",
+        "pp_prop",
+        "eprop",
+        "ostl_recurrent",
+        "otpe (approx)",
+        "ottt",
+        "osttp",
+        "rflo",
+    ):
         assert f"\n{name}" in shown
 
 

@@ -1,7 +1,8 @@
 """Gradients that online-learning libraries have got wrong, and what they must be.
 
-Each row is one situation: the right number is that of BPTT, or of a two-lane oracle where the rule leaves paths out;
-a control computes the number that the wrong rule gives and shows that the test would notice it.
+Each row is one situation: the right number is that of BPTT, or of a two-lane oracle where the rule
+leaves paths out; a control computes the number that the wrong rule gives and shows that the test
+would notice it.
 """
 
 from functools import partial
@@ -13,7 +14,16 @@ import pytest
 from jax import lax
 from jax.nn import sigmoid, softmax
 
-from engine._door import QUICK, assert_same, data, distance, distances, learner_for, stepwise, summed
+from engine._door import (
+    QUICK,
+    assert_same,
+    data,
+    distance,
+    distances,
+    learner_for,
+    stepwise,
+    summed,
+)
 from zoo import CASES, bptt, loss
 
 jax.config.update("jax_enable_x64", True)
@@ -36,14 +46,18 @@ H0 = normal(B, N, seed=2)
 
 
 def online(cell, params, carry=H0, xs=XS, ys=YS):
-    """The online gradient, which is the same number step by step and in windows of 1, 3 and the default."""
+    """The online gradient, which is the same number step by step and in windows of 1, 3 and the
+    default.
+    """
     learner = learner_for(cell, params, carry, jax.tree.map(lambda v: v[0], xs))
 
     @partial(jax.jit, compiler_options=QUICK)
     def every_way(params, carry, xs, ys):
         state = learner.init(params, carry)
         given = {"loss_fn": loss, "reduction": "sum", "return_state": False}
-        windows = [learner.etrace_grad(params, state, xs, ys, window=w, **given)[0] for w in (1, 3, None)]
+        windows = [
+            learner.etrace_grad(params, state, xs, ys, window=w, **given)[0] for w in (1, 3, None)
+        ]
         return stepwise(learner, params, state, xs, ys)[0], windows
 
     first, others = every_way(params, carry, xs, ys)
@@ -69,8 +83,14 @@ def far(wrong, right, *names, by=0.05):
 
 
 def test_a_parameters_outside_a_traced_operation():
-    """Wrong: exactly zero for the readout, the reset weight of a GRU and a layer before another weight."""
-    for name, outside in (("gru_reset_before", ("Wr", "br", "o")), ("encoder", ("E", "o")), ("lru", ("C_re", "D"))):
+    """Wrong: exactly zero for the readout, the reset weight of a GRU and a layer before another
+    weight.
+    """
+    for name, outside in (
+        ("gru_reset_before", ("Wr", "br", "o")),
+        ("encoder", ("E", "o")),
+        ("lru", ("C_re", "D")),
+    ):
         case, given = CASES[name], data(name)
         right = by_autodiff(case.oracle, *given)
         got = online(case.cell, *given)
@@ -88,7 +108,9 @@ def synapse_into_membrane(p, c, x):
 
 @pytest.mark.parametrize("steps", [1, 8])
 def test_b_states_that_feed_each_other_inside_a_step(steps):
-    """Wrong: the path synapse -> membrane counted in the trace and in the learning signal, 2.0 times at T=1."""
+    """Wrong: the path synapse -> membrane counted in the trace and in the learning signal, 2.0
+    times at T=1.
+    """
     params, carry = leaky(), (H0, normal(B, N, seed=3))
     xs, ys = XS[:steps], YS[:steps]
     right = by_autodiff(synapse_into_membrane, params, carry, xs, ys)
@@ -122,10 +144,10 @@ def rolled(p, h, neighbour, x):
 def test_c_mixing_by_anything_but_a_product():
     """Wrong: D by one VJP with ones, a column sum that counts the neighbour's edge as the own one."""
     params = leaky()
-    cell = lambda p, h, x: rolled(p, h, jnp.roll(h, 1, axis=-1), x)  # noqa: E731
+    cell = lambda p, h, x: rolled(p, h, jnp.roll(h, 1, axis=-1), x)
     right = by_autodiff(lambda p, h, x: rolled(p, h, sg(jnp.roll(h, 1, axis=-1)), x), params)
     assert_same(online(cell, params), right)
-    column_sum = lambda p, h, x: rolled(p, h, sg(jnp.roll(h, 1, axis=-1) - h) + h, x)  # noqa: E731
+    column_sum = lambda p, h, x: rolled(p, h, sg(jnp.roll(h, 1, axis=-1) - h) + h, x)
     far(by_autodiff(column_sum, params), right, "W", "a")
     far(by_autodiff(cell, params), right, "W", "a")  # and the oracle is not BPTT
     for name in ("mean_subtraction", "cumulative_sum", "softmax_of_the_old_state", "inhibition"):
@@ -178,7 +200,9 @@ def test_f_one_weight_in_two_places():
 
 def normalised(p, h, x, cut=lambda v: v):
     y = x @ p["W"]
-    y = (y - cut(jnp.mean(y, -1, keepdims=True))) * cut(lax.rsqrt(jnp.var(y, -1, keepdims=True) + 0.1))
+    y = (y - cut(jnp.mean(y, -1, keepdims=True))) * cut(
+        lax.rsqrt(jnp.var(y, -1, keepdims=True) + 0.1)
+    )
     h = sigmoid(p["a"]) * h + y
     return h, jnp.tanh(h) @ p["o"]
 
@@ -207,7 +231,9 @@ def test_h_the_librarys_softmax():
         h = sigmoid(p["a"]) * h + softmax(x @ p["W"])
         return h, jnp.tanh(h) @ p["o"]
 
-    assert_same(online(cell, params), by_autodiff(two_lanes(cell, lambda *a: squashed(*a, cut=sg)), params))
+    assert_same(
+        online(cell, params), by_autodiff(two_lanes(cell, lambda *a: squashed(*a, cut=sg)), params)
+    )
 
 
 def test_i_a_roll_between_the_operation_and_the_state():
@@ -220,7 +246,14 @@ def test_i_a_roll_between_the_operation_and_the_state():
 
     right = by_autodiff(cell, params)
     assert_same(online(cell, params), right)
-    far(by_autodiff(lambda *a: cell(*a, move=lambda y: sg(jnp.roll(y, 1, axis=-1) - y) + y), params), right, "W", by=1)
+    far(
+        by_autodiff(
+            lambda *a: cell(*a, move=lambda y: sg(jnp.roll(y, 1, axis=-1) - y) + y), params
+        ),
+        right,
+        "W",
+        by=1,
+    )
 
 
 def with_clock(p, c, x):
@@ -236,18 +269,22 @@ def test_q_a_reset_leaves_what_has_no_lanes_alone():
     learner = learner_for(with_clock, params, carry, XS[0])
     reset = jnp.zeros((T, B), bool).at[3].set(True)
     state = learner.init(params, carry)
-    got, end, _ = learner.etrace_grad(params, state, XS, YS, loss_fn=loss, reduction="sum", reset=reset)
+    got, end, _ = learner.etrace_grad(
+        params, state, XS, YS, loss_fn=loss, reduction="sum", reset=reset
+    )
     pieces = [by_autodiff(with_clock, params, carry, XS[:3], YS[:3])]
     pieces.append(by_autodiff(with_clock, params, carry | {"t": jnp.asarray(3.0)}, XS[3:], YS[3:]))
     assert_same(got, jax.tree.map(jnp.add, *pieces))
     assert end.carry["t"] == T
-    again = by_autodiff(with_clock, params, carry, XS[3:], YS[3:])  # control: the clock set back too
+    again = by_autodiff(
+        with_clock, params, carry, XS[3:], YS[3:]
+    )  # control: the clock set back too
     far(jax.tree.map(jnp.add, pieces[0], again), got, "W", by=0.01)
 
 
 def test_q_a_reset_of_states_that_share_no_lane_axis_is_refused():
     params, carry = leaky(), {"h": H0, "t": jnp.zeros(3)}
-    cell = lambda p, c, x: with_clock(p, c | {"t": c["t"][0]}, x)  # noqa: E731
+    cell = lambda p, c, x: with_clock(p, c | {"t": c["t"][0]}, x)
 
     def kept(p, c, x):
         new, out = cell(p, c, x)
@@ -316,7 +353,10 @@ def test_u_an_eager_call_is_not_traced_again():
         top = gru(p[1], c[1], h)
         return (h, top), top
 
-    layer = {"W": normal(width, 3 * width, scale=0.05), "U": normal(width, 3 * width, seed=1, scale=0.05)}
+    layer = {
+        "W": normal(width, 3 * width, scale=0.05),
+        "U": normal(width, 3 * width, seed=1, scale=0.05),
+    }
     params, carry = (layer, layer), (jnp.zeros((1, width)),) * 2
     learner = learner_for(cell, params, carry, jnp.ones((1, width)))
     state = learner.init(params, carry)

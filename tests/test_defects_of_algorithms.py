@@ -1,6 +1,8 @@
-"""Numbers that other libraries' algorithms get wrong: rows G, J to P, S and T of the table in `test_defects.py`'s manner.
+"""Numbers that other libraries' algorithms get wrong: rows G, J to P, S and T of the table in
+`test_defects.py`'s manner.
 
-The right number is BPTT or the algorithm's oracle; a control computes the wrong one, or shows that it would be seen.
+The right number is BPTT or the algorithm's oracle; a control computes the wrong one, or shows that
+it would be seen.
 """
 
 from functools import partial
@@ -14,7 +16,15 @@ from jax import lax
 import braintrace
 from algorithms._rules import DECAYS, QUICK, SUM, apart, drawn, learner, oracle, same, windowed
 from algorithms.cells import EXAMPLES, LEAK, B, I, N, O, T, data, fire, lif, lif_move, read, stack
-from braintrace.checks import Layer, LayeredCell, bptt_gradient, eprop_oracle, layered_oracle, ottt_oracle, pp_prop_oracle
+from braintrace.checks import (
+    Layer,
+    LayeredCell,
+    bptt_gradient,
+    eprop_oracle,
+    layered_oracle,
+    ottt_oracle,
+    pp_prop_oracle,
+)
 from zoo import CASES, bptt
 
 jax.config.update("jax_enable_x64", True)
@@ -24,7 +34,9 @@ sg = lax.stop_gradient
 
 def compiled(cell, given, algorithm, **options):
     params, carry, xs, _ = given
-    return braintrace.compile(cell, algorithm, jax.tree.map(lambda v: v[0], xs), params=params, carry=carry, **options)
+    return braintrace.compile(
+        cell, algorithm, jax.tree.map(lambda v: v[0], xs), params=params, carry=carry, **options
+    )
 
 
 def online(cell, given, algorithm, **options):
@@ -33,12 +45,14 @@ def online(cell, given, algorithm, **options):
 
 
 def by(program, cell, given, **options):
-    run = lambda *given: program(cell, *given, **SUM, **options)[0]  # noqa: E731
+    run = lambda *given: program(cell, *given, **SUM, **options)[0]
     return jax.jit(run, compiler_options=QUICK)(*given)
 
 
 def test_g_biases_accumulate_under_the_factored_rule():
-    """Wrong: no input side for biases, up to 17 times too small. A bias is the weight of a constant input of 1."""
+    """Wrong: no input side for biases, up to 17 times too small. A bias is the weight of a constant
+    input of 1.
+    """
     params, carry, xs, ys = data("one_lif")
     options = {"decay_or_rank": 0.9}
     got = online(EXAMPLES["one_lif"].cell, (params, carry, xs, ys), "pp_prop", **options)
@@ -48,16 +62,23 @@ def test_g_biases_accumulate_under_the_factored_rule():
     row = online(cell, (stacked, carry, ones, ys), "pp_prop", **options)["W"]
     same({"b": got["b"], "W": got["W"]}, {"b": row[-1], "W": row[:-1]})
     right = oracle("pp_prop", "leaky_tanh")  # elementwise parameters too: tau
-    same({"tau": windowed(learner("pp_prop", "leaky_tanh"), data("leaky_tanh"), 3)["tau"]}, {"tau": right["tau"]})
-    lost = by(pp_prop_oracle, EXAMPLES["one_lif"].cell, (params, carry, xs, ys), decays=(0.0, 0.9))["b"]
-    assert jnp.linalg.norm(lost - got["b"]) > 0.5 * jnp.linalg.norm(got["b"])  # control: no input side
+    same(
+        {"tau": windowed(learner("pp_prop", "leaky_tanh"), data("leaky_tanh"), 3)["tau"]},
+        {"tau": right["tau"]},
+    )
+    lost = by(pp_prop_oracle, EXAMPLES["one_lif"].cell, (params, carry, xs, ys), decays=(0.0, 0.9))[
+        "b"
+    ]
+    assert jnp.linalg.norm(lost - got["b"]) > 0.5 * jnp.linalg.norm(
+        got["b"]
+    )  # control: no input side
 
 
 def test_j_ottt_with_a_gain_between_drive_and_state():
     """Wrong: dh/dy left out, 10 times too large."""
 
     def layer(gain):
-        move = lambda p, h, y: LEAK * (h - 0.3 * sg(fire(h))) + gain * y  # noqa: E731
+        move = lambda p, h, y: LEAK * (h - 0.3 * sg(fire(h))) + gain * y
         return stack(Layer(lambda p, below, own, one: below @ p["W"], move, fire), leak=None)
 
     params, carry, xs, ys = data("one_lif")
@@ -92,7 +113,9 @@ def test_k_f_otpe_filters_twice_and_normalises():
             new = LEAK * count + 1
             mean = (LEAK * (count if normalise else 1.0) * mean + psi) / (new if normalise else 1.0)
             q = 2 * (y - target) @ params["o"].T
-            return ((V, y), once, twice, mean, new), jnp.einsum("bi,bo->io", twice if double else once, q * mean)
+            return ((V, y), once, twice, mean, new), jnp.einsum(
+                "bi,bo->io", twice if double else once, q * mean
+            )
 
         start = (carry, jnp.zeros((B, I)), jnp.zeros((B, I)), jnp.zeros((B, N)), jnp.zeros(()))
         return lax.scan(one, start, (xs, ys))[1].sum(0)
@@ -118,20 +141,35 @@ def test_l_kappa_sits_behind_the_spike_derivative():
         return (h, y, filtered), y
 
     params, carry, xs, ys = given
-    wrong = jax.jit(partial(bptt, misplaced), compiler_options=QUICK)(params, (*carry, jnp.zeros_like(carry[0])), xs, ys)
+    wrong = jax.jit(partial(bptt, misplaced), compiler_options=QUICK)(
+        params, (*carry, jnp.zeros_like(carry[0])), xs, ys
+    )
     assert apart(wrong, got)["W"] > 0.1
 
 
 def test_l_kappa_moves_with_the_forward_pass():
-    """Wrong: the filter stands still unless a backward pass runs. Here steps without a loss count as well."""
+    """Wrong: the filter stands still unless a backward pass runs. Here steps without a loss count
+    as well.
+    """
     params, carry, xs, ys = data("recurrent_lif")
-    this = compiled(EXAMPLES["recurrent_lif"].cell, data("recurrent_lif"), "eprop", kappa_filter_decay=0.7)
+    this = compiled(
+        EXAMPLES["recurrent_lif"].cell, data("recurrent_lif"), "eprop", kappa_filter_decay=0.7
+    )
     state = this.init(params, carry)
     for x in xs[:4]:
         state, _ = this.update(params, state, x)  # no gradient is asked for
     late, _, _ = this.etrace_grad(params, state, xs[4:], ys[4:], **SUM)
     mask = jnp.zeros((T, B)).at[4:].set(1.0)
-    same(late, by(eprop_oracle, EXAMPLES["recurrent_lif"].cell, data("recurrent_lif"), kappa=0.7, mask=mask))
+    same(
+        late,
+        by(
+            eprop_oracle,
+            EXAMPLES["recurrent_lif"].cell,
+            data("recurrent_lif"),
+            kappa=0.7,
+            mask=mask,
+        ),
+    )
     fresh, _, _ = this.etrace_grad(params, this.init(params, state.carry), xs[4:], ys[4:], **SUM)
     assert apart(fresh, late)["W"] > 0.1  # control: those steps matter
 
@@ -144,14 +182,19 @@ def test_m_one_signal_and_a_zero_target_gives_no_gradient():
         got = windowed(this, given, window, y_target=jnp.zeros((T, B, O)))
         assert all(not v.any() for k, v in got.items() if k != "o")
         assert jnp.linalg.norm(got["o"]) > 1
-    for algorithm, options in (("eprop", {"feedback": "random", "random_feedback_key": 0}), ("osttp", {"feedback_key": 0})):
+    for algorithm, options in (
+        ("eprop", {"feedback": "random", "random_feedback_key": 0}),
+        ("osttp", {"feedback_key": 0}),
+    ):
         learner = compiled(EXAMPLES["three_lif"].cell, given, algorithm, **options)
         with pytest.raises(braintrace.UsageError, match="has no multi-step form"):
             learner.update_window(params, learner.init(params, carry), xs, full=True)
 
 
 def test_n_random_feedback_acts_on_the_readouts_error():
-    """Wrong: a square matrix on dL/dh, which still depends on the readout's weight. By hand: sum of (B e)_j eligibility_j."""
+    """Wrong: a square matrix on dL/dh, which still depends on the readout's weight. By hand: sum of
+    (B e)_j eligibility_j.
+    """
     params, carry, xs, ys = given = data("one_lif")
     carry = carry[:1]
     cell = stack(lif(recurrent=False), leak=None)
@@ -172,7 +215,9 @@ def test_n_random_feedback_acts_on_the_readouts_error():
 
 
 def test_o_ostl_keeps_the_recurrence_and_the_past():
-    """Wrong: a diagonal with the self-weight (SnAp-1), relative error 0.28 to 0.5; no temporal term in the feedforward form."""
+    """Wrong: a diagonal with the self-weight (SnAp-1), relative error 0.28 to 0.5; no temporal term
+    in the feedforward form.
+    """
     case = CASES["leaky_recurrent"]
     given = case.make(jax.random.key(0), T, B)
     right = jax.jit(partial(bptt, case.cell), compiler_options=QUICK)(*given)
@@ -189,11 +234,15 @@ def test_o_ostl_keeps_the_recurrence_and_the_past():
     given = (given[0], given[1][:1], *given[2:])
     right = by(bptt_gradient, cell, given)
     same(online(cell, given, "ostl_feedforward"), right)
-    assert apart(by(ottt_oracle, cell, given, leak=0.0), right)["W"] > 0.1  # control: no temporal term
+    assert (
+        apart(by(ottt_oracle, cell, given, leak=0.0), right)["W"] > 0.1
+    )  # control: no temporal term
 
 
 def test_p_the_correction_of_the_factored_rule_counts_steps():
-    """Wrong: indexed by calls, dropped after 1000 steps. The windows of `etrace_grad` and of `update_window` agree."""
+    """Wrong: indexed by calls, dropped after 1000 steps. The windows of `etrace_grad` and of
+    `update_window` agree.
+    """
     params, carry, xs, ys = given = data("one_lif")
     this = compiled(EXAMPLES["one_lif"].cell, given, "pp_prop", decay_or_rank=0.9)
     right = by(pp_prop_oracle, EXAMPLES["one_lif"].cell, given, decays=(0.9, 0.9))
@@ -205,7 +254,9 @@ def test_p_the_correction_of_the_factored_rule_counts_steps():
     same(jax.jit(jax.grad(whole), compiler_options=QUICK)(params), right)
     state, _ = this.update_window(params, this.init(params, carry), xs)
     np.testing.assert_allclose(state.traces["weight"], 1 - 0.9**T)
-    assert abs(float(state.traces["weight"][0]) - 0.1) > 0.3  # control: one call would have gathered 0.1
+    assert (
+        abs(float(state.traces["weight"][0]) - 0.1) > 0.3
+    )  # control: one call would have gathered 0.1
 
 
 def one_hot(indices, size):
@@ -215,11 +266,15 @@ def one_hot(indices, size):
 def test_s_two_embeddings_under_the_factored_rule():
     """Wrong: a crash. An embedding of an index is the product with a one-hot vector."""
     indices = np.random.default_rng(1).integers(0, 5, (T, B))
-    params = {"W": jnp.asarray(drawn(5, N)), "V": jnp.asarray(drawn(5, N, seed=1)), "o": jnp.asarray(drawn(N, O))}
+    params = {
+        "W": jnp.asarray(drawn(5, N)),
+        "V": jnp.asarray(drawn(5, N, seed=1)),
+        "o": jnp.asarray(drawn(N, O)),
+    }
     carry, ys = (jnp.zeros((B, N)),), jnp.asarray(drawn(T, B, O))
 
     def layers(drive):
-        move = lambda p, h, y: 0.7 * h + jnp.tanh(y[0] * y[1])  # noqa: E731
+        move = lambda p, h, y: 0.7 * h + jnp.tanh(y[0] * y[1])
         return LayeredCell((Layer(drive, move, jnp.tanh),), read)
 
     tables = layers(lambda p, below, own, one: (p["W"][below], p["V"][below]))
@@ -232,11 +287,20 @@ def test_s_two_embeddings_under_the_factored_rule():
 
 def test_s_grouped_convolution_with_a_bias_under_the_factored_rule():
     """Wrong: a refusal."""
-    params = {"K": jnp.asarray(drawn(3, 1, 4)), "b": jnp.asarray(drawn(4)), "o": jnp.asarray(drawn(20, O))}
+    params = {
+        "K": jnp.asarray(drawn(3, 1, 4)),
+        "b": jnp.asarray(drawn(4)),
+        "o": jnp.asarray(drawn(20, O)),
+    }
     dims = ("NWC", "WIO", "NWC")
 
     def drive(p, below, own, one):
-        return lax.conv_general_dilated(below, p["K"], (1,), "SAME", dimension_numbers=dims, feature_group_count=2) + one * p["b"]
+        return (
+            lax.conv_general_dilated(
+                below, p["K"], (1,), "SAME", dimension_numbers=dims, feature_group_count=2
+            )
+            + one * p["b"]
+        )
 
     cell = stack(Layer(drive, lif_move, fire))
     carry = (jnp.zeros((B, 5, 4)), jnp.zeros((B, O)))
@@ -252,15 +316,23 @@ def test_t_memory_of_the_exact_rule_is_linear_in_the_lanes():
 
     def needed(lanes):
         case = EXAMPLES["leaky_tanh"]
-        number = lambda *shape: jnp.full(shape, 0.1, jnp.float32)  # noqa: E731
-        params = {"tau": number(n), "W": number(I, n), "U": number(n, n), "b": number(n), "o": number(n, O)}
+        number = lambda *shape: jnp.full(shape, 0.1, jnp.float32)
+        params = {
+            "tau": number(n),
+            "W": number(I, n),
+            "U": number(n, n),
+            "b": number(n),
+            "o": number(n, O),
+        }
         carry, xs, ys = (number(lanes, n),), number(steps, lanes, I), number(steps, lanes, O)
         this = compiled(case.cell, (params, carry, xs, ys), "ostl_recurrent")
-        run = lambda p, s: this.etrace_grad(p, s, xs, ys, window=1, **SUM)[:2]  # noqa: E731
+        run = lambda p, s: this.etrace_grad(p, s, xs, ys, window=1, **SUM)[:2]
         analysis = jax.jit(run).lower(params, this.init(params, carry)).compile().memory_analysis()
         return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
     small, middle, large = needed(8), needed(16), needed(32)
     slope = (large - middle) / (middle - small)
     assert 1.6 < slope < 2.4, (small, middle, large)  # quadratic growth would give 4
-    assert large < (32 * n) ** 2 * 4 * n  # far below a Jacobian over batch and neurons for each weight's row
+    assert (
+        large < (32 * n) ** 2 * 4 * n
+    )  # far below a Jacobian over batch and neurons for each weight's row

@@ -23,10 +23,14 @@ from braintrace.tasks import japanese_vowels
 def test_quick_form_prints_the_table_and_saves_the_figure(tmp_path, users_environment):
     out = tmp_path / "figure.png"
     command = [sys.executable, "-m", "braintrace", "demo", "--quick", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=users_environment)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=users_environment
+    )
     assert done.returncode == 0, done.stderr
     assert "\r" not in done.stdout  # no bar where nobody watches
-    rows = re.findall(r"^GRU +(.+?)  +(\d+\.\d) %.* (\d+\.\d) MB +(\d+\.\d) MB +(.+)$", done.stdout, re.MULTILINE)
+    rows = re.findall(
+        r"^GRU +(.+?)  +(\d+\.\d) %.* (\d+\.\d) MB +(\d+\.\d) MB +(.+)$", done.stdout, re.MULTILINE
+    )
     assert [row[0] for row in rows] == [method.value for method in Method]
     online, bptt, readout = ([float(v) for v in row[1:4]] for row in rows)
     assert min(online[0], bptt[0]) > readout[0]
@@ -41,8 +45,16 @@ def test_spiking_network_learns_along_the_gradient_of_bptt():
     trainers = [Trainer(recipe, method) for method in (Method.ONLINE, Method.BPTT)]
     found = Fidelity(*trainers).cosines(new_weights(recipe, 0), data.train, 0)
     assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=0.15)
-    assert all(found[name] == pytest.approx(1, abs=1e-5) for name, kind in trainers[0].certificate.items() if kind == "exact")
-    assert any(found[name] < 0.9999 for name, kind in trainers[0].certificate.items() if kind == "approximate")
+    assert all(
+        found[name] == pytest.approx(1, abs=1e-5)
+        for name, kind in trainers[0].certificate.items()
+        if kind == "exact"
+    )
+    assert any(
+        found[name] < 0.9999
+        for name, kind in trainers[0].certificate.items()
+        if kind == "approximate"
+    )
     done = trainers[0].run(data.train, 0, scorer(recipe, data.test), 1, lambda *_: None)
     assert done.losses[1] < done.losses[0]
     assert done.accuracies[2] > 0.5  # chance: 0.11
@@ -52,7 +64,9 @@ def test_methods_start_alike_and_see_the_same_batches():
     recipe, data = RECIPES[0], japanese_vowels().train
     once, again = (list(batches(recipe, data, 3, 5)) for _ in range(2))
     for (frames, weight, label), other in zip(once, again, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip((frames, weight, label), other, strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip((frames, weight, label), other, strict=True)
+        )
         assert not frames[weight == 0].any()
         assert weight.sum() == pytest.approx(1, abs=1e-5)
     assert not np.array_equal(once[0][0], next(batches(recipe, data, 3, 6))[0])
@@ -86,4 +100,7 @@ def test_plain_bar_leaves_one_line(capsys):
 
 
 def test_table_aligns():
-    assert table([("a", "b"), ("long", "1"), ("x", "22")], right=(1,)) == "a      b\n--------\nlong   1\nx     22"
+    assert (
+        table([("a", "b"), ("long", "1"), ("x", "22")], right=(1,))
+        == "a      b\n--------\nlong   1\nx     22"
+    )

@@ -1,4 +1,6 @@
-"""The docs: every example runs, every algorithm and every public name has its place, and the site builds without a warning."""
+"""The docs: every example runs, every algorithm and every public name has its place, and the site
+builds without a warning.
+"""
 
 import re
 import runpy
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import braintrace
-from braintrace._algorithms import ALGORITHMS
+from braintrace.rules import ALGORITHMS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs" / "algorithms").glob("*.md"))
@@ -28,14 +30,21 @@ def test_every_algorithm_has_a_page():
     linked = set(re.findall(r"\]\((\w+\.md)\)", index))
     assert linked == {p.name for p in PAGES} - {"index.md"}
     text = index + "".join(p.read_text() for p in PAGES)
-    assert all(f"'{name}'" in text or f'"{name}"' in text for name in ALGORITHMS if name not in ("e_prop", "esd_rtrl"))
+    assert all(
+        f"'{name}'" in text or f'"{name}"' in text
+        for name in ALGORITHMS
+        if name not in ("e_prop", "esd_rtrl")
+    )
 
 
 def test_every_page_says_what_it_must():
     for page in PAGES:
         if page.name != "index.md":
             text = page.read_text()
-            assert all(word in text for word in ("**Cost.**", "Memory", "**Exact**", "**Choose it**", "**Reference.**")), page
+            assert all(
+                word in text
+                for word in ("**Cost.**", "Memory", "**Exact**", "**Choose it**", "**Reference.**")
+            ), page
 
 
 @pytest.mark.parametrize("name", ["index", "migration"])
@@ -52,7 +61,9 @@ def test_every_public_name_is_in_the_reference(monkeypatch):
     shown = REFERENCE["documented"]()
     assert len(shown) == len(set(shown)), "a name has two entries"
     assert [name for name in shown if not _exists(name)] == []
-    monkeypatch.setattr(braintrace, "NewName", type("NewName", (), {"__module__": "braintrace"}), raising=False)
+    monkeypatch.setattr(
+        braintrace, "NewName", type("NewName", (), {"__module__": "braintrace"}), raising=False
+    )
     assert REFERENCE["missing"]() == ["braintrace.NewName"]  # control
     for lazy in ("NNXLearner", "EquinoxLearner", "ETraceParam", "LoraOp"):
         assert lazy in REFERENCE["public_names"]("braintrace")
@@ -68,16 +79,29 @@ def _exists(name):
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings_handlers.python")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "site" / "reference" / "algorithms.html").read_text()
     assert "<math" in page and ".. math::" not in page and ":math:" not in page
     assert 'href="benchmarks/index.html"' in (tmp_path / "site" / "index.html").read_text()
     benchmarks = (tmp_path / "site" / "benchmarks" / "index.html").read_text()
-    assert 'src="ratios.png"' in benchmarks and (tmp_path / "site" / "benchmarks" / "ratios.png").is_file()
+    assert (
+        'src="ratios.png"' in benchmarks
+        and (tmp_path / "site" / "benchmarks" / "ratios.png").is_file()
+    )
 
 
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
-    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")} | {"benchmarks/README.md"}
+    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")} | {
+        "benchmarks/README.md"
+    }

@@ -10,7 +10,9 @@ TOOL = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "docs_reference.
 NAMES = {f"{m}.{n}": v for m in TOOL["available"]() for n, v in TOOL["public_names"](m).items()}
 
 
-pytestmark = pytest.mark.usefixtures("single_precision")  # examples are written for JAX as it is by default
+pytestmark = pytest.mark.usefixtures(
+    "single_precision"
+)  # examples are written for JAX as it is by default
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,8 +16,25 @@ CONTROLS = {
     "pp_prop, decay 0.0",
     "each step alone",
 }  # shown for comparison; some need longer, some do not learn
-ALGORITHMS = ["d_rtrl", "eprop", "ostl_feedforward", "ostl_recurrent", "osttp", "otpe", "ottt", "pp_prop", "rflo"]
-PROGRAMS = ["conv_spiking_events", "ei_spiking", "equinox_lstm", "lru_digits", "nnx_gru_copy", "streaming_regression"]
+ALGORITHMS = [
+    "d_rtrl",
+    "eprop",
+    "ostl_feedforward",
+    "ostl_recurrent",
+    "osttp",
+    "otpe",
+    "ottt",
+    "pp_prop",
+    "rflo",
+]
+PROGRAMS = [
+    "conv_spiking_events",
+    "ei_spiking",
+    "equinox_lstm",
+    "lru_digits",
+    "nnx_gru_copy",
+    "streaming_regression",
+]
 NEEDS = {"equinox_lstm": "equinox", "lru_digits": "sklearn", "nnx_gru_copy": "flax"}
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 

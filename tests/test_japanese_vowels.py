@@ -5,7 +5,8 @@ import pytest
 
 from braintrace.tasks import JapaneseVowels, Sequences, japanese_vowels, minibatches, pad_sequences
 
-# Read from the published files with decimal arithmetic: the sum of each coefficient over all frames, in millionths.
+# Read from the published files with decimal arithmetic: the sum of each coefficient over all
+# frames, in millionths.
 TRAIN_SUMS = (3714556909, -2369939149, 1051870250, -1142413528, 935906118, -899840437)
 TRAIN_SUMS += (-743954416, -220987292, -875876432, -774422520, -100830342, 368478536)
 TEST_SUMS = (4292591468, -2896597517, 1238767749, -1734069895, 1313607516, -1392299980)
@@ -76,7 +77,9 @@ def test_standardized_by_the_training_frames_alone(raw, data):
     np.testing.assert_allclose(frames.std(0), 1, atol=1e-6)
     test_frames = data.test.x[data.test.mask]
     assert np.abs(test_frames.mean(0)).max() > 0.01  # control: the test set has other moments
-    np.testing.assert_allclose(test_frames * data.std + data.mean, raw.test.x[raw.test.mask], atol=1e-6)
+    np.testing.assert_allclose(
+        test_frames * data.std + data.mean, raw.test.x[raw.test.mask], atol=1e-6
+    )
 
 
 def test_an_epoch_deals_out_every_sequence_once(data):

@@ -26,7 +26,9 @@ def loss(out, target):
 def learner_of(cell, algorithm, **options):
     model = CELLS[cell](I, N, O, B)
     options = {**algorithms(model)[algorithm], **options}
-    return model, braintrace.compile(model.cell, algorithm, jnp.zeros((B, I)), params=model.params, carry=model.carry, **options)
+    return model, braintrace.compile(
+        model.cell, algorithm, jnp.zeros((B, I)), params=model.params, carry=model.carry, **options
+    )
 
 
 def measured(function, *arguments):
@@ -58,9 +60,15 @@ def test_plan_is_what_the_compiled_program_takes(cell, algorithm, window):
 
     plan = learner.memory_plan(T, window)
     assert plan.traces == nbytes(state.traces)
-    allocated = measured(gradient, model.params, state, xs, ys) + nbytes(state.traces) + nbytes(model.params)
+    allocated = (
+        measured(gradient, model.params, state, xs, ys)
+        + nbytes(state.traces)
+        + nbytes(model.params)
+    )
     assert within(plan.total, allocated), (plan.total, allocated)
-    assert not within(plan.traces + plan.gradients, allocated)  # control: the traces alone are not the answer
+    assert not within(
+        plan.traces + plan.gradients, allocated
+    )  # control: the traces alone are not the answer
 
 
 @pytest.mark.parametrize("window", [1, None])
@@ -69,7 +77,9 @@ def test_traces_of_a_whole_layer_are_moved_where_they_lie(cell, window):
     inputs, neurons, lanes, steps = 64, 128, 32, 128
     model = CELLS[cell](inputs, neurons, O, lanes)
     x = jnp.zeros((lanes, inputs))
-    learner = braintrace.compile(model.cell, "ostl_recurrent", x, params=model.params, carry=model.carry)
+    learner = braintrace.compile(
+        model.cell, "ostl_recurrent", x, params=model.params, carry=model.carry
+    )
     state = jax.eval_shape(learner.init, model.params, model.carry)
     xs, ys = (jax.ShapeDtypeStruct((steps, lanes, n), jnp.float32) for n in (inputs, O))
 
@@ -77,11 +87,18 @@ def test_traces_of_a_whole_layer_are_moved_where_they_lie(cell, window):
         return learner.etrace_grad(params, state, xs, ys, loss_fn=loss, window=window)[:2]
 
     def beside(**donated):
-        memory = jax.jit(gradient, **donated).lower(model.params, state, xs, ys).compile().memory_analysis()
+        memory = (
+            jax.jit(gradient, **donated)
+            .lower(model.params, state, xs, ys)
+            .compile()
+            .memory_analysis()
+        )
         return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
     plan, allocated = learner.memory_plan(steps, window), beside(donate_argnums=1)
-    assert plan.traces == sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state.traces)) > 400e6
+    assert (
+        plan.traces == sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(state.traces)) > 400e6
+    )
     assert allocated < plan.traces / 8
     assert within(plan.total, plan.traces + allocated)
     assert beside() > plan.traces  # control: a state that must be kept is copied
@@ -94,14 +111,18 @@ def test_without_an_end_trace_none_is_counted(cell):
     xs, ys = jnp.zeros((T, B, I)), jnp.zeros((T, B, O))
 
     def gradient(params, state, xs, ys):
-        return learner.etrace_grad(params, state, xs, ys, loss_fn=loss, window=T, return_state=False)[0]
+        return learner.etrace_grad(
+            params, state, xs, ys, loss_fn=loss, window=T, return_state=False
+        )[0]
 
     plan = learner.memory_plan(T, T, return_state=False, traces=False)
     assert plan.traces == plan.forming == 0 and plan.parameters == ()
     allocated = measured(gradient, model.params, state, xs, ys) + nbytes(model.params)
     assert within(plan.total, allocated), (plan.total, allocated)
     assert not within(plan.total, allocated / 4)  # control
-    assert learner.memory_plan(T, T // 2, return_state=False, traces=False).traces > 0  # formed between two windows
+    assert (
+        learner.memory_plan(T, T // 2, return_state=False, traces=False).traces > 0
+    )  # formed between two windows
 
 
 @pytest.mark.parametrize("cell", ["gru", "lif"])
@@ -128,14 +149,27 @@ def test_plan_grows_with_the_window_and_not_with_the_length():
     assert learner.memory_plan(100, 20).buffers == 2 * short.buffers
     assert learner.memory_plan(5, 20).window == 5
     traces = {p.path: p.traces for p in short.parameters}
-    assert traces == {"['U']": 4 * B * N * 3 * N, "['W']": 4 * B * I * 3 * N, "['b']": 4 * B * 3 * N}
+    assert traces == {
+        "['U']": 4 * B * N * 3 * N,
+        "['W']": 4 * B * I * 3 * N,
+        "['b']": 4 * B * 3 * N,
+    }
 
 
 def test_a_plan_prints_as_a_table():
     _, learner = learner_of("gru", "d_rtrl")
     plan = learner.memory_plan(1000, 16)
     text = str(plan)
-    for words in ("traces", "['W']", "traces being formed", "window", "16 of 1000 steps at once", "gradients", "total", "BPTT"):
+    for words in (
+        "traces",
+        "['W']",
+        "traces being formed",
+        "window",
+        "16 of 1000 steps at once",
+        "gradients",
+        "total",
+        "BPTT",
+    ):
         assert words in text
     assert f"{plan.bptt / 2**20:.1f} MiB" in text
 
@@ -175,7 +209,10 @@ def test_plan_of_a_module():
 
 @pytest.mark.parametrize("door", ["function", "module"])
 def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
-    xs, ys = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, I)), jnp.float32), jnp.zeros((T, B, O))
+    xs, ys = (
+        jnp.asarray(np.random.default_rng(0).normal(size=(T, B, I)), jnp.float32),
+        jnp.zeros((T, B, O)),
+    )
 
     def make(**options):
         if door == "function":
@@ -186,7 +223,14 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
     def gradient(learner, **options):
         if door == "function":
             model = CELLS["gru"](I, N, O, B)
-            return learner.etrace_grad(model.params, learner.init(model.params, model.carry), xs, ys, loss_fn=loss, **options)[0]
+            return learner.etrace_grad(
+                model.params,
+                learner.init(model.params, model.carry),
+                xs,
+                ys,
+                loss_fn=loss,
+                **options,
+            )[0]
         return learner.etrace_grad(xs, ys, step_fn=lambda x, y: loss(learner(x), y), **options)
 
     free = make()
@@ -200,13 +244,18 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
     text = str(error.value)
     assert "needs more memory than the budget" in text and "64 of 96 steps at once" in text
     assert "use window=16, which needs" in text
-    assert re.search("; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), which needs", text)
+    assert re.search(
+        "; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), which needs",
+        text,
+    )
 
 
 def test_a_model_beyond_the_budget_is_refused_before_its_traces_exist():
     network = Network()
     with pytest.raises(braintrace.UsageError) as error:
-        braintrace.compile(network, "d_rtrl", jnp.zeros((B, I)), batch_size=B, memory_budget=200_000)
+        braintrace.compile(
+            network, "d_rtrl", jnp.zeros((B, I)), batch_size=B, memory_budget=200_000
+        )
     assert "at most 195.3 KiB (memory_budget)" in str(error.value)
     assert "use pp_prop with window=1, which needs" in str(error.value)
     with pytest.raises(braintrace.UsageError, match="no window and no algorithm fits"):
@@ -227,9 +276,13 @@ def test_the_page_of_windows_runs(capsys):
     for block in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         exec(compile(block, "memory.md", "exec"), names)
     printed = capsys.readouterr().out
-    assert "50 of 10000 steps at once" in printed and re.search(r"use window=\d+, which needs", printed)
+    assert "50 of 10000 steps at once" in printed and re.search(
+        r"use window=\d+, which needs", printed
+    )
 
 
 def test_the_example_of_the_plan_runs():
-    (example,) = doctest.DocTestFinder(recurse=False).find(braintrace.MemoryPlan, "MemoryPlan", globs={})
+    (example,) = doctest.DocTestFinder(recurse=False).find(
+        braintrace.MemoryPlan, "MemoryPlan", globs={}
+    )
     assert doctest.DocTestRunner().run(example).failed == 0 < len(example.examples)

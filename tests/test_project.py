@@ -17,7 +17,9 @@ OPTIONAL = {"brainpy", "braintools", "equinox", "flax", "matplotlib", "optax", "
 
 
 def imported_names(source: str) -> set[str]:
-    """The dotted names that a module imports or reaches as attributes, as far as they can be read off."""
+    """The dotted names that a module imports or reaches as attributes, as far as they can be read
+    off.
+    """
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -40,11 +42,19 @@ def test_files_are_short():
 
 
 def test_no_jax_internals():
-    assert [str(path.relative_to(ROOT)) for path in SOURCES if uses_jax_internals(path.read_text())] == []
+    assert [
+        str(path.relative_to(ROOT)) for path in SOURCES if uses_jax_internals(path.read_text())
+    ] == []
 
 
 @pytest.mark.parametrize(
-    "source", ["import jax._src.core", "from jax._src import core", "from jax import _src", "jax._src.core.eval_jaxpr"]
+    "source",
+    [
+        "import jax._src.core",
+        "from jax._src import core",
+        "from jax import _src",
+        "jax._src.core.eval_jaxpr",
+    ],
 )
 def test_jax_internals_are_noticed(source):
     assert uses_jax_internals(source)
@@ -54,7 +64,10 @@ def test_readme_opens_with_what_to_run():
     readme = (ROOT / "README.md").read_text()
     block = re.search(r"```\w*\n(.*?)```", readme, re.DOTALL)
     assert block
-    assert [re.split(r"\s+#", line)[0] for line in block[1].splitlines()] == ["make demo", "make test"]
+    assert [re.split(r"\s+#", line)[0] for line in block[1].splitlines()] == [
+        "make demo",
+        "make test",
+    ]
     assert readme[: block.start()].count("\n") <= 10
 
 
@@ -62,7 +75,9 @@ def test_every_target_is_made_whatever_files_there_are():
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     assert phony
-    assert set(phony[1].split()) == set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE))
+    assert set(phony[1].split()) == set(
+        re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE)
+    )
 
 
 def test_one_version():
@@ -76,7 +91,9 @@ def test_import_brings_in_no_optional_package():
 
     def loaded(modules: str) -> set[str]:
         code = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-        done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return OPTIONAL & set(done.stdout.split())
 

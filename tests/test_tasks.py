@@ -19,7 +19,9 @@ def test_a_seed_fixes_the_trials(make):
     a, b, c = make(4, seed=1), make(4, seed=1), make(4, seed=2)
     assert all(np.array_equal(u, v) for u, v in zip(a, b, strict=True))
     assert not np.array_equal(a.x, c.x)
-    assert a.x.dtype == a.mask.dtype == np.float32 and a.x.shape[:2] == a.y.shape[:2] == a.mask.shape
+    assert (
+        a.x.dtype == a.mask.dtype == np.float32 and a.x.shape[:2] == a.y.shape[:2] == a.mask.shape
+    )
     assert a.mask.sum() > 0
 
 
@@ -27,7 +29,9 @@ def test_match_to_sample_compares_the_two_stimuli():
     trials = tasks.delayed_match_to_sample(64, seed=0, delay=5, stimulus=4, response=3, noise=0.0)
     first, second = trials.x[0].argmax(-1), trials.x[4 + 5].argmax(-1)
     assert np.array_equal(trials.y[-1], first == second)
-    assert np.array_equal(trials.x[4:9], np.zeros_like(trials.x[4:9]))  # nothing is seen in the delay
+    assert np.array_equal(
+        trials.x[4:9], np.zeros_like(trials.x[4:9])
+    )  # nothing is seen in the delay
     assert 0.2 < trials.y[-1].mean() < 0.8
 
 

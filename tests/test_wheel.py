@@ -1,4 +1,6 @@
-"""The wheel and the source archive are complete; the wheel works where only the declared dependencies are."""
+"""The wheel and the source archive are complete; the wheel works where only the declared
+dependencies are.
+"""
 
 import subprocess
 import sys
@@ -24,7 +26,9 @@ print(braintrace.__version__)
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -33,7 +37,18 @@ def run(*command: str | Path, cwd: Path) -> str:
 def wheel(tmp_path_factory) -> Path:
     """The wheel of the working tree, built with the build backend that is installed here."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT, cwd=folder)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        folder,
+        ROOT,
+        cwd=folder,
+    )
     (path,) = folder.glob("braintrace-*.whl")
     return path
 
@@ -62,8 +77,19 @@ def test_the_source_archive_has_what_tests_docs_and_benchmarks_need(tmp_path):
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     folders = ("benchmarks", "docs", "examples", "src", "tests", "tools")
-    files = [f for folder in folders for f in (ROOT / folder).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
-    needed = {str(f.relative_to(ROOT)) for f in files} | {"Makefile", "mkdocs.yml", "pyproject.toml", "README.md", "LICENSE"}
+    files = [
+        f
+        for folder in folders
+        for f in (ROOT / folder).rglob("*")
+        if f.is_file() and "__pycache__" not in f.parts
+    ]
+    needed = {str(f.relative_to(ROOT)) for f in files} | {
+        "Makefile",
+        "mkdocs.yml",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+    }
     assert needed - names == set()
 
 

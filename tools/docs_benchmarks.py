@@ -1,6 +1,7 @@
 """The README of the benchmarks and its figures as a page of the site: a hook of `make docs`.
 
-Pages link to it where it lies in the source tree, `../benchmarks/README.md`, so that the links work there too.
+Pages link to it where it lies in the source tree, `../benchmarks/README.md`, so that the links work
+there too.
 """
 
 from pathlib import Path
@@ -19,5 +20,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Called by MkDocs with the text of each page: on the site, the benchmarks lie beside the other pages."""
-    return markdown if page.file.src_uri.startswith("benchmarks/") else markdown.replace("](../benchmarks/", "](benchmarks/")
+    """Called by MkDocs with the text of each page: on the site, the benchmarks lie beside the other
+    pages.
+    """
+    return (
+        markdown
+        if page.file.src_uri.startswith("benchmarks/")
+        else markdown.replace("](../benchmarks/", "](benchmarks/")
+    )

@@ -14,18 +14,30 @@ ENTRY = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 
 
 def public_names(module: str) -> dict[str, Any]:
-    """The public names of a module with their objects; of names that another package owns (brainstate's layers) none."""
+    """The public names of a module with their objects; of names that another package owns
+    (brainstate's layers) none.
+    """
     found = importlib.import_module(module)
     names = getattr(found, "__all__", [n for n in vars(found) if not n.startswith("_")])
-    objects = {n: getattr(found, n) for n in names} | (_served_when_asked() if module == "braintrace" else {})
+    objects = {n: getattr(found, n) for n in names} | (
+        _served_when_asked() if module == "braintrace" else {}
+    )
     return {n: v for n, v in objects.items() if not isinstance(v, types.ModuleType) and _own(v)}
 
 
 def _served_when_asked() -> dict[str, Any]:
-    """The names that `braintrace` imports when they are asked for: doors whose framework is there, and names of 0.1."""
-    package, old = importlib.import_module("braintrace"), importlib.import_module("braintrace._legacy")
+    """The names that `braintrace` imports when they are asked for: doors whose framework is there,
+    and names of 0.1.
+    """
+    package, old = (
+        importlib.import_module("braintrace"),
+        importlib.import_module("braintrace.compat._legacy"),
+    )
     doors = {n: framework for n, (_, framework, _) in package._OPTIONAL.items()}
-    names = [*(n for n, framework in doors.items() if importlib.util.find_spec(framework)), *old.INSTEAD]
+    names = [
+        *(n for n, framework in doors.items() if importlib.util.find_spec(framework)),
+        *old.INSTEAD,
+    ]
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return {n: getattr(package, n) for n in names}
 
@@ -41,7 +53,11 @@ def available() -> list[str]:
 
 def documented() -> list[str]:
     """The names that the pages of the reference show."""
-    return [name for page in sorted((ROOT / "docs" / "reference").glob("*.md")) for name in ENTRY.findall(page.read_text())]
+    return [
+        name
+        for page in sorted((ROOT / "docs" / "reference").glob("*.md"))
+        for name in ENTRY.findall(page.read_text())
+    ]
 
 
 def missing() -> list[str]:

@@ -12,7 +12,9 @@ INLINE = re.compile(r":math:`([^`]+)`")
 
 
 def rewritten(text: str) -> str:
-    """`text` with its `.. math::` blocks and `:math:` roles as MathML, and its `>>>` examples as blocks of code."""
+    """`text` with its `.. math::` blocks and `:math:` roles as MathML, and its `>>>` examples as
+    blocks of code.
+    """
 
     def block(found: re.Match[str]) -> str:
         formula = " ".join(textwrap.dedent(found[2]).split())

@@ -20,8 +20,8 @@ CHANNELS = 12
 def read_ts(path: Path) -> dict[str, np.ndarray]:
     """Frames `(sum(length), 12)`, lengths and labels of one file.
 
-    After the header a line is one utterance: the values of each channel joined by commas, the channels and at last the
-    label joined by colons.
+    After the header a line is one utterance: the values of each channel joined by commas, the
+    channels and at last the label joined by colons.
     """
     utterances, labels = [], []
     for line in path.read_text().splitlines():
@@ -30,7 +30,9 @@ def read_ts(path: Path) -> dict[str, np.ndarray]:
         *channels, label = line.split(":")
         utterance = np.array([channel.split(",") for channel in channels], np.float64).T
         if utterance.shape[1] != CHANNELS or not np.isfinite(utterance).all():
-            raise ValueError(f"{path}: got an utterance of shape {utterance.shape} or with a number missing.")
+            raise ValueError(
+                f"{path}: got an utterance of shape {utterance.shape} or with a number missing."
+            )
         utterances.append(utterance)
         labels.append(int(label) - 1)
     return {
@@ -41,8 +43,14 @@ def read_ts(path: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make japanese_vowels.npz from the published .ts files.")
-    parser.add_argument("folder", type=Path, help="the folder with JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts")
+    parser = argparse.ArgumentParser(
+        description="Make japanese_vowels.npz from the published .ts files."
+    )
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="the folder with JapaneseVowels_TRAIN.ts and JapaneseVowels_TEST.ts",
+    )
     parser.add_argument("--target", type=Path, default=TARGET)
     arguments = parser.parse_args()
     arrays = {

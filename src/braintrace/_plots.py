@@ -13,7 +13,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 _LINES = (("#0072B2", "-"), ("#D55E00", "--"), ("#555555", ":"))
 _BARS = ("#56B4E9", "#0072B2")
-_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,9 @@ class Band:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A row of the figure: one network's curves by method, and cosines by parameter for each time of measurement."""
+    """A row of the figure: one network's curves by method, and cosines by parameter for each time
+    of measurement.
+    """
 
     name: str
     losses: Mapping[str, Band]
@@ -42,15 +49,29 @@ def figure(panels: Sequence[Panel], out: Path) -> None:
         rows = drawn.subplots(len(panels), 3, squeeze=False, width_ratios=(1, 1, 1.1))
         for row, panel in zip(rows, panels, strict=True):
             _curves(row[0], panel.losses)
-            row[0].set(title=f"{panel.name}: training loss", ylabel="cross-entropy per frame (nat)", yscale="log")
+            row[0].set(
+                title=f"{panel.name}: training loss",
+                ylabel="cross-entropy per frame (nat)",
+                yscale="log",
+            )
             _plain_ticks(row[0].yaxis)
             _curves(row[1], panel.accuracies)
             row[1].set(title=f"{panel.name}: test accuracy", ylabel="utterances recognised (%)")
             row[1].set_ylim(top=100)
             _bars(row[2], panel.fidelity)
             row[2].set(title=f"{panel.name}: online gradient against BPTT")
-        drawn.legend(*rows[0][0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
-        drawn.legend(*rows[0][2].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+        drawn.legend(
+            *rows[0][0].get_legend_handles_labels(),
+            loc="outside upper left",
+            ncols=3,
+            frameon=False,
+        )
+        drawn.legend(
+            *rows[0][2].get_legend_handles_labels(),
+            loc="outside upper right",
+            ncols=2,
+            frameon=False,
+        )
         drawn.savefig(out)
 
 

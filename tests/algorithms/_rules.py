@@ -1,4 +1,6 @@
-"""Every algorithm with options, the oracle that computes the same number, and a neighbour that does not."""
+"""Every algorithm with options, the oracle that computes the same number, and a neighbour that does
+not.
+"""
 
 import dataclasses
 import functools
@@ -60,7 +62,9 @@ class Case:
         carry = c if carry is None else carry
         params = p if params is None else params
         x = xs[0] if x is None else x
-        return braintrace.compile(EXAMPLES[name].cell, self.algorithm, x, params=params, carry=carry, **self.options(name))
+        return braintrace.compile(
+            EXAMPLES[name].cell, self.algorithm, x, params=params, carry=carry, **self.options(name)
+        )
 
     def driver(self, steps=T, lanes=B):
         """What the sequence drivers need beside the data."""
@@ -68,7 +72,9 @@ class Case:
 
     def by_oracle(self, name, *given, **options):
         extra = {"y_target": target_of(len(given[2]))} if self.target else {}
-        return self.oracle(EXAMPLES[name].cell, *given, **SUM, **self.oracle_options(name), **extra, **options)[0]
+        return self.oracle(
+            EXAMPLES[name].cell, *given, **SUM, **self.oracle_options(name), **extra, **options
+        )[0]
 
 
 def _feedback(name, decay=0.0):
@@ -83,58 +89,99 @@ def _own_kappa(name):
     return {"kappa_filter_decay": 0.0 if leak is None else "readout"}
 
 
-LIKE = ("leaky_tanh", "two_alif", "three_lif", "conv_lif", "synapse", "recurrent_lif")  # drives shaped as the activity
+LIKE = (
+    "leaky_tanh",
+    "two_alif",
+    "three_lif",
+    "conv_lif",
+    "synapse",
+    "recurrent_lif",
+)  # drives shaped as the activity
 
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
     "pp_prop": Case(
-        "pp_prop", checks.pp_prop_oracle, lambda n: {"decay_or_rank": DECAYS}, lambda n: {"decays": DECAYS}
+        "pp_prop",
+        checks.pp_prop_oracle,
+        lambda n: {"decay_or_rank": DECAYS},
+        lambda n: {"decays": DECAYS},
     ),
-    "eprop": Case("eprop", checks.eprop_oracle, lambda n: {"kappa_filter_decay": 0.7}, lambda n: {"kappa": 0.7}),
+    "eprop": Case(
+        "eprop",
+        checks.eprop_oracle,
+        lambda n: {"kappa_filter_decay": 0.7},
+        lambda n: {"kappa": 0.7},
+    ),
     "eprop_random": Case(
-        "eprop", checks.eprop_oracle,
+        "eprop",
+        checks.eprop_oracle,
         lambda n: {"feedback": "random", "feedback_weights": [readout_like(n)], **_own_kappa(n)},
         lambda n: {"feedback": _feedback(n)},
     ),
     "eprop_adaptive": Case(
-        "eprop", checks.eprop_oracle,
-        lambda n: {"feedback": "adaptive", "feedback_weights": [readout_like(n)], "feedback_decay": 0.1},
+        "eprop",
+        checks.eprop_oracle,
+        lambda n: {
+            "feedback": "adaptive",
+            "feedback_weights": [readout_like(n)],
+            "feedback_decay": 0.1,
+        },
         lambda n: {"kappa": 0.0, "feedback": _feedback(n, 0.1)},
     ),
     "ostl_recurrent": Case(
-        "ostl_recurrent", checks.layered_oracle, oracle_options=lambda n: {"recurrent": True}, neighbour="instant"
+        "ostl_recurrent",
+        checks.layered_oracle,
+        oracle_options=lambda n: {"recurrent": True},
+        neighbour="instant",
     ),
     "ostl_feedforward": Case("ostl_feedforward", checks.layered_oracle, neighbour="instant"),
     "ottt": Case("ottt", checks.ottt_oracle, lambda n: {"leak": LEAK}, lambda n: {"leak": LEAK}),
     "otpe": Case("otpe", checks.otpe_oracle, lambda n: {"leak": LEAK}, lambda n: {"leak": LEAK}),
     "f_otpe": Case(
-        "otpe", checks.otpe_oracle, lambda n: {"leak": LEAK, "mode": "approx"}, lambda n: {"leak": LEAK, "approximate": True},
-        neighbour="ottt", cells=LIKE,
+        "otpe",
+        checks.otpe_oracle,
+        lambda n: {"leak": LEAK, "mode": "approx"},
+        lambda n: {"leak": LEAK, "approximate": True},
+        neighbour="ottt",
+        cells=LIKE,
     ),
     "osttp": Case(
-        "osttp", checks.osttp_oracle, lambda n: {"B_list": projections(n)}, lambda n: {"B_list": projections(n)}, target=True
+        "osttp",
+        checks.osttp_oracle,
+        lambda n: {"B_list": projections(n)},
+        lambda n: {"B_list": projections(n)},
+        target=True,
     ),
     "osttp_exact": Case(
-        "osttp", checks.osttp_oracle, lambda n: {"B_list": projections(n), "scope": "exact"},
-        lambda n: {"B_list": projections(n), "exact": True}, target=True,
+        "osttp",
+        checks.osttp_oracle,
+        lambda n: {"B_list": projections(n), "scope": "exact"},
+        lambda n: {"B_list": projections(n), "exact": True},
+        target=True,
     ),
     "rflo": Case(
-        "rflo", checks.eprop_oracle, lambda n: {"feedback_weights": [readout_like(n)]},
+        "rflo",
+        checks.eprop_oracle,
+        lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
     ),
-}  # fmt: skip
+}
 
 #: Rules that are no algorithm of ours: neighbours only.
 NEIGHBOURS = CASES | {
     "instant": Case("ottt", checks.ottt_oracle, lambda n: {"leak": 0.0}, lambda n: {"leak": 0.0}),
-    "bptt": Case("d_rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)),
+    "bptt": Case(
+        "d_rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
+    ),
 }
 
 
 @functools.cache
 def oracle(case, name):
     """The gradient of an oracle on an example's data."""
-    return jax.jit(functools.partial(NEIGHBOURS[case].by_oracle, name), compiler_options=QUICK)(*data(name))
+    return jax.jit(functools.partial(NEIGHBOURS[case].by_oracle, name), compiler_options=QUICK)(
+        *data(name)
+    )
 
 
 @functools.cache
@@ -144,7 +191,9 @@ def learner(case, name):
 
 def windowed(this, given, window, **driver):
     params, carry, xs, ys = given
-    return this.etrace_grad(params, this.init(params, carry), xs, ys, window=window, return_state=False, **SUM, **driver)[0]
+    return this.etrace_grad(
+        params, this.init(params, carry), xs, ys, window=window, return_state=False, **SUM, **driver
+    )[0]
 
 
 def stepwise(this, given, y_target=None):

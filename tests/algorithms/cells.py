@@ -80,7 +80,9 @@ def gru_move(p, h, y):
 
 
 def conv_drive(p, below, own, one):
-    y = lax.conv_general_dilated(below, p["K"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    y = lax.conv_general_dilated(
+        below, p["K"], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
     return y + one * p["b"]
 
 
@@ -105,31 +107,50 @@ def three_lif(k):
 EXAMPLES = {
     "leaky_tanh": Example(
         stack(Layer(dense(), leaky_move, jnp.tanh), leak=None),
-        {"tau": (N,), "W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)}, ((N,),)
+        {"tau": (N,), "W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)},
+        ((N,),),
     ),
     "gru": Example(
         stack(Layer(gru_drive, gru_move, lambda h: h), leak=None),
-        {"W": (I, 3 * N), "U": (N, 3 * N), "b": (3 * N,), "c": (3 * N,), "o": (N, O)}, ((N,),),
+        {"W": (I, 3 * N), "U": (N, 3 * N), "b": (3 * N,), "c": (3 * N,), "o": (N, O)},
+        ((N,),),
     ),
     "two_alif": Example(
         stack(alif("1"), alif("2")),
-        {"rho1": (N,), "W1": (I, N), "U1": (N, N), "rho2": (M,), "W2": (N, M), "U2": (M, M), "o": (M, O)},
+        {
+            "rho1": (N,),
+            "W1": (I, N),
+            "U1": (N, N),
+            "rho2": (M,),
+            "W2": (N, M),
+            "U2": (M, M),
+            "o": (M, O),
+        },
         ({"V": (N,), "a": (N,)}, {"V": (M,), "a": (M,)}, (O,)),
     ),
     "three_lif": Example(
         stack(three_lif("1"), three_lif("2"), three_lif("3")),
-        {"W1": (I, N), "b1": (N,), "W2": (N, N), "b2": (N,), "W3": (N, M), "b3": (M,), "o": (M, O)}, ((N,), (N,), (M,), (O,)),
+        {"W1": (I, N), "b1": (N,), "W2": (N, N), "b2": (N,), "W3": (N, M), "b3": (M,), "o": (M, O)},
+        ((N,), (N,), (M,), (O,)),
     ),
     "conv_lif": Example(
-        stack(Layer(conv_drive, lif_move, fire)), {"K": (3, 2, 2), "b": (2,), "o": (8, O)}, ((4, 2), (O,)), (4, 2)
+        stack(Layer(conv_drive, lif_move, fire)),
+        {"K": (3, 2, 2), "b": (2,), "o": (8, O)},
+        ((4, 2), (O,)),
+        (4, 2),
     ),
     "synapse": Example(
         stack(Layer(dense(bias=False, recurrent=False), synapse_move, lambda h: fire(h["V"]))),
-        {"alpha": (N,), "W": (I, N), "o": (N, O)}, ({"g": (N,), "V": (N,)}, (O,)),
+        {"alpha": (N,), "W": (I, N), "o": (N, O)},
+        ({"g": (N,), "V": (N,)}, (O,)),
     ),
-    "recurrent_lif": Example(stack(lif()), {"W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)}, ((N,), (O,))),
-    "one_lif": Example(stack(lif(recurrent=False)), {"W": (I, N), "b": (N,), "o": (N, O)}, ((N,), (O,))),
-}  # fmt: skip
+    "recurrent_lif": Example(
+        stack(lif()), {"W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)}, ((N,), (O,))
+    ),
+    "one_lif": Example(
+        stack(lif(recurrent=False)), {"W": (I, N), "b": (N,), "o": (N, O)}, ((N,), (O,))
+    ),
+}
 
 #: The cells that every algorithm is tested on.
 SIX = ("leaky_tanh", "gru", "two_alif", "three_lif", "conv_lif", "synapse")
@@ -138,11 +159,17 @@ SIX = ("leaky_tanh", "gru", "two_alif", "three_lif", "conv_lif", "synapse")
 def data(name, steps=T, lanes=B, seed=0):
     """params, carry, xs, ys of an example."""
     example, rng = EXAMPLES[name], np.random.default_rng([seed, len(name)])
-    shape = lambda v: isinstance(v, tuple) and all(isinstance(n, int) for n in v)  # noqa: E731
+    shape = lambda v: isinstance(v, tuple) and all(isinstance(n, int) for n in v)
 
     def drawn(shapes, scale, *lead):
-        return jax.tree.map(lambda s: jnp.asarray(scale * rng.normal(size=(*lead, *s))), shapes, is_leaf=shape)
+        return jax.tree.map(
+            lambda s: jnp.asarray(scale * rng.normal(size=(*lead, *s))), shapes, is_leaf=shape
+        )
 
     params = drawn(dict(example.params), 0.8)
-    carry, xs, ys = drawn(example.carry, 0.3, lanes), drawn(example.x, 1.5, steps, lanes), drawn((O,), 1.0, steps, lanes)
+    carry, xs, ys = (
+        drawn(example.carry, 0.3, lanes),
+        drawn(example.x, 1.5, steps, lanes),
+        drawn((O,), 1.0, steps, lanes),
+    )
     return params, carry, xs, ys

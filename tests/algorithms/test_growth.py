@@ -1,7 +1,9 @@
-"""How trace memory grows with lanes, inputs, outputs and steps, measured on one dense layer of leaky neurons.
+"""How trace memory grows with lanes, inputs, outputs and steps, measured on one dense layer of
+leaky neurons.
 
-The exponents are those of the published comparison: D-RTRL B I O, the factored rule B (I + O), e-prop B I O, OTPE B I O and its
-approximate form B (I + O), OTTT B I, OSTTP B I O. None grows with the length of a sequence.
+The exponents are those of the published comparison: D-RTRL B I O, the factored rule B (I + O),
+e-prop B I O, OTPE B I O and its approximate form B (I + O), OTTT B I, OSTTP B I O. None grows with
+the length of a sequence.
 """
 
 import functools
@@ -33,19 +35,32 @@ RULES = {
 #: Exponents of (B, I, O, I and O together) for a wide layer.
 BIO, BI, SUM = (1, 1, 1, 2), (1, 1, 0, 1), (1, None, None, 1)
 EXPONENTS = {
-    "d_rtrl": BIO, "eprop": BIO, "ostl_feedforward": BIO, "otpe": BIO, "osttp": BIO, "rflo": BIO,
-    "pp_prop": SUM, "f_otpe": SUM, "ottt": BI,
-}  # fmt: skip
+    "d_rtrl": BIO,
+    "eprop": BIO,
+    "ostl_feedforward": BIO,
+    "otpe": BIO,
+    "osttp": BIO,
+    "rflo": BIO,
+    "pp_prop": SUM,
+    "f_otpe": SUM,
+    "ottt": BI,
+}
 
 
 @functools.cache
 def learner(rule, lanes, inputs, outputs):
     cell = LayeredCell((lif(recurrent=False, bias=False),), lambda p, z: z @ p["o"])
-    number = lambda *shape: jnp.zeros(shape, jnp.float32)  # noqa: E731
+    number = lambda *shape: jnp.zeros(shape, jnp.float32)
     params = {"W": number(inputs, outputs), "o": number(outputs, 1)}
     name = "otpe" if rule == "f_otpe" else rule
     carry = (number(lanes, outputs),)
-    return braintrace.compile(cell, name, number(lanes, inputs), params=params, carry=carry, **RULES[rule]), params, carry
+    return (
+        braintrace.compile(
+            cell, name, number(lanes, inputs), params=params, carry=carry, **RULES[rule]
+        ),
+        params,
+        carry,
+    )
 
 
 def size(tree):
@@ -75,14 +90,20 @@ def test_exponents(rule):
     )
     for found, expected in zip(got, EXPONENTS[rule], strict=True):
         assert expected is None or found == pytest.approx(expected, abs=0.12), got
-    if EXPONENTS[rule] is SUM:  # a sum: each side alone is between 0 and 1, and together they make the whole
+    if (
+        EXPONENTS[rule] is SUM
+    ):  # a sum: each side alone is between 0 and 1, and together they make the whole
         assert 0.1 < got[1] < 0.9 and 0.1 < got[2] < 0.9, got
 
 
 def test_the_orders_differ():
     """Control: at these sizes the orders are far apart."""
     assert trace_bytes("d_rtrl") > 10 * trace_bytes("pp_prop") > 10 * trace_bytes("ottt") / 2
-    assert exponent("ostl_feedforward", inputs=64, outputs=64) - exponent("pp_prop", inputs=64, outputs=64) > 0.9
+    assert (
+        exponent("ostl_feedforward", inputs=64, outputs=64)
+        - exponent("pp_prop", inputs=64, outputs=64)
+        > 0.9
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -93,7 +114,7 @@ def test_no_trace_grows_with_time(rule):
     def after(steps):
         more = {"y_target": jnp.zeros((steps, 4, 1))} if rule == "osttp" else {}
         xs, ys = jnp.zeros((steps, 4, 64)), jnp.zeros((steps, 4, 1))
-        run = lambda p, s: this.etrace_grad(p, s, xs, ys, loss_fn=loss, window=4, **more)[1]  # noqa: E731
+        run = lambda p, s: this.etrace_grad(p, s, xs, ys, loss_fn=loss, window=4, **more)[1]
         return jax.eval_shape(run, params, start)
 
     assert size(after(4).traces) == size(after(64).traces) == size(start.traces) > 0

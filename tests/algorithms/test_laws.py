@@ -54,7 +54,9 @@ def lane(tree, b):
 
 
 def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
-    """Traces, filters, means and corrections start afresh; a batch is the sum of its lanes, and two calls are one."""
+    """Traces, filters, means and corrections start afresh; a batch is the sum of its lanes, and two
+    calls are one.
+    """
     this, driver = learner(case), RULES[case].driver()
     params, carry, xs, ys = data(NAME)
     alone = RULES[case].learner(NAME, carry=lane(carry, 0), x=xs[0, :1])
@@ -62,7 +64,9 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
     @partial(jax.jit, compiler_options=QUICK)
     def whole(params, carry, reset):
         start = this.init(params, carry)
-        return this.etrace_grad(params, start, xs, ys, mask=MASK, reset=reset, window=2, **SUM, **driver)[:2]
+        return this.etrace_grad(
+            params, start, xs, ys, mask=MASK, reset=reset, window=2, **SUM, **driver
+        )[:2]
 
     @partial(jax.jit, compiler_options=QUICK)
     def stretch(params, state, xs, ys, mask, driver):
@@ -75,7 +79,9 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
         for k, times in enumerate((slice(0, HALF), slice(HALF, T))):
             state = start if k and b == 1 else state
             more = {n: v[times, b : b + 1] for n, v in driver.items()}
-            found, state = stretch(params, state, *(v[times, b : b + 1] for v in (xs, ys, MASK)), more)
+            found, state = stretch(
+                params, state, *(v[times, b : b + 1] for v in (xs, ys, MASK)), more
+            )
             total = jax.tree.map(jnp.add, total, found)
         ends.append(state)
     same(got, total)
@@ -104,7 +110,9 @@ def test_no_state_and_no_traces_change_nothing(case):
 
     @partial(jax.jit, compiler_options=QUICK)
     def without(params, state):
-        found, none, _ = this.etrace_grad(params, state, xs, ys, window=T, return_state=False, **SUM, **driver)
+        found, none, _ = this.etrace_grad(
+            params, state, xs, ys, window=T, return_state=False, **SUM, **driver
+        )
         assert none is None
         return found
 
@@ -123,12 +131,16 @@ def test_vmap_over_seeds_is_a_loop(case):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_single_and_half_precision(case, dtype):
-    """Gradients have the parameters' dtype, traces at least float32, and the numbers are near those of float64."""
+    """Gradients have the parameters' dtype, traces at least float32, and the numbers are near those
+    of float64.
+    """
     narrow = jax.tree.map(lambda v: v.astype(dtype), data(NAME))
     params, carry, xs, _ = narrow
     this = RULES[case].learner(NAME, params, carry, xs[0])
     driver = {k: v.astype(dtype) for k, v in RULES[case].driver().items()}
-    got = jax.jit(lambda *given: windowed(this, given, 3, **driver), compiler_options=QUICK)(*narrow)
+    got = jax.jit(lambda *given: windowed(this, given, 3, **driver), compiler_options=QUICK)(
+        *narrow
+    )
     assert all(g.dtype == dtype for g in got.values())
     traces = this.rule.carrier.init(this.graph)
     assert {t.dtype for t in jax.tree.leaves(traces)} == {jnp.dtype("float32")}
@@ -140,11 +152,13 @@ def test_single_and_half_precision(case, dtype):
 
 @pytest.mark.parametrize(("algorithm", "target"), [("rflo", False), ("osttp", True)])
 def test_matrices_are_drawn_as_numbers_inside_a_transformation_too(algorithm, target):
-    """The program with resets is analysed at its first use, here under jit; then it is used outside."""
+    """The program with resets is analysed at its first use, here under jit; then it is used
+    outside.
+    """
     params, carry, xs, ys = data(NAME)
     key = {"feedback_key": 0} if target else {"random_feedback_key": 0}
     cell, more = EXAMPLES[NAME].cell, {"y_target": ys} if target else {}
     this = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry, **key)
-    run = lambda p: this.etrace_grad(p, this.init(p, carry), xs, ys, reset=RESET, **SUM, **more)[0]  # noqa: E731
+    run = lambda p: this.etrace_grad(p, this.init(p, carry), xs, ys, reset=RESET, **SUM, **more)[0]
     inside = jax.jit(run)(params)
     same(run(params), inside)

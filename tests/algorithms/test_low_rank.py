@@ -1,4 +1,6 @@
-"""Weights of low rank, `(x @ A) @ B`: both factors have their algorithm's gradient, against the oracles."""
+"""Weights of low rank, `(x @ A) @ B`: both factors have their algorithm's gradient, against the
+oracles.
+"""
 
 from functools import partial
 
@@ -23,7 +25,9 @@ def low_rank(p, below, own, one):
 
 
 def scaled(p, below, own, one):
-    """Scales in between, transposed factors and results, and factors that are computed from parameters."""
+    """Scales in between, transposed factors and results, and factors that are computed from
+    parameters.
+    """
     first = -(2.0 * (below @ p["A"])) @ jnp.abs(p["B"])
     return first + ((p["C"].T @ own.T) / 3.0).T @ p["D"] + one * p["b"]
 
@@ -42,12 +46,17 @@ RULES = {
 def network(drive):
     cell = LayeredCell((Layer(DRIVES[drive], lif_move, spikes),), read, LEAK)
     params = {k: 0.8 * drawn(*shape) for k, shape in SHAPES.items()}
-    carry, xs, ys = (0.3 * drawn(B, N), 0.3 * drawn(B, O)), 1.5 * drawn(T, B, I), drawn(T, B, O, seed=1)
+    carry, xs, ys = (
+        (0.3 * drawn(B, N), 0.3 * drawn(B, O)),
+        1.5 * drawn(T, B, I),
+        drawn(T, B, O, seed=1),
+    )
     return cell, jax.tree.map(jnp.asarray, (params, carry, xs, ys))
 
 
 @pytest.mark.parametrize(
-    ("drive", "rule"), [(d, r) for d in DRIVES for r in RULES if (d, r) != ("scaled", "ostl_recurrent")]
+    ("drive", "rule"),
+    [(d, r) for d in DRIVES for r in RULES if (d, r) != ("scaled", "ostl_recurrent")],
 )  # which wants the lanes along axis 0 of each product's data
 def test_equals_its_oracle(drive, rule):
     options, oracle, oracle_options = RULES[rule]
@@ -65,7 +74,9 @@ def test_equals_its_oracle(drive, rule):
     for got in found:
         same(got, right)
     instant = checks.ottt_oracle(cell, *given, **SUM, leak=0.0)[0]
-    assert min(apart(instant, {k: right[k] for k in "ABCD"}).values()) > 1e-3  # control: both factors are traced
+    assert (
+        min(apart(instant, {k: right[k] for k in "ABCD"}).values()) > 1e-3
+    )  # control: both factors are traced
 
 
 @pytest.mark.parametrize("drive", DRIVES)
@@ -79,12 +90,17 @@ def test_windows_inside_one_objective(drive):
         state, total = this.init(params, carry), 0.0
         for start in (0, 3):
             state, outs = this.update_window(params, state, xs[start : start + 3])
-            total += sum(jnp.sum(SUM["loss_fn"](out, y)) for out, y in zip(outs, ys[start : start + 3], strict=True))
+            total += sum(
+                jnp.sum(SUM["loss_fn"](out, y))
+                for out, y in zip(outs, ys[start : start + 3], strict=True)
+            )
         return total
 
     right = checks.layered_oracle(cell, *given, **SUM)[0]
     same(jax.grad(objective)(params), right)
-    assert max(apart(checks.bptt_gradient(cell, *given, **SUM)[0], right).values()) > 1e-3  # control
+    assert (
+        max(apart(checks.bptt_gradient(cell, *given, **SUM)[0], right).values()) > 1e-3
+    )  # control
 
 
 def test_a_factored_rule_makes_nothing_of_the_size_of_the_full_matrix():
@@ -93,7 +109,7 @@ def test_a_factored_rule_makes_nothing_of_the_size_of_the_full_matrix():
     def has_full(rule, **options):
         this = braintrace.compile(cell, rule, xs[0], params=params, carry=carry, **options)
         state = this.init(params, carry)
-        run = lambda p: this.etrace_grad(p, state, xs, ys, window=1, return_state=False, **SUM)[0]  # noqa: E731
+        run = lambda p: this.etrace_grad(p, state, xs, ys, window=1, return_state=False, **SUM)[0]
         shapes = sizes_in(jax.make_jaxpr(run)(params).jaxpr)
         return any({I, N} <= set(s) for s in shapes)
 
@@ -104,13 +120,17 @@ def test_a_factored_rule_makes_nothing_of_the_size_of_the_full_matrix():
 
 def report_of(step, **params):
     params = {k: jnp.asarray(drawn(*shape)) for k, shape in params.items()}
-    cell = lambda p, h, x: (h := 0.8 * h + jnp.tanh(step(p, x)), h)  # noqa: E731
-    learner = braintrace.compile(cell, "d_rtrl", jnp.ones((B, I)), params=params, carry=jnp.zeros((B, N)))
+    cell = lambda p, h, x: (h := 0.8 * h + jnp.tanh(step(p, x)), h)
+    learner = braintrace.compile(
+        cell, "d_rtrl", jnp.ones((B, I)), params=params, carry=jnp.zeros((B, N))
+    )
     return {row.path: str(row.exactness) for row in learner.graph.parameters}
 
 
 def test_what_is_no_chain_stays_instantaneous():
-    """A nonlinearity in between, a sum over the lanes, a second reader: the report says that A's effect is not carried on."""
+    """A nonlinearity in between, a sum over the lanes, a second reader: the report says that A's
+    effect is not carried on.
+    """
     exact = report_of(lambda p, x: x @ p["A"] @ p["B"], A=(I, R), B=(R, N))
     assert exact == {"['A']": "exact", "['B']": "exact"}
     cases = {

@@ -1,4 +1,6 @@
-"""Options are checked when they are given; what has no meaning is refused, word for word. And the trace helpers."""
+"""Options are checked when they are given; what has no meaning is refused, word for word. And the
+trace helpers.
+"""
 
 import inspect
 from pathlib import Path
@@ -9,8 +11,8 @@ import numpy as np
 import pytest
 
 import braintrace
-from braintrace._algorithms import ALGORITHMS, FixedRandomFeedback, KappaFilter, PresynapticTrace
 from braintrace.checks import Layer, LayeredCell
+from braintrace.rules import ALGORITHMS, FixedRandomFeedback, KappaFilter, PresynapticTrace
 from zoo import loss
 
 from ._rules import drawn
@@ -19,68 +21,100 @@ from .cells import EXAMPLES, B, N, O, T, data, dense, fire, lif, lif_move, stack
 
 def compiled(name, algorithm, **options):
     params, carry, xs, _ = data(name)
-    return braintrace.compile(EXAMPLES[name].cell, algorithm, xs[0], params=params, carry=carry, **options)
+    return braintrace.compile(
+        EXAMPLES[name].cell, algorithm, xs[0], params=params, carry=carry, **options
+    )
 
 
 DECAY = "a decay in [0, 1), or a whole number of at least 1"
 CHOOSE = "pass 0.9, or the rank 19 that stands for it"
 
 WRONG = [
-    ("pp_prop", {"decay_or_rank": 1.0}, f"Wrong decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}"),
-    ("pp_prop", {"decay_or_rank": -1}, f"Wrong decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}"),
     (
-        "pp_prop", {"decay_or_rank": (0.1, 0.2, 0.3)},
+        "pp_prop",
+        {"decay_or_rank": 1.0},
+        f"Wrong decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}",
+    ),
+    (
+        "pp_prop",
+        {"decay_or_rank": -1},
+        f"Wrong decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}",
+    ),
+    (
+        "pp_prop",
+        {"decay_or_rank": (0.1, 0.2, 0.3)},
         "Wrong decay_or_rank.\n  got:      (0.1, 0.2, 0.3)\n  expected: one value, or a pair",
     ),
     (
-        "eprop", {"kappa_filter_decay": 1.0},
+        "eprop",
+        {"kappa_filter_decay": 1.0},
         "Wrong kappa_filter_decay.\n  got:      1.0\n  expected: a number in [0, 1)",
     ),
     (
-        "eprop", {"feedback": "random"},
+        "eprop",
+        {"feedback": "random"},
         "feedback='random' needs to know how to draw B.\n  expected: random_feedback_key\n"
         "  do:       pass random_feedback_key=0, say, or feedback_weights",
     ),
     (
-        "eprop", {"feedback": "fixed"},
+        "eprop",
+        {"feedback": "fixed"},
         "Unknown feedback.\n  got:      'fixed'\n  expected: 'symmetric' or 'random' or 'adaptive'",
     ),
-    ("eprop", {"firing_rate": 0.1}, "Wrong firing_rate.\n  got:      0.1\n  expected: (target, strength), or None"),
     (
-        "ottt", {},
+        "eprop",
+        {"firing_rate": 0.1},
+        "Wrong firing_rate.\n  got:      0.1\n  expected: (target, strength), or None",
+    ),
+    (
+        "ottt",
+        {},
         "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each group, or 'model'\n"
         "  do:       pass leak=0.5, say, or leak='model' to read it from the model",
     ),
     ("ottt", {"leak": 1.5}, "Wrong leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
     ("ottt", {"leak": 0.5, "mode": "B"}, "Unknown mode.\n  got:      'B'\n  expected: 'A' or 'O'"),
-    ("otpe", {}, "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass leak=0.9, say"),
+    (
+        "otpe",
+        {},
+        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass leak=0.9, say",
+    ),
     ("otpe", {"leak": 1.0}, "Wrong leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
     (
-        "otpe", {"leak": 0.5, "mode": "approx", "trace_clip_abs": 1.0},
+        "otpe",
+        {"leak": 0.5, "mode": "approx", "trace_clip_abs": 1.0},
         "trace_clip_abs clips traces of weights, and F-OTPE has none.\n  got:      mode='approx'\n"
         "  do:       use mode='full', or leave trace_clip_abs out",
     ),
     (
-        "osttp", {},
+        "osttp",
+        {},
         "OSTTP needs its feedback matrices.\n  expected: B_list, or feedback_key to draw them\n"
         "  do:       pass feedback_key=0, say",
     ),
     (
-        "osttp", {"feedback_key": 0, "target_timing": "late"},
+        "osttp",
+        {"feedback_key": 0, "target_timing": "late"},
         "Unknown target_timing.\n  got:      'late'\n  expected: 'per-step' or 'sequence-end'",
     ),
-    ("osttp", {"feedback_key": 0, "scope": "all"}, "Unknown scope.\n  got:      'all'\n  expected: 'diagonal' or 'exact'"),
     (
-        "rflo", {},
+        "osttp",
+        {"feedback_key": 0, "scope": "all"},
+        "Unknown scope.\n  got:      'all'\n  expected: 'diagonal' or 'exact'",
+    ),
+    (
+        "rflo",
+        {},
         "RFLO needs to know how to draw B.\n  expected: random_feedback_key\n"
         "  do:       pass random_feedback_key=0, say, or feedback_weights",
     ),
     (
-        "d_rtrl", {"trace_dtype": int},
+        "d_rtrl",
+        {"trace_dtype": int},
         "Wrong trace_dtype.\n  got:      <class 'int'>\n  expected: a floating-point dtype, or None\n"
         "  do:       pass jnp.float32, say",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("algorithm", "options", "message"), WRONG)
@@ -105,7 +139,12 @@ def circle():
         new = 0.5 * c[0] + x @ p["W"] + c[1] @ p["U"], 0.5 * c[1] + c[0] @ p["V"]
         return new, c[1] @ p["o"]
 
-    params = {"W": jnp.ones((3, N)), "U": jnp.ones((N, N)), "V": jnp.ones((N, N)), "o": jnp.ones((N, O))}
+    params = {
+        "W": jnp.ones((3, N)),
+        "U": jnp.ones((N, N)),
+        "V": jnp.ones((N, N)),
+        "o": jnp.ones((N, O)),
+    }
     carry = (jnp.zeros((B, N)),) * 2
     return braintrace.compile(cell, "otpe", jnp.zeros((B, 3)), params=params, carry=carry, leak=0.5)
 
@@ -188,7 +227,9 @@ def test_no_multi_step_window_where_it_would_mix_two_signals(algorithm, options,
     learner = compiled("one_lif", algorithm, **options)
     with pytest.raises(braintrace.UsageError) as error:
         learner.update_window(params, learner.init(params, carry), xs, full=True)
-    assert str(error.value).startswith(f"{name} has no multi-step form.\n  got:      full=True\n  do:       use vjp_method=")
+    assert str(error.value).startswith(
+        f"{name} has no multi-step form.\n  got:      full=True\n  do:       use vjp_method="
+    )
 
 
 def test_a_target_goes_to_an_algorithm_that_projects_targets():
@@ -197,13 +238,19 @@ def test_a_target_goes_to_an_algorithm_that_projects_targets():
     state, plain, given = osttp.init(params, carry), d_rtrl.init(params, carry), {"loss_fn": loss}
     first = "The target of the step does not fit the algorithm.\n"
     for call, message in (
-        (lambda: osttp.update(params, state, xs[0]), first + f"  got:      none\n  expected: y_target of shape ({B}, {O})"),
         (
-            lambda: d_rtrl.update(params, plain, xs[0], y_target=ys[0]),
-            first + f"  got:      an array of shape ({B}, {O})\n  expected: no y_target: this algorithm does not project targets",
+            lambda: osttp.update(params, state, xs[0]),
+            first + f"  got:      none\n  expected: y_target of shape ({B}, {O})",
         ),
         (
-            lambda: osttp.etrace_grad(params, state, xs, ys, y_target=jnp.zeros((T, B, 5)), **given),
+            lambda: d_rtrl.update(params, plain, xs[0], y_target=ys[0]),
+            first
+            + f"  got:      an array of shape ({B}, {O})\n  expected: no y_target: this algorithm does not project targets",
+        ),
+        (
+            lambda: osttp.etrace_grad(
+                params, state, xs, ys, y_target=jnp.zeros((T, B, 5)), **given
+            ),
             f"The target has a wrong shape.\n  got:      an array of shape ({B}, 5)\n  expected: shape ({B}, {O})",
         ),
     ):
@@ -232,7 +279,11 @@ def test_osttp_takes_the_helpers_feedback():
     found = []
     for matrix in (helper, np.asarray(helper.B)):
         learner = compiled("one_lif", "osttp", B_list=[matrix])
-        found.append(learner.etrace_grad(params, learner.init(params, carry), xs, ys, loss_fn=loss, y_target=ys)[0])
+        found.append(
+            learner.etrace_grad(
+                params, learner.init(params, carry), xs, ys, loss_fn=loss, y_target=ys
+            )[0]
+        )
     np.testing.assert_array_equal(found[0]["W"], found[1]["W"])
 
 
@@ -257,7 +308,10 @@ def test_filters(helper, step):
 
 
 def test_filters_refuse_decays_out_of_range():
-    for make in (lambda: KappaFilter(jnp.zeros(2), 1.0), lambda: PresynapticTrace(jnp.zeros(2), 1.5)):
+    for make in (
+        lambda: KappaFilter(jnp.zeros(2), 1.0),
+        lambda: PresynapticTrace(jnp.zeros(2), 1.5),
+    ):
         with pytest.raises(braintrace.UsageError, match="expected: a number in"):
             make()
     PresynapticTrace(jnp.zeros(2), 1.0)
@@ -271,10 +325,12 @@ def test_an_algorithm_is_one_short_file_and_one_line_of_the_registry():
 
 def rolled():
     """A layer whose drive moves to the neighbour on its way into the state."""
-    move = lambda p, h, y: lif_move(p, h, jnp.roll(y, 1, axis=-1))  # noqa: E731
+    move = lambda p, h, y: lif_move(p, h, jnp.roll(y, 1, axis=-1))
     cell = stack(Layer(dense(recurrent=False), move, fire))
     params, carry, xs, _ = data("one_lif")
-    return braintrace.compile(cell, "otpe", xs[0], params=params, carry=carry, leak=0.8, mode="approx")
+    return braintrace.compile(
+        cell, "otpe", xs[0], params=params, carry=carry, leak=0.8, mode="approx"
+    )
 
 
 def test_otpe_refuses_a_drive_that_moves():

@@ -18,19 +18,27 @@ def test_equals_its_oracle(case, name):
 
     @partial(jax.jit, compiler_options=QUICK)
     def every_way(*given):
-        return windowed(this, given, 1, **driver), windowed(this, given, 3, **driver), stepwise(this, given, **driver)
+        return (
+            windowed(this, given, 1, **driver),
+            windowed(this, given, 3, **driver),
+            stepwise(this, given, **driver),
+        )
 
     right = oracle(case, name)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
     for got in every_way(*given):
         same(got, right)
     neighbour = oracle(CASES[case].neighbour, name)
-    assert max(apart(neighbour, right).values()) > 1e-3  # control: the neighbouring rule is another one
+    assert (
+        max(apart(neighbour, right).values()) > 1e-3
+    )  # control: the neighbouring rule is another one
 
 
 @pytest.mark.parametrize("name", ["two_alif", "conv_lif"])
 def test_the_firing_rate_term(name):
-    """The driver weighs the term as the losses are weighed; a single step takes the mean of the lanes."""
+    """The driver weighs the term as the losses are weighed; a single step takes the mean of the
+    lanes.
+    """
     given, rate = data(name), (0.1, 2.0)
     params, carry, xs, _ = given
     cell = EXAMPLES[name].cell
@@ -45,5 +53,7 @@ def test_the_firing_rate_term(name):
     same(one, right)
     same(three, right)
     plain = oracle("d_rtrl", name)
-    assert min(v for k, v in apart(plain, right).items() if k != "o") > 1e-3  # control: without the term
+    assert (
+        min(v for k, v in apart(plain, right).items() if k != "o") > 1e-3
+    )  # control: without the term
     same(jax.tree.map(lambda s, p: p + B * (s - p), steps, plain), right, 1e-9)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import braintrace
-from braintrace._algorithms import ALGORITHMS
 from braintrace.checks import bptt_gradient
+from braintrace.rules import ALGORITHMS
 from zoo import CASES as ZOO
 from zoo import loss
 
@@ -27,7 +27,7 @@ def on(name, algorithm, **options):
 
 
 def bptt(cell, given):
-    run = lambda *given: bptt_gradient(cell, *given, **SUM)[0]  # noqa: E731
+    run = lambda *given: bptt_gradient(cell, *given, **SUM)[0]
     return jax.jit(run, compiler_options=QUICK)(*given)
 
 
@@ -43,7 +43,9 @@ def test_ottt_is_ostl_without_recurrence_on_a_single_state_with_detached_reset(n
     right = on(name, "ostl_feedforward")
     same(on(name, "ottt", leak=LEAK, bias_trace=True), right)
     same(on(name, "ottt", leak="model"), on(name, "ottt", leak=LEAK))
-    off = apart(on(name, "ottt", leak=LEAK), right)  # the paper's biases have no trace; the weights are the same
+    off = apart(
+        on(name, "ottt", leak=LEAK), right
+    )  # the paper's biases have no trace; the weights are the same
     assert all((d < 1e-10) == (not k.startswith("b")) for k, d in off.items()), off
     assert apart(on(name, "ottt", leak=0.5), right)["o"] > 1e-2
 
@@ -55,7 +57,9 @@ def test_otpe_on_one_hidden_layer_under_an_output_of_equal_leak_is_bptt():
     assert apart(on("one_lif", "otpe", leak=0.5), right)["W"] > 1e-2
     deep, bptt_deep = oracle("otpe", "three_lif"), oracle("bptt", "three_lif")
     off = apart(deep, bptt_deep)
-    assert off["W3"] < 1e-10 < 1e-2 < off["W1"], off  # the top hidden layer is exact, those below are not
+    assert off["W3"] < 1e-10 < 1e-2 < off["W1"], (
+        off
+    )  # the top hidden layer is exact, those below are not
 
 
 def test_eprop_with_the_readouts_own_kappa_is_bptt_without_recurrence():
@@ -63,7 +67,10 @@ def test_eprop_with_the_readouts_own_kappa_is_bptt_without_recurrence():
         same(on(name, "eprop", kappa_filter_decay="readout"), oracle("bptt", name))
 
 
-@pytest.mark.parametrize("name", ["gru_reset_before", "gru_reset_after", "lstm", "alif", "conv1d_recurrent", "layer_norm"])
+@pytest.mark.parametrize(
+    "name",
+    ["gru_reset_before", "gru_reset_after", "lstm", "alif", "conv1d_recurrent", "layer_norm"],
+)
 def test_ostl_with_recurrence_is_bptt_on_one_layer(name):
     case = ZOO[name]
     given = case.make(jax.random.key(3), T, B)
@@ -79,14 +86,26 @@ def test_the_readouts_weight_as_feedback_is_symmetric_feedback(algorithm):
         chosen = {"feedback": "random"} if algorithm == "eprop" else {}
         given = {"feedback_weights": [np.asarray(data(name)[0]["o"])]}
         same(on(name, algorithm, **chosen, **given), oracle("d_rtrl", name))
-        assert apart(on(name, algorithm, **chosen, random_feedback_key=0), oracle("d_rtrl", name))["W"] > 1e-2
+        assert (
+            apart(on(name, algorithm, **chosen, random_feedback_key=0), oracle("d_rtrl", name))["W"]
+            > 1e-2
+        )
 
 
 def test_random_feedback_does_not_see_the_readouts_weight():
-    """With the error held fixed, the hidden gradient stays the same whatever the readout is: a linear loss."""
+    """With the error held fixed, the hidden gradient stays the same whatever the readout is: a
+    linear loss.
+    """
     params, carry, xs, ys = data("leaky_tanh")
-    this = braintrace.compile(EXAMPLES["leaky_tanh"].cell, "rflo", xs[0], params=params, carry=carry, random_feedback_key=1)
-    linear = lambda out, y: jnp.sum(out * y, axis=-1)  # noqa: E731
+    this = braintrace.compile(
+        EXAMPLES["leaky_tanh"].cell,
+        "rflo",
+        xs[0],
+        params=params,
+        carry=carry,
+        random_feedback_key=1,
+    )
+    linear = lambda out, y: jnp.sum(out * y, axis=-1)
     found = [
         this.etrace_grad(p, this.init(p, carry), xs, ys, loss_fn=linear, window=3)[0]
         for p in (params, params | {"o": 3.0 * params["o"] + 1.0})
@@ -96,11 +115,22 @@ def test_random_feedback_does_not_see_the_readouts_weight():
 
 def test_adaptive_feedback_aligns_with_the_readout():
     params, carry, xs, ys = data("leaky_tanh")
-    options = {"feedback": "adaptive", "random_feedback_key": 2, "feedback_scale": 3.0, "feedback_decay": 0.02}
-    this = braintrace.compile(EXAMPLES["leaky_tanh"].cell, "eprop", xs[0], params=params, carry=carry, **options)
+    options = {
+        "feedback": "adaptive",
+        "random_feedback_key": 2,
+        "feedback_scale": 3.0,
+        "feedback_decay": 0.02,
+    }
+    this = braintrace.compile(
+        EXAMPLES["leaky_tanh"].cell, "eprop", xs[0], params=params, carry=carry, **options
+    )
 
     def cosine(params, state):
-        (e,) = (v for v, leaf in zip(state.traces["extra"], this.graph.extra, strict=True) if leaf.name == "feedback")
+        (e,) = (
+            v
+            for v, leaf in zip(state.traces["extra"], this.graph.extra, strict=True)
+            if leaf.name == "feedback"
+        )
         w = params["o"]
         return jnp.vdot(w, w + e) / jnp.linalg.norm(w) / jnp.linalg.norm(w + e)
 
@@ -111,7 +141,9 @@ def test_adaptive_feedback_aligns_with_the_readout():
         return (params, state), cosine(params, state)
 
     start = this.init(params, carry)
-    _, cosines = jax.jit(lambda *s: jax.lax.scan(train, s, length=60), compiler_options=QUICK)(params, start)
+    _, cosines = jax.jit(lambda *s: jax.lax.scan(train, s, length=60), compiler_options=QUICK)(
+        params, start
+    )
     assert cosine(params, start) < 0.9
     assert cosines[-1] > 0.999
 
@@ -119,26 +151,36 @@ def test_adaptive_feedback_aligns_with_the_readout():
 def test_a_rank_stands_for_a_decay():
     factored, ostl = ALGORITHMS["pp_prop"].rule, ALGORITHMS["ostl_feedforward"].rule
     for rank, decay in ((1, 0.0), (3, 0.5), (19, 0.9)):
-        assert factored(decay_or_rank=rank) == factored(decay_or_rank=decay) == factored(decay_or_rank=(rank, decay))
+        assert (
+            factored(decay_or_rank=rank)
+            == factored(decay_or_rank=decay)
+            == factored(decay_or_rank=(rank, decay))
+        )
         assert ostl(decay_or_rank=rank).carrier == factored(decay_or_rank=decay).carrier
     assert factored(decay_or_rank=1) != factored(decay_or_rank=0.9)
     right = on("one_lif", "pp_prop", decay_or_rank=3)
     same(on("one_lif", "es_d_rtrl", decay_or_rank=0.5), right, 1e-14)
     assert apart(on("one_lif", "pp_prop", decay_or_rank=19), right)["W"] > 1e-2
-    same(on("one_lif", "pp_prop", decay_or_rank=0.0), on("one_lif", "ottt", leak=0.0))  # no past at all
+    same(
+        on("one_lif", "pp_prop", decay_or_rank=0.0), on("one_lif", "ottt", leak=0.0)
+    )  # no past at all
 
 
 def factored_learner(lanes=B):
     params, carry, xs, ys = data("one_lif", lanes=lanes)
     cell = EXAMPLES["one_lif"].cell
-    return braintrace.compile(cell, "pp_prop", xs[0], params=params, carry=carry, decay_or_rank=0.9), (params, carry, xs, ys)
+    return braintrace.compile(
+        cell, "pp_prop", xs[0], params=params, carry=carry, decay_or_rank=0.9
+    ), (params, carry, xs, ys)
 
 
 def test_the_correction_counts_steps_and_not_calls():
     this, (params, carry, xs, _) = factored_learner()
     state = this.init(params, carry)
     after, _ = this.update_window(params, state, xs)
-    np.testing.assert_allclose(after.traces["weight"], 1 - 0.9**T, rtol=1e-12)  # 0.469, not the 0.1 of one call
+    np.testing.assert_allclose(
+        after.traces["weight"], 1 - 0.9**T, rtol=1e-12
+    )  # 0.469, not the 0.1 of one call
     for x in xs:
         state, _ = this.update(params, state, x)
     np.testing.assert_allclose(state.traces["weight"], after.traces["weight"], rtol=1e-12)
@@ -164,11 +206,16 @@ def test_the_correction_goes_on_for_ever():
     state = type(state)(state.carry, state.traces, jnp.asarray(last, jnp.int32))
     later, _ = this.update(params, state, xs[0])
     assert later.steps == last
-    assert np.isfinite(later.traces["weight"]).all() and (later.traces["weight"] > state.traces["weight"]).all()
+    assert (
+        np.isfinite(later.traces["weight"]).all()
+        and (later.traces["weight"] > state.traces["weight"]).all()
+    )
 
 
 def test_depth_is_right():
-    """The oracle of OSTL keeps what BPTT keeps in the top layer of a stack, and not in the layer below."""
+    """The oracle of OSTL keeps what BPTT keeps in the top layer of a stack, and not in the layer
+    below.
+    """
     off = apart(oracle("ostl_recurrent", "two_alif"), oracle("bptt", "two_alif"))
     assert off["W1"] > 1e-2, off
 
@@ -183,7 +230,9 @@ def test_a_target_at_the_end_is_a_target_of_each_lanes_last_counted_step():
     steps = jnp.zeros((T, B, 3)).at[T - 1, 0].set(y[0]).at[T - 3, 1].set(y[1])
 
     def gradient(this, y_target):
-        return this.etrace_grad(params, this.init(params, carry), xs, ys, mask=mask, window=3, y_target=y_target, **SUM)[0]
+        return this.etrace_grad(
+            params, this.init(params, carry), xs, ys, mask=mask, window=3, y_target=y_target, **SUM
+        )[0]
 
     right = gradient(per_step, steps)
     same(gradient(at_end, y), right)

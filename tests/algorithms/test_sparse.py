@@ -1,4 +1,6 @@
-"""Networks with sparse weights have the gradients of the masked dense network, and traces of the stored elements alone."""
+"""Networks with sparse weights have the gradients of the masked dense network, and traces of the
+stored elements alone.
+"""
 
 from functools import partial
 
@@ -18,8 +20,12 @@ from ._shapes import sizes_in
 from .cells import LEAK, fire, lif_move, read
 
 I, N, O, B, T, EACH = 4, 5, 2, 2, 6, 2
-MASK_W, MASK_U = (np.random.default_rng(k).random(shape) < 0.6 for k, shape in enumerate([(I, N), (N, N)]))
-TO = np.stack([np.random.default_rng(9 + k).permutation(N)[:EACH] for k in range(N)])  # targets of each neuron
+MASK_W, MASK_U = (
+    np.random.default_rng(k).random(shape) < 0.6 for k, shape in enumerate([(I, N), (N, N)])
+)
+TO = np.stack(
+    [np.random.default_rng(9 + k).permutation(N)[:EACH] for k in range(N)]
+)  # targets of each neuron
 INDEX_W, INDEX_U = (np.stack(np.nonzero(m), -1) for m in (MASK_W, MASK_U))
 INDEX_F = np.stack([np.repeat(np.arange(N), EACH), TO.reshape(-1)], -1)
 
@@ -59,8 +65,20 @@ FORMATS = {
     "CSR of events": (None, csr(MASK_U), event, INDEX_U, (len(INDEX_U),)),
     "CSC of events": (None, csc(MASK_U), event, csc_order(MASK_U), (len(INDEX_U),)),
     "one weight for all": (None, csr(MASK_U), event, INDEX_U, (1,)),
-    "fixed number of targets, as numbers": (None, _PER_PRE.with_data, lambda z: z, INDEX_F, (N, EACH)),
-    "fixed number of sources, as numbers": (None, _PER_POST.with_data, lambda z: z, INDEX_F[:, ::-1], (N, EACH)),
+    "fixed number of targets, as numbers": (
+        None,
+        _PER_PRE.with_data,
+        lambda z: z,
+        INDEX_F,
+        (N, EACH),
+    ),
+    "fixed number of sources, as numbers": (
+        None,
+        _PER_POST.with_data,
+        lambda z: z,
+        INDEX_F[:, ::-1],
+        (N, EACH),
+    ),
     "gathered and added up": (None, None, None, INDEX_U, (len(INDEX_U),)),
     "fixed number of targets": (None, _PER_PRE.with_data, event, INDEX_F, (N, EACH)),
     "fixed number of sources": (None, _PER_POST.with_data, event, INDEX_F[:, ::-1], (N, EACH)),
@@ -87,13 +105,24 @@ def network(name):
     W, U, around, index, stored = FORMATS[name]
     sparse_cell = cell_of(csr(MASK_W) if W is None else W, U, around)
     dense_cell = cell_of(scattered(INDEX_W, (I, N)), scattered(index, (N, N)), lambda z: z)
-    params = {"W": drawn(len(INDEX_W)), "U": 0.8 * drawn(*stored), "b": 0.3 * drawn(N), "o": drawn(N, O)}
-    carry, xs, ys = (0.3 * drawn(B, N), 0.3 * drawn(B, O)), 1.5 * drawn(T, B, I), drawn(T, B, O, seed=1)
+    params = {
+        "W": drawn(len(INDEX_W)),
+        "U": 0.8 * drawn(*stored),
+        "b": 0.3 * drawn(N),
+        "o": drawn(N, O),
+    }
+    carry, xs, ys = (
+        (0.3 * drawn(B, N), 0.3 * drawn(B, O)),
+        1.5 * drawn(T, B, I),
+        drawn(T, B, O, seed=1),
+    )
     return sparse_cell, dense_cell, jax.tree.map(jnp.asarray, (params, carry, xs, ys))
 
 
 #: brainevent's own index arithmetic, with 64-bit numbers
-pytestmark = pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:scatter inputs have incompatible types:FutureWarning"
+)
 
 RULES = {
     "d_rtrl": ({}, checks.layered_oracle, {}),
@@ -104,7 +133,11 @@ RULES = {
     "eprop": ({"kappa_filter_decay": 0.7}, checks.eprop_oracle, {"kappa": 0.7}),
 }
 ALL = [("d_rtrl", f) for f in FORMATS] + [("pp_prop", f) for f in FORMATS]
-ALL += [(rule, f) for rule in ("ottt", "otpe", "ostl_recurrent", "eprop") for f in ("BCOO", "CSR of events")]
+ALL += [
+    (rule, f)
+    for rule in ("ottt", "otpe", "ostl_recurrent", "eprop")
+    for f in ("BCOO", "CSR of events")
+]
 
 
 @pytest.mark.parametrize(("rule", "name"), ALL)
@@ -132,14 +165,19 @@ def floating_step_by_step(this, given, carry, xs, ys):
     update = jax.jit(this.update)
 
     def with_floats(floats):
-        matrices = {k: sparse.BCOO((floats[k], given[k].indices), shape=given[k].shape) for k in "WU"}
+        matrices = {
+            k: sparse.BCOO((floats[k], given[k].indices), shape=given[k].shape) for k in "WU"
+        }
         return matrices | {"o": floats["o"]}
 
     def objective(floats, state, x, y):
         state, out = update(with_floats(floats), state, x)
         return jnp.sum(SUM["loss_fn"](out, y)), state
 
-    floats, state = {"W": given["W"].data, "U": given["U"].data, "o": given["o"]}, this.init(given, carry)
+    floats, state = (
+        {"W": given["W"].data, "U": given["U"].data, "o": given["o"]},
+        this.init(given, carry),
+    )
     total = jax.tree.map(jnp.zeros_like, floats)
     for x, y in zip(xs, ys, strict=True):
         found, state = jax.grad(objective, has_aux=True)(floats, state, x, y)
@@ -148,7 +186,9 @@ def floating_step_by_step(this, given, carry, xs, ys):
 
 
 def test_the_matrix_may_come_with_the_parameters():
-    """Indices among the parameters are no constants: they are read at each call, here after a permutation of the neurons."""
+    """Indices among the parameters are no constants: they are read at each call, here after a
+    permutation of the neurons.
+    """
 
     def cell(params, h, x):
         h = 0.8 * h + jnp.tanh(x @ params["W"] + h @ params["U"])
@@ -157,21 +197,36 @@ def test_the_matrix_may_come_with_the_parameters():
     def dense(params, h, x):
         return cell(params | {k: params[k].todense() for k in "WU"}, h, x)
 
-    params = {"W": bcoo(INDEX_W, (I, N))(drawn(len(INDEX_W))), "U": bcoo(INDEX_U, (N, N))(drawn(len(INDEX_U)))}
+    params = {
+        "W": bcoo(INDEX_W, (I, N))(drawn(len(INDEX_W))),
+        "U": bcoo(INDEX_U, (N, N))(drawn(len(INDEX_U))),
+    }
     params = jax.tree.map(jnp.asarray, params | {"o": drawn(N, O)})
-    carry, xs, ys = jax.tree.map(jnp.asarray, (0.3 * drawn(B, N), drawn(T, B, I), drawn(T, B, O, seed=1)))
+    carry, xs, ys = jax.tree.map(
+        jnp.asarray, (0.3 * drawn(B, N), drawn(T, B, I), drawn(T, B, O, seed=1))
+    )
     order = jnp.asarray(np.random.default_rng(0).permutation(N))
-    moved = params | {"U": sparse.BCOO((params["U"].data, order[params["U"].indices]), shape=(N, N))}
+    moved = params | {
+        "U": sparse.BCOO((params["U"].data, order[params["U"].indices]), shape=(N, N))
+    }
     this = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry)
     for given in (params, moved):
         right = braintrace.compile(dense, "d_rtrl", xs[0], params=given, carry=carry)
-        wanted = right.etrace_grad(given, right.init(given, carry), xs, ys, window=2, return_state=False, **SUM)[0]
-        got = this.etrace_grad(given, this.init(given, carry), xs, ys, window=2, return_state=False, **SUM)[0]
+        wanted = right.etrace_grad(
+            given, right.init(given, carry), xs, ys, window=2, return_state=False, **SUM
+        )[0]
+        got = this.etrace_grad(
+            given, this.init(given, carry), xs, ys, window=2, return_state=False, **SUM
+        )[0]
         wanted, got = ({k: getattr(v, "data", v) for k, v in r.items()} for r in (wanted, got))
         same(got, wanted)
         same(floating_step_by_step(this, given, carry, xs, ys), wanted)
-    before = this.etrace_grad(params, this.init(params, carry), xs, ys, window=2, return_state=False, **SUM)[0]
-    assert max(apart({"U": got["U"]}, {"U": before["U"].data}).values()) > 1e-3  # control: the permutation matters
+    before = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, window=2, return_state=False, **SUM
+    )[0]
+    assert (
+        max(apart({"U": got["U"]}, {"U": before["U"].data}).values()) > 1e-3
+    )  # control: the permutation matters
 
 
 def test_one_lane_and_weights_on_the_left():
@@ -185,23 +240,30 @@ def test_one_lane_and_weights_on_the_left():
 
     def dense(params, h, x):
         h = 0.8 * h + jnp.tanh(
-            scattered(index_wt, (N, I))(params["W"]) @ x + scattered(INDEX_U, (N, N))(params["U"]) @ jax.lax.stop_gradient(h)
+            scattered(index_wt, (N, I))(params["W"]) @ x
+            + scattered(INDEX_U, (N, N))(params["U"]) @ jax.lax.stop_gradient(h)
         )
         return h, h @ params["o"]
 
-    params = jax.tree.map(jnp.asarray, {"W": drawn(len(index_wt)), "U": drawn(len(INDEX_U)), "o": drawn(N, O)})
+    params = jax.tree.map(
+        jnp.asarray, {"W": drawn(len(index_wt)), "U": drawn(len(INDEX_U)), "o": drawn(N, O)}
+    )
     h, xs, ys = jax.tree.map(jnp.asarray, (0.3 * drawn(N), drawn(T, I), drawn(T, O, seed=1)))
     this = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
     options = {"loss_fn": lambda out, y: jnp.sum((out - y) ** 2), "reduction": "sum"}
     right = checks.bptt_gradient(dense, params, h, xs, ys, **options)[0]
     for window in (1, 3):
-        got = this.etrace_grad(params, this.init(params, h), xs, ys, window=window, return_state=False, **options)[0]
+        got = this.etrace_grad(
+            params, this.init(params, h), xs, ys, window=window, return_state=False, **options
+        )[0]
         same(got, right)
     assert min(norm(right).values()) > 1e-3  # not dead
 
 
 def trace_elements(rule, stored, size, make, **options):
-    """Elements of the traces of a recurrent weight with `stored` elements among `size` neurons, B lanes."""
+    """Elements of the traces of a recurrent weight with `stored` elements among `size` neurons, B
+    lanes.
+    """
     index = np.random.default_rng(0).choice(size * size, stored, replace=False)
     W = make(np.stack(np.divmod(index, size), -1), (size, size))
 
@@ -215,7 +277,9 @@ def trace_elements(rule, stored, size, make, **options):
 
 
 def test_the_trace_has_the_size_of_the_stored_elements():
-    """Twice the elements, twice the trace; twice the neurons, the same. Control: the masked dense network's is N^2."""
+    """Twice the elements, twice the trace; twice the neurons, the same. Control: the masked dense
+    network's is N^2.
+    """
     assert trace_elements("d_rtrl", 100, 20, bcoo) == B * 100
     assert trace_elements("d_rtrl", 200, 20, bcoo) == B * 200
     assert trace_elements("d_rtrl", 100, 40, bcoo) == B * 100
@@ -231,7 +295,9 @@ def _descend(p, g):
 
 @pytest.mark.parametrize(("rule", "options"), [("d_rtrl", {}), ("pp_prop", {"decay_or_rank": 0.9})])
 def test_ten_thousand_neurons_train(rule, options):
-    """A spiking network of 10,000 neurons and a million synapses: the loss falls, and nothing of 10^8 elements is made."""
+    """A spiking network of 10,000 neurons and a million synapses: the loss falls, and nothing of
+    10^8 elements is made.
+    """
     size, stored, rng = 10_000, 1_000_000, np.random.default_rng(0)
     rows = np.sort(rng.integers(0, size, stored))
     indptr = jnp.asarray(np.searchsorted(rows, np.arange(size + 1)), jnp.int32)
@@ -244,8 +310,15 @@ def test_ten_thousand_neurons_train(rule, options):
         return v, fire(v) @ params["o"]
 
     shapes = {"W": ((3, size), 0.3), "U": ((stored,), 0.03), "o": ((size, 1), 1e-3)}
-    params = {k: jnp.asarray(scale * rng.standard_normal(s), jnp.float32) for k, (s, scale) in shapes.items()}
-    v, xs, ys = jnp.zeros((1, size), jnp.float32), jnp.asarray(rng.standard_normal((4, 1, 3)), jnp.float32), jnp.ones((4, 1, 1))
+    params = {
+        k: jnp.asarray(scale * rng.standard_normal(s), jnp.float32)
+        for k, (s, scale) in shapes.items()
+    }
+    v, xs, ys = (
+        jnp.zeros((1, size), jnp.float32),
+        jnp.asarray(rng.standard_normal((4, 1, 3)), jnp.float32),
+        jnp.ones((4, 1, 1)),
+    )
     learner = braintrace.compile(cell, rule, xs[0], params=params, carry=v, **options)
     state = learner.init(params, v)
     biggest = max(leaf.size for leaf in jax.tree.leaves(state.traces))
@@ -259,4 +332,6 @@ def test_ten_thousand_neurons_train(rule, options):
         assert float(jnp.abs(gradients["U"]).max()) > 0
         params = jax.tree.map(_descend, params, gradients)
     assert losses[-1] < losses[0], losses
-    assert {s for s in sizes_in(jax.make_jaxpr(run)(params).jaxpr) if np.prod(s) >= size**2} == set()
+    assert {
+        s for s in sizes_in(jax.make_jaxpr(run)(params).jaxpr) if np.prod(s) >= size**2
+    } == set()

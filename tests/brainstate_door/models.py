@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from brainstate import nn
 
-# N is not 5: there, in float64, XLA's CPU compiler of jaxlib 0.10.2 gives wrong numbers for an LSTM's step on machines with
-# AVX-512 (right with --xla_cpu_max_isa=AVX2, without fusion, without jit, and in later releases).
+# N is not 5: there, in float64, XLA's CPU compiler of jaxlib 0.10.2 gives wrong numbers for an
+# LSTM's step on machines with AVX-512 (right with --xla_cpu_max_isa=AVX2, without fusion, without
+# jit, and in later releases).
 T, B, IN, N, OUT = 7, 4, 3, 6, 2
 
 
@@ -92,7 +93,9 @@ def total_loss(out, target):
 
 
 def step_by_step(learner, xs, ys, loss=total_loss, weights=None):
-    """The sum of the gradients that brainstate's own transformation takes through the learner's calls."""
+    """The sum of the gradients that brainstate's own transformation takes through the learner's
+    calls.
+    """
     states = learner.model.states(brainstate.ParamState) if weights is None else weights
     gradient = brainstate.transform.grad(lambda x, y: loss(learner(x), y), states)
     total = None
@@ -103,7 +106,9 @@ def step_by_step(learner, xs, ys, loss=total_loss, weights=None):
 
 
 def hidden(learner):
-    return {path: state.value for path, state in learner.model.states(brainstate.HiddenState).items()}
+    return {
+        path: state.value for path, state in learner.model.states(brainstate.HiddenState).items()
+    }
 
 
 def afresh(learner, seed=3):
@@ -115,4 +120,6 @@ def assert_close(a, b, tolerance=1e-10):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert x.dtype == y.dtype
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1.0, float(jnp.abs(y).max())))
+        np.testing.assert_allclose(
+            x, y, rtol=tolerance, atol=tolerance * max(1.0, float(jnp.abs(y).max()))
+        )

@@ -65,10 +65,16 @@ def test_both_doors_agree(name, window, data):
     model = Leaky()
     learner = braintrace.compile(model, name, xs[0], batch_size=B, **options_of(name))
     extra = {"y_target": ys} if name == "osttp" else {}
-    got = learner.etrace_grad(xs, ys, step_fn=lambda x, y: loss(learner(x), y), window=window, **extra)
+    got = learner.etrace_grad(
+        xs, ys, step_fn=lambda x, y: loss(learner(x), y), window=window, **extra
+    )
     params = {k: v.value for k, v in (("w", model.w), ("u", model.u), ("o", model.o))}
-    plain = braintrace.compile(cell, name, xs[0], params=params, carry=jnp.zeros((B, N)), **options_of(name))
-    want, _, _ = plain.etrace_grad(params, plain.init(params, jnp.zeros((B, N))), xs, ys, loss_fn=loss, **extra)
+    plain = braintrace.compile(
+        cell, name, xs[0], params=params, carry=jnp.zeros((B, N)), **options_of(name)
+    )
+    want, _, _ = plain.etrace_grad(
+        params, plain.init(params, jnp.zeros((B, N))), xs, ys, loss_fn=loss, **extra
+    )
     for key, value in want.items():
         np.testing.assert_allclose(got[(key,)], value, rtol=1e-9, atol=1e-12)
         assert np.abs(value).max() > 0
@@ -81,7 +87,9 @@ def test_a_leak_is_read_from_the_model(data):
         return h, h @ p["o"]
 
     params = {"w": jnp.ones((I, N)), "o": jnp.ones((N, O))}
-    learner = braintrace.compile(linear, "ottt", data[0][0], params=params, carry=jnp.zeros((B, N)), leak="model")
+    learner = braintrace.compile(
+        linear, "ottt", data[0][0], params=params, carry=jnp.zeros((B, N)), leak="model"
+    )
     assert learner.rule.carrier.leaks == (pytest.approx(0.8),)
 
 
@@ -90,8 +98,12 @@ def test_a_leak_that_is_not_constant_is_refused(data):
         params = {"w": jnp.ones((I, N)), "u": jnp.ones((N,)), "o": jnp.ones((N, O))}
         braintrace.compile(
             lambda p, h, x: ((h2 := jnp.tanh(h * p["u"] + x @ p["w"])), h2 @ p["o"]),
-            "ottt", data[0][0], params=params, carry=jnp.zeros((B, N)), leak="model",
-        )  # fmt: skip
+            "ottt",
+            data[0][0],
+            params=params,
+            carry=jnp.zeros((B, N)),
+            leak="model",
+        )
 
 
 class Sgd:
@@ -111,7 +123,7 @@ def test_fit_updates_once_or_at_every_step(mode, data):
     model = Leaky()
     learner = braintrace.compile(model, "ottt", xs[0], batch_size=B, leak=0.8, mode=mode)
     before = jax.tree.map(jnp.copy, model.w.value)
-    step = lambda x, y: loss(learner(x), y).mean()  # noqa: E731
+    step = lambda x, y: loss(learner(x), y).mean()
     losses = learner.etrace_fit(xs, ys, step_fn=step, optimizer=Sgd(learner.param_states, 1e-2))
     assert losses.shape == (T,)
     assert jnp.abs(model.w.value - before).max() > 0
@@ -126,7 +138,14 @@ def fitted(data, mode, options, step=None, model=None):
     model = model or Leaky()
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
     step = step or (lambda learner: lambda x, y: loss(learner(x), y).mean())
-    got = learner.etrace_fit(xs, ys, step_fn=step(learner), optimizer=Sgd(learner.param_states, 1e-2), mode=mode, **options)
+    got = learner.etrace_fit(
+        xs,
+        ys,
+        step_fn=step(learner),
+        optimizer=Sgd(learner.param_states, 1e-2),
+        mode=mode,
+        **options,
+    )
     return model, got
 
 
@@ -147,14 +166,19 @@ def test_fit_returns_aux(mode, data):
     np.testing.assert_allclose(model.u.value, plain.u.value, rtol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{"return_state": False}, {"window": 3}, {"chunk_size": 3}, {"loss_output": "per_step"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"return_state": False}, {"window": 3}, {"chunk_size": 3}, {"loss_output": "per_step"}],
+)
 def test_fit_at_every_step_moves_the_states_on_whatever_the_window(options, data):
     model, losses = fitted(data, "O", options)
     plain, wanted = fitted(data, "O", {})
     np.testing.assert_allclose(losses, wanted, rtol=1e-12)
     np.testing.assert_allclose(model.u.value, plain.u.value, rtol=1e-12)
     first = fitted((data[0][1:], data[1][1:]), "O", {})[1][0]
-    assert jnp.abs(losses[1] - first) > 1e-3, "control: the second step starts at the state after the first"
+    assert jnp.abs(losses[1] - first) > 1e-3, (
+        "control: the second step starts at the state after the first"
+    )
 
 
 def test_fit_on_the_whole_may_return_a_total(data):
@@ -188,7 +212,9 @@ def test_check_gradients_compares_with_bptt(name, data):
     learner = braintrace.compile(model, name, xs[0], batch_size=B, **options_of(name))
     mask = jnp.ones((T, B)).at[3:, 0].set(0)
     h = model.h.value
-    report = learner.check_gradients(xs, ys, step_fn=lambda x, y: loss(learner(x), y), mask=mask, reduction="sum")
+    report = learner.check_gradients(
+        xs, ys, step_fn=lambda x, y: loss(learner(x), y), mask=mask, reduction="sum"
+    )
     assert report.ok and model.h.value is h
     params = {k: v.value for k, v in (("w", model.w), ("u", model.u), ("o", model.o))}
 

@@ -10,7 +10,22 @@ from brainstate import nn
 import braintrace
 from braintrace import UsageError
 
-from .models import IN, OUT, B, Dropped, N, Readout, T, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
+from .models import (
+    IN,
+    OUT,
+    B,
+    Dropped,
+    N,
+    Readout,
+    T,
+    afresh,
+    assert_close,
+    data,
+    hidden,
+    lane_loss,
+    step_by_step,
+    total_loss,
+)
 
 
 @pytest.fixture
@@ -24,13 +39,22 @@ def lanes(learner):
 
 
 def test_mask_and_reset_are_slices_of_each_lane(learner):
-    """Two sequences packed into each lane, of different lengths, against a learner of one lane for each."""
+    """Two sequences packed into each lane, of different lengths, against a learner of one lane for
+    each.
+    """
     xs, ys = data()
     starts = np.array([2, 3, 5, 4])
     reset = np.arange(T)[:, None] == starts
     mask = np.arange(T)[:, None] != starts - 1
     found, losses = learner.etrace_grad(
-        xs, ys, step_fn=lanes(learner), mask=mask, reset=reset, reduction="sum", return_value=True, window=3
+        xs,
+        ys,
+        step_fn=lanes(learner),
+        mask=mask,
+        reset=reset,
+        reduction="sum",
+        return_value=True,
+        window=3,
     )
     brainstate.random.seed(0)
     single = braintrace.compile(Readout(), "d_rtrl", xs[0, :1], batch_size=1)
@@ -39,9 +63,12 @@ def test_mask_and_reset_are_slices_of_each_lane(learner):
         for part in (slice(0, start), slice(start, T)):
             single.reset_state(model=True)
             one = single.etrace_grad(
-                xs[part, b : b + 1], ys[part, b : b + 1], step_fn=step_fn, mask=mask[part, b : b + 1],
+                xs[part, b : b + 1],
+                ys[part, b : b + 1],
+                step_fn=step_fn,
+                mask=mask[part, b : b + 1],
                 reduction="sum",
-            )  # fmt: skip
+            )
             total = one if total is None else jax.tree.map(jnp.add, total, one)
         assert_close(single.model.rnn.h.value[0], learner.model.rnn.h.value[b])
     assert_close(found, total)
@@ -51,11 +78,19 @@ def test_mask_and_reset_are_slices_of_each_lane(learner):
 def test_mean_divides_by_the_mask(learner):
     xs, ys = data()
     mask = jnp.asarray(np.random.default_rng(0).integers(0, 2, (T, B)))
-    mean, losses = learner.etrace_grad(xs, ys, step_fn=lanes(learner), mask=mask, return_value=True, return_state=False)
+    mean, losses = learner.etrace_grad(
+        xs, ys, step_fn=lanes(learner), mask=mask, return_value=True, return_state=False
+    )
     total, value = learner.etrace_grad(
-        xs, ys, step_fn=lanes(learner), mask=mask, reduction="sum", return_value=True, loss_output="total",
+        xs,
+        ys,
+        step_fn=lanes(learner),
+        mask=mask,
+        reduction="sum",
+        return_value=True,
+        loss_output="total",
         return_state=False,
-    )  # fmt: skip
+    )
     assert_close(jax.tree.map(lambda g: g * mask.sum(), mean), total)
     np.testing.assert_allclose(value, jnp.sum(losses * mask))
 
@@ -67,7 +102,9 @@ def test_auxiliary_values_are_stacked(learner):
         out = learner(x)
         return total_loss(out, y), {"out": out, "h": learner.model.rnn.h.value}
 
-    _, losses, aux = learner.etrace_grad(xs, ys, step_fn=step_fn, has_aux=True, return_value=True, window=3)
+    _, losses, aux = learner.etrace_grad(
+        xs, ys, step_fn=step_fn, has_aux=True, return_value=True, window=3
+    )
     assert losses.shape == (T,)
     assert aux["out"].shape == (T, B, OUT) and aux["h"].shape == (T, B, N)
     np.testing.assert_allclose(aux["h"][-1], learner.model.rnn.h.value)
@@ -81,11 +118,17 @@ def test_chosen_weights(learner):
     everything = learner.etrace_grad(xs, ys, step_fn=lanes(learner), return_state=False)
     path = ("out", "weight")
     for weights in (model.out.weight, "out.weight"):
-        one = learner.etrace_grad(xs, ys, step_fn=lanes(learner), weights=weights, return_state=False)
+        one = learner.etrace_grad(
+            xs, ys, step_fn=lanes(learner), weights=weights, return_state=False
+        )
         assert_close(one, everything[path])
-    listed = learner.etrace_grad(xs, ys, step_fn=lanes(learner), weights=[model.out.weight, path], return_state=False)
+    listed = learner.etrace_grad(
+        xs, ys, step_fn=lanes(learner), weights=[model.out.weight, path], return_state=False
+    )
     assert_close(listed, [everything[path]] * 2)
-    named = learner.etrace_grad(xs, ys, step_fn=lanes(learner), weights={"w": model.out.weight}, return_state=False)
+    named = learner.etrace_grad(
+        xs, ys, step_fn=lanes(learner), weights={"w": model.out.weight}, return_state=False
+    )
     assert_close(named, {"w": everything[path]})
 
 
@@ -104,7 +147,9 @@ def test_parameters_used_outside_of_the_learner(learner):
     expected = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
     for window in (1, 3, None):
         afresh(learner)
-        found = learner.etrace_grad(xs, ys, step_fn=step_fn, weights=weights, window=window, reduction="sum")
+        found = learner.etrace_grad(
+            xs, ys, step_fn=step_fn, weights=weights, window=window, reduction="sum"
+        )
         assert_close(found, jax.tree.map(lambda *v: sum(v), *expected))
 
 
@@ -119,7 +164,9 @@ def test_reading_the_state_before_the_call_sees_no_gradient(learner):
     expected = step_by_step(learner, xs, ys)
     for window in (1, 3):
         afresh(learner)
-        assert_close(learner.etrace_grad(xs, ys, step_fn=step_fn, window=window, reduction="sum"), expected)
+        assert_close(
+            learner.etrace_grad(xs, ys, step_fn=step_fn, window=window, reduction="sum"), expected
+        )
 
 
 def test_states_of_the_step_function(learner):
@@ -132,10 +179,14 @@ def test_states_of_the_step_function(learner):
         seen.value = seen.value + 1
         return scale.value * seen.value * total_loss(learner(x), y)
 
-    _, losses = learner.etrace_grad(xs, ys, step_fn=step_fn, return_value=True, window=3, return_state=False)
+    _, losses = learner.etrace_grad(
+        xs, ys, step_fn=step_fn, return_value=True, window=3, return_state=False
+    )
     assert seen.value == T
     seen.value, scale.value = jnp.zeros(()), 2.0 * jnp.ones(())
-    _, again = learner.etrace_grad(xs, ys, step_fn=step_fn, return_value=True, window=3, return_state=False)
+    _, again = learner.etrace_grad(
+        xs, ys, step_fn=step_fn, return_value=True, window=3, return_state=False
+    )
     np.testing.assert_allclose(again, 2 * losses)
 
 
@@ -151,7 +202,9 @@ def test_random_numbers_and_further_calls(calls):
 
     gradient = brainstate.transform.grad(step_fn, learner.param_states)
     afresh(learner)
-    expected = jax.tree.map(lambda *v: sum(v), *[gradient(x, y) for x, y in zip(xs, ys, strict=True)])
+    expected = jax.tree.map(
+        lambda *v: sum(v), *[gradient(x, y) for x, y in zip(xs, ys, strict=True)]
+    )
     end, key, traces = hidden(learner), brainstate.random.DEFAULT.value, learner.etrace.value
     afresh(learner)
     found = learner.etrace_grad(xs, ys, step_fn=step_fn, reduction="sum")
@@ -167,7 +220,9 @@ def test_a_call_inside_a_transformation_of_the_step(learner):
     expected = step_by_step(learner, xs, ys)
     inner = brainstate.transform.jit(lambda x: learner(x))
     afresh(learner)
-    found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(inner(x), y), reduction="sum")
+    found = learner.etrace_grad(
+        xs, ys, step_fn=lambda x, y: total_loss(inner(x), y), reduction="sum"
+    )
     assert_close(found, expected)
 
 
@@ -179,7 +234,8 @@ def test_pieces_of_a_stream_add_up(learner):
     end, traces = hidden(learner), learner.etrace.value
     afresh(learner)
     parts = [
-        learner.etrace_grad(xs[s], ys[s], step_fn=lanes(learner), reduction="sum", window=2) for s in (slice(0, 3), slice(3, T))
+        learner.etrace_grad(xs[s], ys[s], step_fn=lanes(learner), reduction="sum", window=2)
+        for s in (slice(0, 3), slice(3, T))
     ]
     assert_close(jax.tree.map(jnp.add, *parts), whole)
     assert_close((hidden(learner), learner.etrace.value), (end, traces))
@@ -201,7 +257,10 @@ def test_states_are_as_before_after_an_error(learner):
     before = hidden(learner), learner.etrace.value
     calls = {
         "finite": lambda x, y: total_loss(learner(x), y) / jnp.zeros(()),
-        "written": lambda x, y: (setattr(learner.model.rnn.h, "value", jnp.zeros((B, N))), total_loss(learner(x), y))[1],
+        "written": lambda x, y: (
+            setattr(learner.model.rnn.h, "value", jnp.zeros((B, N))),
+            total_loss(learner(x), y),
+        )[1],
         "absent": lambda x, y: jnp.sum(x),
         "no loss": lambda x, y: learner(x).astype(int),
         "raises": lambda x, y: learner(x)[10, 10, 10],
@@ -210,4 +269,6 @@ def test_states_are_as_before_after_an_error(learner):
         with pytest.raises((UsageError, IndexError)):
             learner.etrace_grad(xs, ys, step_fn=step_fn)
         now = hidden(learner), learner.etrace.value
-        assert all(a is b for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before), strict=True))
+        assert all(
+            a is b for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before), strict=True)
+        )

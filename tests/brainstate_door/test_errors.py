@@ -7,7 +7,7 @@ import pytest
 from brainstate import nn
 
 import braintrace
-from braintrace import CompilationError, UsageError
+from braintrace.core import CompilationError, UsageError
 
 from .models import IN, B, N, Readout, data
 
@@ -46,7 +46,7 @@ Unknown algorithm.
   got:      'bptt'
   expected: one of {}, or an algorithm's class
   do:       pass one of these names (case does not matter), or a class such as braintrace.D_RTRL
-""".format(", ".join(braintrace._algorithms.ALGORITHMS)),
+""".format(", ".join(braintrace.rules.ALGORITHMS)),
         lambda: braintrace.compile(Readout(), "bptt", X),
     )
 
@@ -171,13 +171,21 @@ No parameter reaches a hidden state.
     [
         (lambda x, w, h: w * x * u.mA, UsageError, "h has a wrong unit."),
         (lambda x, w, h: w * x, UsageError, "h has a wrong unit."),
-        (lambda x, w, h: (w * x)[:2] * u.mV, CompilationError, "The step changes the shape or dtype of the state h."),
+        (
+            lambda x, w, h: (w * x)[:2] * u.mV,
+            CompilationError,
+            "The step changes the shape or dtype of the state h.",
+        ),
         (
             lambda x, w, h: (w * x).astype(jnp.float32) * u.mV,
             CompilationError,
             "The step changes the shape or dtype of the state h.",
         ),
-        (lambda x, w, h: (w * x * u.mV, h), CompilationError, "h is written with another structure."),
+        (
+            lambda x, w, h: (w * x * u.mV, h),
+            CompilationError,
+            "h is written with another structure.",
+        ),
     ],
 )
 def test_a_state_written_otherwise(make, kind, what):
@@ -227,12 +235,18 @@ D_RTRL has no such option.
 def test_loss_not_finite():
     learner = braintrace.compile(Readout(), "d_rtrl", X, batch_size=B)
     xs, ys = data()
-    with pytest.raises(UsageError, match=r"The loss is not finite\.\n  got:      nan at step 2, lane 1"):
-        learner.etrace_grad(xs, ys.at[2, 1].set(jnp.nan), step_fn=lambda x, y: jnp.sum(jnp.square(learner(x) - y), axis=-1))
+    with pytest.raises(
+        UsageError, match=r"The loss is not finite\.\n  got:      nan at step 2, lane 1"
+    ):
+        learner.etrace_grad(
+            xs,
+            ys.at[2, 1].set(jnp.nan),
+            step_fn=lambda x, y: jnp.sum(jnp.square(learner(x) - y), axis=-1),
+        )
 
 
 def test_a_plain_function_needs_params_and_carry():
-    cell = lambda params, carry, x: (carry, x)  # noqa: E731
+    cell = lambda params, carry, x: (carry, x)
     with pytest.raises(UsageError, match="A function needs its parameters and its carry"):
         braintrace.compile(cell, "d_rtrl", X)
     with pytest.raises(UsageError, match="batch_size: not for a plain function"):

@@ -29,7 +29,7 @@ from .models import (
     lane_loss,
     step_by_step,
     total_loss,
-)  # fmt: skip
+)
 
 
 class Spiking(nn.Module):
@@ -39,9 +39,14 @@ class Spiking(nn.Module):
         super().__init__()
         self.neuron = neuron(N, tau=10.0 * u.ms, V_th=0.1 * u.mV, R=1.0 * u.ohm)
         init = braintools.init
-        comm = nn.Linear(IN + N, N, w_init=init.KaimingNormal(unit=u.mS), b_init=init.Constant(0.01 * u.mS))
+        comm = nn.Linear(
+            IN + N, N, w_init=init.KaimingNormal(unit=u.mS), b_init=init.Constant(0.01 * u.mS)
+        )
         self.synapse = bp.AlignPostProj(
-            comm=comm, syn=bp.Expon.desc(N, tau=5.0 * u.ms), out=bp.CUBA.desc(scale=u.volt), post=self.neuron
+            comm=comm,
+            syn=bp.Expon.desc(N, tau=5.0 * u.ms),
+            out=bp.CUBA.desc(scale=u.volt),
+            post=self.neuron,
         )
         self.out = nn.Linear(N, OUT)
 
@@ -52,7 +57,9 @@ class Spiking(nn.Module):
 
 
 def stacked():
-    return nn.Sequential(nn.Linear(IN, N), nn.GRUCell(N, N), nn.Tanh(), nn.LSTMCell(N, IN), nn.Linear(IN, OUT))
+    return nn.Sequential(
+        nn.Linear(IN, N), nn.GRUCell(N, N), nn.Tanh(), nn.LSTMCell(N, IN), nn.Linear(IN, OUT)
+    )
 
 
 MODELS = {
@@ -89,7 +96,9 @@ def test_windows_equal_steps(name):
     assert all(jnp.abs(v).max() > 0 for v in jax.tree.leaves(expected))
     for window in (1, 3):
         afresh(learner)
-        found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=window, reduction="sum")
+        found = learner.etrace_grad(
+            xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=window, reduction="sum"
+        )
         assert_close(found, expected)
         assert_close(hidden(learner), end)
 
@@ -102,7 +111,9 @@ def test_mapped_equals_batched(name):
     mapped = braintrace.compile(example(name)[0], "d_RTRL", xs[0], batch_size=B, vmap=True)
     assert_close(step_by_step(mapped, xs, ys), expected)
     mapped.reset_state(B, model=True)
-    found = mapped.etrace_grad(xs, ys, step_fn=lambda x, y: lane_loss(mapped(x), y), reduction="sum", window=3)
+    found = mapped.etrace_grad(
+        xs, ys, step_fn=lambda x, y: lane_loss(mapped(x), y), reduction="sum", window=3
+    )
     assert_close(found, expected)
 
 
@@ -113,7 +124,9 @@ def test_mapped_samples_draw_their_own_numbers():
     assert len(np.unique(np.asarray(out)[:, 0])) > 1
     before = brainstate.random.DEFAULT.value
     learner(jnp.ones((B, IN)))
-    assert jnp.any(jax.random.key_data(before) != jax.random.key_data(brainstate.random.DEFAULT.value))
+    assert jnp.any(
+        jax.random.key_data(before) != jax.random.key_data(brainstate.random.DEFAULT.value)
+    )
 
 
 def test_units_of_gradients_and_traces():
@@ -121,9 +134,13 @@ def test_units_of_gradients_and_traces():
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
     found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y))
     path = ("synapse", "comm", "weight")
-    assert u.get_unit(found[path]["weight"]) == u.get_unit(model.states(brainstate.ParamState)[path].value["weight"])
+    assert u.get_unit(found[path]["weight"]) == u.get_unit(
+        model.states(brainstate.ParamState)[path].value["weight"]
+    )
     traces = learner.get_etrace_of(path)
-    assert {v.shape for v in jax.tree.leaves(traces["synapse.comm.weight.weight"])} == {(B, IN + N, N)}
+    assert {v.shape for v in jax.tree.leaves(traces["synapse.comm.weight.weight"])} == {
+        (B, IN + N, N)
+    }
     assert_close(traces, learner.get_etrace_of(model.synapse.comm.weight))
     assert "synapse.comm.weight.weight" in str(learner.report)
 

@@ -1,4 +1,6 @@
-"""Cells of `brainstate.nn` against two-lane oracles written out in plain JAX, and against the functional door."""
+"""Cells of `brainstate.nn` against two-lane oracles written out in plain JAX, and against the
+functional door.
+"""
 
 import brainstate
 import jax
@@ -12,7 +14,18 @@ from jax.nn import sigmoid
 import braintrace
 from zoo._case import keep, two_lanes
 
-from .models import B, N, Readout, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
+from .models import (
+    B,
+    N,
+    Readout,
+    afresh,
+    assert_close,
+    data,
+    hidden,
+    lane_loss,
+    step_by_step,
+    total_loss,
+)
 
 
 def linear(p, name, v):
@@ -90,7 +103,10 @@ def test_step_by_step_equals_the_oracle(case):
     assert_close(step_by_step(learner, xs, ys), oracle)
     assert learner.running_index.value == len(xs)
     # control: the oracle is another number than BPTT, and no gradient is dead
-    far = [jnp.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(oracle), jax.tree.leaves(bptt), strict=True)]
+    far = [
+        jnp.abs(a - b).max() > 1e-3
+        for a, b in zip(jax.tree.leaves(oracle), jax.tree.leaves(bptt), strict=True)
+    ]
     assert any(far)
     assert all(jnp.abs(v).max() > 1e-3 for v in jax.tree.leaves(oracle))
 
@@ -99,8 +115,10 @@ def test_step_by_step_equals_the_oracle(case):
 def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, _, _ = case
     afresh(learner)
-    step_fn = lambda x, y: total_loss(learner(x), y)  # noqa: E731
-    found, losses = learner.etrace_grad(xs, ys, step_fn=step_fn, chunk_size=window, reduction="sum", return_value=True)
+    step_fn = lambda x, y: total_loss(learner(x), y)
+    found, losses = learner.etrace_grad(
+        xs, ys, step_fn=step_fn, chunk_size=window, reduction="sum", return_value=True
+    )
     assert_close(found, oracle)
     assert losses.shape == (len(xs),)
     end = hidden(learner)
@@ -112,7 +130,9 @@ def test_windows_equal_the_oracle(case, window):
 def test_equals_the_functional_door(case):
     learner, xs, ys, _, _, (step, params, carry) = case
     other = braintrace.compile(step, "d_rtrl", xs[0], params=params, carry=carry)
-    expected, *_ = other.etrace_grad(params, other.init(params, carry), xs, ys, loss_fn=total_loss, window=3)
+    expected, *_ = other.etrace_grad(
+        params, other.init(params, carry), xs, ys, loss_fn=total_loss, window=3
+    )
     afresh(learner)
     found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=3)
     assert_close(found, {path: expected[path[-2]] for path in found})
@@ -124,7 +144,9 @@ def test_multi_step_is_bptt_inside_the_window(case):
         brainstate.nn.init_all_states(learner.model, batch_size=B)
         other = braintrace.D_RTRL(learner.model, vjp_method=method).compile_graph(xs[0])
         gradient = brainstate.transform.grad(
-            lambda other=other: jnp.sum(jax.vmap(lane_loss)(other(braintrace.MultiStepData(xs)), ys)),
+            lambda other=other: jnp.sum(
+                jax.vmap(lane_loss)(other(braintrace.MultiStepData(xs)), ys)
+            ),
             learner.model.states(brainstate.ParamState),
         )
         assert_close(gradient(), expected)

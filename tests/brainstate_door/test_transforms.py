@@ -9,7 +9,20 @@ from brainstate import nn
 
 import braintrace
 
-from .models import IN, OUT, B, Readout, T, afresh, assert_close, data, hidden, lane_loss, step_by_step, total_loss
+from .models import (
+    IN,
+    OUT,
+    B,
+    Readout,
+    T,
+    afresh,
+    assert_close,
+    data,
+    hidden,
+    lane_loss,
+    step_by_step,
+    total_loss,
+)
 
 
 class Counted(Readout):
@@ -46,7 +59,9 @@ def test_calls_trace_once(learner):
     learner.etrace_grad(xs, ys, step_fn=step_fn, window=3)
     assert (learner.compiled.update._cache_size(), len(traced)) == seen
     assert learner.compiled.update._cache_size() == 1
-    assert learner.model.traces == compiled  # the model's own code runs when it is compiled, never again
+    assert (
+        learner.model.traces == compiled
+    )  # the model's own code runs when it is compiled, never again
 
 
 def test_whole_steps_under_jit(learner):
@@ -60,7 +75,9 @@ def test_whole_steps_under_jit(learner):
     @brainstate.transform.jit
     def sequence(xs, ys):
         learner.reset_state(model=True)
-        return learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), reduction="sum", window=3)
+        return learner.etrace_grad(
+            xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), reduction="sum", window=3
+        )
 
     afresh(learner)
     expected = step_by_step(learner, xs, ys)
@@ -79,7 +96,9 @@ def test_for_loop(learner):
     xs, ys = data()
     afresh(learner)
     expected = step_by_step(learner, xs, ys)
-    gradient = brainstate.transform.grad(lambda x, y: total_loss(learner(x), y), learner.param_states)
+    gradient = brainstate.transform.grad(
+        lambda x, y: total_loss(learner(x), y), learner.param_states
+    )
     afresh(learner)
     stacked = brainstate.transform.for_loop(gradient, xs, ys)
     assert_close(jax.tree.map(lambda v: v.sum(0), stacked), expected)
@@ -89,7 +108,11 @@ def test_gradient_of_the_input_and_the_new_state(learner):
     """A network in front of the learner trains too, and a loss of the new state counts."""
     xs, ys = data()
     front = nn.Linear(IN, IN)
-    states = {"front": front.weight, "rnn": learner.model.rnn.Wh.weight, "out": learner.model.out.weight}
+    states = {
+        "front": front.weight,
+        "rnn": learner.model.rnn.Wh.weight,
+        "out": learner.model.out.weight,
+    }
 
     def step(x):
         learner(jnp.tanh(front(x)))
@@ -105,21 +128,37 @@ def test_gradient_of_the_input_and_the_new_state(learner):
 def test_vjp_and_value(learner):
     xs, ys = data()
     gradient = brainstate.transform.grad(
-        lambda x, y: (total_loss(learner(x), y), learner.model.rnn.h.value), learner.param_states, has_aux=True,
+        lambda x, y: (total_loss(learner(x), y), learner.model.rnn.h.value),
+        learner.param_states,
+        has_aux=True,
         return_value=True,
-    )  # fmt: skip
+    )
     grads, _, h = gradient(xs[0], ys[0])
     np.testing.assert_array_equal(h, learner.model.rnn.h.value)
-    assert jax.tree.structure(grads) == jax.tree.structure({p: s.value for p, s in learner.param_states.items()})
+    assert jax.tree.structure(grads) == jax.tree.structure(
+        {p: s.value for p, s in learner.param_states.items()}
+    )
 
 
 def test_training_changes_what_the_learner_computes(learner):
     xs, ys = data()
-    before = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), return_value=True,
-                                 loss_output="total", return_state=False)  # fmt: skip
+    before = learner.etrace_grad(
+        xs,
+        ys,
+        step_fn=lambda x, y: total_loss(learner(x), y),
+        return_value=True,
+        loss_output="total",
+        return_state=False,
+    )
     for path, state in learner.param_states.items():
         state.value = jax.tree.map(lambda w, g: w - 0.01 * g, state.value, before[0][path])
-    after = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), return_value=True,
-                                loss_output="total", return_state=False)  # fmt: skip
+    after = learner.etrace_grad(
+        xs,
+        ys,
+        step_fn=lambda x, y: total_loss(learner(x), y),
+        return_value=True,
+        loss_output="total",
+        return_state=False,
+    )
     assert after[1] < before[1]
     assert learner(xs[0]).shape == (B, OUT)

@@ -1,6 +1,8 @@
-"""Steps of the frameworks' cells, written out with the marks of the zoo, data for them, and distances.
+"""Steps of the frameworks' cells, written out with the marks of the zoo, data for them, and
+distances.
 
-A step takes its weights as `p["cell"]` and the readout as `p["out"]`; its oracle is `zoo._case.two_lanes(step)`.
+A step takes its weights as `p["cell"]` and the readout as `p["out"]`; its oracle is
+`zoo._case.two_lanes(step)`.
 """
 
 import jax
@@ -17,7 +19,9 @@ T, B, IN, N, OUT = 7, 4, 3, 6, 2
 
 def data(steps=T, lanes=B):
     rng = np.random.default_rng(1)
-    return jnp.asarray(rng.standard_normal((steps, lanes, IN))), jnp.asarray(rng.standard_normal((steps, lanes, OUT)))
+    return jnp.asarray(rng.standard_normal((steps, lanes, IN))), jnp.asarray(
+        rng.standard_normal((steps, lanes, OUT))
+    )
 
 
 def lane_loss(out, target):
@@ -29,7 +33,9 @@ def total_loss(out, target):
 
 
 def sequence_gradient(function, params, carry, xs, ys):
-    """The gradient of the summed loss by reverse mode through the scan of `function`: BPTT, or an oracle's number."""
+    """The gradient of the summed loss by reverse mode through the scan of `function`: BPTT, or an
+    oracle's number.
+    """
 
     def total(params):
         _, outs = lax.scan(lambda c, x: function(params, c, x), carry, xs)
@@ -42,17 +48,22 @@ def assert_close(a, b, tolerance=1e-10):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert x.dtype == y.dtype
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1.0, float(jnp.abs(y).max())))
+        np.testing.assert_allclose(
+            x, y, rtol=tolerance, atol=tolerance * max(1.0, float(jnp.abs(y).max()))
+        )
 
 
 def assert_tells_apart(oracle, bptt):
-    """The control of a comparison: the oracle is another number than BPTT, and no gradient of it is dead."""
+    """The control of a comparison: the oracle is another number than BPTT, and no gradient of it is
+    dead.
+    """
     pairs = list(zip(jax.tree.leaves(oracle), jax.tree.leaves(bptt), strict=True))
     assert any(jnp.abs(a - b).max() > 1e-3 for a, b in pairs)
     assert all(jnp.abs(a).max() > 1e-3 for a, _ in pairs)
 
 
-# Flax NNX: a kernel is (inputs, outputs) ---------------------------------------------------------------------------
+# Flax NNX: a kernel is (inputs, outputs)
+# ---------------------------------------------------------------------------
 
 
 def dense(p, v):
@@ -70,7 +81,7 @@ def nnx_gru(p, h, x, old=keep, mix=keep):
 
 def nnx_lstm(p, carry, x, old=keep, mix=keep):
     c, h = carry
-    gate = lambda i, g: dense(p[i], mix(x)) + dense(p[g], mix(old(h)))  # noqa: E731
+    gate = lambda i, g: dense(p[i], mix(x)) + dense(p[g], mix(old(h)))
     i, f, o = (sigmoid(gate(*names)) for names in (("ii", "hi"), ("if_", "hf"), ("io", "ho")))
     c = f * c + i * jnp.tanh(gate("ig", "hg"))
     h = o * jnp.tanh(c)
@@ -111,7 +122,8 @@ def stacked(lower, upper):
     return both
 
 
-# Equinox: a weight is (outputs, inputs); lanes are mapped by hand ---------------------------------------------------
+# Equinox: a weight is (outputs, inputs); lanes are mapped by hand
+# ---------------------------------------------------
 
 
 def equinox_gru(p, h, x, old=keep, mix=keep):

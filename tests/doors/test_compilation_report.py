@@ -88,10 +88,20 @@ def test_the_same_of_the_same_network(door):
     assert path == (name("o"),) and reason
     assert report.dynamic_states == [(state("count"),)]
     counts = report.counts
-    assert counts["hidden_groups"] == 1 and counts["etrace_weights"] == 2 and counts["excluded_weights"] == 1
+    assert (
+        counts["hidden_groups"] == 1
+        and counts["etrace_weights"] == 2
+        and counts["excluded_weights"] == 1
+    )
     assert counts["exact"] == 1 and counts["approximate"] == 2 and counts["errors"] == 0
-    assert counts["warnings"] == sum(r.level is DiagnosticLevel.WARNING for r in report.diagnostics) > 0
-    included = {r.weight_path for r in report.diagnostics if r.kind is DiagnosticKind.RELATION_INCLUDED}
+    assert (
+        counts["warnings"]
+        == sum(r.level is DiagnosticLevel.WARNING for r in report.diagnostics)
+        > 0
+    )
+    included = {
+        r.weight_path for r in report.diagnostics if r.kind is DiagnosticKind.RELATION_INCLUDED
+    }
     assert included == {(name("w"),), (name("r"),)}
     partial = [r for r in report.diagnostics if r.kind is DiagnosticKind.RELATION_PARTIAL_PATH]
     assert all("test_compilation_report.py" in r.context["source"] for r in partial) and partial

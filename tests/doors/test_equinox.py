@@ -1,4 +1,6 @@
-"""Unmodified Equinox cells against two-lane oracles written out in plain JAX and against BPTT, in float64; training; errors."""
+"""Unmodified Equinox cells against two-lane oracles written out in plain JAX and against BPTT, in
+float64; training; errors.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,19 @@ from braintrace import CompilationError, UsageError
 from zoo._case import two_lanes
 
 from . import cells
-from .cells import IN, OUT, B, N, T, assert_close, assert_tells_apart, data, lane_loss, sequence_gradient, total_loss
+from .cells import (
+    IN,
+    OUT,
+    B,
+    N,
+    T,
+    assert_close,
+    assert_tells_apart,
+    data,
+    lane_loss,
+    sequence_gradient,
+    total_loss,
+)
 
 eqx = pytest.importorskip("equinox")
 optax = pytest.importorskip("optax")
@@ -62,7 +76,9 @@ def case(request):
     xs, ys = data()
     learner = braintrace.compile(model, "d_rtrl", xs[0], carry=carry, vmap=True)
     marked = under_readout(step)
-    oracle, bptt = (sequence_gradient(f, arrays(model), carry, xs, ys) for f in (two_lanes(marked), marked))
+    oracle, bptt = (
+        sequence_gradient(f, arrays(model), carry, xs, ys) for f in (two_lanes(marked), marked)
+    )
     assert_tells_apart(oracle, bptt)
     return learner, model, carry, xs, ys, oracle, bptt
 
@@ -71,7 +87,9 @@ def case(request):
 def test_windows_equal_the_oracle(case, window):
     learner, model, carry, xs, ys, oracle, bptt = case
     state = learner.init(model, carry)
-    found, state, info = learner.etrace_grad(model, state, xs, ys, loss_fn=lane_loss, window=window, reduction="sum")
+    found, state, info = learner.etrace_grad(
+        model, state, xs, ys, loss_fn=lane_loss, window=window, reduction="sum"
+    )
     assert_close(found, oracle)
     with pytest.raises(AssertionError):
         assert_close(found, bptt)
@@ -99,12 +117,20 @@ def test_certified_exact_means_equal_to_bptt(case):
     learner, model, carry, xs, ys, _, _ = case
     for options in (
         {},
-        {"window": 3, "mask": jnp.ones((T, B)).at[2].set(0), "reset": jnp.zeros((T, B), bool).at[4, 1].set(True)},
+        {
+            "window": 3,
+            "mask": jnp.ones((T, B)).at[2].set(0),
+            "reset": jnp.zeros((T, B), bool).at[4, 1].set(True),
+        },
     ):
-        report = learner.check_gradients(model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, **options)
+        report = learner.check_gradients(
+            model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, **options
+        )
         assert report.ok and report["out.weight"].certificate == "exact", report
         assert report["cell.weight_hh"].relative_error > 1e-3
-    full = learner.check_gradients(model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, multi_step=True, window=None)
+    full = learner.check_gradients(
+        model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, multi_step=True, window=None
+    )
     assert all(row.relative_error < 1e-8 for row in full.rows)
 
 
@@ -132,16 +158,20 @@ class CarryFirst(eqx.Module):
 
     def __call__(self, carry, x):
         x, key = x
-        h = 0.8 * carry + self.drop(jnp.tanh(x[:, self.order] @ self.w + self.scale * carry @ self.u), key=key)
+        h = 0.8 * carry + self.drop(
+            jnp.tanh(x[:, self.order] @ self.w + self.scale * carry @ self.u), key=key
+        )
         return h, h[:, :OUT]
 
 
 def carry_first():
     keys = jax.random.split(jax.random.key(0), 2)
     return CarryFirst(
-        0.5 * jax.random.normal(keys[0], (IN, N)), 0.5 * jax.random.normal(keys[1], (N, N)), jnp.array([2, 0, 1]),
+        0.5 * jax.random.normal(keys[0], (IN, N)),
+        0.5 * jax.random.normal(keys[1], (N, N)),
+        jnp.array([2, 0, 1]),
         eqx.nn.Dropout(0.3),
-    )  # fmt: skip
+    )
 
 
 def call(model, carry, x):
@@ -161,18 +191,28 @@ def test_another_order_of_arguments():
 
     def gradient(function):
         return eqx.filter_grad(
-            lambda model: jnp.sum(jax.vmap(lane_loss)(jax.lax.scan(lambda h, x: function(model, h, x), ZERO, inputs)[1], ys))
+            lambda model: jnp.sum(
+                jax.vmap(lane_loss)(
+                    jax.lax.scan(lambda h, x: function(model, h, x), ZERO, inputs)[1], ys
+                )
+            )
         )(model)
 
     oracle, bptt = gradient(two_lanes(marked)), gradient(marked)
     assert_tells_apart(oracle, bptt)
-    found, *_ = learner.etrace_grad(model, learner.init(model, ZERO), inputs, ys, loss_fn=lane_loss, window=3, reduction="sum")
+    found, *_ = learner.etrace_grad(
+        model, learner.init(model, ZERO), inputs, ys, loss_fn=lane_loss, window=3, reduction="sum"
+    )
     assert_close(found, oracle)
     assert found.order is None and found.scale is None
     rows = [row.path for row in learner.graph.parameters]
     assert rows == ["w", "u"]
-    turned = eqx.tree_at(lambda m: m.order, model, jnp.array([0, 1, 2]))  # constants are read at each call
-    other, *_ = learner.etrace_grad(turned, learner.init(turned, ZERO), inputs, ys, loss_fn=lane_loss, reduction="sum")
+    turned = eqx.tree_at(
+        lambda m: m.order, model, jnp.array([0, 1, 2])
+    )  # constants are read at each call
+    other, *_ = learner.etrace_grad(
+        turned, learner.init(turned, ZERO), inputs, ys, loss_fn=lane_loss, reduction="sum"
+    )
     assert not jnp.allclose(other.w, found.w)
 
 
@@ -195,7 +235,14 @@ def test_training_with_optax(case, mode):
         losses.append(loss)
     assert now.activation is jnp.tanh and jnp.isfinite(jnp.stack(losses)).all()
     fit = learner.etrace_fit(
-        model, tx.init(learner.trained(model)), learner.init(model, carry), xs, ys, optimizer=tx, mode=mode, loss_fn=lane_loss
+        model,
+        tx.init(learner.trained(model)),
+        learner.init(model, carry),
+        xs,
+        ys,
+        optimizer=tx,
+        mode=mode,
+        loss_fn=lane_loss,
     )
     assert_close(arrays(fit[0]), arrays(now))
     assert fit[0].activation is jnp.tanh
@@ -209,18 +256,21 @@ def test_inside_scan_and_vmap(case):
     def gradient(params):
         model = eqx.combine(params, static)
         start = learner.init(model, carry)
-        return learner.etrace_grad(model, start, xs, ys, loss_fn=lane_loss, reduction="sum", return_state=False)[0]
+        return learner.etrace_grad(
+            model, start, xs, ys, loss_fn=lane_loss, reduction="sum", return_state=False
+        )[0]
 
     several = jax.vmap(gradient)(jax.tree.map(lambda v: jnp.stack([v, 0.5 * v]), params))
     assert_close(jax.tree.map(lambda v: v[0], several), oracle)
-    model_of = lambda out: out.sum()  # noqa: E731
+    model_of = lambda out: out.sum()
     last, outs = jax.lax.scan(lambda s, x: learner(model, s, x), learner.init(model, carry), xs)
     evolved, same = learner.etrace_evolve(model, learner.init(model, carry), xs)
     np.testing.assert_allclose(model_of(outs), model_of(same), rtol=1e-10)
     assert_close(last.carry, evolved.carry)
     assert_close(last.traces, evolved.traces)
     assert_close(
-        learner.etrace_evolve(model, learner.init(model, carry), xs, traces=False)[0].traces, learner.init(model, carry).traces
+        learner.etrace_evolve(model, learner.init(model, carry), xs, traces=False)[0].traces,
+        learner.init(model, carry).traces,
     )
 
 
@@ -243,14 +293,39 @@ class Weightless(eqx.Module):
 @pytest.mark.parametrize(
     ("make", "options", "error", "message"),
     [
-        (lambda: eqx.nn.GRUCell(IN, N, key=jax.random.key(0)), {}, UsageError, "The carry is missing"),
+        (
+            lambda: eqx.nn.GRUCell(IN, N, key=jax.random.key(0)),
+            {},
+            UsageError,
+            "The carry is missing",
+        ),
         (lambda: eqx.nn.GRUCell, {"carry": ZERO}, UsageError, "make an instance of the class"),
-        (carry_first, {"carry": ZERO}, UsageError, r"carry first\.\n  got:      CarryFirst\(carry, x\)"),
-        (lambda: NotAStep(jnp.ones((IN, N))), {"carry": ZERO}, CompilationError, "neither a carry nor a pair"),
+        (
+            carry_first,
+            {"carry": ZERO},
+            UsageError,
+            r"carry first\.\n  got:      CarryFirst\(carry, x\)",
+        ),
+        (
+            lambda: NotAStep(jnp.ones((IN, N))),
+            {"carry": ZERO},
+            CompilationError,
+            "neither a carry nor a pair",
+        ),
         (lambda: NoCall(jnp.ones((IN, N))), {"carry": ZERO}, UsageError, "cannot be called"),
         (lambda: Weightless(), {"carry": ZERO}, UsageError, "no parameters to learn"),
-        (lambda: Weightless(), {"carry": ZERO, "wrt": 1}, UsageError, "wrt: not for an Equinox module"),
-        (lambda: Weightless(), {"carry": ZERO, "seed": 1}, UsageError, "seed: not for an Equinox module"),
+        (
+            lambda: Weightless(),
+            {"carry": ZERO, "wrt": 1},
+            UsageError,
+            "wrt: not for an Equinox module",
+        ),
+        (
+            lambda: Weightless(),
+            {"carry": ZERO, "seed": 1},
+            UsageError,
+            "seed: not for an Equinox module",
+        ),
     ],
 )
 def test_models_that_cannot_be_compiled(make, options, error, message):
@@ -273,6 +348,8 @@ def test_a_module_that_changed():
 
 def test_the_kind_of_learner():
     model = eqx.nn.GRUCell(IN, N, key=jax.random.key(0))
-    learner = braintrace.compile(model, "pp_prop", jnp.zeros((B, IN)), carry=ZERO, vmap=True, decay_or_rank=0.9)
+    learner = braintrace.compile(
+        model, "pp_prop", jnp.zeros((B, IN)), carry=ZERO, vmap=True, decay_or_rank=0.9
+    )
     assert isinstance(learner, braintrace.EquinoxLearner)
     assert "weight_hh" in str(learner.report)

@@ -11,7 +11,18 @@ from braintrace import State, UsageError
 from zoo._case import two_lanes
 
 from . import cells
-from .cells import IN, OUT, B, N, T, assert_close, assert_tells_apart, data, lane_loss, sequence_gradient
+from .cells import (
+    IN,
+    OUT,
+    B,
+    N,
+    T,
+    assert_close,
+    assert_tells_apart,
+    data,
+    lane_loss,
+    sequence_gradient,
+)
 
 ZERO = jnp.zeros((B, N))
 
@@ -22,21 +33,33 @@ def test_haiku_apply():
     step = hk.without_apply_rng(hk.transform(lambda carry, x: hk.GRU(N)(x, carry)[::-1]))
     carry = ZERO + 0.1
     params = step.init(jax.random.key(1), carry, xs[0])
-    loss = lambda out, y: lane_loss(out[..., :OUT], y)  # noqa: E731
+    loss = lambda out, y: lane_loss(out[..., :OUT], y)
     learner = braintrace.compile(step.apply, "d_rtrl", xs[0], params=params, carry=carry)
 
     def marked(params, h, x, old=cells.keep, mix=cells.keep):
         p = params["gru"]
-        (xz, xr, xa), (hz, hr, ha), (bz, br, ba) = (jnp.split(p[k], 3, axis=-1) for k in ("w_i", "w_h", "b"))
+        (xz, xr, xa), (hz, hr, ha), (bz, br, ba) = (
+            jnp.split(p[k], 3, axis=-1) for k in ("w_i", "w_h", "b")
+        )
         z = jax.nn.sigmoid(mix(x) @ xz + mix(old(h)) @ hz + bz)
         r = jax.nn.sigmoid(mix(x) @ xr + mix(old(h)) @ hr + br)
         h = (1 - z) * h + z * jnp.tanh(mix(x) @ xa + mix(r * old(h)) @ ha + ba)
         return h, h[..., :OUT]
 
-    oracle, bptt = (sequence_gradient(f, params, carry, xs, ys) for f in (two_lanes(marked), marked))
+    oracle, bptt = (
+        sequence_gradient(f, params, carry, xs, ys) for f in (two_lanes(marked), marked)
+    )
     assert_tells_apart(oracle, bptt)
     for window in (1, 3, None):
-        found, *_ = learner.etrace_grad(params, learner.init(params, carry), xs, ys, loss_fn=loss, window=window, reduction="sum")
+        found, *_ = learner.etrace_grad(
+            params,
+            learner.init(params, carry),
+            xs,
+            ys,
+            loss_fn=loss,
+            window=window,
+            reduction="sum",
+        )
         assert_close(found, oracle)
 
 
@@ -46,22 +69,32 @@ def test_linen_apply():
     model = linen.OptimizedLSTMCell(features=N, param_dtype=jnp.float64)
     carry = jax.tree.map(lambda v: v + 0.1, model.initialize_carry(jax.random.key(0), xs[0].shape))
     variables = model.init(jax.random.key(1), carry, xs[0])
-    loss = lambda out, y: lane_loss(out[..., :OUT], y)  # noqa: E731
+    loss = lambda out, y: lane_loss(out[..., :OUT], y)
     learner = braintrace.compile(model.apply, "d_rtrl", xs[0], params=variables, carry=carry)
 
     def marked(variables, carry, x, old=cells.keep, mix=cells.keep):
         p, (c, h) = variables["params"], carry
-        gate = lambda n: mix(x) @ p["i" + n]["kernel"] + mix(old(h)) @ p["h" + n]["kernel"] + p["h" + n]["bias"]  # noqa: E731
+        gate = lambda n: (
+            mix(x) @ p["i" + n]["kernel"] + mix(old(h)) @ p["h" + n]["kernel"] + p["h" + n]["bias"]
+        )
         i, f, o = (jax.nn.sigmoid(gate(n)) for n in "ifo")
         c = f * c + i * jnp.tanh(gate("g"))
         h = o * jnp.tanh(c)
         return (c, h), h[..., :OUT]
 
-    oracle, bptt = (sequence_gradient(f, variables, carry, xs, ys) for f in (two_lanes(marked), marked))
+    oracle, bptt = (
+        sequence_gradient(f, variables, carry, xs, ys) for f in (two_lanes(marked), marked)
+    )
     assert_tells_apart(oracle, bptt)
     for window in (1, 3, None):
         found, *_ = learner.etrace_grad(
-            variables, learner.init(variables, carry), xs, ys, loss_fn=loss, window=window, reduction="sum"
+            variables,
+            learner.init(variables, carry),
+            xs,
+            ys,
+            loss_fn=loss,
+            window=window,
+            reduction="sum",
         )
         assert_close(found, oracle)
     with pytest.raises(UsageError, match=r"compile\(model.apply, algorithm, x, params=variables"):
@@ -69,10 +102,19 @@ def test_linen_apply():
 
 
 def test_haiku_style_apply():
-    """`apply(params, carry, x)` of a transformed step, as `hk.without_apply_rng(hk.transform(f))` has it."""
+    """`apply(params, carry, x)` of a transformed step, as `hk.without_apply_rng(hk.transform(f))`
+    has it.
+    """
     rng = np.random.default_rng(0)
-    shapes = {"gru": {"w_i": (IN, 3 * N), "w_h": (N, 3 * N), "b": (3 * N,)}, "linear": {"w": (N, OUT), "b": (OUT,)}}
-    params = jax.tree.map(lambda s: jnp.asarray(0.5 * rng.standard_normal(s)), shapes, is_leaf=lambda s: isinstance(s, tuple))
+    shapes = {
+        "gru": {"w_i": (IN, 3 * N), "w_h": (N, 3 * N), "b": (3 * N,)},
+        "linear": {"w": (N, OUT), "b": (OUT,)},
+    }
+    params = jax.tree.map(
+        lambda s: jnp.asarray(0.5 * rng.standard_normal(s)),
+        shapes,
+        is_leaf=lambda s: isinstance(s, tuple),
+    )
     xs, ys = data()
 
     class Transformed:
@@ -82,15 +124,22 @@ def test_haiku_style_apply():
         def apply(params, carry, x, old=cells.keep, mix=cells.keep):
             p = params["gru"]
             gates_x, gates_h = jnp.split(mix(x) @ p["w_i"] + p["b"], [2 * N], -1), p["w_h"]
-            z, r = jnp.split(jax.nn.sigmoid(gates_x[0] + mix(old(carry)) @ gates_h[:, : 2 * N]), 2, -1)
+            z, r = jnp.split(
+                jax.nn.sigmoid(gates_x[0] + mix(old(carry)) @ gates_h[:, : 2 * N]), 2, -1
+            )
             a = jnp.tanh(gates_x[1] + mix(r * old(carry)) @ gates_h[:, 2 * N :])
             h = (1 - z) * carry + z * a
             return h, h @ params["linear"]["w"] + params["linear"]["b"]
 
-    oracle, bptt = (sequence_gradient(f, params, ZERO, xs, ys) for f in (two_lanes(Transformed.apply), Transformed.apply))
+    oracle, bptt = (
+        sequence_gradient(f, params, ZERO, xs, ys)
+        for f in (two_lanes(Transformed.apply), Transformed.apply)
+    )
     assert_tells_apart(oracle, bptt)
     learner = braintrace.compile(Transformed.apply, "d_rtrl", xs[0], params=params, carry=ZERO)
-    found, *_ = learner.etrace_grad(params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, window=3, reduction="sum")
+    found, *_ = learner.etrace_grad(
+        params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, window=3, reduction="sum"
+    )
     assert_close(found, oracle)
 
 
@@ -107,27 +156,45 @@ def test_trees_of_any_shape():
 
     params = ((w, [u]), braintrace.SingleStepData(r), jnp.int32(1), None)
     carry = {"h": [ZERO], "count": jnp.zeros((), jnp.int32), "none": None}
-    flat = lambda params, carry, x: cell((params[0], params[1].data, *params[2:]), carry, x)  # noqa: E731
+    flat = lambda params, carry, x: cell((params[0], params[1].data, *params[2:]), carry, x)
     learner = braintrace.compile(flat, "d_rtrl", (xs[0],), params=params, carry=carry)
     state = learner.init(params, carry)
-    found, state, _ = learner.etrace_grad(params, state, (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y), window=3)
+    found, state, _ = learner.etrace_grad(
+        params, state, (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y), window=3
+    )
     assert found[2] is None and found[3] is None and state.carry["count"] == T
-    report = learner.check_gradients(params, learner.init(params, carry), (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y))
+    report = learner.check_gradients(
+        params, learner.init(params, carry), (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y)
+    )
     assert report.ok and len(report.rows) == 3
     assert learner.trained(params)[2] is None
-    bare = braintrace.compile(lambda p, h, x: (0.8 * h + jnp.tanh(x @ p[0] + h @ p[1]), h @ p[2]), "d_rtrl", xs[0],
-                              params=(w, u, r), carry=ZERO)  # fmt: skip
+    bare = braintrace.compile(
+        lambda p, h, x: (0.8 * h + jnp.tanh(x @ p[0] + h @ p[1]), h @ p[2]),
+        "d_rtrl",
+        xs[0],
+        params=(w, u, r),
+        carry=ZERO,
+    )
     assert bare.graph.exactness("[0]") == learner.graph.exactness("[0][0]") == "approximate"
 
 
 def leaky():
     """A learner of a leaky layer with recurrence, its parameters, carry and data."""
     rng = np.random.default_rng(3)
-    params = {"w": jnp.asarray(rng.standard_normal((IN, OUT))), "u": jnp.asarray(0.3 * rng.standard_normal((OUT, OUT)))}
+    params = {
+        "w": jnp.asarray(rng.standard_normal((IN, OUT))),
+        "u": jnp.asarray(0.3 * rng.standard_normal((OUT, OUT))),
+    }
     xs, ys = data()
     carry = jnp.zeros((B, OUT))
-    cell = lambda p, h, x: ((h := 0.8 * h + jnp.tanh(x @ p["w"] + h @ p["u"])), h)  # noqa: E731
-    return braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry), params, carry, xs, ys
+    cell = lambda p, h, x: ((h := 0.8 * h + jnp.tanh(x @ p["w"] + h @ p["u"])), h)
+    return (
+        braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry),
+        params,
+        carry,
+        xs,
+        ys,
+    )
 
 
 def test_evolving_moves_the_traces_on():
@@ -143,7 +210,10 @@ def test_evolving_moves_the_traces_on():
         assert_close(evolved.traces, stepped.traces)
     left, _ = learner.etrace_evolve(params, start, xs[:4], traces=False)
     assert left.traces is None
-    from_both = [learner.etrace_grad(params, s, xs[4:], ys[4:], loss_fn=lane_loss)[0]["w"] for s in (evolved, left)]
+    from_both = [
+        learner.etrace_grad(params, s, xs[4:], ys[4:], loss_fn=lane_loss)[0]["w"]
+        for s in (evolved, left)
+    ]
     assert not jnp.allclose(*from_both), "control: the warm-up is reached back into"
 
 
@@ -152,11 +222,15 @@ def test_fit_counts_the_steps_before_it(mode):
     """Also where no traces were formed: they start at zero, and nothing else changes."""
     learner, params, carry, xs, ys = leaky()
     tx = optax.sgd(1e-2)
-    before, _ = learner.etrace_evolve(params, learner.init(params, carry, traces=False), xs[:4], traces=False)
+    before, _ = learner.etrace_evolve(
+        params, learner.init(params, carry, traces=False), xs[:4], traces=False
+    )
     assert before.traces is None and before.steps == 4
     formed = State(before.carry, learner.init(params, carry).traces, before.steps)
     fits = [
-        learner.etrace_fit(params, tx.init(params), s, xs[4:], ys[4:], optimizer=tx, mode=mode, loss_fn=lane_loss)
+        learner.etrace_fit(
+            params, tx.init(params), s, xs[4:], ys[4:], optimizer=tx, mode=mode, loss_fn=lane_loss
+        )
         for s in (before, formed)
     ]
     assert [int(fit[2].steps) for fit in fits] == [T, T]
@@ -167,10 +241,24 @@ def test_fit_counts_the_steps_before_it(mode):
 def test_fit_at_every_step_returns_aux_and_moves_on():
     learner, params, carry, xs, ys = leaky()
     tx = optax.sgd(1e-2)
-    options = {"optimizer": tx, "mode": "O", "has_aux": True, "loss_fn": lambda out, y: (lane_loss(out, y), out)}
-    found = learner.etrace_fit(params, tx.init(params), learner.init(params, carry), xs, ys, **options)
+    options = {
+        "optimizer": tx,
+        "mode": "O",
+        "has_aux": True,
+        "loss_fn": lambda out, y: (lane_loss(out, y), out),
+    }
+    found = learner.etrace_fit(
+        params, tx.init(params), learner.init(params, carry), xs, ys, **options
+    )
     same = learner.etrace_fit(
-        params, tx.init(params), learner.init(params, carry), xs, ys, window=3, return_state=False, **options
+        params,
+        tx.init(params),
+        learner.init(params, carry),
+        xs,
+        ys,
+        window=3,
+        return_state=False,
+        **options,
     )
     assert found[3].aux.shape == (T, B, OUT)
     assert_close(found[0], same[0])
@@ -179,7 +267,15 @@ def test_fit_at_every_step_returns_aux_and_moves_on():
 
 def test_options_of_brainstate_modules_are_refused_with_what_to_do():
     _, params, carry, xs, _ = leaky()
-    with pytest.raises(UsageError, match=r"vjp_method.*\n.*none of them for a plain function\n.*update_window\(..., full=True\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"vjp_method.*\n.*none of them for a plain function\n.*update_window\(..., full=True\)",
+    ):
         braintrace.compile(
-            lambda p, h, x: (h + x @ p["w"], h), "d_rtrl", xs[0], params=params, carry=carry, vjp_method="multi-step"
+            lambda p, h, x: (h + x @ p["w"], h),
+            "d_rtrl",
+            xs[0],
+            params=params,
+            carry=carry,
+            vjp_method="multi-step",
         )

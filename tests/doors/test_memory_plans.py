@@ -12,7 +12,8 @@ import braintrace
 pytestmark = pytest.mark.usefixtures("single_precision")
 
 I, N, B, T = 24, 48, 8, 96
-FACTOR = 1.6  # as in the tests of plans of functions: the compiler fuses and reuses in ways that no plan knows
+# as in the tests of plans of functions: the compiler fuses and reuses in ways that no plan knows
+FACTOR = 1.6
 rng = np.random.default_rng(0)
 XS, YS = (rng.normal(size=(T, B, size)).astype(np.float32) for size in (I, N))
 
@@ -50,19 +51,29 @@ class Door:
 
             def program(state, xs, ys):
                 learner = nnx.merge(graphdef, state)
-                return learner.etrace_grad(xs, ys, loss_fn=loss, window=window)[0], nnx.state(learner)
+                return learner.etrace_grad(xs, ys, loss_fn=loss, window=window)[0], nnx.state(
+                    learner
+                )
 
         else:
-            arrays, static = eqx.partition((self.model, self.learner.init(self.model, jnp.zeros((B, N)))), eqx.is_array)
+            arrays, static = eqx.partition(
+                (self.model, self.learner.init(self.model, jnp.zeros((B, N)))), eqx.is_array
+            )
             state = arrays
 
             def program(arrays, xs, ys):
                 model, state = eqx.combine(arrays, static)
-                gradients, state, _ = self.learner.etrace_grad(model, state, xs, ys, loss_fn=loss, window=window)
+                gradients, state, _ = self.learner.etrace_grad(
+                    model, state, xs, ys, loss_fn=loss, window=window
+                )
                 return eqx.filter(gradients, eqx.is_array), state
 
         memory = jax.jit(program).lower(state, XS, YS).compile().memory_analysis()
-        weights = nnx.state(self.model, nnx.Param) if self.name == "nnx" else eqx.filter(self.model, eqx.is_inexact_array)
+        weights = (
+            nnx.state(self.model, nnx.Param)
+            if self.name == "nnx"
+            else eqx.filter(self.model, eqx.is_inexact_array)
+        )
         return memory.temp_size_in_bytes + nbytes(self.traces) + nbytes(weights)
 
 
@@ -86,7 +97,9 @@ def test_a_plan_does_not_grow_with_the_sequence(name):
     learner = Door(name).learner
     short, long = learner.memory_plan(100, 10), learner.memory_plan(10_000, 10)
     assert short.total == long.total and long.bptt > 50 * short.bptt
-    assert learner.memory_plan(T, T, return_state=False).forming == 0 < learner.memory_plan(T, T).total
+    assert (
+        learner.memory_plan(T, T, return_state=False).forming == 0 < learner.memory_plan(T, T).total
+    )
 
 
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
@@ -96,9 +109,13 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(name):
     bound = Door(name, memory_budget=most)
     assert bound.learner.memory_plan(T).window == 12 and bound.learner.memory_plan(T).total <= most
     assert free.learner.memory_plan(T).total > most  # control
-    for a, b in zip(jax.tree.leaves(free.gradient()), jax.tree.leaves(bound.gradient()), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(free.gradient()), jax.tree.leaves(bound.gradient()), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-    with pytest.raises(braintrace.UsageError, match=r"64 of 96 steps at once[\s\S]*use window=\d+, which needs"):
+    with pytest.raises(
+        braintrace.UsageError, match=r"64 of 96 steps at once[\s\S]*use window=\d+, which needs"
+    ):
         bound.gradient(window=64)
 
 

@@ -56,22 +56,72 @@ class Plain(nnx.Module):
 @pytest.mark.parametrize(
     ("model", "options", "error", "message"),
     [
-        (lambda: nnx.RNN(nnx.GRUCell(IN, N, rngs=nnx.Rngs(0))), {}, UsageError, "nnx.RNN runs whole sequences"),
-        (lambda: nnx.GRUCell(IN, N, rngs=nnx.Rngs(0)), {}, UsageError, "carry=model.initialize_carry"),
+        (
+            lambda: nnx.RNN(nnx.GRUCell(IN, N, rngs=nnx.Rngs(0))),
+            {},
+            UsageError,
+            "nnx.RNN runs whole sequences",
+        ),
+        (
+            lambda: nnx.GRUCell(IN, N, rngs=nnx.Rngs(0)),
+            {},
+            UsageError,
+            "carry=model.initialize_carry",
+        ),
         (lambda: nnx.GRUCell, {"carry": ZERO}, UsageError, "make an instance of the class"),
-        (lambda: WritesWeights(nnx.Rngs(0)), {}, CompilationError, r"writes a parameter\.\n  got:      \['w.bias'\]"),
-        (lambda: Sows(nnx.Rngs(0)), {}, CompilationError, r"made of\.\n  got:      other Variables: \['seen"),
+        (
+            lambda: WritesWeights(nnx.Rngs(0)),
+            {},
+            CompilationError,
+            r"writes a parameter\.\n  got:      \['w.bias'\]",
+        ),
+        (
+            lambda: Sows(nnx.Rngs(0)),
+            {},
+            CompilationError,
+            r"made of\.\n  got:      other Variables: \['seen",
+        ),
         (lambda: Feedforward(nnx.Rngs(0)), {}, CompilationError, "The model has no hidden state"),
         (lambda: NoPair(nnx.Rngs(0)), {"carry": ZERO}, CompilationError, "does not return a pair"),
-        (lambda: OtherCarry(nnx.Rngs(0)), {"carry": ZERO}, CompilationError, "a carry of another structure"),
-        (lambda: Cell(nnx.Rngs(0)), {"carry": ZERO, "wrt": nnx.BatchStat}, UsageError, "no parameters to learn"),
-        (lambda: Stateful(nnx.Rngs(0)), {"vmap": True}, CompilationError, r"would share\.\n  got:      \['h'\][\s\S]*a batch"),
-        (lambda: Cell(nnx.Rngs(0)), {"carry": ZERO, "params": {}}, UsageError, "params: not for an NNX module"),
-        (lambda: Cell(nnx.Rngs(0)), {"carry": ZERO, "batch_size": B}, UsageError, "batch_size: not for an NNX module"),
-        (lambda: Cell(nnx.Rngs(0)), {"carry": ZERO, "vjp_method": "multi-step"}, UsageError, "are for brainstate modules"),
+        (
+            lambda: OtherCarry(nnx.Rngs(0)),
+            {"carry": ZERO},
+            CompilationError,
+            "a carry of another structure",
+        ),
+        (
+            lambda: Cell(nnx.Rngs(0)),
+            {"carry": ZERO, "wrt": nnx.BatchStat},
+            UsageError,
+            "no parameters to learn",
+        ),
+        (
+            lambda: Stateful(nnx.Rngs(0)),
+            {"vmap": True},
+            CompilationError,
+            r"would share\.\n  got:      \['h'\][\s\S]*a batch",
+        ),
+        (
+            lambda: Cell(nnx.Rngs(0)),
+            {"carry": ZERO, "params": {}},
+            UsageError,
+            "params: not for an NNX module",
+        ),
+        (
+            lambda: Cell(nnx.Rngs(0)),
+            {"carry": ZERO, "batch_size": B},
+            UsageError,
+            "batch_size: not for an NNX module",
+        ),
+        (
+            lambda: Cell(nnx.Rngs(0)),
+            {"carry": ZERO, "vjp_method": "multi-step"},
+            UsageError,
+            "are for brainstate modules",
+        ),
         (lambda: Plain(), {}, UsageError, "cannot be called"),
     ],
-)  # fmt: skip
+)
 def test_models_that_cannot_be_compiled(model, options, error, message):
     with pytest.raises(error, match=message):
         braintrace.compile(model(), "d_rtrl", X, **options)
@@ -80,7 +130,9 @@ def test_models_that_cannot_be_compiled(model, options, error, message):
 def test_no_hint_names_a_method_that_an_nnx_learner_lacks():
     with pytest.raises(UsageError, match="an NNX learner takes single steps") as caught:
         braintrace.compile(Cell(nnx.Rngs(0)), "d_rtrl", X, carry=ZERO, vjp_method="multi-step")
-    assert "update_window" not in str(caught.value) and not hasattr(braintrace.NNXLearner, "update_window")
+    assert "update_window" not in str(caught.value) and not hasattr(
+        braintrace.NNXLearner, "update_window"
+    )
 
 
 def test_a_mode_that_changed():
@@ -119,7 +171,8 @@ print({"flax", "equinox"} & set(sys.modules))
 
 
 @pytest.mark.parametrize(
-    ("name", "framework", "extra"), [("NNXLearner", "flax", "nnx"), ("EquinoxLearner", "equinox", "equinox")]
+    ("name", "framework", "extra"),
+    [("NNXLearner", "flax", "nnx"), ("EquinoxLearner", "equinox", "equinox")],
 )
 def test_a_missing_framework_is_named(name, framework, extra):
     code = f"""

@@ -1,4 +1,6 @@
-"""NNX modules that keep state, statistics and random streams; training with `nnx.Optimizer`; transformations."""
+"""NNX modules that keep state, statistics and random streams; training with `nnx.Optimizer`;
+transformations.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -84,11 +86,15 @@ def test_state_in_variables_is_the_same_as_in_a_carry():
     reset = jnp.zeros((T, B), bool).at[3, 1].set(True).at[5].set(True)
     mask = jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1])
     for options in ({}, {"reset": reset, "mask": mask, "window": 3}):
-        (a, info), (b, other_info) = (f.etrace_grad(xs, ys, loss_fn=lane_loss, **options) for f in (learner, other))
+        (a, info), (b, other_info) = (
+            f.etrace_grad(xs, ys, loss_fn=lane_loss, **options) for f in (learner, other)
+        )
         assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
         np.testing.assert_allclose(info.losses, other_info.losses, rtol=1e-12)
         np.testing.assert_allclose(model.h.get_value(), learner.carry.get_value(), rtol=1e-12)
-    assert not jnp.allclose(info.losses, jax.vmap(lane_loss)(learner.etrace_evolve(xs), ys))  # control: the reset had an effect
+    assert not jnp.allclose(
+        info.losses, jax.vmap(lane_loss)(learner.etrace_evolve(xs), ys)
+    )  # control: the reset had an effect
     other.reset_state(model=True)
     assert not model.h.get_value().any() and other.steps[...] == 0
     assert not any(v.any() for v in jax.tree.leaves(other.traces.get_value()))
@@ -108,7 +114,9 @@ def test_evolving_moves_the_traces_on():
     assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
     before = jax.tree.leaves(twin.traces.get_value())
     twin.etrace_evolve(xs, traces=False)
-    assert all(x is y for x, y in zip(before, jax.tree.leaves(twin.traces.get_value()), strict=True))
+    assert all(
+        x is y for x, y in zip(before, jax.tree.leaves(twin.traces.get_value()), strict=True)
+    )
 
 
 def test_the_traces_can_be_split_off():
@@ -125,11 +133,15 @@ def test_random_streams_are_those_of_the_plain_model():
     learner = braintrace.compile(model, "d_rtrl", xs[0])
     assert model.first.rngs.count[...] == 0, "compiling draws nothing"
     np.testing.assert_allclose(jnp.stack([learner(x) for x in xs]), expected, rtol=1e-12)
-    assert len({tuple(np.flatnonzero(v == 0)) for v in np.asarray(expected)}) > 1, "a new mask at each step"
+    assert len({tuple(np.flatnonzero(v == 0)) for v in np.asarray(expected)}) > 1, (
+        "a new mask at each step"
+    )
     for drop, expected_drop in ((model.first, plain.first), (model.second, plain.second)):
         assert drop.rngs.count[...] == expected_drop.rngs.count[...] >= T
     other = braintrace.compile(third, "d_rtrl", xs[0])
-    _, info = other.etrace_grad(xs, ys, loss_fn=lambda out, y: (lane_loss(out, y), out), has_aux=True, window=3)
+    _, info = other.etrace_grad(
+        xs, ys, loss_fn=lambda out, y: (lane_loss(out, y), out), has_aux=True, window=3
+    )
     np.testing.assert_allclose(info.aux, expected, rtol=1e-12)
     again = other.etrace_evolve(xs)
     other.reset_state(model=True)
@@ -143,7 +155,13 @@ def test_gradients_with_dropout_equal_bptt_where_certified():
     report = learner.check_gradients(xs, ys, loss_fn=lane_loss, window=3)
     assert report.ok and report["out.kernel"].certificate == "exact"
     assert report["u.kernel"].relative_error > 1e-3
-    assert {row.path for row in report.rows} == {"w.kernel", "w.bias", "u.kernel", "out.kernel", "out.bias"}
+    assert {row.path for row in report.rows} == {
+        "w.kernel",
+        "w.bias",
+        "u.kernel",
+        "out.kernel",
+        "out.bias",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:scatter inputs:FutureWarning")
@@ -160,13 +178,17 @@ def test_statistics_are_those_of_the_plain_model():
     np.testing.assert_allclose(learner.carry.get_value(), h, rtol=1e-6)
     before = model.norm.mean[...], learner.carry.get_value()
     learner.etrace_grad(xs, ys, loss_fn=lane_loss, return_state=False)
-    assert (model.norm.mean[...] != before[0]).any() and (learner.carry.get_value() == before[1]).all()
+    assert (model.norm.mean[...] != before[0]).any() and (
+        learner.carry.get_value() == before[1]
+    ).all()
     learner.reset_state(model=True)
     assert (model.norm.mean[...] != 0).all(), "statistics are not reset"
 
 
 def test_training_under_jit_is_training_by_hand():
-    """`nnx.jit` around learner and optimizer, against the same steps with optax on the functional door."""
+    """`nnx.jit` around learner and optimizer, against the same steps with optax on the functional
+    door.
+    """
     learner, model, xs, ys = carried()
     tx = optax.adam(1e-2)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
@@ -189,12 +211,16 @@ def test_training_under_jit_is_training_by_hand():
     for _ in range(3):
         for x, y in zip(xs, ys, strict=True):
             loss = train_step(learner, optimizer, x, y)
-            gradients, now, info = other.etrace_grad(params, now, x[None], y[None], loss_fn=lane_loss)
+            gradients, now, info = other.etrace_grad(
+                params, now, x[None], y[None], loss_fn=lane_loss
+            )
             updates, moments = tx.update(gradients, moments, params)
             params = optax.apply_updates(params, updates)
             np.testing.assert_allclose(loss, info.losses.mean(), rtol=1e-9)
     assert_close(nnx.to_pure_dict(nnx.state(model, nnx.Param)), params, 1e-8)
-    np.testing.assert_allclose(learner.traces.get_value()[0][0][0], now.traces[0][0][0], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(
+        learner.traces.get_value()[0][0][0], now.traces[0][0][0], rtol=1e-8, atol=1e-10
+    )
 
 
 def test_weights_are_read_from_the_live_model():
@@ -218,7 +244,9 @@ def test_fit(mode):
     info = learner.etrace_fit(xs, ys, loss_fn=lane_loss, optimizer=optimizer, mode=mode, mask=mask)
     assert info.losses.shape == (T, B)
     for part in [slice(0, T)] if mode == "A" else [slice(t, t + 1) for t in range(T)]:
-        by_hand.update(other, twin.etrace_grad(xs[part], ys[part], loss_fn=lane_loss, mask=mask[part])[0])
+        by_hand.update(
+            other, twin.etrace_grad(xs[part], ys[part], loss_fn=lane_loss, mask=mask[part])[0]
+        )
     assert_close(nnx.to_pure_dict(nnx.state(model)), nnx.to_pure_dict(nnx.state(other)))
     assert optimizer.step[...] == (1 if mode == "A" else T)
     with pytest.raises(braintrace.UsageError, match="Unknown mode"):
@@ -238,7 +266,9 @@ def test_split_and_merge_inside_a_scan():
         return nnx.state(now), gradients
 
     state, parts = jax.jit(lambda state: jax.lax.scan(one, state, (xs, ys)))(state)
-    assert_close(nnx.to_pure_dict(jax.tree.map(lambda v: v.sum(0), parts)), nnx.to_pure_dict(expected))
+    assert_close(
+        nnx.to_pure_dict(jax.tree.map(lambda v: v.sum(0), parts)), nnx.to_pure_dict(expected)
+    )
     nnx.update(learner, state)
     assert_close(learner.carry.get_value(), twin.carry.get_value())
     assert learner.steps[...] == T

@@ -1,4 +1,6 @@
-"""Unmodified cells of Flax NNX against two-lane oracles written out in plain JAX, and against BPTT, in float64."""
+"""Unmodified cells of Flax NNX against two-lane oracles written out in plain JAX, and against BPTT,
+in float64.
+"""
 
 import functools
 
@@ -11,7 +13,19 @@ import braintrace
 from zoo._case import two_lanes
 
 from . import cells
-from .cells import IN, OUT, B, N, T, assert_close, assert_tells_apart, data, lane_loss, sequence_gradient, total_loss
+from .cells import (
+    IN,
+    OUT,
+    B,
+    N,
+    T,
+    assert_close,
+    assert_tells_apart,
+    data,
+    lane_loss,
+    sequence_gradient,
+    total_loss,
+)
 
 nnx = pytest.importorskip("flax.nnx")
 
@@ -45,13 +59,18 @@ class Stack(nnx.Module):
         return (first, second), self.out(h)
 
     def initialize_carry(self, shape, rngs):
-        return self.lower.initialize_carry(shape, rngs), self.upper.initialize_carry((*shape[:-1], N), rngs)
+        return self.lower.initialize_carry(shape, rngs), self.upper.initialize_carry(
+            (*shape[:-1], N), rngs
+        )
 
 
 MODELS = {
     "gru": (functools.partial(Readout, nnx.GRUCell), cells.under_dense(cells.nnx_gru)),
     "lstm": (functools.partial(Readout, nnx.LSTMCell), cells.under_dense(cells.nnx_lstm)),
-    "optimized lstm": (functools.partial(Readout, nnx.OptimizedLSTMCell), cells.under_dense(cells.nnx_optimized_lstm)),
+    "optimized lstm": (
+        functools.partial(Readout, nnx.OptimizedLSTMCell),
+        cells.under_dense(cells.nnx_optimized_lstm),
+    ),
     "simple": (
         functools.partial(Readout, functools.partial(nnx.SimpleCell, dtype=jnp.float64)),
         cells.under_dense(cells.nnx_simple),
@@ -91,7 +110,9 @@ def test_the_step_is_the_cell(case):
 def test_step_by_step_equals_the_oracle(case):
     learner, xs, ys, oracle, _, _ = case
     afresh(learner)
-    parts = [learner.value_and_grad(x, y, loss_fn=total_loss)[1] for x, y in zip(xs, ys, strict=True)]
+    parts = [
+        learner.value_and_grad(x, y, loss_fn=total_loss)[1] for x, y in zip(xs, ys, strict=True)
+    ]
     assert_close(pure(jax.tree.map(lambda *v: sum(v), *parts)), oracle)
     assert learner.steps[...] == T
 
@@ -108,7 +129,9 @@ def test_differentiating_a_call_equals_the_oracle(case):
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, bptt, _ = case
-    gradients, info = afresh(learner).etrace_grad(xs, ys, loss_fn=lane_loss, window=window, reduction="sum")
+    gradients, info = afresh(learner).etrace_grad(
+        xs, ys, loss_fn=lane_loss, window=window, reduction="sum"
+    )
     assert isinstance(gradients, nnx.State)
     assert_close(pure(gradients), oracle)
     with pytest.raises(AssertionError):
@@ -131,6 +154,8 @@ def test_other_algorithms_equal_the_functional_door(case, algorithm):
     options = {"pp_prop": {"decay_or_rank": 0.9}, "ottt": {"leak": 0.9}}.get(algorithm, {})
     mine = braintrace.compile(learner.model, algorithm, xs[0], carry=carry, **options)
     other = braintrace.compile(step, algorithm, xs[0], params=params, carry=carry, **options)
-    expected, *_ = other.etrace_grad(params, other.init(params, carry), xs, ys, loss_fn=lane_loss, window=3)
+    expected, *_ = other.etrace_grad(
+        params, other.init(params, carry), xs, ys, loss_fn=lane_loss, window=3
+    )
     found, _ = mine.etrace_grad(xs, ys, loss_fn=lane_loss, window=3)
     assert_close(pure(found), expected)

@@ -1,4 +1,6 @@
-"""One network, a GRU under a readout, written in brainstate, Flax NNX, Equinox and as a function: the same gradients to 1e-10."""
+"""One network, a GRU under a readout, written in brainstate, Flax NNX, Equinox and as a function:
+the same gradients to 1e-10.
+"""
 
 import brainstate
 import jax
@@ -20,7 +22,7 @@ SHAPES = {"gates": (IN + N, 2 * N), "candidate": (IN + N, N), "out": (N, OUT)}
 
 def weights():
     rng = np.random.default_rng(3)
-    draw = lambda *shape: jnp.asarray(0.5 * rng.standard_normal(shape))  # noqa: E731
+    draw = lambda *shape: jnp.asarray(0.5 * rng.standard_normal(shape))
     return {name: (draw(*shape), draw(shape[1])) for name, shape in SHAPES.items()}
 
 
@@ -38,7 +40,9 @@ def with_function(algorithm, xs, ys, **options):
 
     params = weights()
     learner = braintrace.compile(cell, algorithm, xs[0], params=params, carry=ZERO)
-    found, *_ = learner.etrace_grad(params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, **options)
+    found, *_ = learner.etrace_grad(
+        params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, **options
+    )
     return found
 
 
@@ -98,7 +102,9 @@ def with_equinox(algorithm, xs, ys, **options):
 
     model = Network()
     learner = braintrace.compile(model, algorithm, xs[0], carry=ZERO, vmap=True)
-    found, *_ = learner.etrace_grad(model, learner.init(model, ZERO), xs, ys, loss_fn=lane_loss, **options)
+    found, *_ = learner.etrace_grad(
+        model, learner.init(model, ZERO), xs, ys, loss_fn=lane_loss, **options
+    )
     return {k: (getattr(found, k).weight.T, getattr(found, k).bias) for k in NAMES}
 
 
@@ -106,12 +112,18 @@ def with_equinox(algorithm, xs, ys, **options):
 def test_the_same_gradients(algorithm):
     xs, ys = data()
     reset = jnp.zeros((T, B), bool).at[2, 1].set(True)
-    options = {"window": 3, "mask": jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1]), "reset": reset}
+    options = {
+        "window": 3,
+        "mask": jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1]),
+        "reset": reset,
+    }
     expected = with_function(algorithm, xs, ys, **options)
     assert all(jnp.abs(v).max() > 1e-3 for v in jax.tree.leaves(expected))
     for other in (with_brainstate, with_nnx, with_equinox):
         found = other(algorithm, xs, ys, **options)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
-    without = with_nnx(algorithm, xs, ys, **{**options, "reset": None})  # control: options reach the numbers
+    without = with_nnx(
+        algorithm, xs, ys, **{**options, "reset": None}
+    )  # control: options reach the numbers
     assert jnp.abs(without["gates"][0] - expected["gates"][0]).max() > 1e-6

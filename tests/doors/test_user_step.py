@@ -12,7 +12,10 @@ import braintrace
 from braintrace import UsageError
 
 T, B, IN, N, OUT = 7, 2, 3, 4, 2
-XS, YS = (jnp.asarray(np.random.default_rng(k).normal(size=(T, B, size))) for k, size in enumerate((IN, OUT)))
+XS, YS = (
+    jnp.asarray(np.random.default_rng(k).normal(size=(T, B, size)))
+    for k, size in enumerate((IN, OUT))
+)
 MASK = jnp.ones((T, B)).at[5:, 1].set(0)
 
 
@@ -51,7 +54,10 @@ def cell(params, h, x):
 
 def function_net():
     rng = np.random.default_rng(5)
-    return {k: jnp.asarray(0.5 * rng.normal(size=s)) for k, s in {"w": (IN, N), "r": (N, N), "o": (N, OUT)}.items()}
+    return {
+        k: jnp.asarray(0.5 * rng.normal(size=s))
+        for k, s in {"w": (IN, N), "r": (N, N), "o": (N, OUT)}.items()
+    }
 
 
 def step_of(read):
@@ -94,7 +100,11 @@ class Door:
         else:
             params, graphdef = eqx.partition(self.model, eqx.is_inexact_array)
         merge = nnx.merge if self.name == "nnx" else lambda static, live: eqx.combine(live, static)
-        call = {"nnx": lambda m, h, x: m(h, x), "equinox": lambda m, h, x: (m(x, h),) * 2, "function": cell}[self.name]
+        call = {
+            "nnx": lambda m, h, x: m(h, x),
+            "equinox": lambda m, h, x: (m(x, h),) * 2,
+            "function": cell,
+        }[self.name]
 
         def loss(params):
             model, h, total = merge(graphdef, params), jnp.zeros((B, N)), 0.0
@@ -125,12 +135,20 @@ def test_equals_bptt_in_windows_of_1_and_3(name, mask):
     exact, local = Door(name, "ostl_recurrent"), Door(name, "d_rtrl")
     right = exact.bptt(step, weights)
     for window in (1, 3):
-        options = {"step_fn": step, "mask": mask, "reduction": "sum", "window": window, "return_state": False}
+        options = {
+            "step_fn": step,
+            "mask": mask,
+            "reduction": "sum",
+            "window": window,
+            "return_state": False,
+        }
         gradients, info = exact.gradient(XS, YS, **options)
         assert jax.tree.structure(gradients) == jax.tree.structure(right)
         assert distance(gradients, right) < 1e-10
         assert info.losses.shape == (T, B)
-        assert distance(local.gradient(XS, YS, **options)[0], right) > 1e-3  # control: D-RTRL leaves the recurrence out
+        assert (
+            distance(local.gradient(XS, YS, **options)[0], right) > 1e-3
+        )  # control: D-RTRL leaves the recurrence out
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -138,7 +156,9 @@ def test_check_gradients_takes_it_too(name):
     for algorithm, equal in (("ostl_recurrent", True), ("d_rtrl", False)):
         door = Door(name, algorithm)
         reset = jnp.zeros((T, B), bool).at[3, 1].set(True)
-        report = door.learner.check_gradients(*door.start, XS, YS, step_fn=STEPS[name], window=3, mask=MASK, reset=reset)
+        report = door.learner.check_gradients(
+            *door.start, XS, YS, step_fn=STEPS[name], window=3, mask=MASK, reset=reset
+        )
         assert report.ok
         assert all(row.relative_error < 1e-8 for row in report.rows) == equal
 
@@ -153,8 +173,8 @@ def test_a_reset_goes_back_to_the_compiled_carry_wherever_the_check_starts():
 @pytest.mark.parametrize("name", STEPS)
 def test_a_loss_of_the_output_is_a_step(name):
     door = Door(name, "d_rtrl")
-    loss = lambda out, y: jnp.mean((out[:, :OUT] - y) ** 2)  # noqa: E731
-    step = lambda model, call, x, y: (loss(call(x), y), x.sum())  # noqa: E731
+    loss = lambda out, y: jnp.mean((out[:, :OUT] - y) ** 2)
+    step = lambda model, call, x, y: (loss(call(x), y), x.sum())
     got, info = door.gradient(XS, YS, step_fn=step, has_aux=True, return_state=False, window=3)
     right, plain = door.gradient(XS, YS, loss_fn=loss, return_state=False, window=3)
     assert distance(got, right) < 1e-12
@@ -167,7 +187,12 @@ def test_fit_learns_with_it(mode):
     door = Door("nnx", "d_rtrl")
     optimizer = nnx.Optimizer(door.model, optax.sgd(0.02), wrt=nnx.Param)
     losses = [
-        jnp.mean(door.learner.etrace_fit(XS, YS, step_fn=STEPS["nnx"], optimizer=optimizer, mode=mode).losses) for _ in range(5)
+        jnp.mean(
+            door.learner.etrace_fit(
+                XS, YS, step_fn=STEPS["nnx"], optimizer=optimizer, mode=mode
+            ).losses
+        )
+        for _ in range(5)
     ]
     assert losses[-1] < losses[0]
     door = Door("equinox", "d_rtrl")
@@ -206,7 +231,7 @@ class Centred(nnx.Module):
 def test_the_model_is_as_the_call_leaves_it():
     model = Centred()
     learner = braintrace.compile(model, "d_rtrl", XS[0], carry=jnp.zeros((B, N)))
-    seen = lambda model, call, x: (call(x).sum(), model.mean[...])  # noqa: E731
+    seen = lambda model, call, x: (call(x).sum(), model.mean[...])
     _, info = learner.etrace_grad(XS, step_fn=seen, has_aux=True)
     np.testing.assert_allclose(info.aux[-1], model.mean[...], rtol=1e-12)
     assert not np.allclose(info.aux[0], info.aux[-1])
@@ -231,7 +256,9 @@ def called_in_a_scan(model, call, x, y):
 
 WRONG = {
     "calls the model once.\n  got:      0 calls": lambda model, call, x, y: jnp.sum(x),
-    "calls the model once.\n  got:      2 calls": lambda model, call, x, y: jnp.sum(call(x) + call(x)),
+    "calls the model once.\n  got:      2 calls": lambda model, call, x, y: jnp.sum(
+        call(x) + call(x)
+    ),
     "inside a transformation of its own": called_in_a_scan,
     "does not take what it is given": lambda x, y: jnp.sum(x),
     "input x has a wrong shape": lambda model, call, x, y: call(y).sum(),
@@ -256,4 +283,6 @@ def test_the_loss_is_said_in_one_way(name):
 def test_multi_step_and_a_step_do_not_go_together():
     door = Door("function", "d_rtrl")
     with pytest.raises(UsageError, match="does not go with step_fn"):
-        door.learner.check_gradients(*door.start, XS, YS, step_fn=STEPS["function"], multi_step=True)
+        door.learner.check_gradients(
+            *door.start, XS, YS, step_fn=STEPS["function"], multi_step=True
+        )

@@ -1,4 +1,6 @@
-"""What the tests of the engine share: learners of zoo cells, their data, and distances of gradients."""
+"""What the tests of the engine share: learners of zoo cells, their data, and distances of
+gradients.
+"""
 
 import functools
 
@@ -6,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from braintrace._functional import FunctionLearner
-from braintrace._parts import PerParameter, Rule
+from braintrace.core.engine import Rule
+from braintrace.core.traces import PerParameter
+from braintrace.learner import FunctionLearner
 from zoo import CASES, loss
 
 D_RTRL = Rule("D_RTRL", PerParameter())
@@ -82,7 +85,10 @@ def distances(a, b):
     """Relative distance of each leaf of two trees, by path."""
     paths, structure = jax.tree_util.tree_flatten_with_path(b)
     assert jax.tree.structure(a) == structure, (jax.tree.structure(a), structure)
-    return {jax.tree_util.keystr(p): distance(v, w) for v, (p, w) in zip(jax.tree.leaves(a), paths, strict=True)}
+    return {
+        jax.tree_util.keystr(p): distance(v, w)
+        for v, (p, w) in zip(jax.tree.leaves(a), paths, strict=True)
+    }
 
 
 def assert_same(a, b, rtol=1e-10):
@@ -93,4 +99,7 @@ def assert_same(a, b, rtol=1e-10):
 
 def numbers(tree):
     """The tree with keys as their data, so that it can be compared."""
-    return jax.tree.map(lambda v: jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v, tree)
+    return jax.tree.map(
+        lambda v: jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v,
+        tree,
+    )

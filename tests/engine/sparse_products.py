@@ -12,7 +12,9 @@ ROWS, COLUMNS, EACH, LANES = 5, 4, 2, 3
 MASK = _RANDOM.random((ROWS, COLUMNS)) < 0.5
 MASK[0, 0] = True
 DENSE = np.where(MASK, _RANDOM.standard_normal((ROWS, COLUMNS)), 0.0)
-FIXED = np.stack([_RANDOM.choice(COLUMNS, EACH, replace=False) for _ in range(ROWS)])  # of each row, its columns
+FIXED = np.stack(
+    [_RANDOM.choice(COLUMNS, EACH, replace=False) for _ in range(ROWS)]
+)  # of each row, its columns
 
 
 def _events(*shape):
@@ -26,14 +28,20 @@ def _normal(*shape):
 def _bcoo(stored):
     """A matrix with an element stored twice and one of padding."""
     rows, columns = np.nonzero(MASK)
-    index = np.stack([np.append(rows, [rows[0], ROWS]), np.append(columns, [columns[0], COLUMNS])], -1)
+    index = np.stack(
+        [np.append(rows, [rows[0], ROWS]), np.append(columns, [columns[0], COLUMNS])], -1
+    )
     return sparse.BCOO((stored, jnp.asarray(index)), shape=(ROWS, COLUMNS))
 
 
 _CSR = brainevent.CSR.fromdense(DENSE)
 _CSC = brainevent.CSC.fromdense(DENSE)
-_PER_PRE = brainevent.FixedNumPerPre(jnp.ones((ROWS, EACH)), jnp.asarray(FIXED), shape=(ROWS, COLUMNS))
-_PER_POST = brainevent.FixedNumPerPost(jnp.ones((ROWS, EACH)), jnp.asarray(FIXED), shape=(COLUMNS, ROWS))
+_PER_PRE = brainevent.FixedNumPerPre(
+    jnp.ones((ROWS, EACH)), jnp.asarray(FIXED), shape=(ROWS, COLUMNS)
+)
+_PER_POST = brainevent.FixedNumPerPost(
+    jnp.ones((ROWS, EACH)), jnp.asarray(FIXED), shape=(COLUMNS, ROWS)
+)
 _NNZ = int(MASK.sum())
 
 _INDEX = {"CSR": brainunit.sparse.CSR, "CSC": brainunit.sparse.CSC, "COO": brainunit.sparse.COO}
@@ -74,7 +82,10 @@ def products(matrices, wrap=lambda x: x, draw=_normal):
     found = {}
     for name, (make, stored) in matrices.items():
         forms = _forms(make, *make(jnp.ones(stored)).shape, wrap)
-        found |= {f"{name}: {form}": (f, _normal(*stored), draw(*shape)) for form, (f, shape) in forms.items()}
+        found |= {
+            f"{name}: {form}": (f, _normal(*stored), draw(*shape))
+            for form, (f, shape) in forms.items()
+        }
     return found
 
 
@@ -82,8 +93,10 @@ _EVENTS = {k: v for k, v in MATRICES.items() if k.startswith("brainevent")} | FI
 _ALL = products(MATRICES) | products(UNIT_MATRICES)
 _ALL |= {"events, " + k: v for k, v in products(_EVENTS, brainevent.BinaryArray, _events).items()}
 _ALL["BCSR: M @ X"] = (
-    lambda w, x: sparse.BCSR((w, _CSR.indices, _CSR.indptr), shape=_CSR.shape) @ x, _normal(_NNZ), _normal(COLUMNS, LANES)
-)  # fmt: skip
+    lambda w, x: sparse.BCSR((w, _CSR.indices, _CSR.indptr), shape=_CSR.shape) @ x,
+    _normal(_NNZ),
+    _normal(COLUMNS, LANES),
+)
 
 
 def _dense(make):
@@ -91,13 +104,18 @@ def _dense(make):
     return lambda w: make(w).todense()
 
 
-#: What JAX has no right derivative for (the transposed CSR and COO products) or none at all: (operation, stored, x, dense)
+#: What JAX has no right derivative for (the transposed CSR and COO products) or none at all:
+#: (operation, stored, x, dense)
 BY_DENSE = {
     f"{name}: {form}": (*_ALL.pop(f"{name}: {form}"), _dense(make))
     for name, (make, _) in UNIT_MATRICES.items()
     for form in (("v @ M", "X @ M") if name != "brainunit.CSC" else ())
 }
 BY_DENSE["BCOO: vmap of v @ M"] = (*_ALL.pop("BCOO: vmap of v @ M"), _dense(_bcoo))
-for _name in ["brainunit.CSC: M @ v", "brainunit.CSC: M @ X", *(f"{n}: vmap of v @ M" for n in UNIT_MATRICES)]:
+for _name in [
+    "brainunit.CSC: M @ v",
+    "brainunit.CSC: M @ X",
+    *(f"{n}: vmap of v @ M" for n in UNIT_MATRICES),
+]:
     _ALL.pop(_name)  # a transposed product again; and no batching rule
 SPARSE = _ALL

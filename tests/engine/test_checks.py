@@ -21,13 +21,22 @@ from zoo import CASES, bptt, loss
 
 from ._door import T, assert_same, data, distances, learner
 
-NAMES = ["gru_reset_before", "alif", "two_recurrent_layers", "counter", "lru", "exponential_synapse_recurrent"]
+NAMES = [
+    "gru_reset_before",
+    "alif",
+    "two_recurrent_layers",
+    "counter",
+    "lru",
+    "exponential_synapse_recurrent",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_references_are_those_of_the_zoo(name):
     case, given = CASES[name], data(name)
-    assert_same(bptt_gradient(case.cell, *given, loss_fn=loss, reduction="sum")[0], bptt(case.cell, *given))
+    assert_same(
+        bptt_gradient(case.cell, *given, loss_fn=loss, reduction="sum")[0], bptt(case.cell, *given)
+    )
     oracle, losses = d_rtrl_oracle(case.cell, *given, loss_fn=loss, reduction="sum")
     assert_same(oracle, bptt(case.oracle, *given))
     assert losses.shape == (T, 2)

@@ -1,4 +1,6 @@
-"""The tests compile quickly and without much thought; these compile as JAX does by default, for the same numbers."""
+"""The tests compile quickly and without much thought; these compile as JAX does by default, for the
+same numbers.
+"""
 
 import subprocess
 import sys
@@ -31,5 +33,7 @@ assert max(apart.values()) > 1e-6, apart  # control: BPTT is another number
 def test_optimised_programs_give_the_same_gradients(name, users_environment):
     command = [sys.executable, "-c", PROGRAM, name]
     tests = str(Path(__file__).parents[1])
-    done = subprocess.run(command, cwd=tests, capture_output=True, text=True, check=False, env=users_environment)
+    done = subprocess.run(
+        command, cwd=tests, capture_output=True, text=True, check=False, env=users_environment
+    )
     assert done.returncode == 0, done.stderr

@@ -44,7 +44,9 @@ def traces_of(call, *counters):
             jax.block_until_ready(call())
         finally:
             logger.removeHandler(handler)
-    return [c.count - b for c, b in zip(counters, before, strict=True)], [m for m in compiled if "Compiling" in m]
+    return [c.count - b for c, b in zip(counters, before, strict=True)], [
+        m for m in compiled if "Compiling" in m
+    ]
 
 
 def test_the_cell_is_staged_once(counted):
@@ -73,7 +75,9 @@ def test_a_second_eager_call_compiles_nothing(counted):
         yield learner.update_window(params, state, xs)
         yield learner.update_window(params, state, xs, full=True)
         yield learner.etrace_grad(params, state, xs, ys, loss_fn=loss_fn)
-        yield learner.etrace_grad(params, state, xs, ys, loss_fn=loss_fn, mask=mask, reset=reset, window=2)
+        yield learner.etrace_grad(
+            params, state, xs, ys, loss_fn=loss_fn, mask=mask, reset=reset, window=2
+        )
         yield learner.etrace_evolve(params, state, xs)
 
     state = learner.init(params, carry)
@@ -91,7 +95,9 @@ def test_a_new_loss_function_compiles(counted):
     state = learner.init(params, carry)
     learner.etrace_grad(params, state, xs, ys, loss_fn=loss)
     other = Counted(loss)
-    [count], programs = traces_of(lambda: learner.etrace_grad(params, state, xs, ys, loss_fn=other), other)
+    [count], programs = traces_of(
+        lambda: learner.etrace_grad(params, state, xs, ys, loss_fn=other), other
+    )
     assert count > 0
     assert programs
 
@@ -117,10 +123,18 @@ def test_memory_does_not_grow_with_the_length(name):
 
     def temporary(steps, gradient):
         shapes = [jax.ShapeDtypeStruct((steps, *v.shape[1:]), v.dtype) for v in (xs, ys)]
-        return jax.jit(gradient).lower(params, carry, *shapes).compile().memory_analysis().temp_size_in_bytes
+        return (
+            jax.jit(gradient)
+            .lower(params, carry, *shapes)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
 
     def online(params, carry, xs, ys):
-        return learner.etrace_grad(params, learner.init(params, carry), xs, ys, loss_fn=loss, window=10)[:2]
+        return learner.etrace_grad(
+            params, learner.init(params, carry), xs, ys, loss_fn=loss, window=10
+        )[:2]
 
     def bptt(params, carry, xs, ys):
         def total(params):
@@ -129,7 +143,9 @@ def test_memory_does_not_grow_with_the_length(name):
 
         return jax.grad(total)(params)
 
-    sequence = (xs[0].size + ys[0].size) * xs.dtype.itemsize * 10_000  # at most one copy of the input itself
+    sequence = (
+        (xs[0].size + ys[0].size) * xs.dtype.itemsize * 10_000
+    )  # at most one copy of the input itself
     short, long = temporary(100, online), temporary(10_000, online)
     assert long - short <= sequence + 64
     assert temporary(10_000, bptt) > 3 * long  # control

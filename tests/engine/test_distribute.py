@@ -1,4 +1,6 @@
-"""Scans as loops and maps: the numbers of `lax.scan`, and products out of loops that do not need them."""
+"""Scans as loops and maps: the numbers of `lax.scan`, and products out of loops that do not need
+them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 
 import braintrace
-from braintrace._compat import sub_jaxprs
-from braintrace._jaxpr import DistributedScan
-from braintrace._learner import _mapped
+from braintrace.core._compat import sub_jaxprs
+from braintrace.core.engine import _mapped
+from braintrace.core.jaxpr import DistributedScan
 from zoo import CASES as ZOO
 from zoo import loss
 
@@ -31,7 +33,9 @@ def recurrent(carry, x):
 
 
 def delayed(carry, x):
-    """A leaf that is a product with the input before, one that is that leaf before, and one that feeds on the second."""
+    """A leaf that is a product with the input before, one that is that leaf before, and one that
+    feeds on the second.
+    """
     last, older, sums = carry
     return (x @ W[0], last, 0.5 * sums + older @ W[1]), (last, older, sums + 1)
 
@@ -52,7 +56,13 @@ CARRIES = {layers: 2, recurrent: 1, delayed: 3, swapped: 2, kept: 2}
 
 def given(function):
     leaves = [k * jnp.ones((B, N)) for k in range(1, 1 + CARRIES[function])]
-    carry = leaves[0] if function is recurrent else (*leaves, jnp.int32(0)) if function is kept else tuple(leaves)
+    carry = (
+        leaves[0]
+        if function is recurrent
+        else (*leaves, jnp.int32(0))
+        if function is kept
+        else tuple(leaves)
+    )
     return carry, jnp.asarray(np.random.default_rng(1).normal(size=(T, B, N)))
 
 
@@ -69,22 +79,30 @@ def test_it_is_the_scan(function):
 
 def products_in_loops(function, carry, xs):
     program = jax.make_jaxpr(function)(carry, xs).jaxpr
-    loops = [p.jaxpr for e in program.eqns if e.primitive.name == "scan" for p in sub_jaxprs(e.params)]
+    loops = [
+        p.jaxpr for e in program.eqns if e.primitive.name == "scan" for p in sub_jaxprs(e.params)
+    ]
     return sum(e.primitive.name == "dot_general" for loop in loops for e in loop.eqns)
 
 
 @pytest.mark.parametrize(("function", "count"), [(layers, 0), (recurrent, 1), (delayed, 0)])
 def test_products_are_in_loops_only_where_they_feed_back(function, count):
     carry, xs = given(function)
-    assert products_in_loops(lambda c, xs: DistributedScan(function, c, xs)(c, xs), carry, xs) == count
-    assert products_in_loops(lambda c, xs: jax.lax.scan(function, c, xs), carry, xs) > count  # control
+    assert (
+        products_in_loops(lambda c, xs: DistributedScan(function, c, xs)(c, xs), carry, xs) == count
+    )
+    assert (
+        products_in_loops(lambda c, xs: jax.lax.scan(function, c, xs), carry, xs) > count
+    )  # control
     assert DistributedScan(function, carry, xs).feeds_back_at_a_cost == (count > 0)
 
 
 def gradient(name, rule, options, loss_fn=loss):
     params, carry, xs, ys = data(name)
     learner = braintrace.compile(ZOO[name].cell, rule, xs[0], params=params, carry=carry, **options)
-    return learner.etrace_grad(params, learner.init(params, carry), xs, ys, loss_fn=loss_fn, window=3)
+    return learner.etrace_grad(
+        params, learner.init(params, carry), xs, ys, loss_fn=loss_fn, window=3
+    )
 
 
 def assert_equal(found, expected):
@@ -93,7 +111,9 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("name", ["gru_reset_after", "alif", "lstm"])
-@pytest.mark.parametrize(("rule", "options"), [("pp_prop", {"decay_or_rank": 0.8}), ("ottt", {"leak": 0.7})])
+@pytest.mark.parametrize(
+    ("rule", "options"), [("pp_prop", {"decay_or_rank": 0.8}), ("ottt", {"leak": 0.7})]
+)
 def test_mapped_windows_and_windows_step_by_step_agree(name, rule, options, monkeypatch):
     """Small cells are mapped; wide recurrent ones go step by step."""
     mapped, calls, original = [], [], _mapped.mapped_gradient

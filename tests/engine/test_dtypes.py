@@ -5,14 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from braintrace._parts import PerParameter, Rule
+from braintrace.core.engine import Rule
+from braintrace.core.traces import PerParameter
 from zoo import CASES, bptt, loss
 
 from ._door import assert_same, data, distances, learner_for, stepwise
 
 
 def cast(tree, dtype):
-    return jax.tree.map(lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v, tree)
+    return jax.tree.map(
+        lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v, tree
+    )
 
 
 def gradients(name, dtype, rule=None, **options):
@@ -20,16 +23,22 @@ def gradients(name, dtype, rule=None, **options):
     params, carry, xs, ys = cast(data(name), dtype)
     learner = learner_for(case.cell, params, carry, xs[0], **({"rule": rule} if rule else {}))
     state = learner.init(params, carry)
-    got, state, _ = learner.etrace_grad(params, state, xs, ys, loss_fn=loss, reduction="sum", **options)
+    got, state, _ = learner.etrace_grad(
+        params, state, xs, ys, loss_fn=loss, reduction="sum", **options
+    )
     return got, state, learner, (params, carry, xs, ys)
 
 
-@pytest.mark.parametrize("name", ["gru_reset_after", "exponential_synapse", "conv1d_recurrent", "lru"])
+@pytest.mark.parametrize(
+    "name", ["gru_reset_after", "exponential_synapse", "conv1d_recurrent", "lru"]
+)
 def test_float32(name):
     wide = bptt(CASES[name].oracle, *data(name))
     got, state, learner, given = gradients(name, jnp.float32, window=2)
     if name != "lru":  # its complex carry has no narrow cast here
-        assert all(v.dtype == jnp.float32 for v in jax.tree.leaves((got, state.traces, state.carry)))
+        assert all(
+            v.dtype == jnp.float32 for v in jax.tree.leaves((got, state.traces, state.carry))
+        )
     assert all(d < 1e-4 for d in distances(got, wide).values())
     steps = stepwise(learner, given[0], learner.init(*given[:2]), *given[2:])[0]
     assert_same(got, steps, 1e-4)
@@ -71,7 +80,13 @@ def test_a_slow_decay_is_not_rounded_to_one_in_the_trace():
         state = learner.init(params, carry)
         weight = jnp.zeros((400,)).at[-1].set(1)
         ends[dtype] = learner.etrace_grad(
-            params, state, xs, loss_fn=lambda out: jnp.sum(out), mask=weight, reduction="sum", window=1
+            params,
+            state,
+            xs,
+            loss_fn=lambda out: jnp.sum(out),
+            mask=weight,
+            reduction="sum",
+            window=1,
         )[0]["W"]
     exact = 0.99609375**399
     assert abs(float(ends[jnp.float32][0, 0]) / exact - 1) < 0.05

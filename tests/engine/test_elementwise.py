@@ -8,8 +8,8 @@ import pytest
 import saiunit
 from jax import lax
 
-from braintrace._jaxpr import ControlFlowPolicy, is_elementwise, stage
-from braintrace._jaxpr._elementwise import ELEMENTWISE, _probe
+from braintrace.core.jaxpr import ControlFlowPolicy, is_elementwise, stage
+from braintrace.core.jaxpr._elementwise import ELEMENTWISE, _probe
 
 jax.config.update("jax_enable_x64", True)  # an import above may have changed it
 
@@ -43,7 +43,8 @@ EXAMPLES |= {
     "reduce_precision": (lambda x: lax.reduce_precision(x, 5, 10), X),
     "select_n": (lambda x, y, z: lax.select_n(x > 0.5, y, z), X, X.T, X),
 }
-#: Those that no public function makes here, that hold a name only, or that have no derivative to probe.
+#: Those that no public function makes here, that hold a name only, or that have no derivative to
+#: probe.
 UNTRIED = {"add_any", "name", "nextafter", "stop_gradient"}
 
 
@@ -89,7 +90,10 @@ MIXING = {
     "reduce_sum of one": (lambda x: x.sum(0), X[:1]),
     "argmax": (lambda x: jnp.argmax(x, 0), X),
     "reduce_window": (lambda x: lax.reduce_window(x, 0.0, lax.add, (3, 3), (1, 1), "SAME"), X),
-    "convolution": (lambda x: lax.conv(x[None, None], jnp.ones((1, 1, 3, 3)), (1, 1), "SAME")[0, 0], X),
+    "convolution": (
+        lambda x: lax.conv(x[None, None], jnp.ones((1, 1, 3, 3)), (1, 1), "SAME")[0, 0],
+        X,
+    ),
     "concatenate": (lambda x: jnp.concatenate([x[1:], x[:1]]), X),
     "scatter": (lambda x: x.at[0].add(x[1]), X),
     "iota": (lambda x: lax.iota(jnp.int32, 3), V),
@@ -106,7 +110,17 @@ def test_what_mixes_is_not_elementwise(name):
 
 def test_probing_the_mixing_ones_says_no():
     """The probe itself, on those whose result has the operands' shape."""
-    for name in ("cumsum", "cumprod", "cummax", "cumlogsumexp", "sort", "rev", "fft", "dot_general", "cholesky"):
+    for name in (
+        "cumsum",
+        "cumprod",
+        "cummax",
+        "cumlogsumexp",
+        "sort",
+        "rev",
+        "fft",
+        "dot_general",
+        "cholesky",
+    ):
         function, *operands = MIXING[name]
         wanted = {"sort": "sort", "fft": "fft", "cholesky": "cholesky"}.get(name, name)
         assert not _probe(equation_of(function, *operands, name=wanted), 2), name
@@ -114,7 +128,11 @@ def test_probing_the_mixing_ones_says_no():
 
 @pytest.mark.parametrize(
     "surrogate",
-    [braintools.surrogate.ReluGrad(), braintools.surrogate.Sigmoid(), braintools.surrogate.GaussianGrad()],
+    [
+        braintools.surrogate.ReluGrad(),
+        braintools.surrogate.Sigmoid(),
+        braintools.surrogate.GaussianGrad(),
+    ],
     ids=lambda s: type(s).__name__,
 )
 def test_third_party_surrogates_are_elementwise(surrogate):

@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 from jax.nn import sigmoid
 
-from braintrace._errors import CompilationError, NotSupportedError, UsageError
+from braintrace.core._errors import CompilationError, NotSupportedError, UsageError
 from zoo import loss
 
 from ._door import assert_same, data, learner, learner_for, summed
@@ -39,12 +39,19 @@ def says(error, *parts):
         assert part in str(info.value), str(info.value)
 
 
-# Arguments -----------------------------------------------------------------------------------------------------------
+# Arguments
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_wrong_shapes(made):
     this, state = made
-    with says(UsageError, "The input x has a wrong shape", "got:      shape (2, 5)", "expected: shape (2, 3)", "do:"):
+    with says(
+        UsageError,
+        "The input x has a wrong shape",
+        "got:      shape (2, 5)",
+        "expected: shape (2, 3)",
+        "do:",
+    ):
         this.update(PARAMS, state, jnp.ones((2, 5)))
     with says(UsageError, "The params has a wrong shape at ['W']", "(3, 5)", "(3, 4)"):
         this.update(PARAMS | {"W": jnp.ones((3, 5))}, state, X)
@@ -89,7 +96,9 @@ def test_sequences(made):
 def test_masks_and_resets(made):
     this, state = made
     xs, ys = jnp.ones((5, 2, 3)), jnp.zeros((5, 2, 4))
-    with says(UsageError, "The mask does not fit the loss", "(5, 2)", "one loss per lane", "scalar loss"):
+    with says(
+        UsageError, "The mask does not fit the loss", "(5, 2)", "one loss per lane", "scalar loss"
+    ):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=summed, mask=jnp.ones((5, 2)))
     with says(UsageError, "The mask does not fit the loss", "(5,)", "(5, 2)"):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=loss, mask=jnp.ones(5))
@@ -99,7 +108,13 @@ def test_masks_and_resets(made):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=loss, reset=jnp.zeros(5, bool))
     alone = learner_for(lambda p, h, x: (0.5 * h + x, h), {}, jnp.zeros(()), jnp.zeros(()))
     with says(UsageError, "no lane axis"):
-        alone.etrace_grad({}, alone.init({}, jnp.zeros(())), jnp.ones(5), loss_fn=lambda o: o, reset=jnp.zeros((5, 2), bool))
+        alone.etrace_grad(
+            {},
+            alone.init({}, jnp.zeros(())),
+            jnp.ones(5),
+            loss_fn=lambda o: o,
+            reset=jnp.zeros((5, 2), bool),
+        )
 
 
 def test_a_loss_that_is_not_finite_is_named_with_its_step_and_lane():
@@ -120,7 +135,8 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_lane():
     assert_same(again, clean)  # the state is as before
 
 
-# Cells ---------------------------------------------------------------------------------------------------------------
+# Cells
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_while_loop_that_touches_the_state():
@@ -128,7 +144,14 @@ def test_a_while_loop_that_touches_the_state():
         h = lax.while_loop(lambda h: jnp.sum(h) < 1, lambda h: h + x @ p["W"], h)
         return h, h
 
-    with says(NotSupportedError, "A while loop in the step touches", "lax.scan", "constant bounds", "test_errors.py:", "looping"):
+    with says(
+        NotSupportedError,
+        "A while loop in the step touches",
+        "lax.scan",
+        "constant bounds",
+        "test_errors.py:",
+        "looping",
+    ):
         learner_for(looping, PARAMS, H, X)
 
 
@@ -148,22 +171,37 @@ def test_a_loop_that_is_too_long():
         return h, h
 
     with says(
-        NotSupportedError, "too long to unroll", "200 sub-steps", "at most 64 (option unroll_limit)", "unroll_limit=200",
-        "test_errors.py:", "substeps",
-    ):  # fmt: skip
+        NotSupportedError,
+        "too long to unroll",
+        "200 sub-steps",
+        "at most 64 (option unroll_limit)",
+        "unroll_limit=200",
+        "test_errors.py:",
+        "substeps",
+    ):
         learner_for(substeps, PARAMS, H, X)
     this = learner_for(substeps, {"W": PARAMS["W"]}, H, X, unroll_limit=200)
     assert this.graph.exactness("['W']") == "exact"
 
 
 def test_a_carry_that_changes():
-    with says(CompilationError, "The step changes the shape or dtype of the state", "[2, 3]", "[2, 4]", "do:"):
+    with says(
+        CompilationError,
+        "The step changes the shape or dtype of the state",
+        "[2, 3]",
+        "[2, 4]",
+        "do:",
+    ):
         learner_for(lambda p, h, x: (x, h), PARAMS, H, X)
-    with says(CompilationError, "The step changes the shape or dtype of the state", "float32", "float64"):
+    with says(
+        CompilationError, "The step changes the shape or dtype of the state", "float32", "float64"
+    ):
         learner_for(lambda p, h, x: (h.astype(jnp.float32), h), PARAMS, H, X)
     with says(CompilationError, "['h']", "[2, 3]"):
         learner_for(lambda p, c, x: ({"h": x}, x), PARAMS, {"h": H}, X)
-    with says(CompilationError, "a carry of another structure", "cell(params, carry, x) -> (carry, out)"):
+    with says(
+        CompilationError, "a carry of another structure", "cell(params, carry, x) -> (carry, out)"
+    ):
         learner_for(lambda p, h, x: ((h, h), h), PARAMS, H, X)
 
 

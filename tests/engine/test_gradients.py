@@ -1,4 +1,6 @@
-"""Every cell of the zoo: step by step, in windows and over a sequence, the gradient is that of the two-lane oracle."""
+"""Every cell of the zoo: step by step, in windows and over a sequence, the gradient is that of the
+two-lane oracle.
+"""
 
 from functools import partial
 from types import SimpleNamespace
@@ -15,22 +17,34 @@ WAYS = ("update", "window of 3", "sequence by 1", "sequence by 3", "sequence", "
 
 
 def measure(case):
-    """The learner of a case, and its gradients by every way, with BPTT through the cell and through the oracle."""
+    """The learner of a case, and its gradients by every way, with BPTT through the cell and through
+    the oracle.
+    """
     params, carry, xs, ys = data(case.name)
     learner = learner_for(case.cell, params, carry, xs[0])
 
     @partial(jax.jit, compiler_options=QUICK)
     def compiled(params, carry, xs, ys):
         state = learner.init(params, carry)
-        sequence = partial(learner.etrace_grad, params, state, xs, ys, loss_fn=loss, reduction="sum")
+        sequence = partial(
+            learner.etrace_grad, params, state, xs, ys, loss_fn=loss, reduction="sum"
+        )
         by_one, by_three, default = sequence(window=1), sequence(window=3), sequence()
         untraced = learner.init(params, carry, traces=False)
-        bare = learner.etrace_grad(params, untraced, xs, ys, loss_fn=loss, reduction="sum", return_state=False)
-        step, window = stepwise(learner, params, state, xs, ys), windowed(learner, params, state, xs, ys, 3)
+        bare = learner.etrace_grad(
+            params, untraced, xs, ys, loss_fn=loss, reduction="sum", return_state=False
+        )
+        step, window = (
+            stepwise(learner, params, state, xs, ys),
+            windowed(learner, params, state, xs, ys, 3),
+        )
         gradients = [step[0], window[0], by_one[0], by_three[0], default[0], bare[0]]
         states = [step[1], window[1], by_one[1], by_three[1], default[1]]
         whole = windowed(learner, params, state, xs, ys, xs.shape[0], full=True)[0]
-        truth = {"oracle": bptt(case.oracle, params, carry, xs, ys), "bptt": bptt(case.cell, params, carry, xs, ys)}
+        truth = {
+            "oracle": bptt(case.oracle, params, carry, xs, ys),
+            "bptt": bptt(case.cell, params, carry, xs, ys),
+        }
         losses = by_three[2].losses, jax.vmap(loss)(learner.etrace_evolve(params, state, xs)[1], ys)
         return dict(zip(WAYS, gradients, strict=True)), states, whole, truth, losses
 
@@ -54,7 +68,9 @@ def check_windows_differ_by_rounding_only(measured):
 
 def check_certificate_is_exact_iff_equal_to_bptt(measured):
     certificate = {f"['{name}']": kind for name, kind in measured.case.certificate.items()}
-    assert {row.path: str(row.exactness) for row in measured.learner.graph.parameters} == certificate
+    assert {
+        row.path: str(row.exactness) for row in measured.learner.graph.parameters
+    } == certificate
     off = distances(measured.gradients["sequence"], measured.truth["bptt"])
     equal = {path: d < tolerance(measured.case) for path, d in off.items()}
     assert equal == {path: kind == EXACT for path, kind in certificate.items()}
@@ -98,7 +114,9 @@ def test_case(case):
 
 
 def window_oracle(case, params, carry, xs, ys, window):
-    """BPTT inside each window from the entry state `sg(h) + <J, p - sg(p)>`, J the two-lane influence at its entry."""
+    """BPTT inside each window from the entry state `sg(h) + <J, p - sg(p)>`, J the two-lane
+    influence at its entry.
+    """
     cell, oracle = case.cell, case.oracle
     total = jax.tree.map(jnp.zeros_like, params)
     for start in range(0, xs.shape[0], window):
@@ -111,11 +129,17 @@ def window_oracle(case, params, carry, xs, ys, window):
         def objective(live, start=start, h=h, influence=influence):
             off = jax.tree.leaves(jax.tree.map(jnp.subtract, live, params))
             moved = [
-                a + sum(jnp.tensordot(j, o, o.ndim) for j, o in zip(jax.tree.leaves(js), off, strict=True))
-                for a, js in zip(jax.tree.leaves(h), jax.tree.structure(h).flatten_up_to(influence), strict=True)
+                a
+                + sum(
+                    jnp.tensordot(j, o, o.ndim)
+                    for j, o in zip(jax.tree.leaves(js), off, strict=True)
+                )
+                for a, js in zip(
+                    jax.tree.leaves(h), jax.tree.structure(h).flatten_up_to(influence), strict=True
+                )
             ]
             part = slice(start, start + window)
-            step = lambda c, x: cell(live, c, x)  # noqa: E731
+            step = lambda c, x: cell(live, c, x)
             _, outs = jax.lax.scan(step, jax.tree.unflatten(jax.tree.structure(h), moved), xs[part])
             return jnp.sum(jax.vmap(loss)(outs, ys[part]))
 
@@ -130,4 +154,6 @@ def test_full_windows_are_bptt_inside_plus_the_trace_at_the_entry(name):
     full = windowed(learner, params, learner.init(params, carry), xs, ys, 3, full=True)[0]
     assert_same(full, window_oracle(case, params, carry, xs, ys, 3))
     for other in (bptt(case.cell, params, carry, xs, ys), bptt(case.oracle, params, carry, xs, ys)):
-        assert any(d > 1e-3 for d in distances(full, other).values())  # control: it is a third number
+        assert any(
+            d > 1e-3 for d in distances(full, other).values()
+        )  # control: it is a third number

@@ -1,4 +1,6 @@
-"""Laws that hold for every cell: linearity, lanes, resets, masks, splits, and the transformations of JAX."""
+"""Laws that hold for every cell: linearity, lanes, resets, masks, splits, and the transformations
+of JAX.
+"""
 
 from functools import partial
 from itertools import pairwise
@@ -12,11 +14,21 @@ from zoo import CASES, loss
 
 from ._door import QUICK, T, assert_same, data, distances, learner, numbers, stepwise, summed
 
-LANED = ["alif", "gru_reset_before", "two_recurrent_layers", "exponential_synapse", "counter", "delayed_product", "lru"]
+LANED = [
+    "alif",
+    "gru_reset_before",
+    "two_recurrent_layers",
+    "exponential_synapse",
+    "counter",
+    "delayed_product",
+    "lru",
+]
 
 
 def sequence(name, lanes=2, **options):
-    """`etrace_grad` of a case, compiled, as a function of (params, carry, xs, ys); options are traced where arrays."""
+    """`etrace_grad` of a case, compiled, as a function of (params, carry, xs, ys); options are
+    traced where arrays.
+    """
     static = {k: v for k, v in options.items() if not hasattr(v, "shape")}
     arrays = {k: v for k, v in options.items() if hasattr(v, "shape")}
     static.setdefault("reduction", "sum")
@@ -46,14 +58,15 @@ def total(trees):
     return jax.tree.map(lambda *v: sum(v[1:], start=v[0]), *trees)
 
 
-# The loss ------------------------------------------------------------------------------------------------------------
+# The loss
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_linear_in_the_loss():
     name = "alif"
     params, carry, xs, ys = data(name)
-    other = lambda out, y: jnp.sum(jnp.sin(out) * y, axis=-1)  # noqa: E731
-    mixed = lambda out, y: 2.0 * loss(out, y) - 0.5 * other(out, y)  # noqa: E731
+    other = lambda out, y: jnp.sum(jnp.sin(out) * y, axis=-1)
+    mixed = lambda out, y: 2.0 * loss(out, y) - 0.5 * other(out, y)
     a, b, c = (sequence(name, loss_fn=f)(params, carry, xs, ys)[0] for f in (loss, other, mixed))
     assert_same(c, jax.tree.map(lambda a, b: 2.0 * a - 0.5 * b, a, b))
     assert any(d > 0.1 for d in distances(a, b).values())
@@ -63,7 +76,9 @@ def test_mean_divides_by_what_counts():
     name = "alif"
     params, carry, xs, ys = data(name)
     mask = jnp.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 1]])
-    by_sum, by_mean = (sequence(name, mask=mask, reduction=r)(params, carry, xs, ys)[0] for r in ("sum", "mean"))
+    by_sum, by_mean = (
+        sequence(name, mask=mask, reduction=r)(params, carry, xs, ys)[0] for r in ("sum", "mean")
+    )
     assert_same(by_mean, jax.tree.map(lambda v: v / 6, by_sum))
     plain, mean = (sequence(name, reduction=r)(params, carry, xs, ys)[0] for r in ("sum", "mean"))
     assert_same(mean, jax.tree.map(lambda v: v / (T * 2), plain))
@@ -77,7 +92,8 @@ def test_a_mask_of_zeros_gives_zeros():
     assert all(np.all(np.asarray(v) == 0) for v in jax.tree.leaves(gradients))
 
 
-# Lanes ---------------------------------------------------------------------------------------------------------------
+# Lanes
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", LANED)
@@ -93,7 +109,9 @@ def test_a_batch_is_the_sum_of_its_lanes(name):
 
 
 RESET = np.zeros((7, 2), bool)
-RESET[[0, 2, 5], [0, 0, 0]] = RESET[[3, 4], [1, 1]] = True  # two lanes that start afresh at steps of their own
+RESET[[0, 2, 5], [0, 0, 0]] = RESET[[3, 4], [1, 1]] = (
+    True  # two lanes that start afresh at steps of their own
+)
 
 
 @pytest.mark.parametrize("name", LANED)
@@ -104,7 +122,9 @@ def test_reset_is_running_the_pieces(name):
     for b in range(2):
         cuts = sorted({0, 7, *np.flatnonzero(RESET[:, b]).tolist()})
         for start, stop in pairwise(cuts):
-            part = jax.tree.map(lambda v, start=start, stop=stop: v[start:stop], (lane_of(xs, b), lane_of(ys, b)))
+            part = jax.tree.map(
+                lambda v, start=start, stop=stop: v[start:stop], (lane_of(xs, b), lane_of(ys, b))
+            )
             pieces.append(single(params, lane(carry, b), *part))
         last.append(pieces[-1])
     expected = total(p[0] for p in pieces)
@@ -114,7 +134,9 @@ def test_reset_is_running_the_pieces(name):
         for b in range(2):
             assert_same(numbers(lane(state.carry, b)), numbers(last[b][1].carry))
     unbroken = sequence(name)(params, carry, xs, ys)[0]
-    assert any(d > 1e-3 for d in distances(unbroken, expected).values())  # control: the reset matters
+    assert any(
+        d > 1e-3 for d in distances(unbroken, expected).values()
+    )  # control: the reset matters
 
 
 def test_reset_of_the_traces_alone_is_seen():
@@ -138,7 +160,9 @@ def test_a_reset_between_calls_is_a_reset_inside_one():
     params, carry, xs, ys = data("gru_reset_before", steps=6)
     this = learner("gru_reset_before")
     reset = jnp.zeros((6, 2), bool).at[3, 1].set(True)
-    whole, end, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum", reset=reset)
+    whole, end, _ = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum", reset=reset
+    )
     parts, state = [], this.init(params, carry)
     for part in (slice(0, 3), slice(3, 6)):
         gradients, state, _ = this.etrace_grad(
@@ -149,7 +173,8 @@ def test_a_reset_between_calls_is_a_reset_inside_one():
     assert_same(state, end)
 
 
-# Masks ---------------------------------------------------------------------------------------------------------------
+# Masks
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_mask_of_steps_is_leaving_their_losses_out():
@@ -157,12 +182,17 @@ def test_a_mask_of_steps_is_leaving_their_losses_out():
     params, carry, xs, ys = data(name)
     mask = jnp.array([1.0, 0.0, 1.0, 0.0, 0.0])
     masked = sequence(name, mask=mask, loss_fn=summed, window=2)(params, carry, xs, ys)[0]
-    weighted = lambda out, y, m: m * summed(out, y)  # noqa: E731
+    weighted = lambda out, y, m: m * summed(out, y)
     this = learner(name)
-    by_hand = this.etrace_grad(params, this.init(params, carry), xs, ys, mask, loss_fn=weighted, reduction="sum")[0]
+    by_hand = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, mask, loss_fn=weighted, reduction="sum"
+    )[0]
     assert_same(masked, by_hand)
     head = sequence(name)(params, carry, xs[:1], ys[:1])[0]
-    both = [sequence(name, mask=jnp.array([float(t == k) for t in range(T)]), loss_fn=summed) for k in (0, 2)]
+    both = [
+        sequence(name, mask=jnp.array([float(t == k) for t in range(T)]), loss_fn=summed)
+        for k in (0, 2)
+    ]
     assert_same(both[0](params, carry, xs, ys)[0], head)  # a tail without loss is no tail
     assert_same(masked, total(f(params, carry, xs, ys)[0] for f in both))
 
@@ -175,7 +205,10 @@ def test_a_mask_of_lanes_is_slicing():
     mask = jnp.arange(T)[:, None] < jnp.array(lengths)
     ragged = sequence(name, mask=mask, window=2)(params, carry, xs, ys)[0]
     single = sequence(name, lanes=1)
-    cut = [single(params, lane(carry, b), lane_of(xs, b)[:n], lane_of(ys, b)[:n])[0] for b, n in enumerate(lengths)]
+    cut = [
+        single(params, lane(carry, b), lane_of(xs, b)[:n], lane_of(ys, b)[:n])[0]
+        for b, n in enumerate(lengths)
+    ]
     assert_same(ragged, total(cut))
 
 
@@ -187,7 +220,9 @@ def test_a_masked_loss_that_is_nan_does_not_poison():
     this = learner(name)
     given = {"loss_fn": loss, "mask": mask}
     clean, state, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, **given)
-    gradients, after, info = this.etrace_grad(params, this.init(params, carry), xs, spoiled, **given)
+    gradients, after, info = this.etrace_grad(
+        params, this.init(params, carry), xs, spoiled, **given
+    )
     assert np.isnan(info.losses[1, 0]) and np.isnan(info.losses[3, 1])
     assert_same(gradients, clean)
     assert_same(after, state)
@@ -197,17 +232,20 @@ def test_a_nan_derivative_of_a_masked_loss_does_not_poison():
     """The loss is finite where it is masked out, and its derivative is not: sqrt at 0."""
     name = "alif"
     params, carry, xs, ys = data(name)
-    root = lambda out, y: jnp.sqrt(jnp.sum(jnp.square(out - y), -1))  # noqa: E731
+    root = lambda out, y: jnp.sqrt(jnp.sum(jnp.square(out - y), -1))
     this = learner(name)
     outs = this.etrace_evolve(params, this.init(params, carry), xs)[1]
     mask = jnp.ones((T, 2)).at[2, 1].set(0)
     touching = jnp.where(mask[..., None] == 0, outs, ys)
     clean = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=root, mask=mask)[0]
-    gradients = this.etrace_grad(params, this.init(params, carry), xs, touching, loss_fn=root, mask=mask)[0]
+    gradients = this.etrace_grad(
+        params, this.init(params, carry), xs, touching, loss_fn=root, mask=mask
+    )[0]
     assert_same(gradients, clean)
 
 
-# Ways of running -----------------------------------------------------------------------------------------------------
+# Ways of running
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_scan_loop_and_jit_agree():
@@ -238,17 +276,25 @@ def test_scan_loop_and_jit_agree():
 def test_a_split_run_is_one_run(name):
     params, carry, xs, ys = data(name)
     this = learner(name)
-    whole, end, info = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum")
+    whole, end, info = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum"
+    )
     for untraced in (False, True):
         state = this.init(params, carry, traces=not untraced)
-        first, state, one = this.etrace_grad(params, state, xs[:2], ys[:2], loss_fn=loss, reduction="sum")
-        second, state, two = this.etrace_grad(params, state, xs[2:], ys[2:], loss_fn=loss, reduction="sum", window=2)
+        first, state, one = this.etrace_grad(
+            params, state, xs[:2], ys[:2], loss_fn=loss, reduction="sum"
+        )
+        second, state, two = this.etrace_grad(
+            params, state, xs[2:], ys[2:], loss_fn=loss, reduction="sum", window=2
+        )
         assert_same(total([first, second]), whole)
         assert_same(state, end)
         np.testing.assert_allclose(np.concatenate([one.losses, two.losses]), info.losses)
     fresh = this.init(params, state.carry)
     forgetful = this.etrace_grad(params, fresh, xs[2:], ys[2:], loss_fn=loss, reduction="sum")[0]
-    assert any(d > 1e-3 for d in distances(forgetful, second).values())  # control: the traces matter
+    assert any(
+        d > 1e-3 for d in distances(forgetful, second).values()
+    )  # control: the traces matter
 
 
 def test_two_calls_inside_one_grad_add_up():
@@ -261,7 +307,9 @@ def test_two_calls_inside_one_grad_add_up():
         _, second = this.update(params, state, xs[2])
         return jnp.sum(jax.vmap(summed)(first, ys[:2])) + summed(second, ys[2])
 
-    expected = this.etrace_grad(params, this.init(params, carry), xs[:3], ys[:3], loss_fn=loss, reduction="sum")[0]
+    expected = this.etrace_grad(
+        params, this.init(params, carry), xs[:3], ys[:3], loss_fn=loss, reduction="sum"
+    )[0]
     assert_same(jax.grad(objective)(params), expected)
 
 
@@ -271,19 +319,25 @@ def test_the_state_is_a_carry_of_the_users_scan():
     this = learner(name)
 
     def episode(state, at):
-        gradients, state, _ = this.etrace_grad(params, state, *at, loss_fn=loss, reduction="sum", window=2)
+        gradients, state, _ = this.etrace_grad(
+            params, state, *at, loss_fn=loss, reduction="sum", window=2
+        )
         return state, gradients
 
     chunks = jax.tree.map(lambda v: v.reshape(2, 3, *v.shape[1:]), (xs, ys))
     state, gradients = jax.lax.scan(episode, this.init(params, carry), chunks)
-    whole, end, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum")
+    whole, end, _ = this.etrace_grad(
+        params, this.init(params, carry), xs, ys, loss_fn=loss, reduction="sum"
+    )
     assert_same(jax.tree.map(lambda v: v.sum(0), gradients), whole)
     assert_same(state, end)
     assert state.steps == 6
 
 
 def test_the_gradient_of_mapped_updates_is_the_sum():
-    """Streams mapped with shared parameters, or parameters mapped over one stream, under one gradient."""
+    """Streams mapped with shared parameters, or parameters mapped over one stream, under one
+    gradient.
+    """
     name = "gru_reset_before"
     params, carry, xs, ys = data(name, steps=3)
     this = learner(name)
@@ -302,7 +356,10 @@ def test_the_gradient_of_mapped_updates_is_the_sum():
     many = jax.tree.map(lambda v: jnp.stack([v, 0.7 * v]), params)
     found = jax.grad(lambda p: jax.vmap(total, in_axes=(0, None))(p, 1.0).sum())(many)
     for k in range(2):
-        assert_same(jax.tree.map(lambda v, k=k: v[k], found), jax.grad(total)(jax.tree.map(lambda v, k=k: v[k], many), 1.0))
+        assert_same(
+            jax.tree.map(lambda v, k=k: v[k], found),
+            jax.grad(total)(jax.tree.map(lambda v, k=k: v[k], many), 1.0),
+        )
 
 
 def test_commutes_with_vmap_over_seeds():

@@ -7,7 +7,7 @@ import pytest
 
 import braintrace
 from braintrace._compare import CELLS
-from braintrace._parts import _layer_blocks, _within_layer
+from braintrace.core.traces import _layer_blocks, _within_layer
 
 I, N, O, B, T = 3, 5, 2, 4, 10
 
@@ -26,7 +26,11 @@ def loss(out, target):
 
 
 def difference(a, b):
-    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), a, b)))
+    return max(
+        jax.tree.leaves(
+            jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), a, b)
+        )
+    )
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -46,27 +50,46 @@ def test_blocks_of_any_size_give_the_gradient_of_bptt(cell, window, blocks):
 
     def gradient(algorithm):
         learner = braintrace.compile(model.cell, algorithm, xs[0], params=params, carry=carry)
-        state, options = learner.init(params, carry), {"loss_fn": loss, "reduction": "sum", "window": window}
+        state, options = (
+            learner.init(params, carry),
+            {"loss_fn": loss, "reduction": "sum", "window": window},
+        )
         first, state, _ = learner.etrace_grad(params, state, xs[:6], ys[:6], **options)
-        return jax.tree.map(jnp.add, first, learner.etrace_grad(params, state, xs[6:], ys[6:], **options)[0])
+        return jax.tree.map(
+            jnp.add, first, learner.etrace_grad(params, state, xs[6:], ys[6:], **options)[0]
+        )
 
     bptt = jax.grad(total)(params)
     assert difference(gradient("ostl_recurrent"), bptt) < 1e-13
     if window == 3:
-        assert difference(gradient("d_rtrl"), bptt) > 1e-3  # control: what the traces of a layer keep beside matters
+        assert (
+            difference(gradient("d_rtrl"), bptt) > 1e-3
+        )  # control: what the traces of a layer keep beside matters
 
 
 def test_a_block_holds_whole_lanes_or_a_part_of_one(monkeypatch):
     monkeypatch.setattr(_layer_blocks, "_IN_CACHE", 100)
-    assert [_layer_blocks.lanes_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [6, 3, 2, 1, 1]
+    assert [_layer_blocks.lanes_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
+        6,
+        3,
+        2,
+        1,
+        1,
+    ]
 
 
 def test_mixing_is_a_product_for_each_lane(blocks):
     random = np.random.default_rng(1)
-    trace, rows, signal = (jnp.asarray(random.normal(size=s)) for s in ((B, 5, 3, 7), (B, 5, 5), (B, 5)))
+    trace, rows, signal = (
+        jnp.asarray(random.normal(size=s)) for s in ((B, 5, 3, 7), (B, 5, 5), (B, 5))
+    )
     mixed, found = _layer_blocks.mix(trace, rows, signal)
-    np.testing.assert_allclose(mixed, np.einsum("bjk,bkio->bjio", rows, trace), rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(found, np.einsum("bk,bkio->bio", signal, trace), rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(
+        mixed, np.einsum("bjk,bkio->bjio", rows, trace), rtol=1e-13, atol=1e-13
+    )
+    np.testing.assert_allclose(
+        found, np.einsum("bk,bkio->bio", signal, trace), rtol=1e-13, atol=1e-13
+    )
     assert not np.allclose(mixed, np.einsum("bkj,bkio->bjio", rows, trace))  # control
 
 
@@ -82,7 +105,9 @@ def lif(coupled):
 
     random = np.random.default_rng(2)
     shapes = {"W": (I, N), "U": (N, N), "leak": (N,), "o": (N, O)}
-    return cell, {k: jnp.asarray(random.normal(size=s)) / 2 for k, s in shapes.items() if coupled or k != "U"}
+    return cell, {
+        k: jnp.asarray(random.normal(size=s)) / 2 for k, s in shapes.items() if coupled or k != "U"
+    }
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -108,11 +133,18 @@ def test_a_layer_whose_neurons_do_not_meet_has_the_traces_of_its_neurons_alone(w
         return jax.lax.scan(one, carry, (xs, ys))[1].sum()
 
     learner = compiled("ostl_recurrent", False)
-    state, options = learner.init(params, carry), {"loss_fn": loss, "reduction": "sum", "window": window}
+    state, options = (
+        learner.init(params, carry),
+        {"loss_fn": loss, "reduction": "sum", "window": window},
+    )
     gradient = learner.etrace_grad(params, state, xs, ys, **options)[0]
     assert difference(gradient, jax.grad(total)(params)) < 1e-13
-    assert held("ostl_recurrent", False) == held("d_rtrl", False) == B * N * (2 * I + 1) * 8  # the leak acts on v alone
-    assert held("ostl_recurrent", True) == 2 * N * B * (I + N + 1) * N * 8  # control: neurons that meet
+    assert (
+        held("ostl_recurrent", False) == held("d_rtrl", False) == B * N * (2 * I + 1) * 8
+    )  # the leak acts on v alone
+    assert (
+        held("ostl_recurrent", True) == 2 * N * B * (I + N + 1) * N * 8
+    )  # control: neurons that meet
 
 
 @pytest.mark.parametrize("lanes", [N, N - 1], ids=["as many lanes as neurons", "fewer"])
@@ -137,7 +169,10 @@ def test_lanes_of_a_bias_are_found_where_the_step_has_them(window, lanes):
 
     def gradient(algorithm):
         learner = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry)
-        state, options = learner.init(params, carry), {"loss_fn": loss, "reduction": "sum", "window": window}
+        state, options = (
+            learner.init(params, carry),
+            {"loss_fn": loss, "reduction": "sum", "window": window},
+        )
         return learner.etrace_grad(params, state, xs, ys, **options)[0]
 
     assert difference(gradient("ostl_recurrent"), jax.grad(total)(params)) < 1e-13

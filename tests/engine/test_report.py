@@ -5,7 +5,7 @@ import inspect
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from braintrace._parts import PerParameter
+from braintrace.core.traces import PerParameter
 
 from ._door import learner, learner_for
 
@@ -40,7 +40,12 @@ recurrent     dot_general  test_report.py:{U} (gru)  ['U'] ['W'] ['b']"""
 
 
 def gru_learner():
-    params = {"W": jnp.ones((3, 24)), "U": jnp.ones((8, 24)), "b": jnp.ones(24), "o": jnp.ones((8, 2))}
+    params = {
+        "W": jnp.ones((3, 24)),
+        "U": jnp.ones((8, 24)),
+        "b": jnp.ones(24),
+        "o": jnp.ones((8, 2)),
+    }
     return learner_for(gru, params, jnp.ones((4, 8)), jnp.ones((4, 3)))
 
 
@@ -53,7 +58,9 @@ def line_of(name):
 def test_the_table_of_a_gru():
     table = str(gru_learner().report)
     expected = GOLDEN.format(U=line_of("U"), W=line_of("W"))
-    assert [line.split() for line in table.splitlines()] == [line.split() for line in expected.splitlines()], table
+    assert [line.split() for line in table.splitlines()] == [
+        line.split() for line in expected.splitlines()
+    ], table
     assert max(map(len, table.splitlines())) <= 100
     assert str(gru_learner().graph).startswith("Cell: 4 parameters")
 
@@ -72,7 +79,12 @@ def test_rows_are_data():
     graph = gru_learner().graph
     rows = {r.path: r for r in graph.reports(CARRIER)}
     (site,) = rows["['U']"].sites
-    assert (site.operation, site.groups, site.slots, site.shape) == ("dot_general", (0,), 1, (4, 8, 24))
+    assert (site.operation, site.groups, site.slots, site.shape) == (
+        "dot_general",
+        (0,),
+        1,
+        (4, 8, 24),
+    )
     assert site.trace_bytes == 4 * 24 * 8 * 8
     assert site.source == f"{__file__}:{line_of('U')} (gru)"
     (bias,) = rows["['b']"].sites
@@ -83,7 +95,14 @@ def test_rows_are_data():
 
 
 def test_bytes_are_those_of_the_traces():
-    for name in ("alif", "two_recurrent_layers", "conv1d_recurrent", "embedding_recurrent", "lru", "positional_layers"):
+    for name in (
+        "alif",
+        "two_recurrent_layers",
+        "conv1d_recurrent",
+        "embedding_recurrent",
+        "lru",
+        "positional_layers",
+    ):
         this = learner(name)
         traces = CARRIER.init(this.graph)
         each = [sum(t.nbytes for place in site for t in place) for site in traces]
@@ -106,9 +125,15 @@ def test_two_slots_two_groups_and_carried_paths():
 def test_a_shared_weight_lists_every_site():
     rows = {r.path: r for r in learner("used_twice").graph.reports(CARRIER)}
     assert len(rows["['W']"].sites) == 2
-    both = [r.sites[0] for r in learner("summed_weights").graph.reports(CARRIER) if r.path in ("['V']", "['W']")]
+    both = [
+        r.sites[0]
+        for r in learner("summed_weights").graph.reports(CARRIER)
+        if r.path in ("['V']", "['W']")
+    ]
     assert both[0] == both[1]
 
 
 def test_a_cell_without_parameters_or_state_has_a_table():
-    assert "0 parameters" in str(learner_for(lambda p, h, x: (h, x), {}, jnp.ones(3), jnp.ones(3)).report)
+    assert "0 parameters" in str(
+        learner_for(lambda p, h, x: (h, x), {}, jnp.ones(3), jnp.ones(3)).report
+    )

@@ -9,15 +9,16 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
-from braintrace import SiteRule
-from braintrace._jaxpr import ControlFlowPolicy, stage
-from braintrace._sites import ScaleRule, site_rule
 from braintrace.checks import check_site_rule
+from braintrace.core.jaxpr import ControlFlowPolicy, stage
+from braintrace.core.sites import ScaleRule, SiteRule, site_rule
 
 from . import sparse_products
 
 #: brainevent's own index arithmetic, with 64-bit numbers
-pytestmark = pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:scatter inputs have incompatible types:FutureWarning"
+)
 RANDOM = np.random.default_rng(3)
 
 
@@ -46,7 +47,11 @@ PRODUCTS = {
     "outer by group": (einsum("go,bg->bgo"), normal(5, 4), normal(2, 5)),
     "to a scalar": (lambda w, x: jnp.dot(w, x), normal(3), normal(3)),
     "two batch axes": (einsum("ghio,bghi->bgho"), normal(2, 3, 3, 4), normal(2, 2, 3, 3)),
-    "float32": (lambda w, x: x @ w, normal(3, 4).astype(jnp.float32), normal(2, 3).astype(jnp.float32)),
+    "float32": (
+        lambda w, x: x @ w,
+        normal(3, 4).astype(jnp.float32),
+        normal(2, 3).astype(jnp.float32),
+    ),
 }
 
 
@@ -63,13 +68,25 @@ CONVOLUTIONS = {
     "1d, valid": (conv(1, padding="VALID"), normal(4, 3, 3), normal(2, 3, 7)),
     "1d, uneven padding": (conv(1, padding=[(3, 1)]), normal(4, 3, 3), normal(2, 3, 7)),
     "1d, negative padding": (conv(1, padding=[(-1, 2)]), normal(4, 3, 3), normal(2, 3, 7)),
-    "1d, input dilation": (conv(1, padding=[(2, 1)], lhs_dilation=(2,)), normal(4, 3, 3), normal(2, 3, 5)),
+    "1d, input dilation": (
+        conv(1, padding=[(2, 1)], lhs_dilation=(2,)),
+        normal(4, 3, 3),
+        normal(2, 3, 5),
+    ),
     "1d, kernel dilation": (conv(1, rhs_dilation=(2,)), normal(4, 3, 3), normal(2, 3, 7)),
     "1d, groups": (conv(1, feature_group_count=2), normal(6, 2, 3), normal(2, 4, 7)),
     "1d, depthwise": (conv(1, feature_group_count=4), normal(4, 1, 3), normal(2, 4, 7)),
-    "1d, depthwise with multiplier": (conv(1, feature_group_count=2), normal(6, 1, 3), normal(2, 2, 7)),
+    "1d, depthwise with multiplier": (
+        conv(1, feature_group_count=2),
+        normal(6, 1, 3),
+        normal(2, 2, 7),
+    ),
     "2d": (conv(2), normal(4, 3, 3, 2), normal(2, 3, 5, 4)),
-    "2d, channels last": (conv(2, ("NHWC", "HWIO", "NHWC")), normal(3, 2, 3, 4), normal(2, 5, 4, 3)),
+    "2d, channels last": (
+        conv(2, ("NHWC", "HWIO", "NHWC")),
+        normal(3, 2, 3, 4),
+        normal(2, 5, 4, 3),
+    ),
     "2d, everything": (
         conv(
             2,
@@ -102,10 +119,18 @@ GATHERS = {
     "table of numbers": (lambda w, i: w[i], normal(5), jnp.array([3, 0, 3])),
     "take, axis 0": (lambda w, i: jnp.take(w, i, axis=0), TABLE, jnp.array([[3, 0], [1, 1]])),
     "take, axis 1": (lambda w, i: jnp.take(w, i, axis=1), TABLE, jnp.array([[2, 0], [1, 1]])),
-    "take, last axis of three": (lambda w, i: jnp.take(w, i, axis=-1), normal(2, 3, 4), jnp.array([3, 0, 3])),
+    "take, last axis of three": (
+        lambda w, i: jnp.take(w, i, axis=-1),
+        normal(2, 3, 4),
+        jnp.array([3, 0, 3]),
+    ),
     "outside, fill": (lambda w, i: w.at[i].get(mode="fill", fill_value=0), TABLE, OUTSIDE),
     "outside, clip": (lambda w, i: w.at[i].get(mode="clip"), TABLE, OUTSIDE),
-    "outside, take fill": (lambda w, i: jnp.take(w, i, axis=1, mode="fill", fill_value=0), TABLE, OUTSIDE),
+    "outside, take fill": (
+        lambda w, i: jnp.take(w, i, axis=1, mode="fill", fill_value=0),
+        TABLE,
+        OUTSIDE,
+    ),
     "outside, take clip": (lambda w, i: jnp.take(w, i, axis=1, mode="clip"), TABLE, OUTSIDE),
     "outside, wrap": (lambda w, i: jnp.take(w, i, axis=0, mode="wrap"), TABLE, OUTSIDE),
     "int8 indices": (lambda w, i: w[i], TABLE, jnp.array([3, 0, 3], jnp.int8)),
@@ -129,7 +154,9 @@ class Wrong:
         found = getattr(self._rule, name)
         if name != self._name:
             return found
-        return (lambda *given: self._change(found(*given))) if callable(found) else self._change(found)
+        return (
+            (lambda *given: self._change(found(*given))) if callable(found) else self._change(found)
+        )
 
 
 CHANGES = {
@@ -143,7 +170,13 @@ CHANGES = {
     "trace_shape": lambda shape: (*shape, 1),
     "lane_axis": lambda axis: None if axis is None else axis + 1,
 }
-CONTROLS = ["shared over positions", "2d, everything", "matrix of indices", "BCOO: X @ M", "brainevent.CSC, homogeneous: X @ M"]
+CONTROLS = [
+    "shared over positions",
+    "2d, everything",
+    "matrix of indices",
+    "BCOO: X @ M",
+    "brainevent.CSC, homogeneous: X @ M",
+]
 
 
 @pytest.mark.parametrize("method", CHANGES)
@@ -157,7 +190,8 @@ def test_a_wrong_rule_is_caught(name, method):
         check_site_rule(*EVERY[name], make=make)
 
 
-# A rule of the user's, for an operation with an operand that is neither weight nor data -----------------------------------
+# A rule of the user's, for an operation with an operand that is neither weight nor data
+# -----------------------------------
 
 spaced_p = Primitive("spaced")
 spaced_p.def_impl(lambda w, x, space: x @ w)
@@ -195,8 +229,10 @@ class Spaced(SiteRule):
 
 
 def test_a_rule_with_an_operand_beside_weight_and_data():
-    operation = lambda w, x: spaced_p.bind(w, x, jnp.zeros(7))  # noqa: E731
-    rule = check_site_rule(operation, normal(3, 4), normal(2, 3), make=lambda e, k: Spaced(e, k) if k == 0 else None)
+    operation = lambda w, x: spaced_p.bind(w, x, jnp.zeros(7))
+    rule = check_site_rule(
+        operation, normal(3, 4), normal(2, 3), make=lambda e, k: Spaced(e, k) if k == 0 else None
+    )
     x, c = normal(5, 2, 3), normal(5, 2, 4)
     wanted = jax.grad(lambda w: jnp.vdot(x @ w, c))(normal(3, 4))
     np.testing.assert_allclose(rule.data_gradient_sum([x], c, normal(3, 4)), wanted, rtol=1e-12)
@@ -206,12 +242,19 @@ def test_a_rule_with_an_operand_beside_weight_and_data():
             return 2 * super().weight_gradient_sum(x, c)
 
     with pytest.raises(AssertionError, match="data_gradient_sum is the sum"):
-        check_site_rule(operation, normal(3, 4), normal(2, 3), make=lambda e, k: Doubled(e, k) if k == 0 else None)
+        check_site_rule(
+            operation,
+            normal(3, 4),
+            normal(2, 3),
+            make=lambda e, k: Doubled(e, k) if k == 0 else None,
+        )
 
 
 @pytest.mark.parametrize("name", sparse_products.BY_DENSE)
 def test_sparse_products_whose_own_derivative_is_wrong_or_missing(name):
-    """By the product with the dense matrix: JAX's `csr_matvec` of a transpose, and `vmap` of a BCOO product."""
+    """By the product with the dense matrix: JAX's `csr_matvec` of a transpose, and `vmap` of a BCOO
+    product.
+    """
     operation, stored, x, matrix = sparse_products.BY_DENSE[name]
     closed = jax.make_jaxpr(operation)(stored, x)
     program, _ = stage(lambda *v: [operation(*v)], [stored, x], [True, True], ControlFlowPolicy())
@@ -220,11 +263,17 @@ def test_sparse_products_whose_own_derivative_is_wrong_or_missing(name):
     assert rule is not None and closed.out_avals[0].size == y.size
     f = normal(*y.shape)
     inner, outer = (v.shape for v in (equation.inputs[rule.data[0]], x))
-    turn = lambda v, a, b: v if a == b else v.T  # noqa: E731
-    wanted = jax.grad(lambda w: jnp.vdot(x @ matrix(w), turn(f, y.shape, closed.out_avals[0].shape)))(stored)
+    turn = lambda v, a, b: v if a == b else v.T
+    wanted = jax.grad(
+        lambda w: jnp.vdot(x @ matrix(w), turn(f, y.shape, closed.out_avals[0].shape))
+    )(stored)
     data = [turn(x, outer, inner)]
-    np.testing.assert_allclose(rule.collect(rule.spread(f, data)).reshape(wanted.shape), wanted, rtol=1e-12)
-    np.testing.assert_allclose(rule.weight_gradient(data[0], f).reshape(wanted.shape), wanted, rtol=1e-12)
+    np.testing.assert_allclose(
+        rule.collect(rule.spread(f, data)).reshape(wanted.shape), wanted, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        rule.weight_gradient(data[0], f).reshape(wanted.shape), wanted, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -246,10 +295,15 @@ def test_a_constant_index_is_no_site_of_a_row():
 
 
 def test_a_product_element_by_element():
-    """The middle of a sparse product that is written out: the analysis gives it this rule where x is data."""
-    make = lambda e, k: ScaleRule(e, k) if e.name == "mul" else None  # noqa: E731
-    assert check_site_rule(jnp.multiply, normal(3, 4), normal(3, 4), make=make).trace_shape == (3, 4)
-    wrong = lambda e, k: Wrong(make(e, k), "collect", lambda v: 2 * v)  # noqa: E731
+    """The middle of a sparse product that is written out: the analysis gives it this rule where x
+    is data.
+    """
+    make = lambda e, k: ScaleRule(e, k) if e.name == "mul" else None
+    assert check_site_rule(jnp.multiply, normal(3, 4), normal(3, 4), make=make).trace_shape == (
+        3,
+        4,
+    )
+    wrong = lambda e, k: Wrong(make(e, k), "collect", lambda v: 2 * v)
     with pytest.raises(AssertionError):
         check_site_rule(jnp.multiply, normal(3, 4), normal(3, 4), make=wrong)
 

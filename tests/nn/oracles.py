@@ -1,4 +1,6 @@
-"""Each cell of `braintrace.nn` written out in plain JAX from its equation, with the marks of the two-lane oracle."""
+"""Each cell of `braintrace.nn` written out in plain JAX from its equation, with the marks of the
+two-lane oracle.
+"""
 
 import math
 
@@ -134,7 +136,9 @@ class Network(brainstate.nn.Module):
 
 
 def named(path):
-    """The name of a parameter in the oracle: that of the layer, or of the parameter itself where the cell holds it."""
+    """The name of a parameter in the oracle: that of the layer, or of the parameter itself where
+    the cell holds it.
+    """
     return "out" if path[0] == "out" else path[1]
 
 

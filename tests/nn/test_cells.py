@@ -1,4 +1,6 @@
-"""The recurrent cells and readouts against their equations and two-lane oracles, written out in plain JAX."""
+"""The recurrent cells and readouts against their equations and two-lane oracles, written out in
+plain JAX.
+"""
 
 import brainstate
 import jax
@@ -27,7 +29,10 @@ def given(name):
     for state in weights.values():  # biases that are not zero
         state.value = jax.tree.map(lambda v: v + 0.1 * rng.standard_normal(v.shape), state.value)
     params = {named(path): state.value for path, state in weights.items()}
-    xs, ys = jnp.asarray(2 * rng.standard_normal((T, B, IN))), jnp.asarray(rng.standard_normal((T, B, OUT)))
+    xs, ys = (
+        jnp.asarray(2 * rng.standard_normal((T, B, IN))),
+        jnp.asarray(rng.standard_normal((T, B, OUT))),
+    )
     return model, weights, params, xs, ys
 
 
@@ -40,22 +45,36 @@ def test_gradients(name):
     bptt, losses = bptt_gradient(step, params, carry, xs, ys, **options)
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
     assert all(float(jnp.abs(v).max()) > 1e-3 for v in jax.tree.leaves(right))  # not dead
-    far = [float(jnp.abs(a - b).max()) for a, b in zip(jax.tree.leaves(right), jax.tree.leaves(bptt), strict=True)]
-    assert (max(far) < 1e-12) == (name in EXACT), far  # control: the oracle is another number than BPTT
+    far = [
+        float(jnp.abs(a - b).max())
+        for a, b in zip(jax.tree.leaves(right), jax.tree.leaves(bptt), strict=True)
+    ]
+    assert (max(far) < 1e-12) == (name in EXACT), (
+        far
+    )  # control: the oracle is another number than BPTT
 
     def check(found):
         got = {named(path): value for path, value in found.items()}
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, right)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10), got, right
+        )
 
     for window in (1, 3):
         learner.reset_state(model=True)
         found, values = learner.etrace_grad(
-            xs, ys, step_fn=lambda x, y: loss(learner(x), y), chunk_size=window, reduction="sum", return_value=True
+            xs,
+            ys,
+            step_fn=lambda x, y: loss(learner(x), y),
+            chunk_size=window,
+            reduction="sum",
+            return_value=True,
         )
         check(found)
         np.testing.assert_allclose(values, losses, rtol=1e-10)  # the equation is the cell's
     learner.reset_state(model=True)
-    gradient = brainstate.transform.jit(brainstate.transform.grad(lambda x, y: loss(learner(x), y), weights))
+    gradient = brainstate.transform.jit(
+        brainstate.transform.grad(lambda x, y: loss(learner(x), y), weights)
+    )
     found = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
     check(jax.tree.map(lambda *v: sum(v), *found))
 
@@ -106,7 +125,14 @@ def test_arguments():
 
 def test_hard_reset():
     with brainstate.environ.context(dt=1.0):
-        readout = nn.LeakySpikeReadout(1, 1, tau=5.0, spk_reset="hard", V_initializer=jnp.asarray([3.0]), w_init=jnp.ones((1, 1)))
+        readout = nn.LeakySpikeReadout(
+            1,
+            1,
+            tau=5.0,
+            spk_reset="hard",
+            V_initializer=jnp.asarray([3.0]),
+            w_init=jnp.ones((1, 1)),
+        )
     readout.init_state()
     readout(jnp.zeros(1))
     assert readout.V.value == 0.0  # soft would leave (3 - 1) exp(-1/5)

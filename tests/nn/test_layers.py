@@ -19,19 +19,35 @@ from braintrace import nn
 X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)))
 PACKAGES = (nn, braintrace._operators)
 MODULES = [m.name for p in PACKAGES for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]
-OPERATORS = ("matmul", "grouped_matmul", "einsum", "embedding", "element_wise", "conv", "sparse_matmul", "lora_matmul")
+OPERATORS = (
+    "matmul",
+    "grouped_matmul",
+    "einsum",
+    "embedding",
+    "element_wise",
+    "conv",
+    "sparse_matmul",
+    "lora_matmul",
+)
 RUN = "import doctest, importlib; print(*doctest.testmod(importlib.import_module({module!r})))"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_of_docstrings(module):
     """In a process of their own, as a user types them: in float32."""
-    done = subprocess.run([sys.executable, "-c", RUN.format(module=module)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN.format(module=module)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     *shown, counts = done.stdout.splitlines()
     failed, attempted = (int(n) for n in counts.split()[-2:])
     found = vars(importlib.import_module(module))
-    public = [n for n in (*nn.__all__, *OPERATORS) if getattr(found.get(n), "__module__", "") == module]
+    public = [
+        n for n in (*nn.__all__, *OPERATORS) if getattr(found.get(n), "__module__", "") == module
+    ]
     assert failed == 0, shown
     assert attempted >= len(public)  # an example each, at least
 
@@ -44,9 +60,15 @@ def test_every_layer_has_a_docstring(name):
 def test_every_name_of_brainstate_resolves():
     from braintrace.nn import LayerNorm, ReLU
 
-    assert (LayerNorm, ReLU, nn.Linear) == (brainstate.nn.LayerNorm, brainstate.nn.ReLU, brainstate.nn.Linear)
+    assert (LayerNorm, ReLU, nn.Linear) == (
+        brainstate.nn.LayerNorm,
+        brainstate.nn.ReLU,
+        brainstate.nn.Linear,
+    )
     assert set(nn.__all__) <= set(dir(nn)) and {"Dropout", "BatchNorm1d"} <= set(dir(nn))
-    with pytest.raises(AttributeError, match=r"neither braintrace\.nn nor brainstate\.nn has .Nonesuch"):
+    with pytest.raises(
+        AttributeError, match=r"neither braintrace\.nn nor brainstate\.nn has .Nonesuch"
+    ):
         nn.Nonesuch  # noqa: B018
 
 
@@ -77,12 +99,16 @@ def test_lora():
     base = nn.Linear(3, 4)
     layer = nn.LoRA(3, 2, 4, base_module=base)
     factors = layer.weight.value
-    np.testing.assert_allclose(layer(X), base(X) + X @ factors["lora_a"] @ factors["lora_b"] / 2, rtol=1e-12)
+    np.testing.assert_allclose(
+        layer(X), base(X) + X @ factors["lora_a"] @ factors["lora_b"] / 2, rtol=1e-12
+    )
 
 
 def test_grouped_linear():
     layer = nn.GroupedLinear(2, 3, 4, b_init=jnp.ones((2, 4)))
     x = jnp.stack([X, 2 * X], axis=1)
     W = layer.weight.value["weight"]
-    np.testing.assert_allclose(layer(x), jnp.stack([X @ W[0], 2 * X @ W[1]], axis=1) + 1, rtol=1e-12)
+    np.testing.assert_allclose(
+        layer(x), jnp.stack([X @ W[0], 2 * X @ W[1]], axis=1) + 1, rtol=1e-12
+    )
     assert "bias" not in nn.GroupedLinear(2, 3, 4, b_init=None).weight.value

@@ -38,35 +38,52 @@ VALUES = {
     "matmul": lambda: (braintrace.matmul(X, W), X @ W),
     "matmul, one lane": (lambda: (braintrace.matmul(X[0], W, BIAS), X[0] @ W + BIAS)),
     "matmul, transforms": lambda: (
-        braintrace.matmul(X, W, BIAS, weight_fn=square, bias_fn=jnp.exp), X @ W**2 + jnp.exp(BIAS)
+        braintrace.matmul(X, W, BIAS, weight_fn=square, bias_fn=jnp.exp),
+        X @ W**2 + jnp.exp(BIAS),
     ),
     "matmul, two batch axes": lambda: (braintrace.matmul(X[None], W), (X @ W)[None]),
     "grouped_matmul": lambda: (
-        braintrace.grouped_matmul(normal_x[:, :3, :1], W[:, None], W, weight_fn=square, bias_fn=jnp.exp),
+        braintrace.grouped_matmul(
+            normal_x[:, :3, :1], W[:, None], W, weight_fn=square, bias_fn=jnp.exp
+        ),
         normal_x[:, :3, :1] * W**2 + jnp.exp(W),
     ),
     "einsum": lambda: (braintrace.einsum("bi,io->bo", X, W, weight_fn=square), X @ W**2),
-    "embedding": lambda: (braintrace.embedding(jnp.array([[2, 0]]), W, weight_fn=square), (W**2)[jnp.array([[2, 0]])]),
+    "embedding": lambda: (
+        braintrace.embedding(jnp.array([[2, 0]]), W, weight_fn=square),
+        (W**2)[jnp.array([[2, 0]])],
+    ),
     "embedding, one index": lambda: (braintrace.embedding(1, W), W[1]),
     "element_wise": lambda: (braintrace.element_wise(W, weight_fn=jnp.tanh), jnp.tanh(W)),
     "element_wise, as it is": lambda: (braintrace.element_wise(W), W),
     "conv": lambda: (
         conv(KERNEL, BIAS[:2], kernel_fn=square, bias_fn=jnp.exp),
-        jax.lax.conv_general_dilated(normal_x, KERNEL**2, (1,), "SAME", dimension_numbers=LAYOUT) + jnp.exp(BIAS[:2]),
+        jax.lax.conv_general_dilated(normal_x, KERNEL**2, (1,), "SAME", dimension_numbers=LAYOUT)
+        + jnp.exp(BIAS[:2]),
     ),
     "conv, channels first, one stride for two axes": lambda: (
-        braintrace.conv(jnp.ones((1, 1, 4, 4)), jnp.ones((1, 1, 2, 2)), jnp.ones(1), strides=(2,), padding="VALID"),
+        braintrace.conv(
+            jnp.ones((1, 1, 4, 4)),
+            jnp.ones((1, 1, 2, 2)),
+            jnp.ones(1),
+            strides=(2,),
+            padding="VALID",
+        ),
         jnp.full((1, 1, 2, 2), 5.0),
     ),
     "sparse_matmul": lambda: (
-        braintrace.sparse_matmul(X, STORED, sparse_mat=MATRIX, bias=BIAS, weight_fn=square, bias_fn=jnp.exp),
+        braintrace.sparse_matmul(
+            X, STORED, sparse_mat=MATRIX, bias=BIAS, weight_fn=square, bias_fn=jnp.exp
+        ),
         X @ DENSE + jnp.exp(BIAS),
     ),
     "lora_matmul": lambda: (
-        braintrace.lora_matmul(X, W, W.T, alpha=0.5, bias=X[0], b_fn=square, a_fn=jnp.abs, bias_fn=jnp.exp),
+        braintrace.lora_matmul(
+            X, W, W.T, alpha=0.5, bias=X[0], b_fn=square, a_fn=jnp.abs, bias_fn=jnp.exp
+        ),
         0.5 * X @ W**2 @ jnp.abs(W.T) + jnp.exp(X[0]),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -76,11 +93,17 @@ def test_values(name):
 
 
 WITH_UNITS = {
-    "matmul": lambda: braintrace.matmul(X * u.mV, W * u.siemens, BIAS * (u.mV * u.siemens), weight_fn=square),
-    "grouped_matmul": lambda: braintrace.grouped_matmul(X[:, :, None] * u.mV, W[:, None] * u.siemens),
+    "matmul": lambda: braintrace.matmul(
+        X * u.mV, W * u.siemens, BIAS * (u.mV * u.siemens), weight_fn=square
+    ),
+    "grouped_matmul": lambda: braintrace.grouped_matmul(
+        X[:, :, None] * u.mV, W[:, None] * u.siemens
+    ),
     "einsum": lambda: braintrace.einsum("bi,io->bo", X * u.mV, W * u.siemens),
     "conv": lambda: conv(KERNEL * u.siemens, BIAS[:2] * (u.mV * u.siemens), normal_x * u.mV),
-    "sparse_matmul": lambda: braintrace.sparse_matmul(X, STORED * u.siemens, sparse_mat=MATRIX) * u.mV,
+    "sparse_matmul": lambda: (
+        braintrace.sparse_matmul(X, STORED * u.siemens, sparse_mat=MATRIX) * u.mV
+    ),
     "lora_matmul": lambda: braintrace.lora_matmul(X * u.mV, W * u.siemens, W.T),
     "embedding": lambda: braintrace.embedding(jnp.array([0]), W * (u.mV * u.siemens)),
     "element_wise": lambda: braintrace.element_wise(W * (u.mV * u.siemens), weight_fn=square),
@@ -103,7 +126,10 @@ WRONG = {
     "einsum": (lambda: braintrace.einsum("bi,io,o->bo", X, W), "one weight"),
     "embedding": (lambda: braintrace.embedding(jnp.array([0]), BIAS), "rows"),
     "conv": (lambda: braintrace.conv(X, KERNEL), "batch"),
-    "sparse_matmul": (lambda: braintrace.sparse_matmul(X.T, STORED, sparse_mat=MATRIX), "sparse_mat"),
+    "sparse_matmul": (
+        lambda: braintrace.sparse_matmul(X.T, STORED, sparse_mat=MATRIX),
+        "sparse_mat",
+    ),
     "lora_matmul": (lambda: braintrace.lora_matmul(X, W, W), r"A \(3, 4\)"),
 }
 
@@ -123,15 +149,31 @@ def test_types_that_do_not_fit():
             braintrace.sparse_matmul(X, W, sparse_mat=value)
 
 
-#: name -> (shape of the weight, operator as the drive of a leaky layer of four neurons, from (B, 3))
+#: name -> (shape of the weight, operator as the drive of a leaky layer of four neurons, from (B,
+#: 3))
 DRIVES = {
     "matmul": ((3, 4), lambda w, x: braintrace.matmul(x, w, weight_fn=square)),
-    "grouped_matmul": ((1, 3, 4), lambda w, x: braintrace.grouped_matmul(x[:, None], w, weight_fn=jnp.tanh)[:, 0]),
+    "grouped_matmul": (
+        (1, 3, 4),
+        lambda w, x: braintrace.grouped_matmul(x[:, None], w, weight_fn=jnp.tanh)[:, 0],
+    ),
     "einsum": ((3, 2, 2), lambda w, x: braintrace.einsum("bi,ipq->bpq", x, w).reshape(-1, 4)),
-    "embedding": ((5, 4), lambda w, x: braintrace.embedding((x[:, 0] > 0).astype(int), w, weight_fn=square)),
-    "element_wise": ((4,), lambda w, x: braintrace.element_wise(w, weight_fn=jnp.exp) * x.sum(-1, keepdims=True)),
-    "conv": ((2, 1, 2), lambda w, x: conv(w, None, x[:, :, None], padding="VALID", kernel_fn=square).reshape(-1, 4)),
-    "sparse_matmul": ((MATRIX.nse,), lambda w, x: braintrace.sparse_matmul(x, w, sparse_mat=MATRIX, weight_fn=square)),
+    "embedding": (
+        (5, 4),
+        lambda w, x: braintrace.embedding((x[:, 0] > 0).astype(int), w, weight_fn=square),
+    ),
+    "element_wise": (
+        (4,),
+        lambda w, x: braintrace.element_wise(w, weight_fn=jnp.exp) * x.sum(-1, keepdims=True),
+    ),
+    "conv": (
+        (2, 1, 2),
+        lambda w, x: conv(w, None, x[:, :, None], padding="VALID", kernel_fn=square).reshape(-1, 4),
+    ),
+    "sparse_matmul": (
+        (MATRIX.nse,),
+        lambda w, x: braintrace.sparse_matmul(x, w, sparse_mat=MATRIX, weight_fn=square),
+    ),
 }
 
 
@@ -148,8 +190,12 @@ def test_gradients_in_a_layer_without_mixing_are_those_of_bptt(name):
     options = {"loss_fn": lambda out, y: jnp.sum((out - y) ** 2), "reduction": "sum"}
     right = bptt_gradient(cell, params, h, xs, ys, **options)[0]["w"]
     for window in (1, 3):
-        got = learner.etrace_grad(params, learner.init(params, h), xs, ys, window=window, return_state=False, **options)[0]["w"]
+        got = learner.etrace_grad(
+            params, learner.init(params, h), xs, ys, window=window, return_state=False, **options
+        )[0]["w"]
         np.testing.assert_allclose(got, right, rtol=1e-10, atol=1e-12)
     assert "exact" in str(learner.report)
-    instant = bptt_gradient(lambda p, h, x: cell(p, jax.lax.stop_gradient(h), x), params, h, xs, ys, **options)[0]["w"]
+    instant = bptt_gradient(
+        lambda p, h, x: cell(p, jax.lax.stop_gradient(h), x), params, h, xs, ys, **options
+    )[0]["w"]
     assert float(jnp.abs(instant - right).max()) > 1e-3  # control: the trace matters

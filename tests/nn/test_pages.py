@@ -1,4 +1,6 @@
-"""The pages on layers, operators, sparse weights and site rules: their examples run, and they name everything."""
+"""The pages on layers, operators, sparse weights and site rules: their examples run, and they name
+everything.
+"""
 
 import re
 import subprocess
@@ -20,7 +22,11 @@ def test_the_examples_run(page, users_environment):
     code = "\n".join(BLOCK.findall((DOCS / f"{page}.md").read_text()))
     assert code
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, env=users_environment
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=users_environment,
     )
     assert done.returncode == 0, done.stderr
 
@@ -30,5 +36,14 @@ def test_the_pages_name_every_layer_and_operator():
     missing = [n for n in nn.__all__ if f"`{n}" not in text and not n.startswith("ScaledWSConv")]
     assert missing == []
     text = (DOCS / "operators.md").read_text()
-    operators = ["matmul", "grouped_matmul", "einsum", "embedding", "element_wise", "conv", "sparse_matmul", "lora_matmul"]
+    operators = [
+        "matmul",
+        "grouped_matmul",
+        "einsum",
+        "embedding",
+        "element_wise",
+        "conv",
+        "sparse_matmul",
+        "lora_matmul",
+    ]
     assert [n for n in operators if f"`{n}(" not in text] == []

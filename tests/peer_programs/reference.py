@@ -1,4 +1,6 @@
-"""What the programs compare with: backpropagation through time of the same step function, by brainstate alone."""
+"""What the programs compare with: backpropagation through time of the same step function, by
+brainstate alone.
+"""
 
 import brainstate
 import jax
@@ -7,10 +9,16 @@ import numpy as np
 
 
 def bptt(model, step_loss, *sequences, reduce=jnp.sum):
-    """The gradient of `reduce` of the losses over a sequence, from the model's present states, which it leaves as they are."""
+    """The gradient of `reduce` of the losses over a sequence, from the model's present states,
+    which it leaves as they are.
+    """
     states = {**model.states(brainstate.ShortTermState), **model.states(brainstate.LongTermState)}
-    before = {path: state.value for path, state in states.items() if not isinstance(state, brainstate.ParamState)}
-    total = lambda: reduce(brainstate.transform.for_loop(step_loss, *sequences))  # noqa: E731
+    before = {
+        path: state.value
+        for path, state in states.items()
+        if not isinstance(state, brainstate.ParamState)
+    }
+    total = lambda: reduce(brainstate.transform.for_loop(step_loss, *sequences))
     gradients = brainstate.transform.grad(total, model.states(brainstate.ParamState))()
     for path, value in before.items():
         states[path].value = value
@@ -18,7 +26,9 @@ def bptt(model, step_loss, *sequences, reduce=jnp.sum):
 
 
 def distance(found, expected):
-    """The largest relative distance between the leaves of two trees of gradients; leaves of zero must be zero in both."""
+    """The largest relative distance between the leaves of two trees of gradients; leaves of zero
+    must be zero in both.
+    """
     assert set(found) == set(expected), (set(found), set(expected))
     worst = 0.0
     for key, want in expected.items():
@@ -30,11 +40,19 @@ def distance(found, expected):
 
 
 def close(found, expected, tolerance=None):
-    """Whether two trees of gradients are the same number, up to the rounding of the precision that is set."""
+    """Whether two trees of gradients are the same number, up to the rounding of the precision that
+    is set.
+    """
     exact = jax.config.jax_enable_x64
-    return distance(found, expected) < ((1e-8 if exact else 1e-3) if tolerance is None else tolerance)
+    return distance(found, expected) < (
+        (1e-8 if exact else 1e-3) if tolerance is None else tolerance
+    )
 
 
 def dead(gradients):
     """The parameters whose gradient is zero everywhere."""
-    return [key for key, g in gradients.items() if all(not np.any(np.asarray(v)) for v in jax.tree.leaves(g))]
+    return [
+        key
+        for key, g in gradients.items()
+        if all(not np.any(np.asarray(v)) for v in jax.tree.leaves(g))
+    ]

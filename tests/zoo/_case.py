@@ -69,7 +69,9 @@ def case(make, *, exact="", approximate="", instantaneous="", features="", cell=
         name = step.__name__
         if name in CASES:
             raise ValueError(f"two cases are called {name!r}")
-        CASES[name] = Case(name, cell or step, two_lanes(step), make, certificate, frozenset(features.split()))
+        CASES[name] = Case(
+            name, cell or step, two_lanes(step), make, certificate, frozenset(features.split())
+        )
         return step
 
     return register
@@ -87,7 +89,9 @@ def generator(key, stream=0):
 
 def draw(rng, shapes, scale):
     """A pytree of normal numbers, of the default dtype, for a pytree of shapes."""
-    return jax.tree.map(lambda shape: jnp.asarray(scale * rng.standard_normal(shape)), shapes, is_leaf=is_shape)
+    return jax.tree.map(
+        lambda shape: jnp.asarray(scale * rng.standard_normal(shape)), shapes, is_leaf=is_shape
+    )
 
 
 def shapes(carry, x=(IN,), scale=0.6, **params):

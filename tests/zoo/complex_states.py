@@ -16,7 +16,14 @@ def with_complex_state(make):
     return make_complex
 
 
-LRU = {"nu": (N,), "theta": (N,), "B_re": (IN, N), "B_im": (IN, N), "C_re": (N, OUT), "C_im": (N, OUT)}
+LRU = {
+    "nu": (N,),
+    "theta": (N,),
+    "B_re": (IN, N),
+    "B_im": (IN, N),
+    "C_re": (N, OUT),
+    "C_im": (N, OUT),
+}
 
 
 def eigenvalues(p):

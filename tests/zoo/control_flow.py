@@ -123,12 +123,7 @@ def where(p, h, x, old=keep, mix=keep):
     return h, h @ p["o"]
 
 
-@case(
-    shapes((N,), **LEAKY, U=(N, N)),
-    approximate="a W U",
-    exact="o",
-    features="recurrent calls",
-)
+@case(shapes((N,), **LEAKY, U=(N, N)), approximate="a W U", exact="o", features="recurrent calls")
 def nested_calls(p, h, x, old=keep, mix=keep):
     """jit and checkpoint inside the step."""
     drive = jax.checkpoint(lambda h: jnp.tanh(x @ p["W"] + mix(old(h)) @ p["U"]))(h)

@@ -38,7 +38,16 @@ def concatenated_layers(p, c, x, old=keep, mix=keep):
 
 
 @case(
-    shapes(((N,), (M,), (N,)), lam=(3,), W1=(IN, N), W2=(N, M), W3=(M, N), lam3=(N,), o=(N, OUT), scale=1.2),
+    shapes(
+        ((N,), (M,), (N,)),
+        lam=(3,),
+        W1=(IN, N),
+        W2=(N, M),
+        W3=(M, N),
+        lam3=(N,),
+        o=(N, OUT),
+        scale=1.2,
+    ),
     approximate="lam W1 W2",
     exact="W3 lam3 o",
     features="multi-layer spiking",

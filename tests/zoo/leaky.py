@@ -40,14 +40,18 @@ def independent_recurrent(p, h, x, old=keep, mix=keep):
     return h, h @ p["o"]
 
 
-@case(shapes((N,), **RECURRENT), approximate="tau W U b", exact="o", features="recurrent old-readout")
+@case(
+    shapes((N,), **RECURRENT), approximate="tau W U b", exact="o", features="recurrent old-readout"
+)
 def readout_of_the_old_state(p, h, x, old=keep, mix=keep):
     """The readout leads to no carry output, so its way to the old state stays live."""
     new = sigmoid(p["tau"]) * h + jnp.tanh(x @ p["W"] + mix(old(h)) @ p["U"] + p["b"])
     return new, jnp.tanh(h) @ p["o"]
 
 
-@case(shapes((N,), **RECURRENT), approximate="tau W U b", exact="o", features="recurrent old-readout")
+@case(
+    shapes((N,), **RECURRENT), approximate="tau W U b", exact="o", features="recurrent old-readout"
+)
 def readout_of_the_drive(p, h, x, old=keep, mix=keep):
     """The recurrent product is an entry: it reads the old state stopped for the readout too."""
     drive = x @ p["W"] + mix(old(h)) @ p["U"] + p["b"]

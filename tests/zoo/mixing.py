@@ -105,12 +105,7 @@ def layer_norm_of_the_old_state(p, h, x, old=keep, mix=keep):
     return read(p, 0.8 * (y - mix(mean(stopped))) * mix(rstd(stopped)) + x @ p["W"])
 
 
-@case(
-    shapes((N,), **RECURRENT),
-    approximate="a g W U b",
-    exact="o",
-    features="recurrent softmax",
-)
+@case(shapes((N,), **RECURRENT), approximate="a g W U b", exact="o", features="recurrent softmax")
 def softmax_in_front(p, h, x, old=keep, mix=keep):
     """The library's softmax: its numerator is positional, its sum is cut."""
     u = x @ p["W"] + mix(old(h)) @ p["U"] + p["b"]

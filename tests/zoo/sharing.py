@@ -15,11 +15,7 @@ def leaky(p, h, drive):
 LEAKY = {"a": (N,), "o": (N, OUT)}
 
 
-@case(
-    shapes((5, 2), x=(5, IN), a=(2,), W=(IN, 2), o=(5, 2, OUT)),
-    exact="a W o",
-    features="shared",
-)
+@case(shapes((5, 2), x=(5, IN), a=(2,), W=(IN, 2), o=(5, 2, OUT)), exact="a W o", features="shared")
 def shared_over_positions(p, h, x, old=keep, mix=keep):
     h = sigmoid(p["a"]) * h + jnp.tanh(jnp.einsum("bti,io->bto", x, p["W"]))
     return h, jnp.einsum("bto,top->bp", h, p["o"])

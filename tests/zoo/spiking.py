@@ -108,7 +108,11 @@ def backward_spike(v):
 backward_spike.defvjp(lambda v: (backward_spike(v), v), lambda v, ct: (ct * jnp.exp(-jnp.abs(v)),))
 
 
-@case(shapes((N,), lam=(N,), W=(IN, N), o=(N, OUT), scale=1.0), exact="lam W o", features="spiking reverse-only")
+@case(
+    shapes((N,), lam=(N,), W=(IN, N), o=(N, OUT), scale=1.0),
+    exact="lam W o",
+    features="spiking reverse-only",
+)
 def lif_reverse_surrogate(p, V, x, old=keep, mix=keep):
     V = sigmoid(p["lam"]) * V + x @ p["W"] - backward_spike(V - 0.5)
     return V, backward_spike(V - 0.5) @ p["o"]

@@ -32,7 +32,9 @@ def exponential_synapse(p, s, x, old=keep, mix=keep):
 
 
 @case(
-    shapes({"g": (N,), "V": (N,)}, alpha=(N,), lam=(N,), W=(IN, N), U=(N, N), o=(N, OUT), scale=1.0),
+    shapes(
+        {"g": (N,), "V": (N,)}, alpha=(N,), lam=(N,), W=(IN, N), U=(N, N), o=(N, OUT), scale=1.0
+    ),
     approximate="alpha lam W U",
     exact="o",
     features="recurrent spiking synapse",
@@ -71,7 +73,9 @@ def align_pre(p, c, x, old=keep, mix=keep):
 
 
 @case(
-    shapes({"s": (5,), "V": (N,)}, A=(IN, 5), alpha=(5,), lam=(N,), W=(5, N), o=(N, OUT), scale=1.0),
+    shapes(
+        {"s": (5,), "V": (N,)}, A=(IN, 5), alpha=(5,), lam=(N,), W=(5, N), o=(N, OUT), scale=1.0
+    ),
     exact="lam W o",
     approximate="A alpha",
     features="spiking synapse multi-layer",
@@ -83,7 +87,9 @@ def align_pre_weighted(p, c, x, old=keep, mix=keep):
 
 
 @case(
-    shapes({"s": (N,), "V": (N,)}, alpha=(N,), lam=(N,), W=(IN, N), U=(N, N), o=(N, OUT), scale=1.0),
+    shapes(
+        {"s": (N,), "V": (N,)}, alpha=(N,), lam=(N,), W=(IN, N), U=(N, N), o=(N, OUT), scale=1.0
+    ),
     approximate="alpha lam W U",
     exact="o",
     features="recurrent spiking synapse presynaptic",

@@ -42,7 +42,9 @@ def measured(request):
     @partial(jax.jit, compiler_options=QUICK)
     def measure(params, carry, xs, ys):
         def of(cell):
-            gradient, (last, outs) = jax.grad(lambda p: total_loss(cell, p, carry, xs, ys), has_aux=True)(params)
+            gradient, (last, outs) = jax.grad(
+                lambda p: total_loss(cell, p, carry, xs, ys), has_aux=True
+            )(params)
             return last, outs, gradient, immediate_influence(cell, params, carry, xs)
 
         last_lane = jax.tree.map(lambda leaf: leaf[-1:], carry)
@@ -82,7 +84,9 @@ def test_gradients_are_what_the_certificate_says(measured):
 
 def test_instantaneous_parameters_are_those_without_a_site(measured):
     for name, kind in measured.case.certificate.items():
-        in_cell, in_carry_lane = (np.any(np.asarray(of.influence[name]) != 0) for of in (measured.cell, measured.oracle))
+        in_cell, in_carry_lane = (
+            np.any(np.asarray(of.influence[name]) != 0) for of in (measured.cell, measured.oracle)
+        )
         expected = {
             INSTANTANEOUS: (True, False),
             APPROXIMATE: (True, True),

@@ -1,4 +1,6 @@
-"""Networks of one or three layers with a readout, as plain functions, for comparisons and benchmarks."""
+"""Networks of one or three layers with a readout, as plain functions, for comparisons and
+benchmarks.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +13,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A cell with its parameters and its first carry, for B lanes, I inputs, N neurons a layer and O outputs."""
+    """A cell with its parameters and its first carry, for B lanes, I inputs, N neurons a layer and
+    O outputs.
+    """
 
     cell: Callable[[Any, Any, Any], tuple[Any, Any]]
     params: Any
@@ -30,7 +34,10 @@ spike.defjvp(lambda p, t: (spike(p[0]), 0.3 * jnp.maximum(0, 1 - jnp.abs(p[0])) 
 
 def _draw(seed: int, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
     random = np.random.default_rng(seed)
-    return {k: jnp.asarray(random.normal(size=s) / np.sqrt(s[0] if len(s) > 1 else 1e6), jnp.float32) for k, s in shapes.items()}
+    return {
+        k: jnp.asarray(random.normal(size=s) / np.sqrt(s[0] if len(s) > 1 else 1e6), jnp.float32)
+        for k, s in shapes.items()
+    }
 
 
 def rnn(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
@@ -40,7 +47,9 @@ def rnn(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> M
         h = 0.9 * h + 0.1 * jnp.tanh(x @ p["W"] + h @ p["U"] + p["b"])
         return h, h @ p["o"]
 
-    params = _draw(seed, W=(inputs, neurons), U=(neurons, neurons), b=(neurons,), o=(neurons, outputs))
+    params = _draw(
+        seed, W=(inputs, neurons), U=(neurons, neurons), b=(neurons,), o=(neurons, outputs)
+    )
     return Model(cell, params, jnp.zeros((lanes, neurons)), 0.9)
 
 
@@ -54,7 +63,13 @@ def gru(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> M
         h = (1 - z) * n + z * h
         return h, h @ p["o"]
 
-    params = _draw(seed, W=(inputs, 3 * neurons), U=(neurons, 3 * neurons), b=(3 * neurons,), o=(neurons, outputs))
+    params = _draw(
+        seed,
+        W=(inputs, 3 * neurons),
+        U=(neurons, 3 * neurons),
+        b=(3 * neurons,),
+        o=(neurons, outputs),
+    )
     return Model(cell, params, jnp.zeros((lanes, neurons)), 0.9)
 
 
@@ -68,7 +83,13 @@ def lstm(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> 
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h @ p["o"]
 
-    params = _draw(seed, W=(inputs, 4 * neurons), U=(neurons, 4 * neurons), b=(4 * neurons,), o=(neurons, outputs))
+    params = _draw(
+        seed,
+        W=(inputs, 4 * neurons),
+        U=(neurons, 4 * neurons),
+        b=(4 * neurons,),
+        o=(neurons, outputs),
+    )
     return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 2, 0.9)
 
 
@@ -102,7 +123,9 @@ def alif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> 
 
 
 def three_lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
-    """Three layers of leaky integrate-and-fire neurons that feed each other forward; the reset is detached."""
+    """Three layers of leaky integrate-and-fire neurons that feed each other forward; the reset is
+    detached.
+    """
 
     def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         new, z = [], x
@@ -112,7 +135,13 @@ def three_lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0
             new.append(v)
         return tuple(new), z @ p["o"]
 
-    params = _draw(seed, W1=(inputs, neurons), W2=(neurons, neurons), W3=(neurons, neurons), o=(neurons, outputs))
+    params = _draw(
+        seed,
+        W1=(inputs, neurons),
+        W2=(neurons, neurons),
+        W3=(neurons, neurons),
+        o=(neurons, outputs),
+    )
     return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 3, 0.9)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compile import compile
-from .._errors import BrainTraceError
+from ..core._errors import BrainTraceError
 from ._cells import Model
 
 
@@ -53,8 +53,12 @@ def algorithms(model: Model) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure(model: Model, inputs: int, outputs: int, steps: int, *, repeats: int = 3, budget: int = 4 << 30) -> list[Row]:
-    """A row for BPTT and one for each algorithm, on random data; traces above `budget` bytes are not allocated."""
+def measure(
+    model: Model, inputs: int, outputs: int, steps: int, *, repeats: int = 3, budget: int = 4 << 30
+) -> list[Row]:
+    """A row for BPTT and one for each algorithm, on random data; traces above `budget` bytes are
+    not allocated.
+    """
     lanes = jax.tree.leaves(model.carry)[0].shape[0]
     random = np.random.default_rng(1)
     xs = jnp.asarray(random.normal(size=(steps, lanes, inputs)), jnp.float32)
@@ -71,27 +75,45 @@ def measure(model: Model, inputs: int, outputs: int, steps: int, *, repeats: int
     reference = jax.jit(jax.grad(bptt))
     wanted = reference(model.params)
     count = len(jax.tree.leaves(model.params))
-    rows = [Row("BPTT", step=_median(lambda: reference(model.params), repeats) / steps, exact=(count, count), cosine=1.0)]
+    rows = [
+        Row(
+            "BPTT",
+            step=_median(lambda: reference(model.params), repeats) / steps,
+            exact=(count, count),
+            cosine=1.0,
+        )
+    ]
     for name, options in algorithms(model).items():
         rows.append(_row(name, options, model, xs, ys, wanted, repeats, budget))
     return rows
 
 
 def _row(
-    name: str, options: dict[str, Any], model: Model, xs: Any, ys: Any, wanted: Any, repeats: int, budget: int
-) -> Row:  # fmt: skip
+    name: str,
+    options: dict[str, Any],
+    model: Model,
+    xs: Any,
+    ys: Any,
+    wanted: Any,
+    repeats: int,
+    budget: int,
+) -> Row:
     extra = {"y_target": ys} if name == "osttp" else {}
     try:
-        learner = compile(model.cell, name.split()[0], xs[0], params=model.params, carry=model.carry, **options)
+        learner = compile(
+            model.cell, name.split()[0], xs[0], params=model.params, carry=model.carry, **options
+        )
     except BrainTraceError as error:
         return Row(name, note=str(error).splitlines()[0])
     planned = _bytes(jax.eval_shape(lambda: learner.rule.init(learner.graph)))
     kinds = Counter(str(row.exactness) for row in learner.graph.parameters)
     exact = (kinds["exact"], sum(kinds.values()))
     if planned > budget:
-        return Row(name, planned, exact=exact, note=f"not run: its traces need {planned / 2**30:.1f} GiB")
+        return Row(
+            name, planned, exact=exact, note=f"not run: its traces need {planned / 2**30:.1f} GiB"
+        )
     state = learner.init(model.params, model.carry)
-    gradient = lambda: learner.etrace_grad(model.params, state, xs, ys, loss_fn=_loss, **extra)[0]  # noqa: E731
+    gradient = lambda: learner.etrace_grad(model.params, state, xs, ys, loss_fn=_loss, **extra)[0]
     cosine = _cosine(gradient(), wanted)
     step = _median(gradient, repeats) / xs.shape[0]
     return Row(name, planned, _bytes(state.traces), step, exact, cosine)

@@ -28,9 +28,23 @@ def table(title: str, rows: Sequence[Row]) -> str:
         time = "-" if r.step != r.step else _seconds(r.step)
         cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
         exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
-        lines.append((r.name, grows, _size(r.planned), _size(r.allocated), time, exact, cosine, r.note or keeps))
+        lines.append(
+            (
+                r.name,
+                grows,
+                _size(r.planned),
+                _size(r.allocated),
+                time,
+                exact,
+                cosine,
+                r.note or keeps,
+            )
+        )
     widths = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
-    shown = ["  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip() for line in lines]
+    shown = [
+        "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in lines
+    ]
     rule = "-" * min(max(map(len, shown)), 118)
     return "\n".join([title, rule, shown[0], rule, *shown[1:]])
 

@@ -17,7 +17,9 @@ class Progress(Protocol):
 
 
 def progress() -> Progress:
-    """A bar of rich on a terminal, a plain bar there without rich, and elsewhere a line for each run."""
+    """A bar of rich on a terminal, a plain bar there without rich, and elsewhere a line for each
+    run.
+    """
     if not sys.stdout.isatty():
         return Lines()
     return RichBar() if importlib.util.find_spec("rich") else PlainBar()
@@ -65,7 +67,11 @@ class RichBar(Lines):
         from rich.progress import BarColumn, Progress, TextColumn
 
         super().start(title, total)
-        columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[note]}"),
+        )
         self._bar = Progress(*columns, transient=True)
         self._bar.start()
         self._task = self._bar.add_task(title, total=total, note="compiling")
@@ -79,10 +85,15 @@ class RichBar(Lines):
 
 
 def table(rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
-    """Rows with aligned columns, a rule below the first; the columns in `right` are aligned to the right."""
+    """Rows with aligned columns, a rule below the first; the columns in `right` are aligned to the
+    right.
+    """
     widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [str(c).rjust(w) if k in right else str(c).ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            str(c).rjust(w) if k in right else str(c).ljust(w)
+            for k, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

@@ -12,14 +12,18 @@ from ._training import Trainer, batches, set_weights
 
 
 class Fidelity:
-    """Compares the gradients of two trainers of one network at the same weights, parameter by parameter."""
+    """Compares the gradients of two trainers of one network at the same weights, parameter by
+    parameter.
+    """
 
     def __init__(self, online: Trainer, reference: Trainer):
         self.trainers = (online, reference)
         self.gradients: list[Any] = [brainstate.transform.jit(t.gradient) for t in self.trainers]
 
     def cosines(self, weights: Any, data: Sequences, seed: int) -> dict[str, float]:
-        """The cosine between the gradients of an epoch, for each array of parameters; NaN where a gradient is zero."""
+        """The cosine between the gradients of an epoch, for each array of parameters; NaN where a
+        gradient is zero.
+        """
         online, reference = (self._sum(k, weights, data, seed) for k in range(2))
         return {name: cosine(online[name], reference[name]) for name in online}
 

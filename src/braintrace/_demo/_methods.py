@@ -1,7 +1,8 @@
 """The ways to learn that the demo compares: each gives the gradient of a batch of utterances.
 
-A gradient is a function `(frames, weight, label) -> (gradients, loss)` of frames (T, B, 12), weight (T, B), which is zero
-where an utterance is over and sums to one, and label (B,). The loss is the weighted sum of the cross-entropies of all frames.
+A gradient is a function `(frames, weight, label) -> (gradients, loss)` of frames (T, B, 12), weight
+(T, B), which is zero where an utterance is over and sums to one, and label (B,). The loss is the
+weighted sum of the cross-entropies of all frames.
 """
 
 import enum
@@ -37,25 +38,37 @@ def parameters(network: Any, method: Method) -> dict[Any, brainstate.ParamState]
 
 
 def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[str, str]]:
-    """The gradient, and what the compiler certifies about it: a word for each array that is learned."""
+    """The gradient, and what the compiler certifies about it: a word for each array that is
+    learned.
+    """
     states = parameters(network, method)
     if method is Method.BPTT:
         return _through_time(network, states, batch), dict.fromkeys(named(_values(states)), "exact")
-    learner = braintrace.compile(network, "d_rtrl", jnp.zeros((batch, COEFFICIENTS)), batch_size=batch)
+    learner = braintrace.compile(
+        network, "d_rtrl", jnp.zeros((batch, COEFFICIENTS)), batch_size=batch
+    )
     return _online(learner, states), _certificate(learner, states)
 
 
 def _online(learner: Any, states: dict[Any, brainstate.ParamState]) -> Gradient:
     def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
         def step_loss(x: Any, weight: Any) -> jax.Array:
-            # Weighted here, not by mask=, which gives a loss for each step and lane: that would grow with T.
+            # Weighted here, not by mask=, which gives a loss for each step and lane: that would
+            # grow with T.
             return (weight * cross_entropy(learner(x), label)).sum()
 
         learner.reset_state(model=True)
         return learner.etrace_grad(
-            frames, weight, step_fn=step_loss, weights=states, reduction="sum", chunk_size=CHUNK,
-            return_value=True, loss_output="total", return_state=False,
-        )  # fmt: skip
+            frames,
+            weight,
+            step_fn=step_loss,
+            weights=states,
+            reduction="sum",
+            chunk_size=CHUNK,
+            return_value=True,
+            loss_output="total",
+            return_state=False,
+        )
 
     return gradient
 
@@ -66,7 +79,9 @@ def _through_time(network: Any, states: dict[Any, Any], batch: int) -> Gradient:
     def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
         def loss() -> jax.Array:
             brainstate.nn.reset_all_states(network, batch_size=batch)
-            return (weight * cross_entropy(brainstate.transform.for_loop(network, frames), label)).sum()
+            return (
+                weight * cross_entropy(brainstate.transform.for_loop(network, frames), label)
+            ).sum()
 
         both: Any = brainstate.transform.grad(loss, states, return_value=True)
         return both()
@@ -75,7 +90,9 @@ def _through_time(network: Any, states: dict[Any, Any], batch: int) -> Gradient:
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.broadcast_to(label, logits.shape[:-1]))
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.broadcast_to(label, logits.shape[:-1])
+    )
 
 
 def _certificate(learner: Any, states: dict[Any, brainstate.ParamState]) -> dict[str, str]:

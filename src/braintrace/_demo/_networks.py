@@ -1,4 +1,6 @@
-"""The networks of the demo: plain brainstate modules of one step, which know nothing of online learning."""
+"""The networks of the demo: plain brainstate modules of one step, which know nothing of online
+learning.
+"""
 
 import math
 from typing import Any
@@ -25,9 +27,11 @@ class GRU(brainstate.nn.Module):
 
 
 class ALIF(brainstate.nn.Module):
-    """Recurrent spiking neurons with an adaptive threshold, and a readout of their low-pass filtered spikes.
+    """Recurrent spiking neurons with an adaptive threshold, and a readout of their low-pass
+    filtered spikes.
 
-    A neuron fires when its potential V exceeds 1 + beta a. Its spike lowers V by 1, raises a by 1, and enters r.
+    A neuron fires when its potential V exceeds 1 + beta a. Its spike lowers V by 1, raises a by 1,
+    and enters r.
 
     Args:
         width: number of neurons.
@@ -35,7 +39,15 @@ class ALIF(brainstate.nn.Module):
         tau, tau_a, tau_r: time constants of potential, adaptation and filter, ms.
     """
 
-    def __init__(self, width: int, *, beta: float = 0.2, tau: float = 20.0, tau_a: float = 100.0, tau_r: float = 20.0):
+    def __init__(
+        self,
+        width: int,
+        *,
+        beta: float = 0.2,
+        tau: float = 20.0,
+        tau_a: float = 100.0,
+        tau_r: float = 20.0,
+    ):
         super().__init__()
         self.width, self.beta = width, beta
         self.decay, self.decay_a, self.decay_r = (math.exp(-FRAME / t) for t in (tau, tau_a, tau_r))
@@ -75,7 +87,9 @@ def _normal(gain: float) -> Any:
 
 @jax.custom_jvp
 def spike(v: jax.Array) -> jax.Array:
-    """1 above the threshold, 0 below; its derivative is taken to be the triangle 0.5 max(0, 1 - |v|)."""
+    """1 above the threshold, 0 below; its derivative is taken to be the triangle 0.5 max(0, 1 -
+    |v|).
+    """
     return (v > 0).astype(v.dtype)
 
 

@@ -29,7 +29,9 @@ class Result:
     recipe: Recipe
     method: Method
     runs: list[Run]
-    memory: tuple[int | None, int | None]  # bytes, for the length of the data and for the long sequence
+    memory: tuple[
+        int | None, int | None
+    ]  # bytes, for the length of the data and for the long sequence
     certificate: dict[str, str]  # a word for each array that is learned
 
     @property
@@ -63,16 +65,27 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
 def _network(
     recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Progress
 ) -> tuple[list[Result], dict[str, dict[str, float]]]:
-    """All methods with one network, and the fidelity of the online gradient before and after learning."""
+    """All methods with one network, and the fidelity of the online gradient before and after
+    learning.
+    """
     trainers = {method: Trainer(recipe, method) for method in Method}
     score = scorer(recipe, data.test)
     results = [_method(trainer, data, seeds, score, bars) for trainer in trainers.values()]
     fidelity = Fidelity(trainers[Method.ONLINE], trainers[Method.BPTT])
-    weights = {"before learning": new_weights(recipe, seeds[0]), "after learning": results[0].runs[0].weights}
+    weights = {
+        "before learning": new_weights(recipe, seeds[0]),
+        "after learning": results[0].runs[0].weights,
+    }
     return results, {when: fidelity.cosines(w, data.train, seeds[0]) for when, w in weights.items()}
 
 
-def _method(trainer: Trainer, data: JapaneseVowels, seeds: list[int], score: Callable[[Any], float], bars: Progress) -> Result:
+def _method(
+    trainer: Trainer,
+    data: JapaneseVowels,
+    seeds: list[int],
+    score: Callable[[Any], float],
+    bars: Progress,
+) -> Result:
     recipe, runs = trainer.recipe, []
     for k, seed in enumerate(seeds):
         bars.start(f"{recipe.name:12}  {trainer.method.value:14}  seed {seed}", recipe.epochs)
@@ -99,7 +112,12 @@ def summary(results: Sequence[Result], steps: int) -> str:
     rows = [("network", "method", "test accuracy", "(min-max)", "s/run", *lengths, "gradients")]
     for r in results:
         found = [100 * a for a in r.accuracies]
-        row = (r.recipe.name, r.method.value, f"{statistics.mean(found):.1f} %", f"({min(found):.1f}-{max(found):.1f})")
+        row = (
+            r.recipe.name,
+            r.method.value,
+            f"{statistics.mean(found):.1f} %",
+            f"({min(found):.1f}-{max(found):.1f})",
+        )
         seconds = statistics.mean(run.seconds for run in r.runs)
         rows.append((*row, f"{seconds:.1f}", *map(_megabytes, r.memory), _counts(r.certificate)))
     return table(rows, right=(2, 3, 4, 5, 6))
@@ -125,15 +143,31 @@ def _megabytes(count: int | None) -> str:
     return "unknown" if count is None else f"{count / 1e6:.1f} MB"
 
 
-def _panel(recipe: Recipe, results: Sequence[Result], fidelity: dict[str, dict[str, float]]) -> Panel:
+def _panel(
+    recipe: Recipe, results: Sequence[Result], fidelity: dict[str, dict[str, float]]
+) -> Panel:
     names = [r.method.value for r in results]
-    losses = [Band(list(range(1, recipe.epochs + 1)), [run.losses for run in r.runs]) for r in results]
+    losses = [
+        Band(list(range(1, recipe.epochs + 1)), [run.losses for run in r.runs]) for r in results
+    ]
     accuracies = [
-        Band(list(r.runs[0].accuracies), [[100 * a for a in run.accuracies.values()] for run in r.runs]) for r in results
+        Band(
+            list(r.runs[0].accuracies),
+            [[100 * a for a in run.accuracies.values()] for run in r.runs],
+        )
+        for r in results
     ]
     kinds = results[0].certificate
-    cosines = {when: {f"{_short(n)} ({kinds[n]})": c for n, c in found.items()} for when, found in fidelity.items()}
-    return Panel(recipe.name, dict(zip(names, losses, strict=True)), dict(zip(names, accuracies, strict=True)), cosines)
+    cosines = {
+        when: {f"{_short(n)} ({kinds[n]})": c for n, c in found.items()}
+        for when, found in fidelity.items()
+    }
+    return Panel(
+        recipe.name,
+        dict(zip(names, losses, strict=True)),
+        dict(zip(names, accuracies, strict=True)),
+        cosines,
+    )
 
 
 def _short(name: str) -> str:

@@ -15,7 +15,9 @@ from ..tasks import Sequences, minibatches
 from ._methods import Method, gradient, parameters
 from ._networks import COEFFICIENTS
 
-Report = Callable[[int, float, float | None], None]  # (epoch, loss, test accuracy where it was measured)
+Report = Callable[
+    [int, float, float | None], None
+]  # (epoch, loss, test accuracy where it was measured)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Recipe:
         epochs: passes over the training set.
         rate: learning rate of Adam at the start; it falls to zero along a cosine.
         noise: standard deviation of noise on every coefficient of every frame.
-        shift: standard deviation of a random shift of the coefficients that lasts for an utterance, as another microphone
-            would cause. Coefficients have standard deviation 1.
+        shift: standard deviation of a random shift of the coefficients that lasts for an utterance,
+            as another microphone would cause. Coefficients have standard deviation 1.
     """
 
     name: str
@@ -62,7 +64,9 @@ class Trainer:
         self._optimizer: Any = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
         self.step: Any = brainstate.transform.jit(self._step)
 
-    def _step(self, moments: Any, rate: Any, frames: Any, weight: Any, label: Any) -> tuple[Any, jax.Array]:
+    def _step(
+        self, moments: Any, rate: Any, frames: Any, weight: Any, label: Any
+    ) -> tuple[Any, jax.Array]:
         gradients, loss = self.gradient(frames, weight, label)
         updates, moments = self._optimizer.update(gradients, moments)
         for path, state in self.states.items():
@@ -81,15 +85,25 @@ class Trainer:
         """Bytes of temporary memory of the compiled training step for sequences of this length."""
         batch = self.recipe.batch
         frames = jnp.zeros((steps, batch, COEFFICIENTS))
-        lowered = self.step.lower(self.moments(), np.float32(0), frames, jnp.zeros((steps, batch)), jnp.zeros(batch, jnp.int32))
+        lowered = self.step.lower(
+            self.moments(),
+            np.float32(0),
+            frames,
+            jnp.zeros((steps, batch)),
+            jnp.zeros(batch, jnp.int32),
+        )
         return getattr(lowered.compile().memory_analysis(), "temp_size_in_bytes", None)
 
-    def run(self, data: Sequences, seed: int, score: Callable[[Any], float], every: int, report: Report) -> Run:
+    def run(
+        self, data: Sequences, seed: int, score: Callable[[Any], float], every: int, report: Report
+    ) -> Run:
         """Train from new weights; `score` gives the test accuracy of weights, and only looks on."""
         set_weights(self.network, new_weights(self.recipe, seed))
         moments, losses, accuracies, seconds = self.moments(), [], {}, 0.0
         count = self.recipe.epochs * (data.label.size // self.recipe.batch)
-        rates = (self.recipe.rate * 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))).astype(np.float32)
+        rates = (self.recipe.rate * 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))).astype(
+            np.float32
+        )
         step = 0
         for epoch in range(self.recipe.epochs):
             given = list(batches(self.recipe, data, seed, epoch))
@@ -108,16 +122,28 @@ class Trainer:
         return Run(losses, accuracies, seconds, get_weights(self.network))
 
 
-def batches(recipe: Recipe, data: Sequences, seed: int, epoch: int) -> Iterator[tuple[Any, Any, Any]]:
+def batches(
+    recipe: Recipe, data: Sequences, seed: int, epoch: int
+) -> Iterator[tuple[Any, Any, Any]]:
     """An epoch of (frames, weight, label), with noise; seed and epoch alone decide what comes."""
     random = np.random.default_rng((seed, epoch, 1))
     for x, mask, label, _ in minibatches(data, recipe.batch, seed=seed, epoch=epoch):
-        noisy = x + recipe.noise * random.standard_normal(x.shape) + recipe.shift * random.standard_normal(x.shape[1:])
-        yield (noisy * mask[..., None]).astype(np.float32), (mask / mask.sum()).astype(np.float32), label
+        noisy = (
+            x
+            + recipe.noise * random.standard_normal(x.shape)
+            + recipe.shift * random.standard_normal(x.shape[1:])
+        )
+        yield (
+            (noisy * mask[..., None]).astype(np.float32),
+            (mask / mask.sum()).astype(np.float32),
+            label,
+        )
 
 
 def scorer(recipe: Recipe, data: Sequences) -> Callable[[Any], float]:
-    """A function from weights to the accuracy on `data`: a network of its own sums the log-probabilities of all frames."""
+    """A function from weights to the accuracy on `data`: a network of its own sums the
+    log-probabilities of all frames.
+    """
     network: Any = recipe.network()
     brainstate.nn.init_all_states(network, batch_size=data.label.size)
 

@@ -5,16 +5,13 @@ print(report)                                                              # a r
 assert_gradients_exact(learner, params, state, xs, ys, loss_fn=loss)       # in your own tests
 """
 
-from .._checks import GradientReport as GradientReport
-from .._checks import GradientRow as GradientRow
-from .._checks import assert_gradients_exact as assert_gradients_exact
-from .._checks import assert_gradients_match as assert_gradients_match
-from .._checks import assert_not_dead as assert_not_dead
-from .._checks import bptt_gradient as bptt_gradient
-from .._checks import check_gradients as check_gradients
-from .._checks import check_site_rule as check_site_rule
-from .._checks import compare_gradients as compare_gradients
-from .._checks import d_rtrl_oracle as d_rtrl_oracle
+from ._assertions import assert_gradients_exact as assert_gradients_exact
+from ._assertions import assert_gradients_match as assert_gradients_match
+from ._assertions import assert_not_dead as assert_not_dead
+from ._gradient_report import GradientReport as GradientReport
+from ._gradient_report import GradientRow as GradientRow
+from ._gradient_report import compare_gradients as compare_gradients
+from ._gradients import check_gradients as check_gradients
 from ._oracles_cell import Layer as Layer
 from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_factored import pp_prop_oracle as pp_prop_oracle
@@ -23,3 +20,6 @@ from ._oracles_lanes import layered_oracle as layered_oracle
 from ._oracles_lanes import osttp_oracle as osttp_oracle
 from ._oracles_presynaptic import otpe_oracle as otpe_oracle
 from ._oracles_presynaptic import ottt_oracle as ottt_oracle
+from ._reference import bptt_gradient as bptt_gradient
+from ._reference import d_rtrl_oracle as d_rtrl_oracle
+from ._site_rules import check_site_rule as check_site_rule

@@ -1,7 +1,7 @@
 """A stack of layers as an explicit cell, which the oracles of the algorithms take apart by hand.
 
-Nothing here looks at a jaxpr: what is a weight operation, what is a neuron and what is its activity is said by the user, so
-that an oracle shares neither analysis nor traces with the engine.
+Nothing here looks at a jaxpr: what is a weight operation, what is a neuron and what is its activity
+is said by the user, so that an oracle shares neither analysis nor traces with the engine.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._learner import check_driver, sequence_length, weigh, weights_of
+from ..cell import check_driver, sequence_length, weigh, weights_of
 
 sg = jax.lax.stop_gradient
 
@@ -21,9 +21,9 @@ class Layer:
     """A layer `h <- move(params, h, drive(params, below, out(h), 1))` with activity `out(h)`.
 
     Attributes:
-        drive: `(params, below, own, one) -> y`, the weight operations: linear in the parameters, and linear in the three inputs
-            together: the activity of the layer below (or x), the layer's own old activity, and the constant 1 that biases
-            multiply.
+        drive: `(params, below, own, one) -> y`, the weight operations: linear in the parameters,
+            and linear in the three inputs together: the activity of the layer below (or x), the
+            layer's own old activity, and the constant 1 that biases multiply.
         move: `(params, h, y) -> h`, position by position.
         out: `h -> z`, position by position.
 
@@ -45,8 +45,9 @@ class LayeredCell:
     Attributes:
         layers: from the input up.
         readout: `(params, z) -> out`, linear.
-        leak: None for `out = readout(z)`; or the leak of `y <- leak y + readout(z)`, which is then the output. The carry is the
-            tuple of the layers' states, with y behind them where there is one.
+        leak: None for `out = readout(z)`; or the leak of `y <- leak y + readout(z)`, which is then
+            the output. The carry is the tuple of the layers' states, with y behind them where there
+            is one.
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
@@ -79,7 +80,11 @@ class LayeredCell:
         """The layers, and the readout as one where it has a leak."""
         if self.leak is None:
             return self.layers
-        leaky = Layer(lambda p, z, own, one: self.readout(p, z), lambda p, h, y: self.leak * h + y, lambda h: h)
+        leaky = Layer(
+            lambda p, z, own, one: self.readout(p, z),
+            lambda p, h, y: self.leak * h + y,
+            lambda h: h,
+        )
         return (*self.layers, leaky)
 
 
@@ -87,15 +92,25 @@ Run = Callable[[Any, jax.Array], tuple[Any, Any]]
 
 
 def gradient_of(
-    run: Run, params: Any, xs: Any, targets: Any, loss_fn: Callable[..., Any], mask: Any, reduction: str
+    run: Run,
+    params: Any,
+    xs: Any,
+    targets: Any,
+    loss_fn: Callable[..., Any],
+    mask: Any,
+    reduction: str,
 ) -> tuple[Any, jax.Array]:
-    """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of outs plus the surrogate."""
+    """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of
+    outs plus the surrogate.
+    """
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
 
     def total(params: Any) -> tuple[jax.Array, jax.Array]:
         plain = jax.eval_shape(lambda p: run(p, jnp.ones((steps,)))[0], params)
-        at = [jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets]
+        at = [
+            jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets
+        ]
         out = jax.ShapeDtypeStruct(plain.shape[1:], plain.dtype)
         shape = jax.eval_shape(lambda o, t: jnp.asarray(loss_fn(o, *t)), out, at)
         weights = weights_of(mask, shape, steps, reduction)

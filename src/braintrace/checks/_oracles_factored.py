@@ -1,4 +1,6 @@
-"""The oracle of ES-D-RTRL (pp_prop): an explicit replay, for each step of the loss, with a constant drive."""
+"""The oracle of ES-D-RTRL (pp_prop): an explicit replay, for each step of the loss, with a constant
+drive.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,21 +12,30 @@ from ._oracles_cell import LayeredCell, gradient_of, sg, zeros_like
 
 
 def pp_prop_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any],
-    decays: tuple[float, float], mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    decays: tuple[float, float],
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
     """The gradient of the factored rule, in O(T^2) steps.
 
-    For each time t, the linear recursion of the layer's state is run again from zero up to t with the *same* filtered inputs
-    e_t at every step,
+    For each time t, the linear recursion of the layer's state is run again from zero up to t with
+    the *same* filtered inputs e_t at every step,
 
         k_s = a_f D_s k_{s-1} + (1 - a_f) f_s . drive(params, e_t),       e_t = a_x e_{t-1} + x_t,
 
-    and the surrogate `<dL_t/dh_t, k_t> / (1 - a_f^(t+1))` is differentiated by the parameters. D_s and f_s are directional
-    derivatives of `move`; dL_t/dh_t is found by nudging the new states of step t alone.
+    and the surrogate `<dL_t/dh_t, k_t> / (1 - a_f^(t+1))` is differentiated by the parameters. D_s
+    and f_s are directional derivatives of `move`; dL_t/dh_t is found by nudging the new states of
+    step t alone.
 
     Args:
-        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
         decays: (a_x, a_f), each in [0, 1).
 
     Returns:
@@ -62,14 +73,24 @@ def pp_prop_oracle(
             carry, filtered = state
             x, target, weight = at
             new, out, read = inputs_of(fixed, carry, x, still)
-            filtered = [jax.tree.map(lambda e, v: a_x * e + v, e, v) for e, (_, v) in zip(filtered, read, strict=True)]
-            loss = lambda n: jnp.sum(weight * loss_fn(inputs_of(fixed, carry, x, n)[1], *target))  # noqa: E731
+            filtered = [
+                jax.tree.map(lambda e, v: a_x * e + v, e, v)
+                for e, (_, v) in zip(filtered, read, strict=True)
+            ]
+            loss = lambda n: jnp.sum(weight * loss_fn(inputs_of(fixed, carry, x, n)[1], *target))
             return (new, filtered), (read, filtered, jax.grad(loss)(still), out)
 
-        first = [zeros_like(v) for _, v in inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]]
-        _, (read, filtered, signals, outs) = jax.lax.scan(forward, (carry, first), (xs, list(targets), weights))
+        first = [
+            zeros_like(v)
+            for _, v in inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
+        ]
+        _, (read, filtered, signals, outs) = jax.lax.scan(
+            forward, (carry, first), (xs, list(targets), weights)
+        )
         if cell.leak is None:  # a readout without a state learns from its own step
-            outs = jax.vmap(lambda h: cell.readout(params, layers[-1].out(h)))(_later(cell, fixed, read[-1]))
+            outs = jax.vmap(lambda h: cell.readout(params, layers[-1].out(h)))(
+                _later(cell, fixed, read[-1])
+            )
         total = jnp.zeros(())
         for layer, at, e, signal in zip(layers, read, filtered, signals, strict=True):
             total += _replays(layer, params, at, e, signal, a_f, steps)
@@ -84,13 +105,15 @@ def _later(cell: LayeredCell, params: Any, read: Any) -> Any:
     return jax.vmap(lambda h, inputs: top.move(params, h, top.drive(params, *inputs)))(*read)
 
 
-def _replays(layer: Any, params: Any, read: Any, filtered: Any, signals: Any, decay: float, steps: int) -> jax.Array:
+def _replays(
+    layer: Any, params: Any, read: Any, filtered: Any, signals: Any, decay: float, steps: int
+) -> jax.Array:
     """The sum over t of `<dL_t/dh_t, k_t> / c_t`."""
     fixed, times = sg(params), jnp.arange(steps)
 
     def replay(t: jax.Array, e: Any, signal: Any) -> jax.Array:
         ones = e[2]
-        scale = lambda tree, c: jax.tree.map(lambda v: c * v, tree)  # noqa: E731
+        scale = lambda tree, c: jax.tree.map(lambda v: c * v, tree)
         drive, inner = scale(layer.drive(params, *e), 1 - decay), scale(params, (1 - decay) * ones)
 
         def one(k: Any, at: Any) -> tuple[Any, None]:

@@ -1,9 +1,10 @@
 """Oracles in two lanes: D-RTRL, e-prop, RFLO, OSTL with and without recurrence, OSTTP.
 
-Each step is evaluated twice from one carried state. The carried lane gives the next state; what comes from the layer below is
-stopped in it. The live lane gives the activity that the layers above, the readout and the loss see at this step only. So
-credit goes through time inside a layer, then up through the layers at the time of the loss, and never up and then through
-time. `cut` says what happens to a layer's own old activity on its way through the recurrent weights.
+Each step is evaluated twice from one carried state. The carried lane gives the next state; what
+comes from the layer below is stopped in it. The live lane gives the activity that the layers above,
+the readout and the loss see at this step only. So credit goes through time inside a layer, then up
+through the layers at the time of the loss, and never up and then through time. `cut` says what
+happens to a layer's own old activity on its way through the recurrent weights.
 """
 
 from collections.abc import Callable
@@ -18,16 +19,26 @@ Feedback = Callable[[jax.Array], Any]
 
 
 def layered_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], recurrent: bool = False,
-    mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
-    """The gradient of D-RTRL and of OSTL without recurrence; with `recurrent`, that of OSTL with recurrence.
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    recurrent: bool = False,
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
+    """The gradient of D-RTRL and of OSTL without recurrence; with `recurrent`, that of OSTL with
+    recurrence.
 
-    Reverse mode through the two lanes, with the recurrent weights cut (D-RTRL) or live within each layer (OSTL). A leaky
+    Reverse mode through the two lanes, with the recurrent weights cut (D-RTRL) or live within each
+    layer (OSTL). A leaky
     readout is a layer like the others: its memory of the layers below is cut.
 
     Args:
-        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
         recurrent: whether the layer's own old activity stays live.
 
     Returns:
@@ -55,19 +66,30 @@ def layered_oracle(
 
 
 def eprop_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any],
-    kappa: float | None = None, feedback: Feedback | None = None, firing_rate: tuple[float, float] | None = None,
-    mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    kappa: float | None = None,
+    feedback: Feedback | None = None,
+    firing_rate: tuple[float, float] | None = None,
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
     """The gradient of e-prop: recurrent weights cut, and the readout's memory live.
 
     Args:
-        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
-        kappa: None to leave the cell's own leaky readout live, which is the published program; or a number to read the top
-            layer's activity through an explicit filter `F <- kappa F + z` instead.
-        feedback: None, or a function of the step's number that gives the parameters with which the readout is run in the
-            backward pass, for random and adaptive feedback.
-        firing_rate: None, or (target, strength), as in `EProp`. It needs a loss with one value per lane.
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
+        kappa: None to leave the cell's own leaky readout live, which is the published program; or a
+            number to read the top layer's activity through an explicit filter `F <- kappa F + z`
+            instead.
+        feedback: None, or a function of the step's number that gives the parameters with which the
+            readout is run in the backward pass, for random and adaptive feedback.
+        firing_rate: None, or (target, strength), as in `EProp`. It needs a loss with one value per
+            lane.
 
     Returns:
         `(gradients, losses)`. RFLO is the same program with `kappa=0` and a feedback.
@@ -99,7 +121,9 @@ def eprop_oracle(
                 filtered = kappa * filtered + top
             new, out = with_readout(cell, params, kept, carry, seen, remembered, read)
             means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, activities, strict=True)]
-            rate = 0.0 if firing_rate is None else rate_term(activities, means, weight, *firing_rate)
+            rate = (
+                0.0 if firing_rate is None else rate_term(activities, means, weight, *firing_rate)
+            )
             return (new, filtered, means), (out, rate)
 
         rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
@@ -110,15 +134,26 @@ def eprop_oracle(
 
 
 def osttp_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], y_target: jax.Array,
-    B_list: Any, exact: bool = False, mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
-    """The gradient of OSTTP: that of the linear surrogate `-sum_t sum_l <y*_t B_l, z_l>` with the inputs of each layer stopped.
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    y_target: jax.Array,
+    B_list: Any,
+    exact: bool = False,
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
+    """The gradient of OSTTP: that of the linear surrogate `-sum_t sum_l <y*_t B_l, z_l>` with the
+    inputs of each layer stopped.
 
     The readout alone learns from the loss.
 
     Args:
-        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
         y_target: (T, B, n_target), zero where no target acts.
         B_list: a matrix (n_target, n_layer) for each layer.
         exact: whether the recurrence within each layer stays live (`scope='exact'`).
@@ -158,7 +193,9 @@ def osttp_oracle(
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def lanes(cell: LayeredCell, params: Any, carry: Any, x: Any, recurrent: bool) -> tuple[list[Any], Any, list[Any]]:
+def lanes(
+    cell: LayeredCell, params: Any, carry: Any, x: Any, recurrent: bool
+) -> tuple[list[Any], Any, list[Any]]:
     """(new states of the carried lane, live activity of the top layer, live activities of all)."""
     kept, live, activities = [], x, []
     for layer, h in zip(cell.layers, carry, strict=False):
@@ -170,9 +207,17 @@ def lanes(cell: LayeredCell, params: Any, carry: Any, x: Any, recurrent: bool) -
 
 
 def with_readout(
-    cell: LayeredCell, params: Any, kept: list[Any], carry: Any, live: Any, remembered: Any, read: Callable[..., Any]
+    cell: LayeredCell,
+    params: Any,
+    kept: list[Any],
+    carry: Any,
+    live: Any,
+    remembered: Any,
+    read: Callable[..., Any],
 ) -> tuple[Any, Any]:
-    """(the carry, the output) with the readout's state, which remembers `remembered` where it has one."""
+    """(the carry, the output) with the readout's state, which remembers `remembered` where it has
+    one.
+    """
     if cell.leak is None:
         return tuple(kept), read(params, live)
     old = cell.leak * carry[-1]
@@ -196,8 +241,12 @@ def reading(readout: Callable[..., Any], feedback: Any) -> Callable[..., Any]:
     return lambda params, z: read(params, feedback, z)
 
 
-def rate_term(activities: list[Any], means: list[Any], weight: jax.Array, target: float, strength: float) -> jax.Array:
-    """`strength sum_j (f_j - target) z_j`, f the mean of lanes and of the steps so far, weighed lane by lane."""
+def rate_term(
+    activities: list[Any], means: list[Any], weight: jax.Array, target: float, strength: float
+) -> jax.Array:
+    """`strength sum_j (f_j - target) z_j`, f the mean of lanes and of the steps so far, weighed
+    lane by lane.
+    """
     total = jnp.zeros(())
     for z, mean in zip(activities, means, strict=True):
         excess = strength * (mean.mean(0, keepdims=True) - target)

@@ -1,6 +1,7 @@
 """Oracles of the rules with a presynaptic trace or a postsynaptic estimate: OTTT, OTPE, F-OTPE.
 
-They replace derivatives: `value + (proxy - stop_gradient(proxy))` has the value of one program and the derivative of another.
+They replace derivatives: `value + (proxy - stop_gradient(proxy))` has the value of one program and
+    the derivative of another.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,24 @@ from ._oracles_cell import LayeredCell, gradient_of, replaced, sg, zeros_like
 
 
 def ottt_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], leak: float,
-    bias_trace: bool = False, mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
-    """The gradient of OTTT, as its published code computes it: old states are constants, and each weight operation is run
-    once on the filtered inputs for its weights and once on the inputs as they are for the layers below.
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    leak: float,
+    bias_trace: bool = False,
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
+    """The gradient of OTTT, as its published code computes it: old states are constants, and each
+    weight operation is run once on the filtered inputs for its weights and once on the inputs as
+    they are for the layers below.
 
     Args:
-        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in `etrace_grad`.
+        cell: a `LayeredCell`; params, carry, xs, targets, loss_fn, mask and reduction as in
+            `etrace_grad`.
         leak: of the presynaptic traces.
         bias_trace: whether the constant 1 is filtered too.
 
@@ -64,19 +75,28 @@ def ottt_oracle(
 
 
 def otpe_oracle(
-    cell: LayeredCell, params: Any, carry: Any, xs: Any, *targets: Any, loss_fn: Callable[..., Any], leak: float,
-    approximate: bool = False, mask: Any = None, reduction: str = "mean",
-) -> tuple[Any, jax.Array]:  # fmt: skip
+    cell: LayeredCell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    leak: float,
+    approximate: bool = False,
+    mask: Any = None,
+    reduction: str = "mean",
+) -> tuple[Any, jax.Array]:
     """The gradient of OTPE, or with `approximate` of F-OTPE, by a proxy of each layer's activity.
 
-    What the layer above and the readout differentiate is, with R the leaky sum of the activity and g the leaky mean of dz/dy,
+    What the layer above and the readout differentiate is, with R the leaky sum of the activity and
+    g the leaky mean of dz/dy,
 
         z + (R - sg R)                 the own weights (OTPE), or  sg(g) (drive(params, twice filtered inputs) - sg)  (F-OTPE)
           + sg(g) (drive(sg params, proxy of the layer below) - sg)
 
     Args:
-        cell: a `LayeredCell` of layers whose y has the shape of z; params, carry, xs, targets, loss_fn, mask and reduction as in
-            `etrace_grad`.
+        cell: a `LayeredCell` of layers whose y has the shape of z; params, carry, xs, targets,
+            loss_fn, mask and reduction as in `etrace_grad`.
         leak: of the membranes.
         approximate: whether it is F-OTPE.
 
@@ -98,7 +118,9 @@ def otpe_oracle(
     def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
         fixed = sg(params)
 
-        def hidden(layer: Any, h: Any, state: Any, z: Any, proxy: Any, count: Any, lowest: bool) -> tuple[Any, ...]:
+        def hidden(
+            layer: Any, h: Any, state: Any, z: Any, proxy: Any, count: Any, lowest: bool
+        ) -> tuple[Any, ...]:
             total, mean, once, twice = state
             own = sg(layer.out(h))
             y = layer.drive(params, sg(z), own, 1.0)
@@ -132,7 +154,9 @@ def otpe_oracle(
                 new.append(h)
                 kept.append(at)
             if cell.leak is None:
-                out = cell.readout(params, sg(z)) + _difference(lambda v: cell.readout(fixed, v), proxy)
+                out = cell.readout(params, sg(z)) + _difference(
+                    lambda v: cell.readout(fixed, v), proxy
+                )
             else:
                 once = leak * once + sg(z)
                 plain = cell.leak * carry[-1] + cell.readout(params, sg(z))
@@ -144,10 +168,17 @@ def otpe_oracle(
             return (after, kept, once, leak * count + 1), out
 
         states = []
-        for traces, layer, h in zip(traces_of(cell, layers, carry, xs), layers, carry, strict=False):
+        for traces, layer, h in zip(
+            traces_of(cell, layers, carry, xs), layers, carry, strict=False
+        ):
             rest = jnp.zeros_like(layer.out(h))
             states.append((rest, rest, traces, traces))
-        start = (carry, states, jnp.zeros_like(layers[-1].out(carry[len(layers) - 1])), jnp.zeros(()))
+        start = (
+            carry,
+            states,
+            jnp.zeros_like(layers[-1].out(carry[len(layers) - 1])),
+            jnp.zeros(()),
+        )
         return jax.lax.scan(one, start, xs)[1], 0.0
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)

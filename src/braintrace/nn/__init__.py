@@ -1,12 +1,13 @@
 """Layers for brainstate models, under the names of the field.
 
-Ordinary layers are traced as they are, so most of these *are* brainstate's; the recurrent cells take `in_size` and `out_size`;
-the others are written here. Every further name is that of `brainstate.nn`: `from braintrace.nn import LayerNorm` is brainstate's.
+Ordinary layers are traced as they are, so most of these *are* brainstate's; the recurrent cells
+take `in_size` and `out_size`; the others are written here. Every further name is that of
+`brainstate.nn`: `from braintrace.nn import LayerNorm` is brainstate's.
 """
 
 from typing import Any
 
-from .._frontends import _brainstate as _brainstate  # isort: skip  (first: it guards the precision)
+from ..frontends import brainstate as _brainstate  # isort: skip  # noqa: F401  (first: it guards the precision)
 import brainstate
 from brainstate.nn import Conv1d as Conv1d
 from brainstate.nn import Conv2d as Conv2d
@@ -36,12 +37,32 @@ from ._readout import LeakyRateReadout as LeakyRateReadout
 from ._readout import LeakySpikeReadout as LeakySpikeReadout
 
 __all__ = [
-    "Linear", "SignedWLinear", "ScaledWSLinear", "SparseLinear", "LoRA", "GroupedLinear", "Embedding",
-    "Conv1d", "Conv2d", "Conv3d", "ScaledWSConv1d", "ScaledWSConv2d", "ScaledWSConv3d",
-    "LeakyRateReadout", "LeakySpikeReadout",
-    "ValinaRNNCell", "GRUCell", "MGUCell", "LSTMCell", "URLSTMCell",
-    "CFNCell", "MinimalRNNCell", "MiniGRU", "MiniLSTM", "LRUCell",
-]  # fmt: skip
+    "Linear",
+    "SignedWLinear",
+    "ScaledWSLinear",
+    "SparseLinear",
+    "LoRA",
+    "GroupedLinear",
+    "Embedding",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ScaledWSConv1d",
+    "ScaledWSConv2d",
+    "ScaledWSConv3d",
+    "LeakyRateReadout",
+    "LeakySpikeReadout",
+    "ValinaRNNCell",
+    "GRUCell",
+    "MGUCell",
+    "LSTMCell",
+    "URLSTMCell",
+    "CFNCell",
+    "MinimalRNNCell",
+    "MiniGRU",
+    "MiniLSTM",
+    "LRUCell",
+]
 
 
 def __getattr__(name: str) -> Any:

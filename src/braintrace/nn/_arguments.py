@@ -8,10 +8,12 @@ import brainunit
 import jax
 import numpy as np
 
-from .._errors import UsageError, problem
+from ..core._errors import UsageError, problem
 
 Size = int | Sequence[int]
-Module: Any = brainstate.nn.Module  # whose constructor takes a name, which its annotations do not say
+Module: Any = (
+    brainstate.nn.Module
+)  # whose constructor takes a name, which its annotations do not say
 RNNCell: Any = brainstate.nn.RNNCell
 Init = Any  # an initializer `(shape) -> array`, or an array
 
@@ -29,9 +31,13 @@ def features(size: Size, name: str) -> int:
     found = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
     if len(found) != 1 or not isinstance(found[0], (int, np.integer)) or found[0] <= 0:
         raise UsageError(
-            problem(f"{name} is not a number of features.", got=size, expected="a positive integer, or a tuple of one",
-                    do="flatten the input in front of the cell")
-        )  # fmt: skip
+            problem(
+                f"{name} is not a number of features.",
+                got=size,
+                expected="a positive integer, or a tuple of one",
+                do="flatten the input in front of the cell",
+            )
+        )
     return int(found[0])
 
 
@@ -42,7 +48,11 @@ def activation_of(activation: str | Callable[..., Any]) -> Callable[..., Any]:
     found = getattr(jax.nn, activation, None) or getattr(jax.numpy, activation, None)
     if found is None:
         raise UsageError(
-            problem("Unknown activation.", got=repr(activation), expected="a function, or a name in jax.nn, such as 'tanh'")
+            problem(
+                "Unknown activation.",
+                got=repr(activation),
+                expected="a function, or a name in jax.nn, such as 'tanh'",
+            )
         )
     return found
 
@@ -63,7 +73,9 @@ class Cell(RNNCell):
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
-        self.h = brainstate.HiddenState(brainstate.nn.init.param(self._state_init, self.num_out, batch_size))
+        self.h = brainstate.HiddenState(
+            brainstate.nn.init.param(self._state_init, self.num_out, batch_size)
+        )
 
     def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Set the state to its initial value."""

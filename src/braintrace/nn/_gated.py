@@ -25,8 +25,8 @@ class ValinaRNNCell(_ValinaRNNCell):
         activation: a function, or the name of one in `brainstate.nn`.
         name: of the module.
 
-    Under D-RTRL, W sees its effect on later states through h of the same neuron alone; here nothing of it lasts
-    (h_{t-1} enters through W only), so the gradient is that of each step.
+    Under D-RTRL, W sees its effect on later states through h of the same neuron alone; here nothing
+    of it lasts (h_{t-1} enters through W only), so the gradient is that of each step.
 
     >>> import brainstate
     >>> import braintrace
@@ -37,11 +37,24 @@ class ValinaRNNCell(_ValinaRNNCell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, state_init: Init = ZERO, w_init: Init = XAVIER,
-        b_init: Init = ZERO, activation: str | Callable[..., Any] = "relu", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        state_init: Init = ZERO,
+        w_init: Init = XAVIER,
+        b_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "relu",
+        name: str | None = None,
+    ):
         sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(*sizes, state_init=state_init, w_init=w_init, b_init=b_init, activation=activation, name=name)
+        super().__init__(
+            *sizes,
+            state_init=state_init,
+            w_init=w_init,
+            b_init=b_init,
+            activation=activation,
+            name=name,
+        )
 
 
 class GRUCell(_GRUCell):
@@ -67,11 +80,24 @@ class GRUCell(_GRUCell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, activation: str | Callable[..., Any] = "tanh", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "tanh",
+        name: str | None = None,
+    ):
         sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(*sizes, w_init=w_init, b_init=b_init, state_init=state_init, activation=activation, name=name)
+        super().__init__(
+            *sizes,
+            w_init=w_init,
+            b_init=b_init,
+            state_init=state_init,
+            activation=activation,
+            name=name,
+        )
 
 
 class MGUCell(_MGUCell):
@@ -97,15 +123,29 @@ class MGUCell(_MGUCell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, activation: str | Callable[..., Any] = "tanh", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "tanh",
+        name: str | None = None,
+    ):
         sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(*sizes, w_init=w_init, b_init=b_init, state_init=state_init, activation=activation, name=name)
+        super().__init__(
+            *sizes,
+            w_init=w_init,
+            b_init=b_init,
+            state_init=state_init,
+            activation=activation,
+            name=name,
+        )
 
 
 class LSTMCell(_LSTMCell):
-    """The long short-term memory (Hochreiter and Schmidhuber 1997; Zaremba et al. 2014), with states h and c.
+    """The long short-term memory (Hochreiter and Schmidhuber 1997; Zaremba et al. 2014), with
+    states h and c.
 
         i, g, f, o = W [x_t, h_{t-1}] + b
         c_t = sigmoid(f + 1) * c_{t-1} + sigmoid(i) * activation(g)
@@ -113,7 +153,8 @@ class LSTMCell(_LSTMCell):
 
     Args:
         in_size, out_size: numbers of inputs and neurons.
-        w_init, b_init: of W, (in + out, 4 out), and b. The forget gate has 1 added (Jozefowicz et al. 2015).
+        w_init, b_init: of W, (in + out, 4 out), and b. The forget gate has 1 added (Jozefowicz et
+            al. 2015).
         state_init: of both states.
         activation: a function, or the name of one in `brainstate.nn`.
         name: of the module.
@@ -127,15 +168,29 @@ class LSTMCell(_LSTMCell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = XAVIER, b_init: Init = ZERO,
-        state_init: Init = ZERO, activation: str | Callable[..., Any] = "tanh", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = XAVIER,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "tanh",
+        name: str | None = None,
+    ):
         sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(*sizes, w_init=w_init, b_init=b_init, state_init=state_init, activation=activation, name=name)
+        super().__init__(
+            *sizes,
+            w_init=w_init,
+            b_init=b_init,
+            state_init=state_init,
+            activation=activation,
+            name=name,
+        )
 
 
 class URLSTMCell(_URLSTMCell):
-    """The LSTM with the uniform, refined gates of Gu et al. (2020), "Improving the gating mechanism of recurrent networks".
+    """The LSTM with the uniform, refined gates of Gu et al. (2020), "Improving the gating mechanism
+    of recurrent networks".
 
         f, r, u, o = W [x_t, h_{t-1}] (+ the bias b on f, - b on r)
         f, r = sigmoid(f), sigmoid(r);   g = 2 r f + (1 - 2 r) f^2
@@ -158,8 +213,15 @@ class URLSTMCell(_URLSTMCell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = XAVIER, state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = XAVIER,
+        state_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "tanh",
+        name: str | None = None,
+    ):
         sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(*sizes, w_init=w_init, state_init=state_init, activation=activation, name=name)
+        super().__init__(
+            *sizes, w_init=w_init, state_init=state_init, activation=activation, name=name
+        )

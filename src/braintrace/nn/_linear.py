@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import UsageError, problem
-from .._operators import grouped_matmul, lora_matmul, sparse_matmul
+from ..core._errors import UsageError, problem
+from ..operators import grouped_matmul, lora_matmul, sparse_matmul
 from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, features
 
 _LoRA: Any = brainstate.nn.LoRA
@@ -33,12 +33,21 @@ class GroupedLinear(Module):
     """
 
     def __init__(
-        self, num_groups: int, in_features: int, out_features: int, w_init: Init = KAIMING,
-        b_init: Init | None = ZERO, name: str | None = None, param_type: type = brainstate.ParamState,
-    ):  # fmt: skip
+        self,
+        num_groups: int,
+        in_features: int,
+        out_features: int,
+        w_init: Init = KAIMING,
+        b_init: Init | None = ZERO,
+        name: str | None = None,
+        param_type: type = brainstate.ParamState,
+    ):
         super().__init__(name=name)
         sizes = (num_groups, in_features, out_features)
-        G, I, O = (features(n, which) for n, which in zip(sizes, ("num_groups", "in_features", "out_features"), strict=True))
+        G, I, O = (
+            features(n, which)
+            for n, which in zip(sizes, ("num_groups", "in_features", "out_features"), strict=True)
+        )
         self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
         value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
         if b_init is not None:
@@ -56,7 +65,8 @@ class LoRA(_LoRA):
     Args:
         in_features, lora_rank, out_features: I, r and O.
         base_module: a layer whose output is added, or None.
-        kernel_init: of `lora_a`, (I, r), and `lora_b`, (r, O). Zeros for `lora_b` leave the base layer as it is at first.
+        kernel_init: of `lora_a`, (I, r), and `lora_b`, (r, O). Zeros for `lora_b` leave the base
+            layer as it is at first.
         param_type: class of the parameter state, whose value is `{'lora_a', 'lora_b'}`.
         in_size: the size of x, where it is not I.
 
@@ -68,13 +78,25 @@ class LoRA(_LoRA):
     """
 
     def __init__(
-        self, in_features: int, lora_rank: int, out_features: int, *, base_module: brainstate.nn.Module | None = None,
-        kernel_init: Init = LECUN, param_type: type = brainstate.ParamState, in_size: Size | None = None,
-    ):  # fmt: skip
+        self,
+        in_features: int,
+        lora_rank: int,
+        out_features: int,
+        *,
+        base_module: brainstate.nn.Module | None = None,
+        kernel_init: Init = LECUN,
+        param_type: type = brainstate.ParamState,
+        in_size: Size | None = None,
+    ):
         super().__init__(
-            in_features, lora_rank, out_features, base_module=base_module, kernel_init=kernel_init, param_type=param_type,
+            in_features,
+            lora_rank,
+            out_features,
+            base_module=base_module,
+            kernel_init=kernel_init,
+            param_type=param_type,
             in_size=in_size,
-        )  # fmt: skip
+        )
         self.lora_rank = lora_rank
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -88,8 +110,8 @@ class SparseLinear(Module):
     """`y = x @ M + b` with a sparse matrix M, of which only the stored elements are parameters.
 
     Args:
-        spar_mat: a matrix of brainevent or `brainunit.sparse`, or a `jax.experimental.sparse.BCOO`, of shape (I, O). Its elements
-            are the initial weights.
+        spar_mat: a matrix of brainevent or `brainunit.sparse`, or a `jax.experimental.sparse.BCOO`,
+            of shape (I, O). Its elements are the initial weights.
         b_init: of the bias, (O,); None for no bias.
         in_size: the size of x, where it is not I.
         name: of the module.
@@ -110,16 +132,24 @@ class SparseLinear(Module):
     """
 
     def __init__(
-        self, spar_mat: Any, b_init: Init | None = None, in_size: Size | None = None, name: str | None = None,
+        self,
+        spar_mat: Any,
+        b_init: Init | None = None,
+        in_size: Size | None = None,
+        name: str | None = None,
         param_type: type = brainstate.ParamState,
-    ):  # fmt: skip
+    ):
         super().__init__(name=name)
         rows, columns = spar_mat.shape
         size = (rows,) if in_size is None else tuple(np.atleast_1d(in_size).tolist())
         self.in_size, self.out_size = size, (columns,)
         if size[-1] != rows:
             raise UsageError(
-                problem("in_size does not fit the matrix.", got=f"in_size={in_size}, matrix {spar_mat.shape}", expected=rows)
+                problem(
+                    "in_size does not fit the matrix.",
+                    got=f"in_size={in_size}, matrix {spar_mat.shape}",
+                    expected=rows,
+                )
             )
         self.spar_mat = spar_mat
         value = {"weight": jnp.asarray(spar_mat.data)}

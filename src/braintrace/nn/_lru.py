@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import UsageError, problem
+from ..core._errors import UsageError, problem
 from ._arguments import Module, features
 
 
 class LRUCell(Module):
-    """The linear recurrent unit (Orvieto et al. 2023, "Resurrecting recurrent neural networks for long sequences").
+    """The linear recurrent unit (Orvieto et al. 2023, "Resurrecting recurrent neural networks for
+    long sequences").
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
         h_t    = lambda * h_{t-1} + exp(gamma_log) * (B x_t)              h, lambda in C^n, B in C^(n x d)
@@ -43,27 +44,41 @@ class LRUCell(Module):
     h: Any  # the HiddenState
 
     def __init__(
-        self, d_model: int, d_hidden: int, r_min: float = 0.0, r_max: float = 1.0, max_phase: float = 6.28,
+        self,
+        d_model: int,
+        d_hidden: int,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 6.28,
         name: str | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__(name=name)
         if not (0 <= r_min < r_max <= 1 and max_phase > 0):
             raise UsageError(
-                problem("No ring to draw the eigenvalues from.", got=f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}",
-                        expected="0 <= r_min < r_max <= 1 and max_phase > 0")
-            )  # fmt: skip
+                problem(
+                    "No ring to draw the eigenvalues from.",
+                    got=f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}",
+                    expected="0 <= r_min < r_max <= 1 and max_phase > 0",
+                )
+            )
         self.d_model, self.d_hidden = features(d_model, "d_model"), features(d_hidden, "d_hidden")
         self.in_size = self.out_size = (self.d_model,)
-        uniform = lambda: np.asarray(brainstate.random.uniform(size=self.d_hidden), np.float64)  # noqa: E731
-        size = np.sqrt(np.clip(r_min**2 + uniform() * (r_max**2 - r_min**2), 1e-12, 1 - 1e-7))  # |lambda|, inside the ring
-        parameter = lambda v: brainstate.ParamState(jnp.asarray(v, brainstate.environ.dftype()))  # noqa: E731
-        normal = lambda *shape: brainstate.random.normal(size=shape)  # noqa: E731
+        uniform = lambda: np.asarray(brainstate.random.uniform(size=self.d_hidden), np.float64)
+        size = np.sqrt(
+            np.clip(r_min**2 + uniform() * (r_max**2 - r_min**2), 1e-12, 1 - 1e-7)
+        )  # |lambda|, inside the ring
+        parameter = lambda v: brainstate.ParamState(jnp.asarray(v, brainstate.environ.dftype()))
+        normal = lambda *shape: brainstate.random.normal(size=shape)
         self.nu_log = parameter(np.log(-np.log(size)))
         self.theta_log = parameter(np.log(np.maximum(max_phase * uniform(), 1e-8)))
         self.gamma_log = parameter(0.5 * np.log1p(-(size**2)))
         of_b, of_c = np.sqrt(2 * self.d_model), np.sqrt(self.d_hidden)
-        self.B_re, self.B_im = (parameter(normal(self.d_model, self.d_hidden) / of_b) for _ in range(2))
-        self.C_re, self.C_im = (parameter(normal(self.d_hidden, self.d_model) / of_c) for _ in range(2))
+        self.B_re, self.B_im = (
+            parameter(normal(self.d_model, self.d_hidden) / of_b) for _ in range(2)
+        )
+        self.C_re, self.C_im = (
+            parameter(normal(self.d_hidden, self.d_model) / of_c) for _ in range(2)
+        )
         self.D = parameter(normal(self.d_model))
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:

@@ -10,7 +10,8 @@ from ._arguments import ORTHOGONAL, ZERO, Cell, Init, Size, activation_of
 
 
 class CFNCell(Cell):
-    """The chaos-free network (Laurent and von Brecht 2016, "A recurrent neural network without chaos").
+    """The chaos-free network (Laurent and von Brecht 2016, "A recurrent neural network without
+    chaos").
 
         f = sigmoid(W_f [x_t, h_{t-1}] + b_f)
         i = sigmoid(W_i [x_t, h_{t-1}] + b_i)
@@ -18,7 +19,8 @@ class CFNCell(Cell):
 
     Args:
         in_size, out_size: numbers of inputs and neurons.
-        w_init, b_init: of the gates' weights, (in + out, out), of W_h, (in, out), and of the biases.
+        w_init, b_init: of the gates' weights, (in + out, out), of W_h, (in, out), and of the
+            biases.
         state_init: of the state.
         activation: a function, or the name of one in `jax.nn`.
         name: of the module.
@@ -32,9 +34,15 @@ class CFNCell(Cell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, activation: str | Callable[..., Any] = "tanh", name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        activation: str | Callable[..., Any] = "tanh",
+        name: str | None = None,
+    ):
         super().__init__(in_size, out_size, state_init, name)
         self.activation = activation_of(activation)
         both = self.num_in + self.num_out
@@ -64,8 +72,8 @@ class MinimalRNNCell(Cell):
         phi: a function or module from (..., in) to (..., out) in place of the default.
         name: of the module.
 
-    z acts on the state directly and through the gate; per-parameter rules see both at the step where z comes in, and its
-    direct part later.
+    z acts on the state directly and through the gate; per-parameter rules see both at the step
+    where z comes in, and its direct part later.
 
     >>> import brainstate
     >>> import braintrace
@@ -76,9 +84,15 @@ class MinimalRNNCell(Cell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, phi: Callable[..., Any] | None = None, name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        phi: Callable[..., Any] | None = None,
+        name: str | None = None,
+    ):
         super().__init__(in_size, out_size, state_init, name)
         self.phi = phi
         if phi is None:
@@ -100,7 +114,8 @@ class MiniGRU(Cell):
         z   = sigmoid(W_z [x_t, h_{t-1}] + b_z)
         h_t = (1 - z) * h_{t-1} + z * (W_x x_t + b_x)
 
-    The gate reads the old state, as in the GRU; in the minGRU of Feng et al. (2024), which trains in parallel, it does not.
+    The gate reads the old state, as in the GRU; in the minGRU of Feng et al. (2024), which trains
+    in parallel, it does not.
 
     Args:
         in_size, out_size: numbers of inputs and neurons.
@@ -117,9 +132,14 @@ class MiniGRU(Cell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        name: str | None = None,
+    ):
         super().__init__(in_size, out_size, state_init, name)
         self.W_x = self._linear(self.num_in, w_init, b_init)
         self.W_z = self._linear(self.num_in + self.num_out, w_init, b_init)
@@ -138,7 +158,8 @@ class MiniLSTM(Cell):
         f, i = sigmoid(W_f [x_t, h_{t-1}] + b_f), sigmoid(W_i [x_t, h_{t-1}] + b_i)
         h_t  = f * h_{t-1} + i * (W_x x_t + b_x)
 
-    The gates read the old state, as in the LSTM; in the minLSTM of Feng et al. (2024), which trains in parallel, they do not.
+    The gates read the old state, as in the LSTM; in the minLSTM of Feng et al. (2024), which trains
+    in parallel, they do not.
 
     Args:
         in_size, out_size: numbers of inputs and neurons.
@@ -155,9 +176,14 @@ class MiniLSTM(Cell):
     """
 
     def __init__(
-        self, in_size: Size, out_size: Size, w_init: Init = ORTHOGONAL, b_init: Init = ZERO,
-        state_init: Init = ZERO, name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        name: str | None = None,
+    ):
         super().__init__(in_size, out_size, state_init, name)
         self.W_x = self._linear(self.num_in, w_init, b_init)
         both = self.num_in + self.num_out

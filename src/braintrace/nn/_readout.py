@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import UsageError, problem
+from ..core._errors import UsageError, problem
 from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, features
 
 
 class _Leaky(Module):
-    """A product under a leak of `exp(-dt / tau)`, with `dt` of the environment when the layer is made."""
+    """A product under a leak of `exp(-dt / tau)`, with `dt` of the environment when the layer is
+    made.
+    """
 
     def __init__(self, in_size: Size, out_size: Size, tau: Any, w_init: Init, name: str | None):
         super().__init__(name=name)
@@ -28,7 +30,8 @@ class _Leaky(Module):
 
 
 class LeakyRateReadout(_Leaky):
-    """`r_t = exp(-dt/tau) r_{t-1} + x_t W`: a leaky sum of what the readout receives. Exact under D-RTRL.
+    """`r_t = exp(-dt/tau) r_{t-1} + x_t W`: a leaky sum of what the readout receives. Exact under
+    D-RTRL.
 
     Args:
         in_size, out_size: numbers of inputs and outputs.
@@ -53,9 +56,14 @@ class LeakyRateReadout(_Leaky):
     r: Any
 
     def __init__(
-        self, in_size: Size, out_size: Size, tau: Any = FIVE_MS, w_init: Init = KAIMING,
-        r_init: Init = ZERO, name: str | None = None,
-    ):  # fmt: skip
+        self,
+        in_size: Size,
+        out_size: Size,
+        tau: Any = FIVE_MS,
+        w_init: Init = KAIMING,
+        r_init: Init = ZERO,
+        name: str | None = None,
+    ):
         super().__init__(in_size, out_size, tau, w_init, name)
         self._r_init = r_init
 
@@ -75,7 +83,9 @@ class LeakyRateReadout(_Leaky):
 
 @jax.custom_jvp
 def triangle_spike(v: jax.Array) -> jax.Array:
-    """1 where v > 0, else 0; the surrogate derivative is `0.3 max(0, 1 - |v|)` (Bellec et al. 2018)."""
+    """1 where v > 0, else 0; the surrogate derivative is `0.3 max(0, 1 - |v|)` (Bellec et al.
+    2018).
+    """
     return (v > 0).astype(v.dtype)
 
 
@@ -104,7 +114,8 @@ class LeakySpikeReadout(_Leaky):
         name: of the module.
 
     Raises:
-        UsageError: for another reset or a threshold that is not positive, and as `LeakyRateReadout`.
+        UsageError: for another reset or a threshold that is not positive, and as
+            `LeakyRateReadout`.
 
     >>> import brainstate
     >>> import brainunit as u
@@ -119,18 +130,32 @@ class LeakySpikeReadout(_Leaky):
     V: Any
 
     def __init__(
-        self, in_size: Size, out_size: Size, tau: Any = FIVE_MS, V_th: float = 1.0,
-        w_init: Init = KAIMING, V_initializer: Init = ZERO,
-        spk_fun: Callable[[jax.Array], jax.Array] = triangle_spike, spk_reset: Literal["soft", "hard"] = "soft",
+        self,
+        in_size: Size,
+        out_size: Size,
+        tau: Any = FIVE_MS,
+        V_th: float = 1.0,
+        w_init: Init = KAIMING,
+        V_initializer: Init = ZERO,
+        spk_fun: Callable[[jax.Array], jax.Array] = triangle_spike,
+        spk_reset: Literal["soft", "hard"] = "soft",
         name: str | None = None,
-    ):  # fmt: skip
+    ):
         super().__init__(in_size, out_size, tau, w_init, name)
         if spk_reset not in ("soft", "hard") or not V_th > 0:
             raise UsageError(
-                problem("These spikes have no reset.", got=f"spk_reset={spk_reset!r}, V_th={V_th}",
-                        expected="'soft' or 'hard', and a positive threshold")
-            )  # fmt: skip
-        self.V_th, self.spk_fun, self.spk_reset, self._V_init = V_th, spk_fun, spk_reset, V_initializer
+                problem(
+                    "These spikes have no reset.",
+                    got=f"spk_reset={spk_reset!r}, V_th={V_th}",
+                    expected="'soft' or 'hard', and a positive threshold",
+                )
+            )
+        self.V_th, self.spk_fun, self.spk_reset, self._V_init = (
+            V_th,
+            spk_fun,
+            spk_reset,
+            V_initializer,
+        )
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
@@ -157,10 +182,21 @@ def _decay(tau: Any) -> Any:
     dt = brainstate.environ.get("dt", None)
     if dt is None:
         raise UsageError(
-            problem("The environment has no time step.", expected="brainstate.environ.set(dt=...) before the layer is made",
-                    do="set dt, or make the layer in brainstate.environ.context(dt=...)")
-        )  # fmt: skip
+            problem(
+                "The environment has no time step.",
+                expected="brainstate.environ.set(dt=...) before the layer is made",
+                do="set dt, or make the layer in brainstate.environ.context(dt=...)",
+            )
+        )
     if brainunit.get_unit(dt).dim != brainunit.get_unit(tau).dim:
-        raise UsageError(problem("tau and dt have different units.", got=f"tau={tau}, dt={dt}", do="give both a unit of time"))
-    decay = np.exp(-np.asarray(dt / tau, np.float64))  # in full precision, whatever that of the layer
+        raise UsageError(
+            problem(
+                "tau and dt have different units.",
+                got=f"tau={tau}, dt={dt}",
+                do="give both a unit of time",
+            )
+        )
+    decay = np.exp(
+        -np.asarray(dt / tau, np.float64)
+    )  # in full precision, whatever that of the layer
     return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())

@@ -10,7 +10,8 @@ class Trials(NamedTuple):
 
     Attributes:
         x: `(T, B, I)` float32, the inputs.
-        y: `(T, B)` int32 for a task of classes (the class wanted at each step), `(T, B, O)` float32 for a regression.
+        y: `(T, B)` int32 for a task of classes (the class wanted at each step), `(T, B, O)` float32
+            for a regression.
         mask: `(T, B)` float32, 1 at the steps whose output counts.
 
     >>> from braintrace import tasks
@@ -25,11 +26,19 @@ class Trials(NamedTuple):
 
 
 def delayed_match_to_sample(
-    batch: int, *, seed: int, delay: int = 50, stimulus: int = 10, response: int = 10, channels: int = 20, noise: float = 0.1
+    batch: int,
+    *,
+    seed: int,
+    delay: int = 50,
+    stimulus: int = 10,
+    response: int = 10,
+    channels: int = 20,
+    noise: float = 0.1,
 ) -> Trials:
     """Two stimuli with a delay between them: was the second like the first?
 
-    Each stimulus raises one of two halves of the channels. Classes: 0 different, 1 the same, asked for during the response.
+    Each stimulus raises one of two halves of the channels. Classes: 0 different, 1 the same, asked
+    for during the response.
 
     Args:
         batch: B.
@@ -54,19 +63,31 @@ def delayed_match_to_sample(
 
 
 def evidence_accumulation(
-    batch: int, *, seed: int, cues: int = 7, cue: int = 100, slot: int = 150, delay: int = 1050, recall: int = 150,
-    channels: int = 40, rate: float = 0.04, background: float = 0.01, majority: float = 0.7,
-) -> Trials:  # fmt: skip
+    batch: int,
+    *,
+    seed: int,
+    cues: int = 7,
+    cue: int = 100,
+    slot: int = 150,
+    delay: int = 1050,
+    recall: int = 150,
+    channels: int = 40,
+    rate: float = 0.04,
+    background: float = 0.01,
+    majority: float = 0.7,
+) -> Trials:
     """The click task: cues come from the left or the right; after a delay, which side had more?
 
-    Spikes of four populations: left cues, right cues, a recall signal, and background noise that is always on. A cue comes
-    from the trial's side with probability `majority`. Defaults are those of Bellec et al. 2020 (40 inputs, 7 cues of 100 ms in
-    slots of 150 ms, 1,200 ms from the last slot to the end, of which the last 150 are the recall; one step is 1 ms).
+    Spikes of four populations: left cues, right cues, a recall signal, and background noise that is
+    always on. A cue comes from the trial's side with probability `majority`. Defaults are those of
+    Bellec et al. 2020 (40 inputs, 7 cues of 100 ms in slots of 150 ms, 1,200 ms from the last slot
+    to the end, of which the last 150 are the recall; one step is 1 ms).
 
     Args:
         batch: B.
         seed: fixes the trials.
-        cues, cue, slot, delay, recall: number of cues and lengths in steps; T = cues slot + delay + recall.
+        cues, cue, slot, delay, recall: number of cues and lengths in steps; T = cues slot + delay +
+            recall.
         channels: I, a multiple of 4.
         rate: probability of a spike per step in a population that is on (40 Hz).
         background: that of the noise population (10 Hz).
@@ -80,7 +101,9 @@ def evidence_accumulation(
     (33, 2, 40)
     """
     if channels % 4:
-        raise ValueError(f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one quarter a population.")
+        raise ValueError(
+            f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one quarter a population."
+        )
     random = np.random.default_rng(seed)
     side = random.integers(0, 2, batch)
     sides = np.where(random.random((cues, batch)) < majority, side, 1 - side)
@@ -89,19 +112,26 @@ def evidence_accumulation(
     for k in range(cues):
         start = k * slot + slot - cue
         for population in (0, 1):
-            probability[start : start + cue, :, population] = rate * (sides[k] == population)[:, None]
+            probability[start : start + cue, :, population] = (
+                rate * (sides[k] == population)[:, None]
+            )
     probability[steps - recall :, :, 2] = rate
     probability[:, :, 3] = background
     x = random.random(probability.shape) < probability
     answer = (sides.sum(0) * 2 > cues).astype(np.int32)
     y = np.broadcast_to(answer, (steps, batch)).copy()
-    return Trials(x.reshape(steps, batch, channels).astype(np.float32), y, _last(steps, batch, recall))
+    return Trials(
+        x.reshape(steps, batch, channels).astype(np.float32), y, _last(steps, batch, recall)
+    )
 
 
-def copy_memory(batch: int, *, seed: int, symbols: int = 8, length: int = 10, delay: int = 20) -> Trials:
+def copy_memory(
+    batch: int, *, seed: int, symbols: int = 8, length: int = 10, delay: int = 20
+) -> Trials:
     """A string of symbols is shown, then a delay, then a signal: say the string.
 
-    Inputs are one-hot: the symbols, a blank and the signal (I = symbols + 2). Classes are the symbols.
+    Inputs are one-hot: the symbols, a blank and the signal (I = symbols + 2). Classes are the
+    symbols.
 
     Args:
         batch: B.
@@ -126,9 +156,16 @@ def copy_memory(batch: int, *, seed: int, symbols: int = 8, length: int = 10, de
 
 
 def pattern_generation(
-    batch: int, *, seed: int, steps: int = 1000, channels: int = 20, targets: int = 1, rate: float = 0.05,
-    periods: tuple[float, ...] = (1000.0, 500.0, 333.0, 200.0), pattern_seed: int | None = None,
-) -> Trials:  # fmt: skip
+    batch: int,
+    *,
+    seed: int,
+    steps: int = 1000,
+    channels: int = 20,
+    targets: int = 1,
+    rate: float = 0.05,
+    periods: tuple[float, ...] = (1000.0, 500.0, 333.0, 200.0),
+    pattern_seed: int | None = None,
+) -> Trials:
     """Produce a fixed sum of sines from a frozen spike pattern that marks the time.
 
     Args:
@@ -149,7 +186,10 @@ def pattern_generation(
     spikes = (random.random((steps, 1, channels)) < rate).astype(np.float32)
     shape = np.random.default_rng(seed if pattern_seed is None else pattern_seed)
     t = np.arange(steps)[:, None, None]
-    amplitude, phase = shape.uniform(0.5, 2.0, (targets, len(periods))), shape.uniform(0, 2 * np.pi, (targets, len(periods)))
+    amplitude, phase = (
+        shape.uniform(0.5, 2.0, (targets, len(periods))),
+        shape.uniform(0, 2 * np.pi, (targets, len(periods))),
+    )
     signal = (amplitude * np.sin(2 * np.pi * t / np.asarray(periods) + phase)).sum(-1)
     signal = signal / np.abs(signal).max(0, keepdims=True)
     y = np.repeat(signal[:, None].astype(np.float32), batch, axis=1)
@@ -157,11 +197,19 @@ def pattern_generation(
 
 
 def delayed_xor(
-    batch: int, *, seed: int, delay: int = 20, pulse: int = 5, response: int = 5, channels: int = 2, noise: float = 0.05
+    batch: int,
+    *,
+    seed: int,
+    delay: int = 20,
+    pulse: int = 5,
+    response: int = 5,
+    channels: int = 2,
+    noise: float = 0.05,
 ) -> Trials:
     """Two binary pulses with a delay between them: are they different?
 
-    Channel 0 carries the pulses (+1 or -1), channel 1 the signal to answer; further channels hold noise. Classes 0 and 1.
+    Channel 0 carries the pulses (+1 or -1), channel 1 the signal to answer; further channels hold
+    noise. Classes 0 and 1.
 
     Args:
         batch: B.
@@ -175,7 +223,9 @@ def delayed_xor(
     [0, 1]
     """
     if channels < 2:
-        raise ValueError(f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal to answer.")
+        raise ValueError(
+            f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal to answer."
+        )
     random = np.random.default_rng(seed)
     bits = random.integers(0, 2, (2, batch))
     steps = 2 * pulse + 2 * delay + response

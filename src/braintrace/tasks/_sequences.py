@@ -7,16 +7,19 @@ import numpy as np
 
 
 class Sequences(NamedTuple):
-    """N labelled sequences of up to T frames with C channels, time first, padded with zeros at the end.
+    """N labelled sequences of up to T frames with C channels, time first, padded with zeros at the
+    end.
 
-    These are NumPy arrays in host memory; a jitted function takes them as they are, and the tuple is a pytree.
+    These are NumPy arrays in host memory; a jitted function takes them as they are, and the tuple
+    is a pytree.
 
     Attributes:
         x: `(T, N, C)` float32. The frames; zero wherever `mask` is False.
-        mask: `(T, N)` bool. True where `x` holds a frame of the sequence, False where it is padded. As the mask of a
-            loss it weighs every frame alike, so a longer sequence counts for more.
+        mask: `(T, N)` bool. True where `x` holds a frame of the sequence, False where it is padded.
+            As the mask of a loss it weighs every frame alike, so a longer sequence counts for more.
         label: `(N,)` int32. The class of each sequence, counted from 0.
-        length: `(N,)` int32. The number of frames of each sequence, so `mask[t, n] == (t < length[n])`.
+        length: `(N,)` int32. The number of frames of each sequence, so `mask[t, n] == (t <
+            length[n])`.
 
     >>> import numpy as np
     >>> from braintrace import tasks
@@ -30,18 +33,21 @@ class Sequences(NamedTuple):
     length: np.ndarray
 
 
-def pad_sequences(frames: np.ndarray, length: np.ndarray, label: np.ndarray, *, steps: int | None = None) -> Sequences:
+def pad_sequences(
+    frames: np.ndarray, length: np.ndarray, label: np.ndarray, *, steps: int | None = None
+) -> Sequences:
     """Lay sequences that stand one after another side by side, time first, padded with zeros.
 
     Args:
-        frames: `(sum(length), C)`. The frames of the first sequence, then those of the second, and so on.
+        frames: `(sum(length), C)`. The frames of the first sequence, then those of the second, and
+            so on.
         length: `(N,)` integers. How many of the frames belong to each sequence.
         label: `(N,)` integers. The class of each sequence.
         steps: T, the number of steps to pad to. By default the longest length.
 
     Raises:
-        ValueError: if the lengths do not add up to the number of frames, if there is not one label for each length, or
-            if a sequence is longer than `steps`.
+        ValueError: if the lengths do not add up to the number of frames, if there is not one label
+            for each length, or if a sequence is longer than `steps`.
 
     >>> import numpy as np
     >>> from braintrace import tasks
@@ -51,13 +57,19 @@ def pad_sequences(frames: np.ndarray, length: np.ndarray, label: np.ndarray, *, 
     length = np.asarray(length, np.int32)
     label = np.asarray(label, np.int32)
     if label.shape != length.shape:
-        raise ValueError(f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence needs both.")
+        raise ValueError(
+            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence needs both."
+        )
     if length.sum() != len(frames):
-        raise ValueError(f"pad_sequences got {len(frames)} frames, but the lengths add up to {length.sum()}.")
+        raise ValueError(
+            f"pad_sequences got {len(frames)} frames, but the lengths add up to {length.sum()}."
+        )
     longest = int(length.max(initial=0))
     steps = longest if steps is None else steps
     if steps < longest:
-        raise ValueError(f"pad_sequences cannot pad to {steps} steps: the longest sequence has {longest} frames.")
+        raise ValueError(
+            f"pad_sequences cannot pad to {steps} steps: the longest sequence has {longest} frames."
+        )
     mask = np.arange(steps)[:, None] < length
     x = np.zeros((length.size, steps, frames.shape[1]), np.float32)
     x[mask.T] = frames  # batch first, since that is the order in which the frames stand
@@ -65,12 +77,19 @@ def pad_sequences(frames: np.ndarray, length: np.ndarray, label: np.ndarray, *, 
 
 
 def minibatches(
-    data: Sequences, batch_size: int, *, seed: int | None, epoch: int = 0, drop_remainder: bool = True
+    data: Sequences,
+    batch_size: int,
+    *,
+    seed: int | None,
+    epoch: int = 0,
+    drop_remainder: bool = True,
 ) -> Iterator[Sequences]:
     """Deal out one epoch of `data` in batches, each sequence at most once.
 
-    Every batch has the T of `data`, so a jitted training step compiles once. The order depends on `seed` and `epoch`
-    alone: a run that is resumed at a later epoch sees the batches it would have seen. A training loop is
+    Every batch has the T of `data`, so a jitted training step compiles once. The order depends on
+    `seed` and `epoch`
+    alone: a run that is resumed at a later epoch sees the batches it would have seen. A training
+        loop is
 
         for epoch in range(epochs):
             for batch in minibatches(data.train, 30, seed=0, epoch=epoch):
@@ -81,8 +100,9 @@ def minibatches(
         batch_size: B, the number of sequences of a batch; 1 to N.
         seed: with `epoch`, fixes the shuffled order. None keeps the order of `data`.
         epoch: which epoch to deal out; each has an order of its own.
-        drop_remainder: leave out the last N mod B sequences of the order, which differ from epoch to epoch. With False
-            they come as a last, smaller batch, for which a jitted function compiles again.
+        drop_remainder: leave out the last N mod B sequences of the order, which differ from epoch
+            to epoch. With False they come as a last, smaller batch, for which a jitted function
+            compiles again.
 
     Yields:
         Batches with x `(T, B, C)`, mask `(T, B)`, label `(B,)` and length `(B,)`.
@@ -96,8 +116,14 @@ def minibatches(
     """
     count = data.label.size
     if not 1 <= batch_size <= count:
-        raise ValueError(f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of sequences.")
-    order = np.arange(count) if seed is None else np.random.default_rng((seed, epoch)).permutation(count)
+        raise ValueError(
+            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of sequences."
+        )
+    order = (
+        np.arange(count)
+        if seed is None
+        else np.random.default_rng((seed, epoch)).permutation(count)
+    )
     stop = count - count % batch_size if drop_remainder else count
     return (_take(data, order[start : start + batch_size]) for start in range(0, stop, batch_size))
 

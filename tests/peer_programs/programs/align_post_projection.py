@@ -1,4 +1,6 @@
-"""LIF neurons behind an `AlignPostProj` of brainpy: exponential synapses aligned with the postsynaptic neuron, D-RTRL."""
+"""LIF neurons behind an `AlignPostProj` of brainpy: exponential synapses aligned with the
+postsynaptic neuron, D-RTRL.
+"""
 
 import brainpy.state
 import brainstate
@@ -30,7 +32,9 @@ class LIF_Expon_Net(brainstate.nn.Module):
                 w_init=braintools.init.KaimingNormal(scale=4.0, unit=u.mA),
                 b_init=braintools.init.ZeroInit(unit=u.mA),
             ),
-            syn=brainpy.state.Expon.desc(n_rec, tau=tau_syn, g_initializer=braintools.init.ZeroInit(unit=u.mA)),
+            syn=brainpy.state.Expon.desc(
+                n_rec, tau=tau_syn, g_initializer=braintools.init.ZeroInit(unit=u.mA)
+            ),
             out=brainpy.state.CUBA.desc(scale=1.0),
             post=self.neu,
         )
@@ -49,8 +53,14 @@ with brainstate.environ.context(dt=1.0 * u.ms):
     learner.compile_graph(inputs[0])
     target = 0.3
     expected = bptt(model, lambda x: jnp.sum((model(x) - target) ** 2), inputs)
-    grads = learner.etrace_grad(inputs, step_fn=lambda x: jnp.sum((learner(x) - target) ** 2), reduction="sum")
+    grads = learner.etrace_grad(
+        inputs, step_fn=lambda x: jnp.sum((learner(x) - target) ** 2), reduction="sum"
+    )
 
-assert len(learner.graph.hidden_groups) == 1, "the synapse and the membrane of a neuron belong together"
+assert len(learner.graph.hidden_groups) == 1, (
+    "the synapse and the membrane of a neuron belong together"
+)
 assert learner.graph.hidden_groups[0].num_state == 2
-assert close(grads, expected), "without recurrent weights D-RTRL is exact, synapse and reset included"
+assert close(grads, expected), (
+    "without recurrent weights D-RTRL is exact, synapse and reset included"
+)

@@ -1,4 +1,6 @@
-"""Every recurrent cell of `braintrace.nn` under a readout: the gradient of a whole sequence in one multi-step call is BPTT's."""
+"""Every recurrent cell of `braintrace.nn` under a readout: the gradient of a whole sequence in one
+multi-step call is BPTT's.
+"""
 
 import brainstate
 import jax.numpy as jnp
@@ -17,7 +19,17 @@ class Net(brainstate.nn.Module):
         return self.out(self.rnn(x))
 
 
-names = ["ValinaRNNCell", "GRUCell", "CFNCell", "MGUCell", "LSTMCell", "URLSTMCell", "MinimalRNNCell", "MiniGRU", "MiniLSTM"]
+names = [
+    "ValinaRNNCell",
+    "GRUCell",
+    "CFNCell",
+    "MGUCell",
+    "LSTMCell",
+    "URLSTMCell",
+    "MinimalRNNCell",
+    "MiniGRU",
+    "MiniLSTM",
+]
 xs = brainstate.random.randn(4, 2, 3)
 errors = {}
 for name in names:
@@ -27,6 +39,6 @@ for name in names:
     learner.compile_graph(xs[0])
     expected = bptt(model, lambda x, m=model: jnp.sum(m(x) ** 2), xs)
     weights = model.states(brainstate.ParamState)
-    loss = lambda x, f=learner: jnp.sum(f(braintrace.MultiStepData(x)) ** 2)  # noqa: E731
+    loss = lambda x, f=learner: jnp.sum(f(braintrace.MultiStepData(x)) ** 2)
     errors[name] = distance(brainstate.transform.grad(loss, weights)(xs), expected)
 assert max(errors.values()) < 1e-4, errors

@@ -31,7 +31,10 @@ assert close(gradient(braintrace.ETraceConfig()), gradient("d_rtrl"))
 factored = braintrace.ETraceConfig(trace_factorization="io_factorized", decay=0.9)
 assert factored.temporal_recursion == ("scalar_leak", "jacobian")
 assert close(gradient(factored), gradient(braintrace.pp_prop, decay_or_rank=0.9))
-assert close(gradient(braintrace.ETraceConfig(trace_filter="kappa", kappa=0.5)), gradient("eprop", kappa_filter_decay=0.5))
+assert close(
+    gradient(braintrace.ETraceConfig(trace_filter="kappa", kappa=0.5)),
+    gradient("eprop", kappa_filter_decay=0.5),
+)
 leak = braintrace.ETraceConfig(trace_factorization="io_factorized", decay=(0.9, 0.0))
 assert not close(gradient(leak), gradient(factored), 1e-3)
 

@@ -1,4 +1,6 @@
-"""The older batching page: states made under `vmap_new_states`, the algorithm mapped with `brainstate.nn.Vmap`."""
+"""The older batching page: states made under `vmap_new_states`, the algorithm mapped with
+`brainstate.nn.Vmap`.
+"""
 
 import brainstate
 import jax
@@ -18,7 +20,9 @@ class Leaky(brainstate.nn.Module):
         self.n_rec = n_rec
 
     def init_state(self, batch_size=None, **kwargs):
-        self.h = brainstate.HiddenState(jnp.zeros((self.n_rec,) if batch_size is None else (batch_size, self.n_rec)))
+        self.h = brainstate.HiddenState(
+            jnp.zeros((self.n_rec,) if batch_size is None else (batch_size, self.n_rec))
+        )
 
     def update(self, x):
         self.h.value = 0.8 * self.h.value + jnp.tanh(self.inp(x))
@@ -56,6 +60,8 @@ grads, _ = brainstate.transform.scan(step_fn, zero, inputs)
 
 assert algo_vmapped(inputs[0]).shape == (batch_size, 5)
 
-brainstate.nn.init_all_states(model, batch_size=batch_size)  # the same model with a batch axis, by BPTT
+brainstate.nn.init_all_states(
+    model, batch_size=batch_size
+)  # the same model with a batch axis, by BPTT
 expected = bptt(model, lambda x: jnp.sum(model(x) ** 2), inputs)
 assert close(grads, expected)

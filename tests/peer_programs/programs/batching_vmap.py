@@ -1,4 +1,6 @@
-"""The batching page: `compile(..., vmap=True)`, and a learner that is compiled inside a jitted training step."""
+"""The batching page: `compile(..., vmap=True)`, and a learner that is compiled inside a jitted
+training step.
+"""
 
 import brainstate
 import jax
@@ -20,10 +22,14 @@ class SimpleGRU(brainstate.nn.Module):
 
 model = SimpleGRU(10, 6, 5)
 batch_size = 4
-algo_vmapped = braintrace.compile(model, braintrace.D_RTRL, jnp.zeros((batch_size, 10)), batch_size=batch_size, vmap=True)
+algo_vmapped = braintrace.compile(
+    model, braintrace.D_RTRL, jnp.zeros((batch_size, 10)), batch_size=batch_size, vmap=True
+)
 out = algo_vmapped(jnp.ones((batch_size, 10)))
 assert out.shape == (batch_size, 5)
-assert isinstance(algo_vmapped, brainstate.nn.Vmap) and isinstance(algo_vmapped, braintrace.ETraceVmap)
+assert isinstance(algo_vmapped, brainstate.nn.Vmap) and isinstance(
+    algo_vmapped, braintrace.ETraceVmap
+)
 assert algo_vmapped.module.report.counts["hidden_groups"] == 1
 
 
@@ -31,7 +37,9 @@ assert algo_vmapped.module.report.counts["hidden_groups"] == 1
 def train_step(inputs, targets):
     """inputs: (n_steps, batch_size, n_in), targets: (batch_size, n_out)"""
     weights = model.states(brainstate.ParamState)
-    vmapped_algo = braintrace.compile(model, braintrace.D_RTRL, inputs[0], batch_size=inputs.shape[1], vmap=True)
+    vmapped_algo = braintrace.compile(
+        model, braintrace.D_RTRL, inputs[0], batch_size=inputs.shape[1], vmap=True
+    )
 
     def step_fn(prev_grads, inp):
         def loss_fn(inp):
@@ -49,10 +57,17 @@ def train_step(inputs, targets):
 inputs, targets = brainstate.random.randn(5, 4, 10), jnp.zeros((4, 5))
 inside = train_step(inputs, targets)
 
-learner = braintrace.compile(model, braintrace.D_RTRL, inputs[0], batch_size=4)  # states with a batch axis, no mapping
-batched = learner.etrace_grad(inputs, step_fn=lambda x: jnp.mean((learner(x) - targets) ** 2), reduction="sum")
+learner = braintrace.compile(
+    model, braintrace.D_RTRL, inputs[0], batch_size=4
+)  # states with a batch axis, no mapping
+batched = learner.etrace_grad(
+    inputs, step_fn=lambda x: jnp.mean((learner(x) - targets) ** 2), reduction="sum"
+)
 
-assert set(inside) == {("rnn", "Wrz", "weight"), ("rnn", "Wh", "weight"), ("out", "weight")} or len(inside) >= 3
+assert (
+    set(inside) == {("rnn", "Wrz", "weight"), ("rnn", "Wh", "weight"), ("out", "weight")}
+    or len(inside) >= 3
+)
 assert dead(inside) == []
 assert all(
     jnp.allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,6 @@
-"""`compile` by class and by name, seeds, reports while compiling, errors that say what is wrong, traces set up anew."""
+"""`compile` by class and by name, seeds, reports while compiling, errors that say what is wrong,
+traces set up anew.
+"""
 
 import contextlib
 import io
@@ -35,7 +37,9 @@ for name, kind, options in [
     learner = braintrace.compile(model, name, x, batch_size=2, seed=1, **options)
     assert isinstance(learner, kind) and isinstance(learner, braintrace.ETraceAlgorithm)
     assert learner.update(x).shape == (2, 1)
-    assert set(learner.hidden_states) == {("rnn", "h")} and set(learner.param_states) == set(model.states(brainstate.ParamState))
+    assert set(learner.hidden_states) == {("rnn", "h")} and set(learner.param_states) == set(
+        model.states(brainstate.ParamState)
+    )
 
 shown = io.StringIO()
 with contextlib.redirect_stdout(shown):
@@ -47,11 +51,16 @@ learner.init_etrace_state()
 assert all(not jnp.any(v) for v in jax.tree.leaves(learner.get_etrace_of(("rnn", "Wh", "weight"))))
 
 refused = []
-for wrong in (lambda: braintrace.compile(model, "no_rule", x), lambda: braintrace.compile(model, "d_rtrl"),
-              lambda: braintrace.compile(model, "d_rtrl", x, batch_size=2, verbose=7)):  # fmt: skip
+for wrong in (
+    lambda: braintrace.compile(model, "no_rule", x),
+    lambda: braintrace.compile(model, "d_rtrl"),
+    lambda: braintrace.compile(model, "d_rtrl", x, batch_size=2, verbose=7),
+):
     try:
         wrong()
     except ValueError as error:
         refused.append(str(error))
 assert len(refused) == 3 and all(refused)
-assert issubclass(braintrace.NotSupportedError, Exception) and issubclass(braintrace.CompilationError, Exception)
+assert issubclass(braintrace.NotSupportedError, Exception) and issubclass(
+    braintrace.CompilationError, Exception
+)

@@ -1,4 +1,6 @@
-"""Convolutions of one and two dimensions into leaky feature maps, in a batch, with bias and strides: exact with D-RTRL."""
+"""Convolutions of one and two dimensions into leaky feature maps, in a batch, with bias and
+strides: exact with D-RTRL.
+"""
 
 import brainstate
 import jax.numpy as jnp
@@ -30,6 +32,8 @@ for conv, shape, in_size in cases:
     xs = brainstate.random.randn(5, 2, *in_size)
     learner = braintrace.compile(model, braintrace.D_RTRL, xs[0], batch_size=2)
     expected = bptt(model, lambda x, m=model: jnp.sum(m(x) ** 2), xs)
-    grads = learner.etrace_grad(xs, step_fn=lambda x, f=learner: jnp.sum(f(x) ** 2), reduction="sum")
+    grads = learner.etrace_grad(
+        xs, step_fn=lambda x, f=learner: jnp.sum(f(x) ** 2), reduction="sum"
+    )
     errors.append(close(grads, expected))
 assert errors == [True, True]

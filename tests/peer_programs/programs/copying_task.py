@@ -47,7 +47,9 @@ def train(_):
     brainstate.nn.reset_all_states(model, batch_size=batch_size)
     learner.reset_state(batch_size=batch_size)
     learner.etrace_evolve(xs[: n_copy + delay])
-    grads, losses = learner.etrace_grad(xs[n_copy + delay :], symbols, step_fn=step_loss, return_value=True)
+    grads, losses = learner.etrace_grad(
+        xs[n_copy + delay :], symbols, step_fn=step_loss, return_value=True
+    )
     optimizer.update(brainstate.nn.clip_grad_norm(grads, 1.0))
     return losses.mean()
 

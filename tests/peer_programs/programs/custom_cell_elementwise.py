@@ -1,4 +1,6 @@
-"""A cell of one's own: `matmul` for the input, `element_wise` for trainable time constants and thresholds."""
+"""A cell of one's own: `matmul` for the input, `element_wise` for trainable time constants and
+thresholds.
+"""
 
 import brainstate
 import braintools

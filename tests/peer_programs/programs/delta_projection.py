@@ -1,4 +1,6 @@
-"""The concepts page of 0.1: delta synapses onto LIF neurons with recurrent connections, `IODimVjpAlgorithm` around the model."""
+"""The concepts page of 0.1: delta synapses onto LIF neurons with recurrent connections,
+`IODimVjpAlgorithm` around the model.
+"""
 
 import brainpy.state
 import brainstate
@@ -11,7 +13,9 @@ from peer_programs.reference import dead
 
 
 class LIF_Delta_Net(brainstate.nn.Module):
-    def __init__(self, n_in, n_rec, tau_mem=5.0 * u.ms, V_th=1.0 * u.mV, rec_scale=1.0, ff_scale=3.0):
+    def __init__(
+        self, n_in, n_rec, tau_mem=5.0 * u.ms, V_th=1.0 * u.mV, rec_scale=1.0, ff_scale=3.0
+    ):
         super().__init__()
         self.neu = brainpy.state.LIF(
             n_rec,
@@ -26,7 +30,9 @@ class LIF_Delta_Net(brainstate.nn.Module):
         ff_init = braintools.init.KaimingNormal(ff_scale, unit=u.mV)
         w_init = u.math.concatenate([ff_init([n_in, n_rec]), rec_init([n_rec, n_rec])], axis=0)
         self.syn = brainpy.state.DeltaProj(
-            comm=braintrace.nn.Linear(n_in + n_rec, n_rec, w_init=w_init, b_init=braintools.init.ZeroInit(unit=u.mV)),
+            comm=braintrace.nn.Linear(
+                n_in + n_rec, n_rec, w_init=w_init, b_init=braintools.init.ZeroInit(unit=u.mV)
+            ),
             post=self.neu,
         )
 

@@ -28,14 +28,18 @@ optimizer.register_trainable_weights(model.states(brainstate.ParamState))
 
 
 def step_loss(token, target):
-    return braintools.metric.softmax_cross_entropy_with_integer_labels(learner(token), target).mean()
+    return braintools.metric.softmax_cross_entropy_with_integer_labels(
+        learner(token), target
+    ).mean()
 
 
 @brainstate.transform.jit
 def epoch():
     brainstate.nn.reset_all_states(model, batch_size=1)
     learner.reset_state(batch_size=1)
-    grads, loss = learner.etrace_grad(tokens, following, step_fn=step_loss, loss_output="scalar", return_value=True)
+    grads, loss = learner.etrace_grad(
+        tokens, following, step_fn=step_loss, loss_output="scalar", return_value=True
+    )
     optimizer.update(grads)
     return grads, loss
 

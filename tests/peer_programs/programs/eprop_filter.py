@@ -1,4 +1,6 @@
-"""The e-prop page: a filtered trace, its coordinate, the trace of a weight, and what the filter does to the gradient."""
+"""The e-prop page: a filtered trace, its coordinate, the trace of a weight, and what the filter
+does to the gradient.
+"""
 
 import brainstate
 import braintools
@@ -29,7 +31,9 @@ class SmallEPropSNN(brainstate.nn.Module):
         self.z.value = jnp.zeros_like(self.z.value)
 
     def update(self, x):
-        drive = braintrace.matmul(x, self.w_in.value) + braintrace.matmul(self.z.value, self.w_rec.value)
+        drive = braintrace.matmul(x, self.w_in.value) + braintrace.matmul(
+            self.z.value, self.w_rec.value
+        )
         voltage = 0.9 * self.v.value + drive - self.z.value
         spike = self.surrogate(voltage - 0.45)
         self.v.value = voltage
@@ -52,15 +56,25 @@ def run(algorithm, **options):
 
     brainstate.nn.reset_all_states(model)
     learner.reset_state()
-    grads, loss = learner.etrace_grad(inputs, targets, step_fn=loss_step, mask=mask, loss_output="scalar", return_value=True)
+    grads, loss = learner.etrace_grad(
+        inputs, targets, step_fn=loss_step, mask=mask, loss_output="scalar", return_value=True
+    )
     return learner, grads, loss
 
 
 learner, grads, loss = run(braintrace.EProp, feedback="symmetric", kappa_filter_decay=0.8)
 gradient_norm = jnp.sqrt(sum(jnp.sum(g * g) for g in grads.values()))
-trace_norm = jnp.sqrt(sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(learner.get_etrace_of(model.w_rec))))
-assert (learner.config.trace_filter, learner.config.kappa, learner.config.learning_signal) == ("kappa", 0.8, "symmetric")
-assert bool(jnp.isfinite(gradient_norm) & (gradient_norm > 0)) and bool(jnp.isfinite(trace_norm) & (trace_norm > 0))
+trace_norm = jnp.sqrt(
+    sum(jnp.sum(leaf * leaf) for leaf in jax.tree.leaves(learner.get_etrace_of(model.w_rec)))
+)
+assert (learner.config.trace_filter, learner.config.kappa, learner.config.learning_signal) == (
+    "kappa",
+    0.8,
+    "symmetric",
+)
+assert bool(jnp.isfinite(gradient_norm) & (gradient_norm > 0)) and bool(
+    jnp.isfinite(trace_norm) & (trace_norm > 0)
+)
 
 _, unfiltered, _ = run(braintrace.EProp, kappa_filter_decay=0.0)
 _, plain, _ = run(braintrace.D_RTRL)
@@ -68,4 +82,6 @@ assert close(unfiltered, plain), "without a filter and with symmetric feedback, 
 assert not close(grads, plain, 1e-3), "the filter is seen"
 _, random, _ = run("eprop", feedback="random", random_feedback_key=jax.random.PRNGKey(0))
 assert not close(random, plain, 1e-3)
-assert close({"w_out": random["w_out",]}, {"w_out": plain["w_out",]}), "the readout learns from its true error"
+assert close({"w_out": random["w_out",]}, {"w_out": plain["w_out",]}), (
+    "the readout learns from its true error"
+)

@@ -1,4 +1,6 @@
-"""The pages on graphs: `show_graph`, the report's members, the graph's groups and relations, a graph without a learner."""
+"""The pages on graphs: `show_graph`, the report's members, the graph's groups and relations, a
+graph without a learner.
+"""
 
 import contextlib
 import io
@@ -32,13 +34,17 @@ class TwoLayerRNN(brainstate.nn.Module):
 
 printed = io.StringIO()
 with contextlib.redirect_stdout(printed):
-    learner = braintrace.compile(SingleLayerRNN(10, 8, 5), braintrace.D_RTRL, jnp.zeros(10), verbose=2)
+    learner = braintrace.compile(
+        SingleLayerRNN(10, 8, 5), braintrace.D_RTRL, jnp.zeros(10), verbose=2
+    )
     learner.show_graph()
     learner.report.show(1)
 assert "rnn" in printed.getvalue()
 
 graph = learner.graph
-assert [(g.index, g.num_state, g.varshape, list(g.hidden_paths)) for g in graph.hidden_groups] == [(0, 1, (8,), [("rnn", "h")])]
+assert [(g.index, g.num_state, g.varshape, list(g.hidden_paths)) for g in graph.hidden_groups] == [
+    (0, 1, (8,), [("rnn", "h")])
+]
 for relation in graph.hidden_param_op_relations:
     assert set(relation.trainable_paths.values()) == {("rnn", "W", "weight")}
     assert [g.index for g in relation.hidden_groups] == [0] and relation.primitive is not None
@@ -49,8 +55,14 @@ assert ("out", "weight") in {path for path, _ in learner.report.excluded_weights
 learner2 = braintrace.compile(TwoLayerRNN(10, 8, 5), braintrace.D_RTRL, jnp.zeros(10))
 graph2 = learner2.graph
 assert [list(g.hidden_paths) for g in graph2.hidden_groups] == [[("rnn1", "h")], [("rnn2", "h")]]
-fed = {path: [g.index for g in r.hidden_groups] for r in graph2.hidden_param_op_relations for path in r.trainable_paths.values()}
-assert all(groups == [0 if path[0] == "rnn1" else 1] for path, groups in fed.items()) and len(fed) >= 4
+fed = {
+    path: [g.index for g in r.hidden_groups]
+    for r in graph2.hidden_param_op_relations
+    for path in r.trainable_paths.values()
+}
+assert (
+    all(groups == [0 if path[0] == "rnn1" else 1] for path, groups in fed.items()) and len(fed) >= 4
+)
 
 model_direct = SingleLayerRNN(10, 8, 5)
 brainstate.nn.init_all_states(model_direct)

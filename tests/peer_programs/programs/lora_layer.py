@@ -1,4 +1,6 @@
-"""Low-rank adaptation: the factors of a `LoRA` layer and of `lora_matmul` learn online, without a trace of the product."""
+"""Low-rank adaptation: the factors of a `LoRA` layer and of `lora_matmul` learn online, without a
+trace of the product.
+"""
 
 import brainstate
 import jax.numpy as jnp
@@ -18,7 +20,9 @@ class Adapted(brainstate.nn.Module):
         self.n_rec = n_rec
 
     def init_state(self, batch_size=None, **kwargs):
-        self.h = brainstate.HiddenState(jnp.zeros((self.n_rec,) if batch_size is None else (batch_size, self.n_rec)))
+        self.h = brainstate.HiddenState(
+            jnp.zeros((self.n_rec,) if batch_size is None else (batch_size, self.n_rec))
+        )
 
     def update(self, x):
         drive = x @ self.fixed + braintrace.lora_matmul(x, self.B.value, self.A.value, alpha=2.0)
@@ -46,7 +50,9 @@ class WithLayer(Adapted):
 
 
 model = WithLayer(10, 6, 2)
-for state in model.states(brainstate.ParamState).values():  # a fresh adapter is zero: give it numbers
+for state in model.states(
+    brainstate.ParamState
+).values():  # a fresh adapter is zero: give it numbers
     state.value = {k: 0.4 * brainstate.random.randn(*v.shape) for k, v in state.value.items()}
 learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=3)
 expected = bptt(model, lambda x: jnp.sum(model(x) ** 2), xs)

@@ -1,4 +1,6 @@
-"""Parameters and operators of 0.1: they work and warn; `NonTempParam` has no trace, a fake parameter no gradient."""
+"""Parameters and operators of 0.1: they work and warn; `NonTempParam` has no trace, a fake
+parameter no gradient.
+"""
 
 import warnings
 
@@ -11,8 +13,16 @@ from peer_programs.reference import bptt, distance
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    ETraceParam, ElemWiseParam, NonTempParam = braintrace.ETraceParam, braintrace.ElemWiseParam, braintrace.NonTempParam
-    MatMulOp, ElemWiseOp, FakeETraceParam = braintrace.MatMulOp, braintrace.ElemWiseOp, braintrace.FakeETraceParam
+    ETraceParam, ElemWiseParam, NonTempParam = (
+        braintrace.ETraceParam,
+        braintrace.ElemWiseParam,
+        braintrace.NonTempParam,
+    )
+    MatMulOp, ElemWiseOp, FakeETraceParam = (
+        braintrace.MatMulOp,
+        braintrace.ElemWiseOp,
+        braintrace.FakeETraceParam,
+    )
 assert all(issubclass(w.category, DeprecationWarning) for w in caught) and len(caught) >= 6
 
 
@@ -20,7 +30,9 @@ class Cell(brainstate.nn.Module):
     def __init__(self, n_in, n_rec, n_out):
         super().__init__()
         weight = {"weight": brainstate.random.randn(n_in, n_rec), "bias": jnp.zeros(n_rec)}
-        self.w = ETraceParam(weight, MatMulOp(weight_mask=(jnp.arange(n_in) > 0)[:, None].astype(float)))
+        self.w = ETraceParam(
+            weight, MatMulOp(weight_mask=(jnp.arange(n_in) > 0)[:, None].astype(float))
+        )
         self.leak = ElemWiseParam(brainstate.random.randn(n_rec), ElemWiseOp(jax.nn.sigmoid))
         self.fixed = FakeETraceParam({"weight": 2 * jnp.eye(n_in)}, MatMulOp())
         self.out = NonTempParam({"weight": brainstate.random.randn(n_rec, n_out)}, MatMulOp())

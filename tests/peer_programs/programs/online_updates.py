@@ -30,7 +30,9 @@ optimizer.register_trainable_weights(weights)
 
 
 def online_step(x, y):
-    grad_fn = brainstate.transform.grad(lambda: jnp.mean((learner(x) - y) ** 2), weights, return_value=True)
+    grad_fn = brainstate.transform.grad(
+        lambda: jnp.mean((learner(x) - y) ** 2), weights, return_value=True
+    )
     grads, loss = grad_fn()
     optimizer.update(grads)
     return loss

@@ -46,13 +46,21 @@ def compile_and_measure(algorithm, recurrent):
 
     brainstate.nn.reset_all_states(model)
     learner.reset_state()
-    expected = bptt(model, lambda x, y: jnp.mean((model(x) - y) ** 2), inputs, targets, reduce=jnp.mean)
-    grads, loss = learner.etrace_grad(inputs, targets, step_fn=step_loss, loss_output="scalar", return_value=True)
+    expected = bptt(
+        model, lambda x, y: jnp.mean((model(x) - y) ** 2), inputs, targets, reduce=jnp.mean
+    )
+    grads, loss = learner.etrace_grad(
+        inputs, targets, step_fn=step_loss, loss_output="scalar", return_value=True
+    )
     return learner, loss, grads, expected
 
 
-with_h, recurrent_loss, recurrent_grads, recurrent_bptt = compile_and_measure(braintrace.OSTLRecurrent, recurrent=True)
-without_h, _, feedforward_grads, feedforward_bptt = compile_and_measure(braintrace.OSTLFeedforward, recurrent=False)
+with_h, recurrent_loss, recurrent_grads, recurrent_bptt = compile_and_measure(
+    braintrace.OSTLRecurrent, recurrent=True
+)
+without_h, _, feedforward_grads, feedforward_bptt = compile_and_measure(
+    braintrace.OSTLFeedforward, recurrent=False
+)
 
 assert with_h.config.recurrence_scope == "coupled"
 assert jnp.isfinite(recurrent_loss)

@@ -1,4 +1,6 @@
-"""OSTTP: feedback matrices that are given, a target at every call, a zero target that teaches hidden weights nothing."""
+"""OSTTP: feedback matrices that are given, a target at every call, a zero target that teaches
+hidden weights nothing.
+"""
 
 import brainstate
 import braintools
@@ -33,7 +35,9 @@ weights = model.states(brainstate.ParamState)
 
 def gradient(y_target):
     learner.reset_state()
-    return brainstate.transform.grad(lambda: jnp.sum((learner.update(x, y_target=y_target) - target) ** 2), weights)()
+    return brainstate.transform.grad(
+        lambda: jnp.sum((learner.update(x, y_target=y_target) - target) ** 2), weights
+    )()
 
 
 some, none = gradient(target), gradient(jnp.zeros(2))

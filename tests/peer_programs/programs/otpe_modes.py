@@ -1,4 +1,6 @@
-"""OTPE (0.2.4) in both forms on two spiking layers under a leaky output: the loss of a regression falls."""
+"""OTPE (0.2.4) in both forms on two spiking layers under a leaky output: the loss of a regression
+falls.
+"""
 
 import brainstate
 import braintools
@@ -41,7 +43,9 @@ for mode in ("full", "approx"):
     def epoch(model=model, learner=learner, optimizer=optimizer):
         brainstate.nn.reset_all_states(model)
         learner.reset_state()
-        grads, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+        grads, losses = learner.etrace_grad(
+            xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+        )
         optimizer.update(grads)
         return grads, losses.mean()
 

@@ -35,7 +35,9 @@ v, trace, expected = jnp.zeros(5), jnp.zeros(4), 0.0
 for x in xs:
     trace = 0.6 * trace + x
     v = 0.6 * v + x @ model.w.value
-    signal = brainstate.transform.grad(lambda v: jnp.sum((model.surrogate(v - 0.5) @ model.w_out.value) ** 2))(v)
+    signal = brainstate.transform.grad(
+        lambda v: jnp.sum((model.surrogate(v - 0.5) @ model.w_out.value) ** 2)
+    )(v)
     expected = expected + jnp.outer(trace, signal)
 assert close({"w": grads["w",]}, {"w": expected})
 assert learner.mode == "A"

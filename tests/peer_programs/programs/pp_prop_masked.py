@@ -1,4 +1,6 @@
-"""The pp-prop page: recurrent spiking units, a warm-up mask, `etrace_evolve` for evaluation, clipped Adam updates."""
+"""The pp-prop page: recurrent spiking units, a warm-up mask, `etrace_evolve` for evaluation,
+clipped Adam updates.
+"""
 
 import brainstate
 import braintools
@@ -27,7 +29,9 @@ class RecurrentLIF(brainstate.nn.Module):
         self.spike.value = jnp.zeros_like(self.spike.value)
 
     def update(self, x):
-        current = braintrace.matmul(x, self.w_in.value) + braintrace.matmul(self.spike.value, self.w_rec.value)
+        current = braintrace.matmul(x, self.w_in.value) + braintrace.matmul(
+            self.spike.value, self.w_rec.value
+        )
         voltage = 0.85 * self.v.value + current - self.spike.value
         spike = self.surrogate(voltage - 0.5)
         self.v.value = voltage
@@ -84,6 +88,8 @@ training_losses = brainstate.transform.for_loop(train_epoch, jnp.arange(25))
 final_loss = masked_objective()
 
 assert bool(jnp.all(jnp.isfinite(training_losses)))
-assert jnp.allclose(training_losses[0], initial_loss, rtol=1e-5), "the driver's loss is the masked mean"
+assert jnp.allclose(training_losses[0], initial_loss, rtol=1e-5), (
+    "the driver's loss is the masked mean"
+)
 assert final_loss < 0.7 * initial_loss, (initial_loss, final_loss)
 assert len(learner.graph.hidden_param_op_relations) == 2

@@ -33,4 +33,6 @@ grads, losses = learner.etrace_grad(xs, ys, step_fn=step_loss, return_value=True
 assert losses.shape == (30,)
 assert dead(grads) == [], "every parameter learns, the readout too"
 readout = ("out", "weight")
-assert distance({readout: grads[readout]}, {readout: expected[readout]}) < 1e-5, "the readout's gradient is that of BPTT"
+assert distance({readout: grads[readout]}, {readout: expected[readout]}) < 1e-5, (
+    "the readout's gradient is that of BPTT"
+)

@@ -1,4 +1,6 @@
-"""The quickstart page: a MiniGRU, one gradient a step, summed in a scan, an SGD update for each pass over the sequence."""
+"""The quickstart page: a MiniGRU, one gradient a step, summed in a scan, an SGD update for each
+pass over the sequence.
+"""
 
 import warnings
 
@@ -27,7 +29,9 @@ inputs = jnp.linspace(-1.0, 1.0, 12).reshape(12, 1, 1)
 targets = 0.7 * inputs + 0.2
 
 with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message=r"ETP primitive etp_mm.*has no connected hidden states.*")
+    warnings.filterwarnings(
+        "ignore", message=r"ETP primitive etp_mm.*has no connected hidden states.*"
+    )
     learner = braintrace.compile(model, braintrace.D_RTRL, inputs[0], batch_size=1)
 weights = model.states(brainstate.ParamState)
 optimizer = braintools.optim.SGD(lr=0.08)
@@ -57,7 +61,9 @@ def train_epoch(_):
         x, target = sample
         grad_fn = brainstate.transform.grad(local_loss, weights, return_value=True)
         step_grads, step_loss = grad_fn(x, target)
-        accumulated_grads = jax.tree.map(lambda total, current: total + current, accumulated_grads, step_grads)
+        accumulated_grads = jax.tree.map(
+            lambda total, current: total + current, accumulated_grads, step_grads
+        )
         return accumulated_grads, step_loss
 
     zero_grads = jax.tree.map(jnp.zeros_like, weights.to_dict_values())

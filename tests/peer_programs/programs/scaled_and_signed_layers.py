@@ -1,4 +1,6 @@
-"""The remaining linear layers: weight standardisation, fixed signs, groups; exact with D-RTRL where they feed leaky states."""
+"""The remaining linear layers: weight standardisation, fixed signs, groups; exact with D-RTRL where
+they feed leaky states.
+"""
 
 import brainstate
 import jax.numpy as jnp
@@ -32,6 +34,8 @@ for name, layer in layers.items():
     model = Leaky(layer, 4)
     learner = braintrace.compile(model, braintrace.D_RTRL, xs[0], batch_size=2)
     expected = bptt(model, lambda x, m=model: jnp.sum(m(x) ** 2), xs)
-    grads = learner.etrace_grad(xs, step_fn=lambda x, f=learner: jnp.sum(f(x) ** 2), reduction="sum")
+    grads = learner.etrace_grad(
+        xs, step_fn=lambda x, f=learner: jnp.sum(f(x) ** 2), reduction="sum"
+    )
     errors[name] = distance(grads, expected)
 assert max(errors.values()) < 1e-4, errors

@@ -31,7 +31,9 @@ optimizer.register_trainable_weights(weights)
 
 
 def step(x, y):
-    grads, loss = brainstate.transform.grad(lambda: jnp.mean((learner(x) - y) ** 2), weights, return_value=True)()
+    grads, loss = brainstate.transform.grad(
+        lambda: jnp.mean((learner(x) - y) ** 2), weights, return_value=True
+    )()
     smooth.update(grads)
     optimizer.update(smooth.gradients.value)
     return loss

@@ -1,4 +1,6 @@
-"""The SNN page: recurrent LIF neurons with units, a leaky readout, ES-D-RTRL mapped over samples, an Adam update a sequence."""
+"""The SNN page: recurrent LIF neurons with units, a leaky readout, ES-D-RTRL mapped over samples,
+an Adam update a sequence.
+"""
 
 import brainpy.state
 import brainstate
@@ -31,7 +33,9 @@ class LIF_SNN(brainstate.nn.Module):
             spk_fun=braintools.surrogate.ReluGrad(),
             spk_reset="soft",
         )
-        self.readout = braintrace.nn.LeakyRateReadout(n_rec, n_out, tau=tau_out, w_init=braintools.init.KaimingNormal())
+        self.readout = braintrace.nn.LeakyRateReadout(
+            n_rec, n_out, tau=tau_out, w_init=braintools.init.KaimingNormal()
+        )
 
     def update(self, spike_input):
         rec_spk = self.neuron.get_spike()
@@ -44,7 +48,9 @@ n_updates, n_steps, batch_size, n_in, n_out = 30, 12, 8, 12, 4
 labels = jnp.arange(batch_size, dtype=jnp.int32) % n_out
 channel_class = jnp.arange(n_in) * n_out // n_in
 active = labels[:, None] == channel_class[None, :]
-input_batches = brainstate.random.bernoulli(jnp.where(active, 0.6, 0.0), size=(n_updates, n_steps, batch_size, n_in))
+input_batches = brainstate.random.bernoulli(
+    jnp.where(active, 0.6, 0.0), size=(n_updates, n_steps, batch_size, n_in)
+)
 input_batches = input_batches.astype(jnp.float32)
 target_batches = jnp.broadcast_to(labels, (n_updates, batch_size))
 
@@ -55,7 +61,12 @@ with brainstate.environ.context(dt=1.0 * u.ms):
     weights = model.states(brainstate.ParamState)
     opt.register_trainable_weights(weights)
     learner = braintrace.compile(
-        model, braintrace.ES_D_RTRL, input_batches[0, 0], batch_size=batch_size, vmap=True, decay_or_rank=0.5
+        model,
+        braintrace.ES_D_RTRL,
+        input_batches[0, 0],
+        batch_size=batch_size,
+        vmap=True,
+        decay_or_rank=0.5,
     )
 
     @brainstate.transform.jit
@@ -65,13 +76,17 @@ with brainstate.environ.context(dt=1.0 * u.ms):
 
         def loss_fn(inp):
             output = learner(inp)
-            loss = braintools.metric.softmax_cross_entropy_with_integer_labels(output, targets).mean()
+            loss = braintools.metric.softmax_cross_entropy_with_integer_labels(
+                output, targets
+            ).mean()
             return loss, output
 
         def scan_step(previous_grads, inp):
             grad_fn = brainstate.transform.grad(loss_fn, weights, has_aux=True, return_value=True)
             current_grads, current_loss, output = grad_fn(inp)
-            next_grads = jax.tree.map(lambda total, current: total + current, previous_grads, current_grads)
+            next_grads = jax.tree.map(
+                lambda total, current: total + current, previous_grads, current_grads
+            )
             return next_grads, (current_loss, output)
 
         zero_grads = jax.tree.map(jnp.zeros_like, weights.to_dict_values())

@@ -1,4 +1,6 @@
-"""The operators page: `sparse_matmul` with a `brainevent.CSR`; the parameter is the array of its stored entries."""
+"""The operators page: `sparse_matmul` with a `brainevent.CSR`; the parameter is the array of its
+stored entries.
+"""
 
 import brainevent
 import brainstate
@@ -35,4 +37,6 @@ grads = learner.etrace_grad(xs, step_fn=lambda x: jnp.sum(learner(x) ** 2), redu
 
 assert close(grads, expected)
 sizes = [v.size for v in jax.tree.leaves(learner.get_etrace_of(model.weight))]
-assert sum(sizes) <= 2 * model.weight.value.size * 2, "traces of the stored entries, not of the full matrix"
+assert sum(sizes) <= 2 * model.weight.value.size * 2, (
+    "traces of the stored entries, not of the full matrix"
+)

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import braintrace
 
 mask = jax.random.uniform(jax.random.PRNGKey(2), (10, 16)) < 0.4
-pattern = brainevent.CSR.fromdense(jnp.where(mask, 0.5 * jax.random.normal(jax.random.PRNGKey(3), (10, 16)), 0.0))
+pattern = brainevent.CSR.fromdense(
+    jnp.where(mask, 0.5 * jax.random.normal(jax.random.PRNGKey(3), (10, 16)), 0.0)
+)
 
 
 class SparseNet(brainstate.nn.Module):
@@ -37,7 +39,9 @@ optimizer.register_trainable_weights(learner.param_states)
 def epoch():
     learner.reset_state(batch_size=4)
     model.h.value = jnp.zeros((4, 16))
-    grads, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    grads, losses = learner.etrace_grad(
+        xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+    )
     optimizer.update(grads)
     return losses.mean()
 

@@ -1,4 +1,6 @@
-"""The helpers of the spiking algorithms: a frozen projection, a low-pass filter, a leaky sum, a leaky sum of gradients."""
+"""The helpers of the spiking algorithms: a frozen projection, a low-pass filter, a leaky sum, a
+leaky sum of gradients.
+"""
 
 import brainstate
 import brainunit as u
@@ -7,7 +9,9 @@ import jax.numpy as jnp
 
 import braintrace
 
-feedback = braintrace.FixedRandomFeedback(n_target=3, n_layer=5, key=jax.random.PRNGKey(0), init_scale=0.1)
+feedback = braintrace.FixedRandomFeedback(
+    n_target=3, n_layer=5, key=jax.random.PRNGKey(0), init_scale=0.1
+)
 target = jnp.array([1.0, 0.0, -1.0])
 assert feedback.B.shape == (3, 5) and jnp.allclose(feedback.project(target), target @ feedback.B)
 

@@ -1,4 +1,6 @@
-"""Sequence drivers: a warm-up that moves the traces on, masks, outputs beside the loss, chosen weights."""
+"""Sequence drivers: a warm-up that moves the traces on, masks, outputs beside the loss, chosen
+weights.
+"""
 
 import brainstate
 import jax.numpy as jnp
@@ -35,7 +37,13 @@ def step_loss(x, y):
 
 assert learner.etrace_evolve(xs[:4], return_outputs=False) is None
 grads, losses, outs = learner.etrace_grad(
-    xs[4:], ys[4:], step_fn=step_loss, has_aux=True, return_value=True, reduction="sum", chunk_size=2
+    xs[4:],
+    ys[4:],
+    step_fn=step_loss,
+    has_aux=True,
+    return_value=True,
+    reduction="sum",
+    chunk_size=2,
 )
 assert close(grads, expected), "the gradient reaches back into the warm-up"
 assert losses.shape == (6,) and outs.shape == (6, 2, 2)
@@ -43,6 +51,11 @@ assert losses.shape == (6,) and outs.shape == (6, 2, 2)
 learner.reset_state(batch_size=2)
 model.h.value = jnp.zeros((2, 5))
 masked = learner.etrace_grad(
-    xs, ys, step_fn=lambda x, y: step_loss(x, y)[0], mask=counts, reduction="sum", weights={"w": model.w}
+    xs,
+    ys,
+    step_fn=lambda x, y: step_loss(x, y)[0],
+    mask=counts,
+    reduction="sum",
+    weights={"w": model.w},
 )
 assert set(masked) == {"w"} and close(masked, {"w": expected["w",]})

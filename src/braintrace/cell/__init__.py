@@ -1,0 +1,30 @@
+"""The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
+
+from ._arguments import check_driver as check_driver
+from ._arguments import sequence_length as sequence_length
+from ._cell import Cell as Cell
+from ._cell import Tree as Tree
+from ._cell import compile_cell as compile_cell
+from ._lanes import check_finite as check_finite
+from ._lanes import check_reset as check_reset
+from ._lanes import has_lanes as has_lanes
+from ._lanes import lane_count as lane_count
+from ._lanes import reduced as reduced
+from ._lanes import resetting as resetting
+from ._lanes import shielded as shielded
+from ._lanes import weigh as weigh
+from ._lanes import weights_of as weights_of
+from ._select import Patterns as Patterns
+from ._select import Selection as Selection
+from ._select import dotted as dotted
+from ._select import select as select
+from ._user_step import Take as Take
+from ._user_step import UserStep as UserStep
+from ._user_step import check_loss as check_loss
+from ._user_step import plain_user_step as plain_user_step
+from ._user_step import split as split
+from ._user_step import taken_once as taken_once
+from ._user_step import user_body as user_body
+from ._user_step import user_step as user_step
+from ._values import Values as Values
+from ._values import merged as merged

@@ -1,0 +1,261 @@
+"""A cell as data: its trees, its flat leaves, and its graph.
+
+Complex leaves of the carry are held as a real and an imaginary leaf, so that a state group couples
+real numbers only and non-holomorphic dynamics are covered. `Cell` translates between the user's
+trees and the flat lists of the engine.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from types import EllipsisType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core._compat import is_traced
+from ..core._errors import CompilationError, UsageError, problem
+from ..core.analysis import CellGraph, Signature, analyse
+from ..core.engine import Rule
+from ..core.engine._leak import group_leak
+from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
+from ._lanes import lane_count
+from ._select import Selection
+
+CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The structure of a pytree of arrays, with the path, shape and dtype of each leaf."""
+
+    structure: Any
+    names: tuple[str, ...]
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @classmethod
+    def of(cls, tree: Any) -> "Tree":
+        paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+        leaves = tuple(jax.ShapeDtypeStruct(jnp.shape(v), _dtype(v)) for _, v in paths)
+        return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
+
+    def flatten(self, tree: Any, what: str, *, lead: tuple[int, ...] = ()) -> list[Any]:
+        """The leaves of `tree`, checked against this structure; `lead` are axes in front of each
+        leaf's shape.
+        """
+        leaves, structure = jax.tree.flatten(tree)
+        if structure != self.structure:
+            raise UsageError(
+                problem(
+                    f"The {what} does not have the compiled structure.",
+                    got=structure,
+                    expected=self.structure,
+                    do=f"pass a {what} like the one given to compile, or compile again",
+                )
+            )
+        for name, leaf, expected in zip(self.names, leaves, self.leaves, strict=True):
+            shape = tuple(jnp.shape(leaf))
+            if shape != (*lead, *expected.shape):
+                raise UsageError(
+                    problem(
+                        f"The {what} has a wrong shape at {name}.",
+                        got=f"shape {shape}",
+                        expected=f"shape {(*lead, *expected.shape)}",
+                        do="pass the shape that was compiled, or compile again",
+                    )
+                )
+            if _kind(_dtype(leaf)) != _kind(expected.dtype):
+                raise UsageError(
+                    problem(
+                        f"The {what} has a wrong dtype at {name}.",
+                        got=_dtype(leaf),
+                        expected=expected.dtype,
+                        do="convert it, or compile again with an example of this dtype",
+                    )
+                )
+        return [
+            v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype)
+            for v, e in zip(leaves, self.leaves, strict=True)
+        ]
+
+    def concrete(self, tree: Any) -> list[Any] | None:
+        """The leaves of `tree` when all are numbers, else None."""
+        leaves = jax.tree.leaves(tree)
+        known = not any(isinstance(v, jax.ShapeDtypeStruct) or is_traced(v) for v in leaves)
+        return [jnp.asarray(v) for v in leaves] if known else None
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        return jax.tree.unflatten(self.structure, list(leaves))
+
+
+def _dtype(value: Any) -> Any:
+    dtype = getattr(value, "dtype", None)
+    return jax.dtypes.canonicalize_dtype(np.result_type(value)) if dtype is None else dtype
+
+
+def _kind(dtype: Any) -> str:
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return "key"
+    for kind in (jnp.floating, jnp.complexfloating, jnp.integer):
+        if jnp.issubdtype(dtype, kind):
+            return kind.__name__
+    return str(dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """An analysed cell with its trees."""
+
+    graph: CellGraph
+    params: Tree
+    carry: Tree
+    x: Tree
+    out: Tree
+    rule: Rule | None = None  # with what it reads from the model put in
+    unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
+
+    @property
+    def _complex(self) -> list[bool]:
+        return [_kind(v.dtype) == "complexfloating" for v in self.carry.leaves]
+
+    @property
+    def leaf_numbers(self) -> list[int]:
+        """For each leaf of the engine's carry, the number of the user's leaf that it is (a part
+        of).
+        """
+        return [k for k, split in enumerate(self._complex) for _ in range(2 if split else 1)]
+
+    def flat_carry(self, carry: Any) -> list[Any]:
+        """The engine's leaves of a carry."""
+        flat: list[Any] = []
+        for leaf, split in zip(self.carry.flatten(carry, "carry"), self._complex, strict=True):
+            flat += [jnp.real(leaf), jnp.imag(leaf)] if split else [leaf]
+        return flat
+
+    def tree_carry(self, flat: Sequence[Any]) -> Any:
+        """The carry of the engine's leaves."""
+        rest = iter(flat)
+        return self.carry.unflatten(
+            [
+                jax.lax.complex(next(rest), next(rest)) if split else next(rest)
+                for split in self._complex
+            ]
+        )
+
+
+def compile_cell(
+    cell: CellFunction,
+    params: Any,
+    carry: Any,
+    x: Any,
+    *,
+    unroll_limit: int = 64,
+    max_slots: int = 16,
+    resets: bool = False,
+    lanes: int | EllipsisType | None = ...,
+    rule: Rule | None = None,
+    control_flow: ControlFlowPolicy | None = None,
+    rows: int | None = None,
+    selection: Selection | None = None,
+) -> Cell:
+    """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
+
+    `control_flow` says what becomes of loops and branches; without it, loops of at most
+    `unroll_limit` sub-steps are unrolled.
+
+    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes`
+    is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
+    arrays of the carry share. `rule` is the algorithm, which may edit the program. The certificate
+    speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
+    says which parameters are not trained, and which are kept out of the traces.
+    """
+    trees = Tree.of(params), Tree.of(carry), Tree.of(x)
+    # only its trees are used before the graph exists
+    partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]
+    example = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[0].leaves]
+    zeros = partial.flat_carry(jax.tree.map(_example, carry))
+    flat_carry = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in zeros]
+    n_params, n_carry = len(example), len(flat_carry)
+    out_tree: list[Tree] = []
+    chosen = selection or Selection()
+
+    def admitted(k: int, value: Any) -> Any:
+        if k in chosen.frozen:
+            return jax.lax.stop_gradient(value)
+        return stop_trace(value) if k in chosen.untraced else value
+
+    def flat(*leaves: Any) -> list[Any]:
+        got = cell(
+            trees[0].unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
+            partial.tree_carry(leaves[n_params : n_params + n_carry]),
+            trees[2].unflatten(leaves[n_params + n_carry :]),
+        )
+        new, out = _pair(got)
+        _check_carry(trees[1], new)
+        out_tree.append(Tree.of(out))
+        return [*partial.flat_carry(new), *jax.tree.leaves(out)]
+
+    inputs = [
+        *example,
+        *flat_carry,
+        *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[2].leaves),
+    ]
+    relevant = [True] * (n_params + n_carry) + [False] * len(trees[2].leaves)
+    policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
+    program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
+    names: list[str] = []
+    for name, split in zip(trees[1].names, partial._complex, strict=True):
+        names += [f"{name}.real", f"{name}.imag"] if split else [name]
+    lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
+    signature = Signature(trees[0].names, tuple(names), lanes, resets, frozen=chosen.frozen)
+    graph = analyse(program, signature, max_slots)
+    if rule is not None:
+        values = (trees[0].concrete(params), trees[2].concrete(x))
+        rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
+        graph = rule.apply(graph, signature, max_slots)
+    graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
+    return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
+
+
+def _example(value: Any) -> Any:
+    return value if _kind(_dtype(value)) == "key" else jnp.zeros(jnp.shape(value), _dtype(value))
+
+
+def _pair(got: Any) -> tuple[Any, Any]:
+    if not isinstance(got, (tuple, list)) or len(got) != 2:
+        found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
+        raise CompilationError(
+            problem(
+                "The cell does not return a pair.",
+                got=found,
+                expected="(carry, out)",
+                do="write it as cell(params, carry, x) -> (carry, out); out may be None",
+            )
+        )
+    new, out = got
+    return new, out
+
+
+def _check_carry(expected: Tree, new: Any) -> None:
+    """The new carry must be like the old one, leaf by leaf."""
+    found = Tree.of(new)
+    if found.structure != expected.structure:
+        raise CompilationError(
+            problem(
+                "The step returns a carry of another structure.",
+                got=found.structure,
+                expected=expected.structure,
+                do="return the new carry as a tree like the carry that came in: cell(params, carry, x) -> (carry, out)",
+            )
+        )
+    for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise CompilationError(
+                problem(
+                    f"The step changes the shape or dtype of the state {name}.",
+                    got=f"{a.dtype}{list(a.shape)}",
+                    expected=f"{b.dtype}{list(b.shape)}",
+                    do="start with a state of the shape and dtype that the step returns, or convert it in the step",
+                )
+            )

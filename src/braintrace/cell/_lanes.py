@@ -1,0 +1,171 @@
+"""Lanes: batch entries along axis 0. Masks weigh their losses, resets start them afresh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core._compat import is_differentiable, is_key, is_traced
+from ..core._errors import UsageError, problem
+
+
+def resetting(
+    cell: Callable[[Any, Any, Any], tuple[Any, Any]], lanes: int, resets: Any = None
+) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """`cell` on inputs `(x, reset)` and parameters `(params, initial carry)`: marked lanes start
+    from the initial carry.
+
+    The derivative to the old state of a marked lane is zero, so its traces are cleared by the
+    ordinary rule. `resets`, a tree like the carry, says which leaves start afresh; by default those
+    with the lane axis in front.
+    """
+
+    def start(reset: jax.Array, initial: Any, carry: Any, applies: bool) -> Any:
+        if not applies:
+            return carry
+        mark = reset.reshape(reset.shape + (1,) * (carry.ndim - 1))
+        return jnp.where(mark, jax.lax.stop_gradient(initial), carry)
+
+    def wrapped(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        (params, initial), (x, reset) = params, x
+        applies = jax.tree.map(lambda c: has_lanes(c, lanes), carry) if resets is None else resets
+        return cell(
+            params, jax.tree.map(lambda i, c, a: start(reset, i, c, a), initial, carry, applies), x
+        )
+
+    return wrapped
+
+
+def has_lanes(leaf: Any, lanes: int) -> bool:
+    """Whether a leaf of the carry has the lane axis in front."""
+    return len(leaf.shape) > 0 and leaf.shape[0] == lanes and not is_key(leaf.dtype)
+
+
+def lane_count(carry: Any) -> int | None:
+    """The size of axis 0 that the arrays of a carry share, or None."""
+    sizes = {v.shape[0] for v in jax.tree.leaves(carry) if len(v.shape) > 0 and not is_key(v.dtype)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def check_reset(reset: Any, steps: int, lanes: int | None) -> jax.Array:
+    """`reset` as (T, B) booleans."""
+    if lanes is None:
+        raise UsageError(
+            problem(
+                "This carry has no lane axis that reset could refer to.",
+                expected="arrays that share the size of axis 0",
+                do="give every array of the carry the batch as axis 0",
+            )
+        )
+    reset = jnp.asarray(reset)
+    if reset.shape != (steps, lanes):
+        raise UsageError(
+            problem(
+                "The reset has a wrong shape.",
+                got=f"shape {reset.shape}",
+                expected=f"shape {(steps, lanes)}: time, lane",
+                do="mark each step and lane that starts afresh; jnp.broadcast_to repeats one mark for all lanes",
+            )
+        )
+    return reset.astype(bool)
+
+
+def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: str) -> jax.Array:
+    """The factor of each step's loss (or of each lane's), so that their weighted sum is the reduced
+    loss.
+
+    `losses` is the shape of one step's loss: () or (B,).
+    """
+    if len(losses.shape) > 1:
+        raise UsageError(
+            problem(
+                "The loss of a step has too many axes.",
+                got=f"shape {losses.shape}",
+                expected="a scalar, or one value per lane",
+                do="reduce it over everything but the lanes",
+            )
+        )
+    shape = (steps, *losses.shape)
+    if mask is None:
+        weights = jnp.ones(shape, losses.dtype)
+    else:
+        mask = jnp.asarray(mask)
+        if mask.shape != shape:
+            raise UsageError(
+                problem(
+                    "The mask does not fit the loss.",
+                    got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
+                    expected=f"a mask of shape {shape}",
+                    do="for a mask (T, B) return one loss per lane; for a mask (T,) return a scalar loss",
+                )
+            )
+        weights = mask.astype(losses.dtype)
+    if reduction == "sum":
+        return weights
+    total = weights.sum()
+    return weights / jnp.where(total == 0, 1, total)
+
+
+def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
+    """The weighted sum of a step's losses; what has weight zero does not count, not even when it is
+    NaN.
+    """
+    return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
+
+
+def reduced(losses: jax.Array, mask: Any, reduction: str) -> jax.Array:
+    """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
+    one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
+    return weigh(losses, weights_of(mask, one, losses.shape[0], reduction))
+
+
+@jax.custom_vjp
+def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
+    """`out`, whose cotangent is never NaN or infinite where the loss has weight zero (`sqrt` at 0,
+    say: 0 times infinity).
+    """
+    return out
+
+
+def shielded(outs: list[Any], weight: jax.Array, mask: Any) -> list[Any]:
+    """The outputs that a masked loss reads."""
+    return (
+        outs
+        if mask is None
+        else [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
+    )
+
+
+def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return out, weight == 0
+
+
+def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
+    laned = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
+    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if laned else dead.all()
+    return jnp.where(at & ~jnp.isfinite(cotangent), 0, cotangent), None
+
+
+shield.defvjp(_shield_forward, _shield_backward)
+
+
+def check_finite(losses: Any, mask: Any) -> None:
+    """Eagerly: name the first step whose loss is not finite."""
+    if is_traced(losses) or is_traced(mask):
+        return
+    bad = ~jnp.isfinite(losses)
+    if mask is not None:
+        bad &= jnp.asarray(mask) != 0
+    if bad.any():
+        at = tuple(int(k) for k in jnp.argwhere(bad)[0])
+        place = f"step {at[0]}" + (f", lane {at[1]}" if len(at) > 1 else "")
+        raise UsageError(
+            problem(
+                "The loss is not finite.",
+                got=f"{losses[at]} at {place}",
+                expected="finite losses",
+                do="look at the loss function and at the outputs of that step (etrace_evolve returns them); the learner and "
+                "the model are as before the call",
+            )
+        )

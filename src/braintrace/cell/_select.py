@@ -1,0 +1,84 @@
+"""Which parameters are trained, and which are kept out of the traces: patterns over paths, and
+predicates.
+"""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from ..core._errors import UsageError, problem
+
+Pattern = str | Callable[[str, Any], bool]
+Patterns = Pattern | Sequence[Pattern] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Numbers of parameters: those that are not trained, and those that no trace is kept of."""
+
+    frozen: frozenset[int] = frozenset()
+    untraced: frozenset[int] = frozenset()
+
+
+def select(
+    names: Sequence[str], leaves: Sequence[Any], trainable: Patterns, exclude: Patterns
+) -> Selection:
+    """What `trainable` and `exclude` mean for the parameters called `names`."""
+    wanted = (
+        set(range(len(names)))
+        if trainable is None
+        else _matches("trainable", trainable, names, leaves)
+    )
+    untraced = set() if exclude is None else _matches("exclude", exclude, names, leaves)
+    return Selection(frozenset(set(range(len(names))) - wanted), frozenset(untraced & wanted))
+
+
+def dotted(name: str) -> str:
+    """A path as patterns see it: `layers[0].weight` and `['layers'][0].weight` as
+    `layers.0.weight`.
+    """
+    return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", name).strip(".")
+
+
+def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[Any]) -> set[int]:
+    several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
+    found: set[int] = set()
+    for pattern in several:
+        if not isinstance(pattern, str) and not callable(pattern):
+            raise UsageError(
+                problem(
+                    f"Wrong {option}.",
+                    got=repr(pattern),
+                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list of these",
+                )
+            )
+        matches = cast(Pattern, pattern)
+        matched = {
+            k
+            for k, (name, leaf) in enumerate(zip(names, leaves, strict=True))
+            if _match(matches, name, leaf)
+        }
+        if not matched:
+            raise UsageError(
+                problem(
+                    f"{option} matches no parameter.",
+                    got=repr(pattern),
+                    expected=f"some of {[dotted(n) for n in names]}",
+                    do="'*' stands for anything; a path stands for all that is below it, too",
+                )
+            )
+        found |= matched
+    return found
+
+
+def _match(pattern: Pattern, name: str, leaf: Any) -> bool:
+    path = dotted(name)
+    if not isinstance(pattern, str):
+        return bool(pattern(path, leaf))
+    return (
+        name == pattern
+        or fnmatch.fnmatchcase(path, pattern)
+        or fnmatch.fnmatchcase(path, f"{pattern}.*")
+    )

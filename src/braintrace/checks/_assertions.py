@@ -1,0 +1,151 @@
+"""Assertions for users' own tests."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..core.analysis import Exactness
+from ._gradient_report import GradientReport, compare_gradients
+from ._gradients import Learner, check_gradients
+
+
+def assert_gradients_exact(
+    learner: Learner,
+    params: Any,
+    state: Any,
+    xs: Any,
+    *targets: Any,
+    paths: Sequence[str] | None = None,
+    **options: Any,
+) -> GradientReport:
+    """Assert that parameters are certified exact, and that their gradients equal BPTT.
+
+    Args:
+        learner, params, state, xs, targets: as for `check_gradients`.
+        paths: the parameters that must be exact; by default all.
+        **options: further arguments of `check_gradients` (`loss_fn`, `mask`, `reset`, `window`,
+            `tolerance`, ...).
+
+    Returns:
+        The report.
+
+    Raises:
+        AssertionError: with the report, when a parameter is not certified exact, its gradient is
+            not that of BPTT, or its gradient is zero (which any rule would get right).
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> loss = lambda out: (out**2).sum(-1)
+    >>> report = braintrace.checks.assert_gradients_exact(learner, params, learner.init(params, h), xs, loss_fn=loss)
+    """
+    report = check_gradients(learner, params, state, xs, *targets, **options)
+    chosen = [report[p] for p in paths] if paths is not None else report.rows
+    wrong = []
+    for row in chosen:
+        if row.certificate != Exactness.EXACT:
+            wrong.append(f"{row.path} is {row.certificate}, not exact")
+        elif not row.relative_error <= report.tolerance:
+            wrong.append(
+                f"{row.path} is certified exact and differs from BPTT by {row.relative_error:.1e}"
+            )
+        elif row.norm == 0:
+            wrong.append(f"{row.path} has a gradient of zero, which says nothing")
+    _raise(wrong, report)
+    return report
+
+
+def assert_gradients_match(
+    learner: Learner,
+    params: Any,
+    state: Any,
+    xs: Any,
+    *targets: Any,
+    reference: Any = None,
+    rtol: float | None = None,
+    paths: Sequence[str] | None = None,
+    **options: Any,
+) -> GradientReport:
+    """Assert that a learner's gradients equal a reference, whatever their certificates say.
+
+    Args:
+        learner, params, state, xs, targets: as for `check_gradients`.
+        reference: a tree of gradients, `d_rtrl_oracle(...)[0]` say; by default BPTT.
+        rtol: relative error that is allowed; by default that of `check_gradients`.
+        paths: the parameters that must match; by default all.
+        **options: further arguments of `check_gradients`.
+
+    Returns:
+        The report.
+
+    Raises:
+        AssertionError: with the report, when a gradient differs by more than `rtol`.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> loss = lambda out: (out**2).sum(-1)
+    >>> report = braintrace.checks.assert_gradients_match(learner, params, learner.init(params, h), xs, loss_fn=loss)
+    >>> report.worst < 1e-5
+    True
+    """
+    if reference is None:
+        report = check_gradients(learner, params, state, xs, *targets, tolerance=rtol, **options)
+    else:
+        online = learner.etrace_grad(params, state, xs, *targets, return_state=False, **options)[0]
+        certificates = {r.path: r.exactness for r in learner.graph.parameters}
+        title = "online gradients against the reference"
+        report = compare_gradients(online, reference, certificates, tolerance=rtol, title=title)
+    chosen = [report[p] for p in paths] if paths is not None else report.rows
+    _raise(
+        [
+            f"{r.path} differs by {r.relative_error:.1e}"
+            for r in chosen
+            if not r.relative_error <= report.tolerance
+        ],
+        report,
+    )
+    return report
+
+
+def assert_not_dead(gradients: Any, *, floor: float = 0.0) -> None:
+    """Assert that every gradient of a tree is finite and has a norm above `floor`.
+
+    A test of a gradient that is zero passes for every rule: a network that never spikes has such
+    gradients.
+
+    Raises:
+        AssertionError: naming the paths of gradients that are zero or not finite.
+
+    >>> from braintrace import checks
+    >>> checks.assert_not_dead({"w": 1.0})
+    >>> checks.assert_not_dead({"w": 0.0})
+    Traceback (most recent call last):
+    AssertionError: ...
+    """
+    wrong = []
+    for key, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:
+        norm = float(np.linalg.norm(np.asarray(leaf).astype(np.complex128).reshape(-1)))
+        if not norm > floor:
+            wrong.append(f"{jax.tree_util.keystr(key) or 'value'} has norm {norm:.3g}")
+        elif not np.isfinite(norm):
+            wrong.append(f"{jax.tree_util.keystr(key) or 'value'} is not finite")
+    if wrong:
+        raise AssertionError("Dead gradients:\n  " + "\n  ".join(wrong))
+
+
+def _raise(wrong: list[str], report: GradientReport) -> None:
+    if wrong:
+        raise AssertionError(
+            "\n  ".join(["Gradients are not as asserted:", *wrong]) + f"\n\n{report}"
+        )

@@ -1,0 +1,183 @@
+"""The numbers that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..cell import (
+    check_driver,
+    check_reset,
+    compile_cell,
+    lane_count,
+    resetting,
+    sequence_length,
+    weigh,
+    weights_of,
+)
+from ..core.step import prelude, step
+
+Objective = Callable[[Any], tuple[Any, Any]]
+
+
+def bptt_gradient(
+    cell: Callable[..., Any],
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    mask: Any = None,
+    reset: Any = None,
+    reduction: str = "mean",
+    initial: Any = None,
+) -> tuple[Any, jax.Array]:
+    """The gradient of a sequence by backpropagation through time: `(gradients, losses)`.
+
+    Reverse-mode differentiation of `lax.scan` over the function `cell` itself. No part of the
+    analysis takes part in it, so it is independent of everything that a learner does. Memory grows
+    with the length of the sequence.
+
+    Args:
+        cell: `(params, carry, x) -> (carry, out)`.
+        params: the parameters; leaves that are not differentiable get None.
+        carry: the carry before the first step.
+        xs: inputs, time on axis 0.
+        *targets: further sequences, handed to `loss_fn` step by step.
+        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane (B,).
+        mask: weights of the losses, (T,) or (T, B), as in `etrace_grad`.
+        reset: (T, B) bool, as in `etrace_grad`.
+        reduction: 'mean' or 'sum', as in `etrace_grad`.
+        initial: the carry that `reset` goes back to; by default `carry`.
+
+    Returns:
+        The gradients (a tree like `params`) and the losses, (T,) or (T, B), not weighted.
+
+    Raises:
+        UsageError: for sequences, a mask, a reset or a reduction that `etrace_grad` would refuse.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> gradients, losses = braintrace.checks.bptt_gradient(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    6.125
+    """
+    function, first, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
+
+    def run(params: Any) -> Any:
+        given = params if reset is None else (params, first if initial is None else initial)
+        return jax.lax.scan(lambda c, x: function(given, c, x), carry, inputs)[1]
+
+    return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def d_rtrl_oracle(
+    cell: Callable[..., Any],
+    params: Any,
+    carry: Any,
+    xs: Any,
+    *targets: Any,
+    loss_fn: Callable[..., Any],
+    mask: Any = None,
+    reset: Any = None,
+    reduction: str = "mean",
+    unroll_limit: int = 64,
+    max_slots: int = 16,
+) -> tuple[Any, jax.Array]:
+    """The gradient that D-RTRL computes, by automatic differentiation over the whole sequence:
+    `(gradients, losses)`.
+
+    Every step is evaluated in two lanes from one carry. The *local* lane gives the next carry: what
+    mixes positions is stopped, and parameters act through their sites. The *signal* lane gives the
+    output: what mixes reads the old state stopped, and keeps all that came into being at this step.
+    Reverse mode through the scan of the two lanes is, term by term, the sum over t of (the loss of
+    step t) through (step t as it is) through (the local paths of all steps before).
+
+    What it tests: traces, sensitivities, slots, site layouts, windows, masks and resets, for none
+        of them exists here.
+    What it does not test: the analysis. Which paths are local is read from the same `CellGraph`
+    that the learner uses. That question is answered by `bptt_gradient` (exact parameters must equal
+    it) and by oracles written by hand.
+
+    Memory grows with the length of the sequence. Arguments, results and errors are those of
+    `bptt_gradient`; `unroll_limit` and `max_slots` those of `braintrace.compile`.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients["w"][0, 0].item()
+    6.125
+    """
+    function, initial, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
+    given = params if reset is None else (params, initial)
+    first = jax.tree.map(lambda v: v[0], inputs)
+    compiled = compile_cell(
+        function, given, carry, first, unroll_limit=unroll_limit, max_slots=max_slots
+    )
+    graph = compiled.graph
+
+    def run(params: Any) -> Any:
+        ready = prelude(
+            graph, compiled.params.flatten(params if reset is None else (params, initial), "params")
+        )
+
+        def one(carry: list[Any], x: Any) -> tuple[list[Any], Any]:
+            lanes = step(graph, ready, carry, compiled.x.flatten(x, "x"))
+            return lanes.local, compiled.out.unflatten(lanes.outs)
+
+        return jax.lax.scan(one, compiled.flat_carry(carry), inputs)[1]
+
+    return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def _with_reset(
+    cell: Callable[..., Any], carry: Any, xs: Any, reset: Any, targets: Any, reduction: str
+) -> tuple[Callable[..., Any], Any, Any]:
+    """(the cell, the carry to go back to, its inputs): with resets, on parameters and inputs of
+    `resetting`.
+    """
+    carry = jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), carry)
+    steps = sequence_length(xs)
+    check_driver(steps, targets, reduction, None)
+    if reset is None:
+        return cell, carry, xs
+    lanes = lane_count(carry)
+    marks = check_reset(reset, steps, lanes)
+    assert lanes is not None
+    return resetting(cell, lanes), carry, (xs, marks)
+
+
+def _gradient(
+    run: Callable[[Any], Any],
+    params: Any,
+    xs: Any,
+    targets: Any,
+    loss_fn: Callable[..., Any],
+    mask: Any,
+    reduction: str,
+) -> tuple[Any, jax.Array]:
+    leaves, structure = jax.tree.flatten(params)
+    live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
+
+    def objective(chosen: list[Any]) -> tuple[Any, Any]:
+        merged = list(leaves)
+        for k, v in zip(live, chosen, strict=True):
+            merged[k] = v
+        outs = run(structure.unflatten(merged))
+        losses = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, targets)
+        one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
+        weights = weights_of(mask, one, sequence_length(xs), reduction)
+        return weigh(losses, weights), losses
+
+    gradients, losses = jax.grad(objective, has_aux=True)([jnp.asarray(leaves[k]) for k in live])
+    found = dict(zip(live, gradients, strict=True))
+    return structure.unflatten([found.get(k) for k in range(len(leaves))]), losses

@@ -1,0 +1,201 @@
+"""`check_site_rule`: whether the layout of a weight operation's trace is that operation's own
+derivative.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core._compat import is_differentiable
+from ..core._errors import UsageError, problem
+from ..core.jaxpr import ControlFlowPolicy, Equation, Var, evaluate, reader, stage
+from ..core.sites import SiteRule, site_rule
+
+_STEPS = 3  # steps of the laws that sum over time
+
+
+def check_site_rule(
+    operation: Callable[..., Any],
+    *operands: Any,
+    weight: int = 0,
+    make: Callable[[Equation, int], SiteRule | None] = site_rule,
+    rtol: float | None = None,
+    seed: int = 0,
+) -> SiteRule:
+    """Compare the site rule of a weight operation with the operation's own weight gradient, as JAX
+    computes it.
+
+    Args:
+        operation: a function of `operands` that holds one equation in which the weight meets data,
+            `jnp.dot` say. Transposes and reshapes of the operands are allowed around it.
+        *operands: example values; the data are used as given, indices included.
+        weight: number of the operand that is the weight.
+        make: `(equation, operand) -> rule`; by default the rules of the registry
+            (`register_site_rule`).
+        rtol: relative error that is allowed; by default 1e-10 in float64, 1e-4 in float32.
+        seed: of the random cotangents.
+
+    Returns:
+        The rule.
+
+    Raises:
+        AssertionError: naming the law that is broken.
+        UsageError: when no rule covers an equation of the operation.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> type(checks.check_site_rule(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1)).__name__
+    'DotGeneralRule'
+    """
+    values = [jnp.asarray(v) for v in operands]
+    avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
+    relevant = [is_differentiable(v.dtype) for v in values]
+    program, _ = stage(
+        lambda *v: jax.tree.leaves(operation(*v)),
+        avals,
+        relevant,
+        ControlFlowPolicy(scan_unroll_limit=64),
+    )
+    made = {program.inputs[weight]}  # what depends on the weight alone
+    found = None
+    for e in program.equations:
+        for k, v in enumerate(e.inputs):
+            if found is None and v in made and (rule := make(e, k)) is not None:
+                found = (e, k, rule)
+        if all(not isinstance(v, Var) or v in made for v in e.inputs):
+            made.update(e.outputs)
+    if found is None:
+        raise UsageError(
+            problem(
+                "No site rule covers this operation.",
+                got=[e.name for e in program.equations],
+                expected="an equation with a rule for its weight operand",
+                do="register_site_rule(primitive, make)",
+            )
+        )
+    equation, operand, rule = found
+    env = dict(zip(program.inputs, values, strict=True))
+    evaluate(program.equations, env)
+    read = reader(env)
+    if not rule.is_bound:
+        rule = rule.bound([read(v) for v in rule.structure])
+    _check(
+        rule,
+        equation,
+        operand,
+        [read(v) for v in equation.inputs],
+        rtol,
+        np.random.default_rng(seed),
+    )
+    return rule
+
+
+def _check(
+    rule: SiteRule,
+    equation: Equation,
+    operand: int,
+    operands: list[Any],
+    rtol: float | None,
+    random: Any,
+) -> None:
+    kernel, data = operands[operand], [operands[k] for k in rule.data]
+    y = equation.outputs[0]
+    allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
+
+    def draw(shape: Any) -> jax.Array:
+        return jnp.asarray(random.standard_normal(shape), y.dtype)
+
+    def own(f: Any, data: list[Any]) -> Any:
+        def of(kernel: Any) -> Any:
+            values = list(operands)
+            values[operand] = kernel
+            for k, value in zip(rule.data, data, strict=True):
+                values[k] = value
+            return equation.bind(values)[0]
+
+        return jax.vjp(of, kernel)[1](f)[0]
+
+    shape = jax.eval_shape(rule.spread, jax.ShapeDtypeStruct(y.shape, y.dtype), data).shape
+    if shape != rule.trace_shape:
+        raise AssertionError(
+            f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}"
+        )
+
+    @functools.partial(
+        jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+    )  # it runs once
+    def laws(f: Any, fs: Any, data: list[Any], stacked: list[Any]) -> dict[str, tuple[Any, Any]]:
+        entries, ones, right = (
+            rule.spread(f, data),
+            rule.spread(jnp.ones_like(f), data),
+            own(f, data),
+        )
+        at = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
+        x = rule.represent(data)
+        pairs = {
+            "collect(spread(f, data)) is the weight gradient": (rule.collect(entries), right),
+            "spread is f times the data, entry by entry": (entries, rule.at_entries(f) * ones),
+            "weight_gradient(represent(data), f) is the weight gradient": (
+                rule.weight_gradient(x, f),
+                right,
+            ),
+            "spread_sum is the sum of spread": (
+                rule.spread_sum(fs, stacked),
+                _total(rule.spread(*s) for s in at),
+            ),
+            "weight_gradient_sum is the sum of weight gradients": (
+                rule.weight_gradient_sum(jnp.stack([rule.represent(d) for _, d in at]), fs),
+                (total := _total(own(*s) for s in at)),
+            ),
+            "data_gradient_sum is the sum of weight gradients": (
+                rule.data_gradient_sum(stacked, fs, kernel),
+                total,
+            ),
+        }
+        for axis in range(len(y.shape)):
+            if (lane := rule.lane_axis(axis)) is not None:
+                cut = (
+                    rule.weight_gradient(_first_only(x, lane), f),
+                    rule.weight_gradient(x, _first_only(f, axis)),
+                )
+                pairs[f"lane_axis({axis}) runs along the lanes of y"] = cut
+        return pairs
+
+    for law, (got, wanted) in laws(
+        draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]
+    ).items():
+        if got.shape != wanted.shape:
+            raise AssertionError(
+                f"{equation.name}: {law}: shape {got.shape}, expected {wanted.shape}"
+            )
+        scale = max(float(jnp.linalg.norm(wanted)), float(np.finfo(np.float32).tiny))
+        off = float(jnp.linalg.norm(got - wanted)) / scale
+        if not off <= allowed:
+            raise AssertionError(
+                f"{equation.name}: {law}: relative error {off:.1e}, allowed {allowed:.0e}"
+            )
+
+
+def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
+    """Data of several steps: random numbers, or indices and events (zeros and ones) as they are,
+    rolled.
+    """
+    if is_differentiable(value.dtype) and not bool(jnp.isin(value, jnp.arange(2)).all()):
+        return draw((_STEPS, *value.shape)).astype(value.dtype)
+    return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
+
+
+def _total(terms: Any) -> Any:
+    first, *rest = terms
+    return sum(rest, start=first)
+
+
+def _first_only(values: Any, axis: int) -> Any:
+    """`values`, zero but for the first element along `axis`."""
+    shape = [1] * values.ndim
+    shape[axis] = values.shape[axis]
+    return jnp.where(jnp.arange(values.shape[axis]).reshape(shape) == 0, values, 0)

@@ -1,0 +1,288 @@
+"""`ETraceConfig`: a learning rule named by its coordinates on six axes."""
+
+import dataclasses
+import numbers
+from typing import Any
+
+from ..core._errors import UsageError, problem
+
+_AXES = {
+    "trace_factorization": ("per_param", "io_factorized", "random_projection"),
+    "temporal_recursion": ("jacobian", "scalar_leak", "none"),
+    "recurrence_scope": ("diagonal", "coupled", "sparse_n"),
+    "learning_signal": ("symmetric", "random_feedback", "modulatory", "bootstrapped"),
+    "trace_filter": ("none", "kappa"),
+    "update_schedule": ("per_step", "window", "sequence_end"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ETraceConfig:
+    r"""A learning rule as a point of six axes; `braintrace.compile(model, ETraceConfig(...), x)`
+    learns with it.
+
+    .. math::
+
+        \epsilon^t = R^t \epsilon^{t-1} + f^t \otimes x^t, \qquad \bar\epsilon^t = \kappa
+        \bar\epsilon^{t-1} + \epsilon^t, \qquad \nabla_W L = \sum_t s^t \circ \bar\epsilon^t
+
+    Args:
+        trace_factorization: how :math:`\epsilon` is stored: 'per_param' (O(B I O S)), or
+            'io_factorized', an input and a state trace (O(B (I + O S))). 'random_projection' is a
+            name without a rule here.
+        temporal_recursion: R: 'jacobian' for the derivative D of the state within a neuron,
+            'scalar_leak' for `decay` times the identity, 'none' for 0. With 'io_factorized' a pair,
+            for the input and the state side; the input side has no Jacobian, so one word 'jacobian'
+            means ('scalar_leak', 'jacobian').
+        recurrence_scope: 'diagonal' keeps each neuron's own dynamics; 'coupled' the whole layer's,
+            recurrent weights included (as `OSTLRecurrent`). 'sparse_n' keeps what reaches a neuron
+            in `sparse_n` steps: here the whole layer, which holds every such neighbourhood.
+        learning_signal: s: 'symmetric' for the loss's own derivative, 'random_feedback' through a
+            fixed random matrix in the readout's place. 'modulatory' and 'bootstrapped' are names
+            without a rule here.
+        trace_filter: 'kappa' for the filter :math:`\bar\epsilon`, behind the spikes; 'none'.
+        update_schedule: when `etrace_fit` updates: 'per_step' leaves it to its `mode`,
+            'sequence_end' is mode 'A'. 'window' is a name without a rule here.
+        decay: a number in [0, 1), for 'scalar_leak'; a pair, or a number for both sides, for
+            'io_factorized'.
+        kappa: a number in [0, 1), for `trace_filter='kappa'`.
+        sparse_n: a whole number of at least 1, for 'sparse_n'; 1 is 'coupled'.
+        window_size: for `update_schedule='window'`.
+
+    Equal rules are equal: values are brought into one form first (a leak, or a side's decay, of 0
+    is 'none'; kappa=0 is no filter).
+
+    Raises:
+        UsageError: for a value that is on no axis, a coefficient that is missing, out of range or
+            without its category, and for values that exclude each other.
+        NotSupportedError: by `compile`, for a legal point that has no rule here; the message names
+            what is near.
+
+    The axes and values are those of the PyPI package braintrace (0.2.6). There 'coupled' keeps the
+    block diagonal of the layer's Jacobian; here it keeps the whole of it.
+
+    >>> import braintrace
+    >>> config = braintrace.ETraceConfig(trace_factorization="io_factorized", decay=0.9)
+    >>> config.temporal_recursion, config.decay
+    (('scalar_leak', 'jacobian'), (0.9, 0.9))
+    >>> config.describe()
+    "trace_factorization='io_factorized', temporal_recursion=('scalar_leak', 'jacobian'),
+    decay=(0.9, 0.9)"
+    """
+
+    __module__ = "braintrace"
+
+    trace_factorization: str = "per_param"
+    temporal_recursion: Any = "jacobian"
+    recurrence_scope: str = "diagonal"
+    learning_signal: str = "symmetric"
+    trace_filter: str = "none"
+    update_schedule: str = "per_step"
+    decay: Any = None
+    kappa: float | None = None
+    sparse_n: int | None = None
+    window_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in _AXES:
+            value = getattr(self, name)
+            parts = (
+                value
+                if name == "temporal_recursion" and isinstance(value, tuple | list)
+                else (value,)
+            )
+            for part in parts:
+                if part not in _AXES[name]:
+                    refuse(f"Unknown {name}.", repr(part), " or ".join(map(repr, _AXES[name])))
+        self._bring_to_one_form()
+        self._check_coefficients()
+        self._check_combination()
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _bring_to_one_form(self) -> None:
+        if self.is_factorized:
+            recursion = self.temporal_recursion
+            x, f = _pair(recursion, "temporal_recursion")
+            if x == "jacobian":  # the input side has none
+                x = "scalar_leak"
+            if self.decay is None and (x, f) != ("none", "none"):
+                refuse(
+                    "A factored trace needs its decay.",
+                    "decay=None",
+                    "a number in [0, 1), or a pair for input and state",
+                )
+            decays = [
+                None if d is None else _fraction("decay", d) for d in _pair(self.decay, "decay")
+            ]
+            sides = [_side("none" if d == 0 else r, d) for r, d in zip((x, f), decays, strict=True)]
+            self._set(
+                temporal_recursion=tuple(r for r, _ in sides), decay=tuple(d for _, d in sides)
+            )
+        else:
+            if isinstance(self.temporal_recursion, tuple | list) or isinstance(
+                self.decay, tuple | list
+            ):
+                refuse(
+                    "Only a factored trace has two sides.",
+                    f"{self.temporal_recursion!r}, decay={self.decay!r}",
+                    "one value, or trace_factorization='io_factorized'",
+                )
+            if self.temporal_recursion == "scalar_leak" and self.decay is None:
+                refuse("A scalar leak needs its size.", "decay=None", "a number in [0, 1)")
+            decay = None if self.decay is None else _fraction("decay", self.decay)
+            recursion, decay = _side(self.temporal_recursion, decay)
+            self._set(
+                temporal_recursion=recursion,
+                decay=decay if recursion == "scalar_leak" else None if decay == 0 else decay,
+            )
+        if (
+            self.trace_filter == "kappa"
+            and self.kappa is not None
+            and _fraction("kappa", self.kappa) == 0
+        ):
+            self._set(trace_filter="none", kappa=None)
+        if self.recurrence_scope == "sparse_n" and self.sparse_n == 1:
+            self._set(recurrence_scope="coupled", sparse_n=None)
+
+    def _check_coefficients(self) -> None:
+        needs = {
+            "kappa": ("trace_filter", "kappa"),
+            "sparse_n": ("recurrence_scope", "sparse_n"),
+            "window_size": ("update_schedule", "window"),
+        }
+        for name, (axis, value) in needs.items():
+            given, wanted = getattr(self, name), getattr(self, axis) == value
+            if (given is not None) != wanted:
+                what = (
+                    f"{axis}={value!r} needs {name}."
+                    if wanted
+                    else f"{name} has no effect without {axis}={value!r}."
+                )
+                refuse(
+                    what,
+                    f"{axis}={getattr(self, axis)!r}, {name}={given!r}",
+                    f"both {axis}={value!r} and {name}, or neither",
+                )
+        if self.kappa is not None:
+            self._set(kappa=_fraction("kappa", self.kappa))
+        for name in ("sparse_n", "window_size"):
+            value = getattr(self, name)
+            if value is not None and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
+                refuse(f"Wrong {name}.", repr(value), "a whole number of at least 1")
+        if (
+            not self.is_factorized
+            and self.decay is not None
+            and self.temporal_recursion != "scalar_leak"
+        ):
+            refuse(
+                "decay has no effect here.",
+                f"temporal_recursion={self.temporal_recursion!r}, decay={self.decay!r}",
+                "temporal_recursion='scalar_leak', or no decay",
+            )
+
+    def _check_combination(self) -> None:
+        if self.recurrence_scope != "diagonal" and self.recursion_f != "jacobian":
+            refuse(
+                "The scope of the recurrence is that of a Jacobian, and this rule has none.",
+                f"recurrence_scope={self.recurrence_scope!r}, temporal_recursion={self.temporal_recursion!r}",
+                "recurrence_scope='diagonal', or temporal_recursion='jacobian'",
+            )
+        if self.trace_filter == "kappa" and self.trace_factorization != "per_param":
+            refuse(
+                "A filtered trace is a sum of products, which two factors cannot hold.",
+                f"trace_factorization={self.trace_factorization!r}, trace_filter='kappa'",
+                "trace_factorization='per_param' with the filter, or trace_filter='none'",
+            )
+        if self.recurrence_scope == "sparse_n" and self.trace_factorization != "per_param":
+            refuse(
+                "A neighbourhood of neurons is part of the trace of a weight; two factors hold no such part.",
+                f"trace_factorization={self.trace_factorization!r}, recurrence_scope='sparse_n'",
+                "trace_factorization='per_param'",
+            )
+        if self.trace_factorization == "random_projection" and self.recurrence_scope != "coupled":
+            refuse(
+                "A random projection is unbiased for the whole Jacobian only.",
+                f"recurrence_scope={self.recurrence_scope!r}",
+                "recurrence_scope='coupled'",
+            )
+
+    @property
+    def is_factorized(self) -> bool:
+        """Whether the trace is an input and a state factor."""
+        return self.trace_factorization == "io_factorized"
+
+    @property
+    def include_recurrent_mixing(self) -> bool:
+        """Whether the recurrence between neurons is kept."""
+        return self.recurrence_scope != "diagonal"
+
+    @property
+    def recursion_x(self) -> str:
+        """R of the input side; of a trace in one piece, R."""
+        return self.temporal_recursion[0] if self.is_factorized else self.temporal_recursion
+
+    @property
+    def recursion_f(self) -> str:
+        """R of the state side; of a trace in one piece, R."""
+        return self.temporal_recursion[1] if self.is_factorized else self.temporal_recursion
+
+    @property
+    def decay_x(self) -> float | None:
+        """The decay of the input side."""
+        return self.decay[0] if self.is_factorized else self.decay
+
+    @property
+    def decay_f(self) -> float | None:
+        """The decay of the state side."""
+        return self.decay[1] if self.is_factorized else self.decay
+
+    def describe(self) -> str:
+        """The coordinates that are not the default ones, or 'default'."""
+        plain = {f.name: f.default for f in dataclasses.fields(self)}
+        found = [f"{n}={getattr(self, n)!r}" for n, d in plain.items() if getattr(self, n) != d]
+        return ", ".join(found) or "default"
+
+    def replace(self, **changes: Any) -> "ETraceConfig":
+        """The config with some fields changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+def refuse(what: str, got: str, expected: str) -> None:
+    raise UsageError(problem(what, got=got, expected=expected))
+
+
+def _pair(value: Any, name: str) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list):
+        return value, value
+    if len(value) != 2:
+        refuse(
+            f"Wrong {name}.", repr(value), "one value, or a pair for the input and the state side"
+        )
+    return value[0], value[1]
+
+
+def _fraction(name: str, value: Any) -> float:
+    number = (
+        float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else -1.0
+    )
+    if not 0 <= number < 1:
+        refuse(f"Wrong {name}.", repr(value), "a number in [0, 1)")
+    return number
+
+
+def _side(recursion: Any, decay: float | None) -> tuple[str, float | None]:
+    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay 0."""
+    if recursion == "none":
+        if decay:
+            refuse(
+                "Without a recursion no earlier trace is left to decay.",
+                f"'none' with decay={decay!r}",
+                "temporal_recursion='scalar_leak', or decay 0",
+            )
+        return "none", 0.0
+    return ("none", 0.0) if recursion == "scalar_leak" and decay == 0 else (recursion, decay)

@@ -1,0 +1,338 @@
+"""Names of release 0.1 of the PyPI package braintrace: parameters that hold their operation. Each
+use of a name warns.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import brainstate
+import jax.numpy as jnp
+
+from ..core._errors import UsageError, problem
+from ..core.jaxpr import stop_trace
+from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
+
+
+class ETraceOp:
+    """An operation of data and a weight: `op(x, w)`. A subclass gives `xw_to_y(x, w)`, in ordinary
+    JAX.
+
+    Args:
+        is_diagonal, name: of no effect.
+
+    >>> import warnings, braintrace
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # each use of these names warns
+    ...     class Scale(braintrace.ETraceOp):
+    ...         def xw_to_y(self, inputs, weights):
+    ...             return inputs * weights
+    >>> Scale()(2.0, 3.0)
+    6.0
+    """
+
+    def __init__(self, is_diagonal: bool = False, name: str | None = None):
+        self.is_diagonal, self.name = is_diagonal, name
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        """The result for data and a weight."""
+        raise NotImplementedError(f"{type(self).__name__} has no xw_to_y(inputs, weights)")
+
+    def __call__(self, inputs: Any, weights: Any) -> Any:
+        return self.xw_to_y(inputs, weights)
+
+
+class MatMulOp(ETraceOp):
+    """`x @ f(w)`, masked, plus a bias: `braintrace.matmul`.
+
+    The weight is an array, or a dict of 'weight' and perhaps 'bias'.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.MatMulOp(weight_fn=jnp.abs)
+    >>> op(jnp.ones((1, 2)), {"weight": -jnp.ones((2, 3)), "bias": jnp.ones(3)}).tolist()
+    [[3.0, 3.0, 3.0]]
+    """
+
+    def __init__(
+        self,
+        weight_mask: Any = None,
+        weight_fn: Callable[..., Any] | None = None,
+        apply_weight_fn_before_mask: bool = False,
+    ):
+        super().__init__()
+        self.weight_mask, self.weight_fn, self.fn_first = (
+            weight_mask,
+            weight_fn,
+            apply_weight_fn_before_mask,
+        )
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        weight, bias = _with_bias(weights)
+        return matmul(
+            inputs, _masked(weight, self.weight_mask, self.weight_fn, self.fn_first), bias
+        )
+
+
+class ConvOp(ETraceOp):
+    """A convolution: `braintrace.conv`; the kernel in 'weight' of a dict, perhaps with a 'bias'.
+    `xinfo` is the input's shape.
+
+    >>> import warnings, braintrace, jax, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.ConvOp(jax.ShapeDtypeStruct((1, 5, 2), float), (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    >>> op(jnp.ones((1, 5, 2)), {"weight": jnp.ones((3, 2, 4))}).shape
+    (1, 5, 4)
+    """
+
+    def __init__(
+        self,
+        xinfo: Any,
+        window_strides: Any,
+        padding: Any,
+        lhs_dilation: Any = None,
+        rhs_dilation: Any = None,
+        feature_group_count: int = 1,
+        batch_group_count: int = 1,
+        dimension_numbers: Any = None,
+        weight_mask: Any = None,
+        weight_fn: Callable[..., Any] | None = None,
+    ):
+        super().__init__()
+        self.weight_mask, self.weight_fn, self.xinfo = weight_mask, weight_fn, xinfo
+        self.options: dict[str, Any] = {
+            "strides": window_strides,
+            "padding": padding,
+            "lhs_dilation": lhs_dilation,
+            "rhs_dilation": rhs_dilation,
+            "feature_group_count": feature_group_count,
+            "batch_group_count": batch_group_count,
+            "dimension_numbers": dimension_numbers,
+        }
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        kernel, bias = _with_bias(weights)
+        single = jnp.ndim(inputs) < jnp.ndim(kernel)
+        out = conv(
+            inputs[None] if single else inputs,
+            _masked(kernel, self.weight_mask, self.weight_fn),
+            bias,
+            **self.options,
+        )
+        return out[0] if single else out
+
+
+class SpMatMulOp(ETraceOp):
+    """`x @ M(f(w))` with a sparse matrix of stored entries w: `braintrace.sparse_matmul`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> from jax.experimental.sparse import BCOO
+    >>> matrix = BCOO.fromdense(jnp.eye(3))
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.SpMatMulOp(matrix)
+    >>> op(jnp.ones((1, 3)), {"weight": 2 * matrix.data}).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+
+    def __init__(self, sparse_mat: Any, weight_fn: Callable[..., Any] | None = None):
+        super().__init__()
+        self.sparse_mat, self.weight_fn = sparse_mat, weight_fn
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        weight, bias = _with_bias(weights)
+        return sparse_matmul(
+            inputs, _masked(weight, None, self.weight_fn), sparse_mat=self.sparse_mat, bias=bias
+        )
+
+
+class LoraOp(ETraceOp):
+    """`alpha x @ B @ A` plus a bias: `braintrace.lora_matmul`; the weight is a dict of 'B', 'A' and
+    perhaps 'bias'.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.LoraOp(alpha=0.5)
+    >>> op(jnp.ones((1, 3)), {"B": jnp.ones((3, 1)), "A": jnp.ones((1, 2))}).tolist()
+    [[1.5, 1.5]]
+    """
+
+    def __init__(self, alpha: Any = None):
+        super().__init__()
+        self.alpha = alpha
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        return lora_matmul(
+            inputs,
+            weights["B"],
+            weights["A"],
+            alpha=1.0 if self.alpha is None else self.alpha,
+            bias=weights.get("bias"),
+        )
+
+
+class ElemWiseOp(ETraceOp):
+    """`fn(w)`: `braintrace.element_wise`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     op = braintrace.ElemWiseOp(jnp.square)
+    >>> op(None, jnp.array([1.0, 3.0])).tolist()
+    [1.0, 9.0]
+    """
+
+    def __init__(self, fn: Callable[..., Any] | None = None):
+        super().__init__(is_diagonal=True)
+        self.fn = fn
+
+    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+        return element_wise(weights, weight_fn=self.fn)
+
+
+class ETraceParam(brainstate.ParamState):
+    """A `ParamState` with an operation: `execute(x)`. Any `ParamState` is traced: this one is no
+    other.
+
+    Args:
+        weight: the value, a tree of arrays.
+        op: an `ETraceOp`.
+        grad: of no effect.
+        name: the state's name.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     weight = braintrace.ETraceParam({"weight": jnp.ones((2, 3))}, braintrace.MatMulOp())
+    >>> weight.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+
+    def __init__(self, weight: Any, op: Any, grad: Any = None, name: str | None = None):
+        super().__init__(weight, name=name)
+        self.op = _operation(op)
+
+    def execute(self, x: Any) -> Any:
+        """The operation of `x` and the value."""
+        return self.op(x, self.value)
+
+
+class ElemWiseParam(ETraceParam):
+    """A `ParamState` with a function of its own elements: `execute()`.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     leak = braintrace.ElemWiseParam(jnp.array([-1.0, 2.0]), jnp.abs)
+    >>> leak.execute().tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, weight: Any, op: Any = None, name: str | None = None):
+        super().__init__(weight, _elementwise(op), name=name)
+
+    def execute(self, x: Any = None) -> Any:
+        return self.op(x, self.value)
+
+
+class NonTempParam(ETraceParam):
+    """A `ParamState` that is kept out of the traces (`braintrace.stop_trace`): only its effect at
+    the same step is seen.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     weight = braintrace.NonTempParam(jnp.ones((2, 3)), lambda x, w: x @ w)
+    >>> weight.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+
+    def __init__(self, value: Any, op: Any, name: str | None = None):
+        super().__init__(value, op, name=name)
+
+    def execute(self, x: Any) -> Any:
+        return self.op(x, stop_trace(self.value))
+
+
+class FakeETraceParam:
+    """A constant with an operation: no state, no gradient.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     constant = braintrace.FakeETraceParam(jnp.ones((2, 3)), lambda x, w: x @ w)
+    >>> constant.execute(jnp.ones((1, 2))).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+
+    def __init__(self, value: Any, op: Any):
+        self.value, self.op = value, _operation(op)
+
+    def execute(self, x: Any) -> Any:
+        """The operation of `x` and the value."""
+        return self.op(x, self.value)
+
+
+class FakeElemWiseParam(FakeETraceParam):
+    """A constant with a function of its own elements: no state, no gradient.
+
+    >>> import warnings, braintrace, jax.numpy as jnp
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+    ...     constant = braintrace.FakeElemWiseParam(jnp.array([-1.0, 2.0]), jnp.abs)
+    >>> constant.execute().tolist()
+    [1.0, 2.0]
+    """
+
+    def __init__(self, weight: Any, op: Any = None, name: str | None = None):
+        super().__init__(weight, _elementwise(op))
+
+    def execute(self, x: Any = None) -> Any:
+        return self.op(x, self.value)
+
+
+#: What to write in a name's place.
+INSTEAD = {
+    "ETraceParam": "a brainstate.ParamState and ordinary JAX, or braintrace.matmul and its like",
+    "ElemWiseParam": "a brainstate.ParamState and ordinary JAX, or braintrace.element_wise",
+    "NonTempParam": "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` of braintrace.compile",
+    "FakeETraceParam": "an array, or a brainstate.FakeState",
+    "FakeElemWiseParam": "an array, or a brainstate.FakeState",
+    "ETraceOp": "a function",
+    "MatMulOp": "x @ w, or braintrace.matmul",
+    "ElemWiseOp": "a function of the weight, or braintrace.element_wise",
+    "ConvOp": "jax.lax.conv_general_dilated, or braintrace.conv",
+    "SpMatMulOp": "x @ matrix, or braintrace.sparse_matmul",
+    "LoraOp": "x @ B @ A, or braintrace.lora_matmul",
+}
+
+
+def legacy(name: str) -> Any:
+    """The class of a name of 0.1, with a warning that says what to write instead."""
+    message = f"braintrace.{name} is a name of release 0.1 of the PyPI package: write {INSTEAD[name]} instead"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return globals()[name]
+
+
+def _operation(op: Any) -> Callable[..., Any]:
+    if not callable(op):
+        raise UsageError(
+            problem(
+                "This is no operation.",
+                got=type(op).__name__,
+                expected="an ETraceOp, or a function (x, w) -> y",
+                do="pass braintrace.MatMulOp(), say",
+            )
+        )
+    return op
+
+
+def _elementwise(op: Any) -> ETraceOp:
+    return op if isinstance(op, ETraceOp) else ElemWiseOp(op)
+
+
+def _with_bias(weights: Any) -> tuple[Any, Any]:
+    return (
+        (weights["weight"], weights.get("bias")) if isinstance(weights, dict) else (weights, None)
+    )
+
+
+def _masked(
+    weight: Any, mask: Any, function: Callable[..., Any] | None, function_first: bool = False
+) -> Any:
+    steps = [lambda w: w if mask is None else w * mask, function or (lambda w: w)]
+    for step in reversed(steps) if function_first else steps:
+        weight = step(weight)
+    return weight

@@ -1,0 +1,4 @@
+"""What the library computes with: JAX and NumPy alone."""
+
+from ._errors import CompilationError as CompilationError
+from ._errors import UsageError as UsageError

@@ -1,0 +1,104 @@
+"""Everything that depends on the version of JAX. No other file touches JAX's representation of
+programs.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex_core
+from jax.extend.core import primitives
+
+Literal = jex_core.Literal
+ClosedJaxpr = jex_core.ClosedJaxpr
+Jaxpr = jex_core.Jaxpr
+Primitive = jex_core.Primitive
+
+P = primitives
+CUSTOM_DERIVATIVE = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
+CONTROL_FLOW = (primitives.scan_p, primitives.while_p, primitives.cond_p)
+STOP_GRADIENT = getattr(primitives, "stop_gradient_p", None)
+
+# Frames of these packages are never "the user's line".
+_LIBRARIES = tuple(
+    os.sep + name + os.sep
+    for name in (
+        "jax",
+        "jaxlib",
+        "brainstate",
+        "braintrace",
+        "saiunit",
+        "brainunit",
+        "flax",
+        "equinox",
+    )
+)
+
+
+trace_state = jex_core.get_opaque_trace_state  # equal for two places under the same transformations
+
+
+def bind(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
+    """Apply `primitive` to `values` and return its results as a list."""
+    prepared = primitive.get_bind_params(params)
+    if isinstance(prepared, tuple):
+        subfuns, prepared = prepared
+        values = [*subfuns, *values]
+    out = primitive.bind(*values, **prepared)
+    return list(out) if primitive.multiple_results else [out]
+
+
+def sub_jaxprs(params: dict[str, Any]) -> list[ClosedJaxpr]:
+    """The closed sub-programs that an equation's parameters hold, one level deep."""
+    found = []
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                found.append(item)
+            elif isinstance(item, Jaxpr):
+                found.append(ClosedJaxpr(item, ()))
+    return found
+
+
+def source_line(equation: Any) -> str:
+    """'file:line (function)' of the user's frame that made the equation, or '' when it is not
+    known.
+    """
+    traceback = getattr(getattr(equation, "source_info", None), "traceback", None)
+    frames = list(getattr(traceback, "frames", ()))
+    for frame in frames:
+        if not any(
+            part in frame.file_name for part in _LIBRARIES
+        ) and not frame.file_name.startswith("<"):
+            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+    return ""
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` is not known yet: a tracer of some transformation."""
+    return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried; the others are scanned
+    over.
+    """
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params[
+        "ft_in"
+    ].elts  # from JAX 0.12 on; a flat tree iterates over its leaves
+    return len(tuple(constants)), len(tuple(carried))
+
+
+def is_key(dtype: Any) -> bool:
+    """Whether `dtype` is that of typed PRNG keys."""
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def is_differentiable(dtype: Any) -> bool:
+    """Whether values of `dtype` carry gradients (floating point or complex)."""
+    return not is_key(dtype) and jnp.issubdtype(dtype, np.inexact)

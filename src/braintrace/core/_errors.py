@@ -1,0 +1,62 @@
+"""The errors that braintrace raises: each says what was got, what was expected and what to do."""
+
+
+class BrainTraceError(Exception):
+    """Base of all errors of this library.
+
+    >>> import braintrace
+    >>> issubclass(braintrace.CompilationError, braintrace.BrainTraceError)
+    True
+    """
+
+
+class CompilationError(BrainTraceError):
+    """A model cannot be compiled into a learner.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> try:
+    ...     braintrace.compile(brainstate.nn.Linear(2, 3), "d_rtrl", jnp.zeros(2))
+    ... except braintrace.CompilationError as error:
+    ...     print(str(error).splitlines()[0])
+    The model has no hidden state.
+    """
+
+
+class NotSupportedError(CompilationError):
+    """A model uses something that no rule of the library covers; the message names the user's line.
+
+    >>> import braintrace
+    >>> issubclass(braintrace.NotSupportedError, braintrace.CompilationError)
+    True
+    """
+
+
+class UsageError(BrainTraceError, ValueError):
+    """A learner is used against its contract (wrong argument, wrong order of calls, wrong shape or
+    dtype).
+
+    >>> import braintrace
+    >>> try:
+    ...     braintrace.compile(lambda p, h, x: (h, x), "d_rtl", 0.0)
+    ... except braintrace.UsageError as error:
+    ...     print(str(error).splitlines()[0])
+    Unknown algorithm.
+    """
+
+
+def problem(
+    what: str, *, got: object = None, expected: object = None, do: str = "", at: str = ""
+) -> str:
+    """One message in the library's form: what went wrong, then got / expected / do / at, each on
+    its line.
+    """
+    parts = [what]
+    if got is not None:
+        parts.append(f"  got:      {got}")
+    if expected is not None:
+        parts.append(f"  expected: {expected}")
+    if do:
+        parts.append(f"  do:       {do}")
+    if at:
+        parts.append(f"  at:       {at}")
+    return "\n".join(parts)

@@ -1,0 +1,83 @@
+"""What each variable of the step depends on: forward walks.
+
+Two kinds of dependence are kept apart. By *value*: a variable that depends on parameters and
+constants alone belongs to the prelude. By *derivative*: only differentiable variables pass it on,
+and `stop_gradient`, comparisons and rounding end it.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+
+from .._compat import P, Primitive
+from ..jaxpr import Equation, Program, Var
+
+Edge = tuple[Equation, int]  # an equation and the number of one of its operands
+
+_NO_DERIVATIVE: frozenset[Primitive] = frozenset(
+    p
+    for n in ["stop_gradient", "floor", "ceil", "round", "sign"]
+    if (p := getattr(P, n + "_p", None)) is not None
+)
+
+
+def passes_derivative(equation: Equation) -> bool:
+    """Whether a derivative can pass from an operand of `equation` to a result."""
+    return equation.primitive not in _NO_DERIVATIVE
+
+
+def reach(
+    equations: Sequence[Equation], start: Iterable[Var], blocked: Collection[Edge] = ()
+) -> set[Var]:
+    """The variables that a derivative reaches from `start`, not passing the blocked edges."""
+    found = {v for v in start if v.differentiable}
+    for e in equations:
+        if passes_derivative(e) and any(
+            v in found and (e, k) not in blocked for k, v in enumerate(e.inputs)
+        ):
+            found.update(v for v in e.outputs if v.differentiable)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependence:
+    """Sets of variables: `prelude` by value, the others by derivative."""
+
+    prelude: set[Var]  # depends by value on parameters and constants only
+    params: dict[Var, frozenset[int]]  # the parameters that reach it by derivative
+    old: set[Var]  # reached from the old hidden state
+
+    def of(self, atom: object) -> frozenset[int]:
+        """Numbers of the parameters that reach `atom`."""
+        return self.params.get(atom, frozenset()) if isinstance(atom, Var) else frozenset()
+
+    def relevant(self, atom: object) -> bool:
+        """Whether a parameter or the old hidden state reaches `atom`."""
+        return atom in self.params or atom in self.old
+
+
+def dependence(
+    equations: Sequence[Equation], params: Sequence[Var], hidden: Sequence[Var]
+) -> Dependence:
+    prelude = set(params)
+    of_params = {v: frozenset((k,)) for k, v in enumerate(params) if v.differentiable}
+    for e in equations:
+        if all(not isinstance(v, Var) or v in prelude for v in e.inputs):
+            prelude.update(e.outputs)
+        if passes_derivative(e):
+            reached = frozenset().union(
+                *(of_params.get(v, frozenset()) for v in e.inputs if isinstance(v, Var))
+            )
+            if reached:
+                of_params.update({v: reached for v in e.outputs if v.differentiable})
+    return Dependence(prelude, of_params, reach(equations, hidden))
+
+
+def live(program: Program) -> Program:
+    """The program without the equations that no output needs."""
+    needed = {v for v in program.outputs if isinstance(v, Var)}
+    kept = []
+    for e in reversed(program.equations):
+        if any(v in needed for v in e.outputs):
+            needed.update(v for v in e.inputs if isinstance(v, Var))
+            kept.append(e)
+    return Program(program.inputs, kept[::-1], program.outputs)

@@ -1,0 +1,157 @@
+"""The graph of a cell for algorithms that are exact within a layer."""
+
+import dataclasses
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from ..jaxpr import Equation, Var
+from ..sites import OperandRule, site_rule
+from ._certificate import Paths, certify
+from ._dependence import Edge, dependence, reach
+from ._graph import CellGraph, Exactness, LayerPlan, Site
+from ._untraced import stopped_edges, untraced_values
+
+
+def with_layers(graph: CellGraph) -> CellGraph:
+    """`graph` with its layers, a site wherever a parameter meets data on the way to a layer's
+    state, and its certificate.
+    """
+    plan = _plan(graph)
+    equations = [*graph.prelude, *graph.step]
+    deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
+    new = {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}
+    local = _local_sites(dataclasses.replace(graph, layers=plan))
+    sites, unsited = [], set()
+    stopped = stopped_edges(graph.step)
+    untraced = untraced_values(
+        equations, deps.prelude, graph.params, [row.path for row in graph.parameters]
+    )
+    for e in graph.step:
+        reached = reach(graph.step, e.outputs, stopped) & set(new.values())
+        for k, v in enumerate(e.inputs):
+            if reached and v in untraced:
+                unsited.add((e, k))
+            elif reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
+                rule = site_rule(e, k)
+                sites.append(
+                    local.get((e, k))
+                    or Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
+                )
+    crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
+    old = {k: graph.carry[k] for k in graph.hidden}
+    carried = {
+        v: graph.leaf_paths[k]
+        for k, v in enumerate(graph.new_carry)
+        if isinstance(v, Var)
+        and v.differentiable
+        and k not in graph.hidden
+        and not _inert(graph, k)
+    }
+    paths = Paths(equations, crossing, unsited, old, new, carried)
+    names = [row.path for row in graph.parameters]
+    frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
+    rows = certify(names, graph.params, sites, graph.groups, paths, frozen)
+    return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
+
+
+def fed_layers(graph: CellGraph, site: Site) -> list[int]:
+    """The layers whose state the site moves at its own step without passing through another layer."""
+    assert graph.layers is not None
+    plan = graph.layers
+    found = []
+    for layer, leaves in enumerate(plan.leaves):
+        others = {v for v, k in plan.layer_of.items() if k != layer}
+        reached = set(site.end.outputs) - others
+        for e in graph.step:
+            if any(v in reached for v in e.inputs):
+                reached.update(v for v in e.outputs if v not in others)
+        if any(graph.new_carry[k] in reached for k in leaves):
+            found.append(layer)
+    return found
+
+
+def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
+    """The sites that move layers without coupling between neurons only: there a position's own
+    state is the whole influence.
+    """
+    assert graph.layers is not None
+    layer_of = {g: k for k, layer in enumerate(graph.layers.layers) for g in layer}
+    found = {}
+    for site in graph.sites:
+        layers = {layer_of[p.group] for p in site.places}
+        news = {graph.new_carry[k] for layer in layers for k in graph.layers.leaves[layer]}
+        olds = [graph.carry[k] for layer in layers for k in graph.layers.leaves[layer]]
+        moved = reach(graph.step, [*olds, *site.end.outputs])
+        coupled = any(
+            e.inputs[k] in moved and news & reach(graph.step, e.outputs) for e, k in graph.mixing
+        )
+        if layers and not coupled and set(fed_layers(graph, site)) == layers:
+            found[site.edge] = site
+    return found
+
+
+def _inert(graph: CellGraph, leaf: int) -> bool:
+    first = len(graph.carry) - len(graph.extra)
+    return leaf >= first and graph.extra[leaf - first].inert
+
+
+def _plan(graph: CellGraph) -> LayerPlan:
+    n = len(graph.groups)
+    group_of = _group_of(graph)
+    leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
+    links = np.zeros((n, n), np.int8)
+    for g, group in enumerate(graph.groups):
+        reached = reach(graph.step, [graph.carry[k] for k in group.leaves])
+        for k, other in leaf_group.items():
+            links[g, other] |= graph.new_carry[k] in reached
+    _, component = (
+        connected_components(coo_array(links), directed=True, connection="strong")
+        if n
+        else (0, np.zeros(0, int))
+    )
+    order = list(dict.fromkeys(component.tolist()))
+    layer = {g: order.index(c) for g, c in enumerate(component.tolist())}
+    layers = tuple(frozenset(g for g in layer if layer[g] == k) for k in range(len(order)))
+    leaves = tuple(
+        tuple(k for k in graph.hidden if layer[leaf_group[k]] == number)
+        for number in range(len(order))
+    )
+    leaf_layer = {graph.carry[k]: layer[leaf_group[k]] for k in graph.hidden}
+    inputs = set(graph.carry)
+    layer_of = {v: layer[g] for v, g in group_of.items() if v not in inputs}
+    return LayerPlan(layers, leaves, leaf_layer, layer_of)
+
+
+def _group_of(graph: CellGraph) -> dict[Var, int]:
+    """The group of each labelled variable: that of the hidden element that its first labelled
+    element goes to.
+    """
+    group = {}
+    sizes = {k: graph.carry[k].size for k in graph.hidden}
+    leaf_group = {leaf: g for g, found in enumerate(graph.groups) for leaf in found.leaves}
+    numbers = (
+        np.concatenate([np.full(sizes[k], leaf_group[k]) for k in graph.hidden])
+        if graph.hidden
+        else np.zeros(0, int)
+    )
+    for v, labels in graph.labels.items():
+        valid = labels[labels >= 0]
+        if valid.size:
+            group[v] = int(numbers[valid[0]])
+    return group
+
+
+def _crosses(graph: CellGraph, plan: LayerPlan, edge: tuple[Equation, int]) -> bool:
+    """Whether a mixing edge brings another layer's activity into a layer."""
+    equation, k = edge
+    target = next((plan.layer_of[v] for v in equation.outputs if v in plan.layer_of), None)
+    for number in range(len(plan.layers)):
+        if number == target:
+            continue
+        start = [v for v, layer in plan.leaf_layer.items() if layer == number]
+        start += [v for v, layer in plan.layer_of.items() if layer == number]
+        if equation.inputs[k] in reach(graph.step, start):
+            return True
+    return False

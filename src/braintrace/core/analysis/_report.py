@@ -1,0 +1,177 @@
+"""What the compiler states about a cell, as plain rows and as a table for people."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+if TYPE_CHECKING:
+    from ._graph import CellGraph, Exactness, Site
+
+
+@dataclasses.dataclass(frozen=True)
+class SiteReport:
+    """A site of a parameter: the operation, its source line, the groups that it feeds, and the cost
+    of its trace.
+    """
+
+    operation: str
+    source: str
+    groups: tuple[int, ...]
+    slots: int  # traces of `shape`, over all groups
+    shape: tuple[int, ...]  # of y, with the contraction index
+    trace_bytes: int | None  # of a carrier; None when none was given
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterReport:
+    """A parameter: its certificate, why, and its sites."""
+
+    path: str
+    shape: tuple[int, ...]
+    exactness: "Exactness"
+    reason: str
+    sites: tuple[SiteReport, ...]
+
+
+def parameter_reports(graph: "CellGraph", carrier: Any = None) -> list[ParameterReport]:
+    """One for each parameter; with `carrier`, the bytes of its traces. A shared site is listed at
+    each parameter.
+    """
+    cost = [None] * len(graph.sites) if carrier is None else trace_bytes(graph, carrier)
+    sites = [_site(s, n) for s, n in zip(graph.sites, cost, strict=True)]
+    return [
+        ParameterReport(r.path, r.shape, r.exactness, r.reason, tuple(sites[n] for n in r.sites))
+        for r in graph.parameters
+    ]
+
+
+def trace_bytes(graph: "CellGraph", carrier: Any) -> list[int]:
+    """For each site, the bytes of the traces that `carrier` keeps for it."""
+    traces = jax.eval_shape(lambda: carrier.init(graph))
+    return [_bytes(carrier.of_site(traces, n)) for n in range(len(graph.sites))]
+
+
+def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:
+    """The report as text: a summary, the state groups, a row for each parameter, its sites, and the
+    dropped paths.
+    """
+    reports = parameter_reports(graph, carrier)
+    kinds = [str(r.exactness) for r in reports]
+    counts = ", ".join(f"{kinds.count(k)} {k}" for k in dict.fromkeys(kinds))
+    parts = [f"{title}: {_count(len(reports), 'parameter')}" + (f" ({counts})" if counts else "")]
+    parts[0] += f", {_count(len(graph.groups), 'state group')}, {_count(len(graph.sites), 'site')}"
+    if carrier is not None:
+        parts[0] += f", traces of {size(sum(trace_bytes(graph, carrier)))}"
+    if graph.groups:
+        heads = ("group", "positions", "slots", "leaves")
+        rows = [
+            (str(n), _positions(g), str(len(g.slots)), _leaves(graph, g.leaves))
+            for n, g in enumerate(graph.groups)
+        ]
+        parts.append("\n".join(columns([heads, *rows])))
+    heads = ("parameter", "shape", "gradient", "group", "trace", "why")
+    rows: list[Sequence[str]] = [heads]
+    notes = [""]
+    for r in reports:
+        first, *others = r.sites or (None,)
+        rows.append((r.path, dims(r.shape), str(r.exactness), *_trace(first), r.reason))
+        notes.append(_note(first))
+        for site in others:
+            rows.append(("", "", "", *_trace(site), ""))
+            notes.append(_note(site))
+    lines = []
+    for line, note in zip(columns(rows), notes, strict=True):
+        lines += [line, "    " + note] if note else [line]
+    parts.append("\n".join(lines))
+    dropped: dict[Any, list[str]] = {}
+    for r in graph.parameters:
+        for path in r.dropped:
+            dropped.setdefault(path, []).append(r.path)
+    if dropped:
+        rows = [("dropped path", "operation", "at", "parameters")]
+        rows += [
+            (p.kind, p.operation, short(p.source), _some(names)) for p, names in dropped.items()
+        ]
+        parts.append("\n".join(columns(rows)))
+    return "\n\n".join(parts)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows with their columns aligned."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def short(source: str) -> str:
+    """A source line without the directories above the file."""
+    path, colon, rest = source.rpartition(":")
+    return os.path.basename(path) + colon + rest
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def dims(shape: Sequence[int]) -> str:
+    return str(tuple(shape)).replace(" ", "")
+
+
+def _site(site: "Site", cost: int | None) -> SiteReport:
+    operation = site.equation.name if site.is_operation else f"operand of {site.equation.name}"
+    groups = tuple(p.group for p in site.places)
+    slots = sum(len(p.slots) for p in site.places)
+    return SiteReport(operation, site.equation.source, groups, slots, site.trace_shape, cost)
+
+
+def _trace(site: SiteReport | None) -> tuple[str, str]:
+    if site is None:
+        return "-", "-"
+    cost = "" if site.trace_bytes is None else f" {size(site.trace_bytes)}"
+    return ",".join(map(str, site.groups)) or "-", f"{site.slots} x {dims(site.shape)}{cost}"
+
+
+def _note(site: SiteReport | None) -> str:
+    return (
+        ""
+        if site is None
+        else " ".join([site.operation, *([short(site.source)] if site.source else [])])
+    )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(
+        int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in jax.tree.leaves(tree)
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _positions(group: Any) -> str:
+    return (
+        f"{group.positions} = " + " x ".join(map(str, group.shape))
+        if len(group.shape) > 1
+        else str(group.positions)
+    )
+
+
+def _leaves(graph: "CellGraph", leaves: Sequence[int]) -> str:
+    return " ".join(graph.leaf_paths[k] for k in leaves)
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return " ".join(names[:most]) + more

@@ -1,0 +1,57 @@
+"""What `stop_trace` keeps out of the traces: edges of the step, and values that are computed from
+marked parameters.
+"""
+
+from collections.abc import Collection, Sequence
+
+from .._compat import P
+from .._errors import CompilationError, problem
+from ..jaxpr import Equation, Program, Var, is_stop_trace
+from ._dependence import Edge, reach
+
+
+def stopped_edges(equations: Sequence[Equation]) -> set[Edge]:
+    """The edges that `stop_trace` marks."""
+    return {(e, 0) for e in equations if is_stop_trace(e)}
+
+
+def without_idle_marks(program: Program, n_carry: int) -> Program:
+    """The program without the marks that no new state comes from: they have no meaning there."""
+    ends = {v for v in program.outputs[:n_carry] if isinstance(v, Var)}
+    equations = [
+        Equation(P.copy_p, e.inputs, e.outputs, {}, e.source)
+        if is_stop_trace(e) and not reach(program.equations, e.outputs) & ends
+        else e
+        for e in program.equations
+    ]
+    return Program(program.inputs, equations, program.outputs)
+
+
+def untraced_values(
+    equations: Sequence[Equation],
+    prelude: Collection[Var],
+    params: Sequence[Var],
+    names: Sequence[str],
+) -> set[Var]:
+    """The prelude's values that depend on parameters through marks, and must not do so otherwise."""
+    before = [e for e in equations if all(v in prelude for v in e.outputs)]
+    marks = stopped_edges(before)
+    if not marks:
+        return set()
+    marked = reach(before, [v for e, _ in marks for v in e.outputs])
+    mixed = {
+        v
+        for v in marked & reach(before, params, marks)
+        if any(v in e.inputs for e in equations if e not in before)
+    }
+    if mixed:
+        inside = [n for n, p in zip(names, params, strict=False) if reach(before, [p]) & mixed]
+        raise CompilationError(
+            problem(
+                "A weight is made of a parameter that is kept out of the traces and of one that is not.",
+                got=inside,
+                expected="a weight whose parameters all are, or none is",
+                do="exclude all of these or none; to stop training one of them, leave it out of trainable=",
+            )
+        )
+    return marked

@@ -1,0 +1,127 @@
+"""Leaves that an algorithm adds to the carry travel inside the traces: users see their own carry
+only.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import UsageError, problem
+from ..analysis import CellGraph
+from ..signals import RATE_SCALE, TARGET
+
+Signals = Mapping[str, Any]
+
+
+def opened(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
+    """(the engine's carry, the carrier's traces); values behind the cell's carry stay behind it."""
+    if not graph.extra:
+        return list(carry), traces
+    own = len(graph.carry) - len(graph.extra)
+    first = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
+    return [*carry[:own], *first, *carry[own:]], None if traces is None else traces["carrier"]
+
+
+def closed(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
+    """The inverse of `opened`."""
+    if not graph.extra:
+        return list(carry), traces
+    own, end = len(graph.carry) - len(graph.extra), len(graph.carry)
+    kept = None if traces is None else {"carrier": traces, "extra": list(carry[own:end])}
+    return [*carry[:own], *carry[end:]], kept
+
+
+def injects(graph: CellGraph) -> bool:
+    """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the
+    step's cotangents are.
+    """
+    return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
+
+
+def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
+    """`carry` with the leaves that `signals` names set."""
+    out, own = list(carry), len(graph.carry) - len(graph.extra)
+    for k, leaf in enumerate(graph.extra):
+        if leaf.name in signals:
+            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(
+                leaf.initial.shape
+            )
+    return out
+
+
+def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) -> dict[str, Any]:
+    """The signals of one step; checks that a target is given where, and only where, the algorithm
+    projects one.
+
+    With `timing` 'sequence-end' a step may be without a target: its signal is zero.
+    """
+    shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
+    if y_target is None and timing == "sequence-end":
+        return {}
+    if (shape is None) != (y_target is None):
+        wanted = (
+            "no y_target: this algorithm does not project targets"
+            if shape is None
+            else f"y_target of shape {shape}"
+        )
+        raise UsageError(
+            problem(
+                "The target of the step does not fit the algorithm.",
+                got=_described(y_target),
+                expected=wanted,
+            )
+        )
+    if shape is None or y_target is None:
+        return {}
+    if (
+        int(np.prod(jnp.shape(y_target))) != int(np.prod(shape))
+        or jnp.shape(y_target)[-1:] != shape[-1:]
+    ):
+        raise UsageError(
+            problem(
+                "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
+            )
+        )
+    return {TARGET: y_target}
+
+
+def driver_signals(
+    graph: CellGraph, weights: jax.Array, y_target: Any, timing: str | None = None
+) -> dict[str, Any]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are
+    (T,) or (T, B).
+
+    `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
+    step of each lane that counts.
+    """
+    steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
+    signals: dict[str, Any] = {}
+    at_end = timing == "sequence-end" and y_target is not None
+    target_signal(graph, y_target if y_target is None or at_end else y_target[0], timing)
+    if TARGET in names and y_target is not None:
+        if at_end:
+            y = jnp.asarray(y_target).reshape(1, *names[TARGET]) * last_steps(weights)
+        else:
+            y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
+        signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
+    if RATE_SCALE in names:
+        (lanes,) = names[RATE_SCALE]
+        signals[RATE_SCALE] = (
+            weights if weights.ndim == 2 else jnp.repeat(weights[:, None] / lanes, lanes, axis=1)
+        )
+    return signals
+
+
+def last_steps(weights: jax.Array) -> jax.Array:
+    """(T, B or 1, 1): 1 at the last step of each lane whose weight is not zero, 0 elsewhere."""
+    counts = (weights != 0).reshape(weights.shape[0], -1)
+    number = jnp.arange(weights.shape[0])[:, None]
+    last = jnp.where(counts, number, -1).max(0)
+    return (number == last).astype(weights.dtype)[..., None]
+
+
+def _described(value: Any) -> str:
+    return "none" if value is None else f"an array of shape {jnp.shape(value)}"

@@ -1,0 +1,212 @@
+"""What the gradient of a sequence needs in memory, from shapes alone: nothing is allocated and
+nothing is compiled.
+
+    total  =  traces  +  traces being formed  +  K · (bytes of a step in a window)  +  gradients
+
+A step in a window keeps what its reverse pass reads (found by tracing it over shapes), the data of
+each site, a derivative for each y and, where an end trace is formed from the dynamics, the
+derivatives of the state that form it. Factored carriers reverse each step at once and keep their
+factors; where a window's steps are mapped, also its carries, the results of products, and D and f,
+about half of which live at a time. BPTT keeps, for all T steps, what the reverse pass of the
+model's own step reads.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..analysis import CellGraph, columns, size
+from ..step import plain_step, prelude, saving_step, worth_keeping
+from ..traces import zero_nudges
+from ._mapped import is_worth_mapping
+from ._rule import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterMemory:
+    """Bytes of the traces of one parameter, over all its sites: a line of a `MemoryPlan`.
+
+    Attributes:
+        path: the parameter's path, as in the report.
+        traces: bytes.
+
+    Example:
+        >>> import braintrace, jax.numpy as jnp
+        >>> cell = lambda p, h, x: ((h := p["a"] * h + x @ p["w"]), h)
+        >>> params, h = {"a": jnp.ones(3), "w": jnp.ones((4, 3))}, jnp.zeros((2, 3))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 4)), params=params, carry=h)
+        >>> [(row.path, row.traces) for row in learner.memory_plan(1000).parameters]
+        [("['a']", 24), ("['w']", 96)]
+    """
+
+    __module__ = "braintrace"
+
+    path: str
+    traces: int
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that `etrace_grad` needs beside parameters, inputs and the model's own state; prints as
+    a table.
+
+    Attributes:
+        algorithm: its name.
+        steps: T, the length of the sequence.
+        window: steps done at once.
+        parameters: the traces of each parameter; a site that two parameters share is counted at
+            both.
+        traces: eligibility traces between steps.
+        forming: traces that are being formed while the old ones are still read, and what else
+            forming them takes.
+        buffers: what a window keeps for its steps.
+        gradients: the gradient, and the part of it that a window adds.
+        bptt: what backpropagation through time would keep for T steps, its gradient included.
+
+    Example:
+        >>> import braintrace, jax.numpy as jnp
+        >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+        >>> h = jnp.zeros((2, 3))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 4)), params=jnp.ones((4, 3)), carry=h)
+        >>> learner.memory_plan(1000).traces  # 4 bytes for each of 2 lanes, 4 inputs, 3 outputs
+        96
+    """
+
+    __module__ = "braintrace"
+
+    algorithm: str
+    steps: int
+    window: int
+    parameters: tuple[ParameterMemory, ...]
+    traces: int
+    forming: int
+    buffers: int
+    gradients: int
+    bptt: int
+
+    @property
+    def total(self) -> int:
+        """All of it at once."""
+        return self.traces + self.forming + self.buffers + self.gradients
+
+    def __str__(self) -> str:
+        rows = [("", "bytes", ""), ("traces", size(self.traces), "between steps; for any T")]
+        rows += [(f"  {p.path}", size(p.traces), "") for p in self.parameters]
+        rows += [
+            ("traces being formed", size(self.forming), "while the old ones are read"),
+            ("window", size(self.buffers), f"{self.window} of {self.steps} steps at once"),
+            ("gradients", size(self.gradients), ""),
+            ("total", size(self.total), "beside parameters, inputs and the model's state"),
+            ("BPTT", size(self.bptt), f"for {self.steps} steps; grows with T"),
+        ]
+        return "\n".join(
+            [f"{self.algorithm}: memory of a gradient over {self.steps} steps", *columns(rows)]
+        )
+
+
+def memory_plan(
+    graph: CellGraph,
+    rule: Rule,
+    steps: int,
+    window: int,
+    return_state: bool = True,
+    traces: bool = True,
+) -> MemoryPlan:
+    """The plan of `etrace_grad` over `steps` steps, `window` at once.
+
+    `traces`: whether traces are there at the start. Without them, with `return_state=False` and one
+    window for all steps none is formed at all.
+    """
+    carrier = rule.carrier
+    window = min(window, steps, carrier.longest_window or window)
+    forms = return_state or window < steps
+    held = (
+        _nbytes(jax.eval_shape(lambda: rule.init(graph)))
+        if traces or forms or carrier.factored
+        else 0
+    )
+    weights = [v for v in graph.params if v.differentiable]
+    gradients = 2 * _nbytes(weights)
+    outputs, data = (
+        _nbytes([s.y for s in graph.sites]),
+        _nbytes([v for s in graph.sites for v in s.data]),
+    )
+    if carrier.factored:
+        forming, each = held, data + 2 * outputs
+        if window > 1 and is_worth_mapping(graph):
+            kept = [v for e in worth_keeping(graph) for v in e.outputs]
+            each = 2 * _nbytes(graph.carry) + _nbytes(kept) + data + _nbytes(zero_nudges(graph))
+            each += _dynamics(graph) // 2 if carrier.needs_dynamics else 0
+    else:
+        each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
+        forming = (
+            sum(own for site, own in each_site if not carrier.moves_in_place(graph, site))
+            if forms
+            else 0
+        )
+        each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
+        if forms:
+            forming += carrier.working_bytes(graph, window)
+            each += _dynamics(graph)
+    rows = graph.reports(carrier) if held else []
+    paths = tuple(
+        ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites
+    )
+    bptt = steps * _kept_by_a_step(graph, nudged=False) + gradients
+    return MemoryPlan(
+        rule.name, steps, window, paths, held, forming, window * each, gradients, bptt
+    )
+
+
+def _dynamics(graph: CellGraph) -> int:
+    """Bytes of D and f for one step: an entry for each pair of coupled slots, and one for each slot
+    that a site feeds.
+    """
+    coupled = sum(
+        int(g.coupling.sum()) * g.positions * graph.carry[g.slots[0].leaf].dtype.itemsize
+        for g in graph.groups
+    )
+    firsts = [graph.sites[n] for n in sorted(set(graph.first_of_sum))]
+    return coupled + sum(_nbytes([s.y]) * sum(len(p.slots) for p in s.places) for s in firsts)
+
+
+def _kept_by_a_step(graph: CellGraph, nudged: bool) -> int:
+    """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with `nudged`,
+    else of the model's own.
+    """
+    one, two = (_residuals(graph, nudged, steps) for steps in (1, 2))
+    return two - one
+
+
+def _residuals(graph: CellGraph, nudged: bool, steps: int) -> int:
+    def pull(params: list[Any], carry: list[Any], xs: list[Any]) -> Any:
+        def forward(params: list[Any], carry: list[Any], nudges: Any) -> Any:
+            ready = prelude(graph, params)
+
+            def one(carry: list[Any], at: Any) -> Any:
+                xs, nudges = at
+                if not nudged:
+                    return plain_step(graph, ready, carry, xs)
+                done = saving_step(graph, ready, carry, xs, nudges)
+                return done.local, done.outs
+
+            return jax.lax.scan(one, carry, (xs, nudges))
+
+        return jax.vjp(forward, params, carry, zero_nudges(graph, steps) if nudged else None)[1]
+
+    return _nbytes(
+        jax.eval_shape(pull, _like(graph.params), _like(graph.carry), _like(graph.xs, steps))
+    )
+
+
+def _like(variables: Sequence[Any], *lead: int) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables]
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(
+        int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in jax.tree.leaves(tree)
+    )

@@ -1,0 +1,201 @@
+"""Online learning on a cell graph: one update, and a whole window of steps. Pure functions on flat
+lists.
+
+Automatic differentiation through a step delivers, for the loss L_t of that step, `entry` (the
+derivative with respect to the hidden state before the step), for each site `drive` (that with
+respect to its y), and the ordinary gradient of all that is not a site. `link` turns entry and
+drives into the weight gradients of the rule: forward it is the identity on the hidden state and
+zero nudges on each y; backward it asks the carrier.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._compat import is_differentiable
+from ..analysis import CellGraph
+from ..step import plain_step, prelude, step
+from ..traces import Sensitivity, every_drive, scan, sensitivity, zero_nudges
+from ._extra import Signals, closed, opened, with_signals
+from ._rule import Rule
+
+stop = jax.lax.stop_gradient
+
+NO_SIGNALS: Signals = {}
+
+
+def link(
+    graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any
+) -> tuple[list[Any], list[Any]]:
+    """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry,
+    drives)`.
+
+    `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the
+    traces.
+    """
+
+    @jax.custom_vjp
+    def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
+        return apart((hidden, zero_nudges(graph)), (weights, hidden, kept))
+
+    def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
+        return identity(weights, hidden, kept), kept
+
+    def backward(kept: Any, cotangents: Any) -> tuple[list[Any], None, None]:
+        entry, drives = cotangents
+        return gradients(kept, entry, every_drive(graph, drives)), None, None
+
+    identity.defvjp(forward, backward)
+    env = dict(zip(graph.prelude_results, ready, strict=True))
+    hidden, nudges = identity(
+        [env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], kept
+    )
+    out = [stop(c) for c in carry]
+    for k, h in zip(graph.hidden, hidden, strict=True):
+        out[k] = h
+    return out, nudges
+
+
+def apart(values: Any, like: Any) -> Any:
+    """`values`, mapped under `vmap` wherever a leaf of `like` is, so that the cotangents of the
+    map's entries stay apart.
+
+    A value that nothing mapped takes part in has one cotangent, the sum over the map, also where it
+    meets mapped ones later.
+    """
+    mark = jnp.zeros((), jnp.float32)
+    for leaf in stop(jax.tree.leaves(like)):
+        if is_differentiable(leaf.dtype) and leaf.size:
+            mark = jax.lax.select(
+                jnp.zeros((), bool), leaf.reshape(-1)[0].real.astype(jnp.float32), mark
+            )
+    return jax.tree.map(lambda v: v + mark.astype(v.dtype), values)
+
+
+def observe(
+    graph: CellGraph, rule: Rule, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
+) -> Sensitivity:
+    """What the carrier needs to know of one step (inputs without a time axis)."""
+    one = [x[None] for x in stop(list(xs))]
+    return sensitivity(
+        graph, stop(list(ready)), stop(list(carry)), one, dynamics=rule.carrier.needs_dynamics
+    )
+
+
+def reset_marks(graph: CellGraph, xs: Sequence[Any]) -> Any:
+    """The lanes that start afresh at this step, or None."""
+    return xs[-1] if graph.resets else None
+
+
+def update(
+    graph: CellGraph,
+    rule: Rule,
+    params: Sequence[Any],
+    carry: Sequence[Any],
+    traces: Any,
+    xs: Sequence[Any],
+    signals: Signals = NO_SIGNALS,
+) -> tuple[list[Any], Any, list[Any]]:
+    """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the
+    online gradient.
+    """
+    carry, traces = opened(graph, carry, traces)
+    carry = with_signals(graph, carry, signals)
+    ready = prelude(graph, params)
+    structure = stop(graph.structure(ready))
+    bound = graph.bound(structure)
+    local = observe(graph, rule, ready, carry, xs)
+    after = rule.carrier.advance(bound, stop(traces), local, reset_marks(graph, stop(list(xs))))
+    data = [[d[0] for d in site] for site in local.data]
+
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+        before, after, data, structure = kept
+        found = rule.carrier.gradients(graph.bound(structure), before, after, entry, drives, data)
+        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+
+    read = after if rule.carrier.factored else None  # what is kept for a reverse pass is memory
+    start, nudges = link(graph, gradients, ready, carry, (traces, read, data, structure))
+    result = step(graph, ready, start, xs, nudges)
+    return *closed(graph, result.carry, after), result.outs
+
+
+def window(
+    graph: CellGraph,
+    rule: Rule,
+    params: Sequence[Any],
+    carry: Sequence[Any],
+    traces: Any,
+    xs: Sequence[Any],
+    full: bool,
+) -> tuple[list[Any], Any, list[Any]]:
+    """All steps of `xs` (time first) at once: as `update`, with outputs stacked.
+
+    With `full` the gradient is that of BPTT inside the window plus the traces at its entry;
+    without, it is the sum of the online gradients of its steps.
+    """
+    if not full and rule.carrier.factored:
+        return _stepwise(graph, rule, params, carry, traces, xs)
+    carry, traces = opened(graph, carry, traces)
+    ready = prelude(graph, params)
+    structure = stop(graph.structure(ready))
+
+    def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
+        if full:
+            new, outs = plain_step(graph, ready, carry, xs)
+            return new, (new, outs)
+        result = step(graph, ready, carry, xs)
+        return result.local, (result.carry, result.outs)
+
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+        traces, structure = kept
+        found = rule.carrier.contract(graph.bound(structure), traces, entry)
+        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+
+    start, _ = link(graph, gradients, ready, carry, (traces, structure))
+    _, (carries, outs) = scan(one, start, list(xs))
+    after = advance_through(graph.bound(structure), rule, stop(ready), carry, traces, xs)
+    return *closed(graph, [c[-1] for c in carries], after), outs
+
+
+def advance_through(
+    graph: CellGraph,
+    rule: Rule,
+    ready: Sequence[Any],
+    carry: Sequence[Any],
+    traces: Any,
+    xs: Sequence[Any],
+) -> Any:
+    """The traces after all steps of `xs` (time first)."""
+    carry, traces, xs = stop((list(carry), traces, list(xs)))
+    many_at_once = not rule.carrier.factored and rule.carrier.longest_window is None
+    if many_at_once:
+        return rule.carrier.advance(graph, traces, sensitivity(graph, ready, carry, xs), None)
+
+    def one(state: Any, xs: Any) -> tuple[Any, None]:
+        carry, traces = state
+        local = observe(graph, rule, ready, carry, xs)
+        return (
+            local.carry,
+            rule.carrier.advance(graph, traces, local, reset_marks(graph, xs)),
+        ), None
+
+    return scan(one, (carry, traces), xs)[0][1]
+
+
+def _stepwise(
+    graph: CellGraph,
+    rule: Rule,
+    params: Sequence[Any],
+    carry: Sequence[Any],
+    traces: Any,
+    xs: Sequence[Any],
+) -> tuple[list[Any], Any, list[Any]]:
+    def one(state: Any, xs: Any) -> tuple[Any, list[Any]]:
+        carry, traces = state
+        carry, traces, outs = update(graph, rule, params, carry, traces, xs)
+        return (carry, traces), outs
+
+    (carry, traces), outs = scan(one, (list(carry), traces), list(xs))
+    return list(carry), traces, outs

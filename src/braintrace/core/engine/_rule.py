@@ -1,0 +1,97 @@
+"""A rule: the parts that an algorithm chooses."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..analysis import (
+    CellGraph,
+    Exactness,
+    ExitKind,
+    ParameterRow,
+    Signature,
+    analyse,
+    find_exits,
+    reach,
+    with_layers,
+)
+from ..signals._editor import Edit, Editor
+from ..traces._carrier import Carrier
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What an algorithm is made of. `multi_step_problem`: why BPTT inside a window has no meaning
+    for it, or ''.
+    """
+
+    name: str
+    carrier: Carrier
+    edits: tuple[Edit, ...] = ()
+    multi_step_problem: str = ""
+    schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
+    target_timing: str | None = (
+        None  # 'per-step' or 'sequence-end', for algorithms that project targets
+    )
+
+    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":
+        """The rule with what it reads from the model (`leak_of` a group) put in as numbers."""
+        carrier = self.carrier.resolve(graph, leak_of)
+        exits = find_exits(graph) if self.edits else []
+        return dataclasses.replace(
+            self, carrier=carrier, edits=tuple(e.resolve(exits, leak_of) for e in self.edits)
+        )
+
+    def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
+        """The graph of the cell with the rule's edits."""
+        layered = with_layers if self.carrier.whole_layer else lambda graph: graph
+        rows = self._certificate(
+            layered(graph)
+        )  # before the edits, which change the program's equations
+        edited = graph
+        if self.edits:
+            editor, exits = Editor(graph), find_exits(graph)
+            for edit in self.edits:
+                edit.edit(editor, exits)
+            edited = analyse(editor.program(), editor.signature(signature), max_slots)
+        return dataclasses.replace(layered(edited), parameters=rows)
+
+    def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
+        """The rows of the cell before the edits, with what the carrier and the edits put in place
+        of the gradient.
+        """
+        exits = (
+            {x.variable for x in find_exits(graph) if x.kind is not ExitKind.RECURRENT}
+            if self.edits
+            else set()
+        )
+        rows = []
+        for row, param in zip(graph.parameters, graph.params, strict=False):
+            traced = any(graph.sites[n].places for n in row.sites)
+            reasons = [self.carrier.approximation] if traced else []
+            if reach([*graph.prelude, *graph.step], [param]) & exits:
+                reasons += [edit.replaces for edit in self.edits]
+            reasons = [r for r in reasons if r]
+            if reasons:
+                kind = (
+                    Exactness.INSTANTANEOUS
+                    if row.exactness is Exactness.INSTANTANEOUS
+                    else Exactness.APPROXIMATE
+                )
+                kept = [] if row.exactness is Exactness.EXACT else [row.reason]
+                row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
+            rows.append(row)
+        return tuple(rows)
+
+    def init(self, graph: CellGraph) -> Any:
+        """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
+        leaves' first values.
+        """
+        carried = self.carrier.init(graph)
+        return (
+            {"carrier": carried, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
+            if graph.extra
+            else carried
+        )

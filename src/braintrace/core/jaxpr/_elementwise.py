@@ -1,0 +1,218 @@
+"""Whether a primitive is elementwise: every element of a result depends on the same element of each
+operand only.
+
+JAX's own elementwise primitives are known in advance, as a cache of the answer; any other primitive
+(those of third-party packages, such as surrogate spikes, and those of later JAX releases) is
+*probed*: it is applied at a small shape, one element is changed at a time, and its derivative is
+taken along one-hot tangents, at several random points. It is elementwise when no change and no
+derivative ever reaches another element.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._compat import P, Primitive, bind, is_differentiable, sub_jaxprs
+from ._program import Const, Equation, Var
+
+_KNOWN_NAMES = [
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "add_jaxvals",
+    "and",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bessel_i0e",
+    "bessel_i1e",
+    "cbrt",
+    "ceil",
+    "clamp",
+    "complex",
+    "conj",
+    "convert_element_type",
+    "copy",
+    "cos",
+    "cosh",
+    "digamma",
+    "div",
+    "eq",
+    "erf",
+    "erf_inv",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "ge",
+    "gt",
+    "igamma",
+    "igammac",
+    "imag",
+    "integer_pow",
+    "is_finite",
+    "le",
+    "lgamma",
+    "log",
+    "log1p",
+    "logistic",
+    "lt",
+    "max",
+    "min",
+    "mul",
+    "name",
+    "ne",
+    "neg",
+    "nextafter",
+    "not",
+    "or",
+    "pow",
+    "real",
+    "reduce_precision",
+    "rem",
+    "round",
+    "rsqrt",
+    "select_n",
+    "shift_left",
+    "shift_right_arithmetic",
+    "shift_right_logical",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "sub",
+    "tan",
+    "tanh",
+    "xor",
+]
+ELEMENTWISE: frozenset[Primitive] = frozenset(
+    p for n in _KNOWN_NAMES if (p := getattr(P, n + "_p", None)) is not None
+)
+
+_SIDE = 2  # elements along each axis of a probe
+_POINTS = 3  # random points at which a primitive is probed, in each of the domains
+_DOMAINS = (
+    (-1.5, 1.7),
+    (0.1, 0.9),
+    (1.1, 3.0),
+)  # a primitive is defined in one of them at least: acos, acosh, sqrt
+_probed: dict[Any, bool] = {}
+
+
+def is_elementwise(equation: Equation) -> bool:
+    """Whether `equation` acts element by element on operands of one shape (scalars and axes of size
+    1 are broadcast).
+    """
+    if not equation.outputs:
+        return False
+    shape = equation.outputs[0].shape
+    if any(v.shape != shape for v in equation.outputs) or not all(
+        _fits(v.shape, shape) for v in equation.inputs
+    ):
+        return False
+    if equation.primitive in ELEMENTWISE:
+        return True
+    if sub_jaxprs(equation.params) or not any(
+        isinstance(v, Var) and v.shape == shape for v in equation.inputs
+    ):
+        return False
+    if not all(_is_number(v.dtype) for v in (*equation.inputs, *equation.outputs)):
+        return False
+    scalars = tuple(v.shape == () for v in equation.inputs)
+    key = (
+        equation.primitive,
+        str(equation.params),
+        tuple(str(v.dtype) for v in equation.inputs),
+        len(shape),
+        scalars,
+    )
+    if key not in _probed:
+        _probed[key] = _probe(equation, max(len(shape), 1))
+    return _probed[key]
+
+
+def _fits(operand: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    return operand == () or (
+        len(operand) == len(shape) and all(a in (1, b) for a, b in zip(operand, shape, strict=True))
+    )
+
+
+def _is_number(dtype: Any) -> bool:
+    return is_differentiable(dtype) or jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
+
+
+def _probe(equation: Equation, rank: int) -> bool:
+    """Apply the primitive at a small shape and look for an influence between different elements."""
+    shape = (_SIDE,) * rank
+    random = np.random.default_rng(0)
+    count = int(np.prod(shape))
+
+    def sample(atom: Any, domain: tuple[float, float]) -> np.ndarray:
+        dtype = np.dtype(atom.dtype)
+        if isinstance(atom, Const) and atom.shape == ():
+            return np.full(shape, np.asarray(atom.value), dtype)
+        if is_differentiable(dtype):
+            return random.uniform(*domain, size=shape).astype(dtype)
+        return random.integers(0, 2, shape).astype(dtype)
+
+    def influence(
+        values: list[np.ndarray], operand: int, element: int, domain: tuple[float, float]
+    ) -> bool:
+        changed = list(values)
+        changed[operand] = values[operand].copy()
+        changed[operand].reshape(-1)[element] = sample(equation.inputs[operand], domain).reshape(
+            -1
+        )[element]
+        before, after = apply(*values), apply(*changed)
+        if any(_other_elements_differ(a, b, element) for a, b in zip(before, after, strict=True)):
+            return True
+        if not is_differentiable(equation.inputs[operand].dtype):
+            return False
+        tangent = np.zeros(shape, values[operand].dtype)
+        tangent.reshape(-1)[element] = 1
+        along = lambda v: apply(*(v if k == operand else w for k, w in enumerate(values)))
+        _, derivative = jax.jvp(along, (values[operand],), (tangent,))
+        zeros = [np.zeros(shape, d.dtype) for d in derivative]
+        return any(
+            _other_elements_differ(d, z, element) for d, z in zip(derivative, zeros, strict=True)
+        )
+
+    apply = lambda *values: bind(equation.primitive, values, equation.params)
+    defined = False
+    try:
+        with jax.ensure_compile_time_eval():
+            for domain in _DOMAINS * _POINTS:
+                values = [sample(v, domain) for v in equation.inputs]
+                results = apply(*values)
+                if any(np.shape(r) != shape for r in results):
+                    return False
+                if not all(
+                    np.isfinite(r).all() for r in results
+                ):  # outside its domain a primitive says nothing
+                    continue
+                defined = True
+                for operand in range(len(values)):
+                    if any(influence(values, operand, element, domain) for element in range(count)):
+                        return False
+    except (
+        Exception
+    ):  # a primitive that refuses the probe has parameters tied to its shape: it is not elementwise
+        return False
+    return defined
+
+
+def _other_elements_differ(a: Any, b: Any, element: int) -> bool:
+    if a.dtype == jax.dtypes.float0:
+        return False
+    a, b = np.asarray(a), np.asarray(b)
+    differs = ((a != b) & ~((a != a) & (b != b))).reshape(-1)
+    differs[element] = False
+    return bool(differs.any())

@@ -1,0 +1,96 @@
+"""`ControlFlowPolicy`: what staging does with control flow that parameters or hidden state reach."""
+
+import dataclasses
+from typing import Any
+
+from .._errors import UsageError, problem
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlFlowPolicy:
+    """What the compiler does with `cond`, `scan` and `while` inside a step, where parameters or
+    hidden state reach them.
+
+    Control flow that only inputs and constants reach always stays as it is. Unfolding changes no
+    number: a converted `cond` evaluates every branch and selects (guard a partial operation, such
+    as a square root, inside its branch), an unrolled `scan` computes what the loop computes.
+
+    Args:
+        cond: 'convert' evaluates every branch and selects, so that the paths through them are
+            traced; 'opaque' leaves the `cond` one operation that mixes all that enters it: its
+            effect on the same step is exact, paths through it to later steps are left out and named
+            in the report.
+        scan_unroll_limit: the longest loop that is unrolled.
+        scan_descent: for longer loops: 'auto' unrolls them too, at the price of compile time; 'off'
+            refuses them.
+        while_hidden: 'opaque-fwd' and 'error' both refuse a `while` loop that hidden state reaches:
+            no gradient passes such a loop in reverse mode, and a path that is cut without notice
+            would be worse than an error.
+        etp_in_control_flow: what happens to a parameter inside control flow that is not unfolded:
+            'error' refuses it; 'exclude' leaves the operation as it is, and the parameter has its
+            instantaneous gradient.
+        fixpoint_iteration_limit: how deeply control flow may nest.
+
+    Raises:
+        UsageError: for a value that is none of these.
+
+    The names are those of the PyPI package braintrace (0.2.6). There a longer loop is folded
+    (`scan_descent`) and a `while` loop is differentiated forwards; here the first is unrolled,
+    which gives the same numbers, and the second refused.
+
+    >>> import braintrace
+    >>> braintrace.ControlFlowPolicy(cond="opaque").scan_unroll_limit
+    16
+    """
+
+    cond: str = "convert"
+    scan_unroll_limit: int = 16
+    while_hidden: str = "opaque-fwd"
+    etp_in_control_flow: str = "error"
+    scan_descent: str = "auto"
+    fixpoint_iteration_limit: int = 64
+
+    def __post_init__(self) -> None:
+        choices = {
+            "cond": ("convert", "opaque"),
+            "while_hidden": ("opaque-fwd", "error"),
+            "etp_in_control_flow": ("error", "exclude"),
+            "scan_descent": ("auto", "off"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                _refuse(name, getattr(self, name), " or ".join(map(repr, known)))
+        if not _whole(self.scan_unroll_limit):
+            _refuse("scan_unroll_limit", self.scan_unroll_limit, "a whole number")
+        if not _whole(self.fixpoint_iteration_limit) or self.fixpoint_iteration_limit < 1:
+            _refuse(
+                "fixpoint_iteration_limit",
+                self.fixpoint_iteration_limit,
+                "a whole number of at least 1",
+            )
+
+    def unrolls(self, length: int) -> bool:
+        """Whether a loop of `length` sub-steps is unrolled."""
+        return length <= self.scan_unroll_limit or self.scan_descent == "auto"
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _refuse(name: str, got: Any, expected: str) -> None:
+    raise UsageError(
+        problem(f"Wrong {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Unfolding:
+    """What staging did with one piece of control flow: `operation` is 'cond' or 'scan', `length`
+    its branches or sub-steps.
+    """
+
+    operation: str
+    length: int
+    opaque: bool
+    source: str

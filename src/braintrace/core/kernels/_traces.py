@@ -1,0 +1,166 @@
+"""The traces of one weight: contracted with a learning signal and carried over some steps, in one
+pass and in place.
+
+gradient[o, i] += sum_{b, s} signal[s, b, o] old[s, b, o, i] + sum_b now[b, o] x[b, 0, i]
+new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
+
+Gradient and traces are laid out [o, i], or `across`: [i, o].
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._build import compiled
+
+MOST_SLOTS = 4  # as SLOTS of traces.c
+_TARGET = "braintrace_traces"
+_EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
+_WRITTEN_OUT = 8  # lanes at once
+
+Traces = tuple[jax.Array, ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Operands:
+    """Of one pass, all of one dtype, float32 or float64.
+
+    `gradient` (O, I), or across (I, O): what is added to. `x` (B, K, I). `signal`: for each slot
+    (B, O). `old`: for each slot a trace (B, O, I) or (B, I, O). `now` (B, O) or None; with it K =
+    1. For a pass that moves the traces, `drive`: for each slot (B, K, O) or None, and `rows`: for
+    each pair of slots (B, O), or None where none reaches the other; without, both are empty.
+    """
+
+    gradient: jax.Array
+    x: jax.Array
+    now: jax.Array | None
+    signal: tuple[jax.Array, ...]
+    old: Traces
+    rows: tuple[tuple[jax.Array | None, ...], ...] = ()
+    drive: tuple[jax.Array | None, ...] = ()
+
+
+def advance_and_contract(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+    """(gradient, new traces); no traces without `rows`.
+
+    On a processor it is the C kernel, where it could be built: memory speed, and no new array of a
+    trace's size when the old ones may be overwritten. Elsewhere, and for derivatives, JAX.
+    """
+    return _either(bool(across), operands)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _either(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+    plain = functools.partial(in_jax, across)
+    processor = (
+        functools.partial(_in_c, across)
+        if _registered()
+        else functools.partial(plain, contract=_lane_by_lane)
+    )
+    return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
+
+
+@_either.defjvp
+def _derivative(across: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    return jax.jvp(functools.partial(in_jax, across), primals, tangents)
+
+
+def _in_c(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+    moved, slots = operands.old if operands.rows else (), len(operands.old)
+    rows, drive = (
+        (operands.rows, operands.drive) if moved else (((None,) * slots,) * slots, (None,) * slots)
+    )
+    pairs = [row for reached in rows for row in reached]
+    there = [v is not None for v in (*pairs, *drive)]
+    plan = np.array([across, operands.now is not None, bool(moved), slots, *there], np.int32)
+    chosen = [v for v in (operands.now, *pairs, *drive) if v is not None]
+    given = [
+        jnp.asarray(plan),
+        operands.gradient,
+        operands.x,
+        *chosen,
+        *operands.signal,
+        *operands.old,
+    ]
+    aliases = {1: 0} | {len(given) - slots + s: 1 + s for s in range(len(moved))}
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (operands.gradient, *moved)]
+    gradient, *new = jax.ffi.ffi_call(
+        _TARGET, shapes, vmap_method="sequential", input_output_aliases=aliases
+    )(*given)
+    return gradient, tuple(new)
+
+
+def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> jax.Array:
+    form = "bo,bio->io" if across else "bo,boi->oi"
+    terms = [jnp.einsum(form, a, e, precision=_EXACT) for a, e in zip(signal, old, strict=True)]
+    return functools.reduce(jnp.add, terms)
+
+
+def _lane_by_lane(across: bool, signal: Traces, old: Traces) -> jax.Array:
+    """As `_contract_in_jax`, for processors: a sum over the major axis is fast there only when it
+    is written out.
+    """
+
+    def add(total: jax.Array, lane: tuple[Traces, Traces]) -> tuple[jax.Array, None]:
+        signal, old = lane
+        return sum((_outputs(across, a) * e for a, e in zip(signal, old, strict=True)), total), None
+
+    return jax.lax.scan(add, jnp.zeros_like(old[0][0]), (signal, old), unroll=_WRITTEN_OUT)[0]
+
+
+def in_jax(
+    across: bool,
+    operands: Operands,
+    contract: Callable[[bool, Traces, Traces], jax.Array] = _contract_in_jax,
+) -> tuple[jax.Array, Traces]:
+    """The definition."""
+    gradient = operands.gradient + contract(across, operands.signal, operands.old)
+    if operands.now is not None:
+        form = "bo,bi->io" if across else "bo,bi->oi"
+        gradient = gradient + jnp.einsum(form, operands.now, operands.x[:, 0], precision=_EXACT)
+    new = []
+    for reached, drive in zip(operands.rows, operands.drive, strict=True):
+        terms = [
+            _outputs(across, row) * e
+            for row, e in zip(reached, operands.old, strict=True)
+            if row is not None
+        ]
+        terms += [] if drive is None else [_products(across, drive, operands.x)]
+        new.append(functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(operands.old[0]))
+    return gradient, tuple(new)
+
+
+def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
+    """For each lane, `sum_k drive[k, o] x[k, i]`."""
+    if x.shape[1] > 1:
+        return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)
+    return (
+        drive[:, 0, None, :] * x[:, 0, :, None]
+        if across
+        else drive[:, 0, :, None] * x[:, 0, None, :]
+    )
+
+
+def _outputs(across: bool, values: jax.Array) -> jax.Array:
+    """Values for each output, against the matrices."""
+    return values[..., None, :] if across else values[..., None]
+
+
+def in_place() -> bool:
+    """Whether traces on the default device are moved where they lie."""
+    return jax.default_backend() == "cpu" and _registered()
+
+
+@functools.cache
+def _registered() -> bool:
+    found = compiled()
+    if found is None:
+        return False
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(found.braintrace_traces), platform="cpu")
+    return True

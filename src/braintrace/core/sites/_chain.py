@@ -1,0 +1,155 @@
+"""A product whose result goes on through linear operations: the first factor of `(x @ A) @ B`.
+
+With `y = T(op(A, x))` and T linear, made of constants and of what the prelude computes, A acts on y
+as a weight with the data x: its influence on the state is that of the whole product's weight,
+pulled back through T.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._compat import P
+from ..jaxpr import Equation, Var, evaluate
+from ._dot_general import DotGeneralRule
+from ._rule import SiteRule, site_rule
+
+_LINEAR = frozenset(
+    p
+    for n in ("neg", "copy", "convert_element_type")
+    if (p := getattr(P, n + "_p", None)) is not None
+)
+
+
+class ChainRule(SiteRule):
+    """The rule of `first`'s weight with y the result of `chain`, the equations from `first`'s
+    result on.
+
+    The trace has y's shape and `first`'s contraction index, as that of the weight `A @ B` would
+    have; `collect` pulls it back through T. Weight gradients pull the cotangent back through T
+    before it meets the data, so that nothing of that size is made.
+    """
+
+    def __init__(self, first: DotGeneralRule, chain: Sequence[Equation], lanes: dict[int, int]):
+        super().__init__(first.equation, first.operand)
+        self._first, self._chain, self._lanes = first, list(chain), lanes
+        inside = {v for e in chain for v in e.outputs} | {first.equation.outputs[0]}
+        atoms = [v for e in chain for v in e.inputs if v not in inside]
+        self.structure = tuple(dict.fromkeys(v for v in atoms if isinstance(v, Var)))
+        self._values: dict[Var, Any] | None = None if self.structure else {}
+
+    def bound(self, values: Sequence[Any]) -> "ChainRule":
+        rule: Any = copy.copy(self)
+        rule._values = dict(zip(self.structure, values, strict=True))
+        return rule
+
+    @property
+    def is_bound(self) -> bool:
+        return self._values is not None
+
+    @property
+    def data(self) -> tuple[int, ...]:
+        return self._first.data
+
+    @property
+    def _y(self) -> Var:
+        return self._chain[-1].outputs[0]
+
+    @property
+    def _y_shape(self) -> tuple[int, ...]:
+        return self._y.shape
+
+    def contraction(self) -> tuple[int, ...]:
+        return self._first.contraction()
+
+    def lane_axis(self, axis: int) -> int | None:
+        return self._lanes.get(axis)
+
+    def represent(self, data: list[Any]) -> jax.Array:
+        return self._first.represent(data)
+
+    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        x = self.represent(data).astype(f.dtype)
+        along = [
+            self._lanes.get(d) for d in range(f.ndim)
+        ]  # the axis of x that runs along each axis of y
+        lanes = [d for d in along if d is not None]
+        (contracted,) = [d for d in range(x.ndim) if d not in lanes]
+        shape = [1 if d is None else x.shape[d] for d in along]
+        return self.at_entries(f) * jnp.transpose(x, [*lanes, contracted]).reshape(
+            *shape, x.shape[contracted]
+        )
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        pulled = jax.vmap(self._pull_back, in_axes=-1, out_axes=-1)(entries)
+        return self._first.collect_by_y(pulled)
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return self._first.weight_gradient(x, self._pull_back(c))
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return self._first.weight_gradient_sum(x, jax.vmap(self._pull_back)(c))
+
+    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+        return self._first.data_gradient_sum(data, jax.vmap(self._pull_back)(c), weight)
+
+    def _pull_back(self, c: jax.Array) -> jax.Array:
+        """The cotangent of `first`'s result that c, that of y, stands for."""
+        start = self._first.equation.outputs[0]
+
+        def through(u: jax.Array) -> jax.Array:
+            env: dict[Var, Any] = {start: u, **(self._values or {})}
+            evaluate(self._chain, env)
+            return env[self._y]
+
+        _, pull = jax.vjp(through, jnp.zeros(start.shape, start.dtype))
+        return pull(c.astype(self._y.dtype))[0].astype(c.dtype)
+
+
+def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: set[Var]) -> ChainRule | None:
+    """The rule of a dense weight whose result runs through `chain`; None when that is not linear,
+    or sums over a lane.
+
+    The other operands must be constants or values of the prelude.
+    """
+    if not isinstance(first, DotGeneralRule) or len(first.contraction()) != 1:
+        return None
+    u = first.equation.outputs[0]
+    lanes = {d: axis for d in range(len(u.shape)) if (axis := first.lane_axis(d)) is not None}
+    count = len(lanes)
+    for e in chain:
+        operand = e.inputs.index(u)
+        if any(
+            isinstance(v, Var) and v not in prelude for k, v in enumerate(e.inputs) if k != operand
+        ):
+            return None
+        axes = _axes(e, operand)
+        if axes is None:
+            return None
+        lanes = {d: lanes[axis] for d, axis in axes.items() if axis in lanes}
+        (u,) = e.outputs
+    return ChainRule(first, chain, lanes) if len(lanes) == count else None
+
+
+def _axes(equation: Equation, operand: int) -> dict[int, int] | None:
+    """For an operation linear in `operand`: the axis of the operand that runs along each axis of
+    the result, where one does.
+    """
+    shape = equation.outputs[0].shape
+    same = equation.inputs[operand].shape == shape and np.issubdtype(
+        equation.outputs[0].dtype, np.inexact
+    )
+    scaled = equation.primitive is P.mul_p or (equation.primitive is P.div_p and operand == 0)
+    if equation.primitive in _LINEAR or scaled:
+        return {d: d for d in range(len(shape))} if same else None
+    if equation.primitive is P.transpose_p:
+        return dict(enumerate(equation.params["permutation"]))
+    if equation.primitive is P.dot_general_p:
+        rule = site_rule(equation, 1 - operand)
+        assert rule is not None
+        return {d: axis for d in range(len(shape)) if (axis := rule.lane_axis(d)) is not None}
+    return None

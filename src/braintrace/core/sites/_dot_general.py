@@ -1,0 +1,145 @@
+"""Products with a weight on either side: dense, batched, grouped, einsum, shared over positions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._compat import P
+from ..jaxpr import Equation
+from ._rule import SiteRule, register_site_rule
+
+
+class DotGeneralRule(SiteRule):
+    """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is
+    b+x+o or b+o+x.
+
+    The trace is laid out as y and the contraction or, where y has one axis of lanes at most, in
+    front, as lanes and W.
+    """
+
+    def __init__(self, equation: Equation, operand: int):
+        super().__init__(equation, operand)
+        (contract, batch) = equation.params["dimension_numbers"]
+        weight, data = equation.inputs[operand].shape, equation.inputs[1 - operand].shape
+        letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW")
+        at = {"weight": [""] * len(weight), "data": [""] * len(data)}
+        for names, sides in ((batch, "b"), (contract, "c")):
+            group = []
+            for w, d in zip(names[operand], names[1 - operand], strict=True):
+                at["weight"][w] = at["data"][d] = next(letters)
+                group.append(at["weight"][w])
+            setattr(self, "_" + sides, "".join(group))
+        free = {}
+        for side, axes in at.items():
+            for k, letter in enumerate(axes):
+                if not letter:
+                    axes[k] = next(letters)
+                    free[side] = free.get(side, "") + axes[k]
+        sides = [free.get("weight", ""), free.get("data", "")]
+        self._weight, self._data = "".join(at["weight"]), "".join(at["data"])
+        self._y = self._b + "".join(sides if operand == 0 else sides[::-1])
+        self._sizes = tuple(weight[w] for w in contract[operand])
+        self._dtype = equation.inputs[operand].dtype
+        self._shape = tuple(weight)
+        self._precision = equation.params.get("precision")
+
+        lanes = "".join(letter for letter in self._y if letter not in self._weight)
+        outputs = self._y[len(lanes) :]
+        layouts = {outputs + self._c: "oi", self._c + outputs: "io"}
+        simple = (
+            len(lanes) <= 1 and self._y.startswith(lanes) and set(self._data) == {*lanes, *self._c}
+        )
+        self._layout = layouts.get(self._weight) if simple else None
+        self._entries = lanes + self._weight if self._layout else self._y + self._c
+
+    _b: str
+    _c: str
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        sizes = dict(zip(self._weight + self._y, self._shape + self._y_shape, strict=True))
+        return tuple(sizes[letter] for letter in self._entries)
+
+    def at_entries(self, values: jax.Array) -> jax.Array:
+        return _aligned(self._y, self._entries, values)
+
+    def contraction(self) -> tuple[int, ...]:
+        return self._sizes
+
+    def lane_axis(self, axis: int) -> int | None:
+        place = self._data.find(self._y[axis])
+        return place if place >= 0 else None
+
+    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
+        return _product(self._y, self._data, self._entries, f, x)
+
+    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        exact = jax.lax.Precision.HIGHEST
+        return jnp.einsum(
+            f"X{self._y},X{self._data}->{self._entries}",
+            f,
+            data[0].astype(f.dtype),
+            precision=exact,
+        )
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        # One product of two matrices as they lie: the transpose of the mapped operation would copy
+        # the larger one first.
+        return jnp.einsum(
+            f"X{self._data},X{self._y}->{self._weight}",
+            x.astype(c.dtype),
+            c,
+            precision=self._precision,
+        )
+
+    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+        return self.weight_gradient_sum(data[0], c)
+
+    @property
+    def outer_layout(self) -> str | None:
+        return self._layout
+
+    def outer(self, data: list[Any]) -> jax.Array:
+        x = data[0]
+        lead = x.ndim - len(self._data)
+        lanes = self._entries[: len(self._entries) - len(self._weight)]
+        order = [*range(lead), *(lead + self._data.index(letter) for letter in lanes + self._c)]
+        return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        return self._collected(entries, self._entries)
+
+    def collect_by_y(self, entries: jax.Array) -> jax.Array:
+        """`collect` of entries laid out as y and the contraction."""
+        return self._collected(entries, self._y + self._c)
+
+    def _collected(self, entries: jax.Array, source: str) -> jax.Array:
+        summed = [k for k, letter in enumerate(source) if letter not in self._weight]
+        kept = "".join(letter for letter in source if letter in self._weight)
+        total = entries.sum(tuple(summed)) if summed else entries
+        return jnp.transpose(total, [kept.index(letter) for letter in self._weight])
+
+
+def _product(left: str, right: str, out: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`einsum` of an outer product as one broadcast multiplication, which fuses with what follows."""
+
+    return _aligned(left, out, a) * _aligned(right, out, b)
+
+
+def _aligned(letters: str, out: str, value: jax.Array) -> jax.Array:
+    """`value`, with an axis for each of `letters`, so that it broadcasts against an array with one
+    for each of `out`.
+    """
+    order = [k for letter in out if (k := letters.find(letter)) >= 0]
+    shape = [value.shape[letters.index(letter)] if letter in letters else 1 for letter in out]
+    return jnp.transpose(value, order).reshape(shape)
+
+
+def _make(equation: Equation, operand: int) -> SiteRule:
+    return DotGeneralRule(equation, operand)
+
+
+register_site_rule(P.dot_general_p, _make)

@@ -1,0 +1,153 @@
+"""Products with a sparse matrix: the trace holds one entry for each stored element of the matrix,
+and none for the others.
+
+Every format comes down to two arrays of index numbers, `out` and `into`: stored element e adds
+`W[e] x[into[e]]` to `y[out[e]]`. A matrix whose stored elements share one number (a homogeneous
+weight) has a trace shaped as y.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..jaxpr import Const, Equation
+from ._rule import SiteRule
+
+Ends = Callable[
+    ..., tuple[Any, Any]
+]  # from the structure operands to (out, into), each shaped as the stored elements
+
+
+class SparseRule(SiteRule):
+    """`y[out[e], ...] = sum_e W[e] x[into[e], ...]`, with the rows of x along `axis` of x and those
+    of y along `y_axis` of y.
+
+    `structure` numbers the operands that say where the elements are, and `ends` turns their values
+    into (out, into). They are constants of the program, or they are put in by `bound` once the
+    prelude is evaluated.
+    """
+
+    def __init__(
+        self,
+        equation: Equation,
+        *,
+        data: int,
+        structure: Sequence[int],
+        ends: Ends,
+        stored: tuple[int, ...],
+        axis: int = 0,
+        y_axis: int = 0,
+    ):
+        super().__init__(equation, 0)
+        self._x, self._axis, self._y_axis, self._make_ends, self._stored = (
+            data,
+            axis,
+            y_axis,
+            ends,
+            stored,
+        )
+        self._ends: tuple[Any, Any] | None = None
+        self.structure = atoms = tuple(equation.inputs[k] for k in structure)
+        if all(isinstance(v, Const) for v in atoms):
+            with jax.ensure_compile_time_eval():
+                self._ends = ends(*(jnp.asarray(v.value) for v in atoms if isinstance(v, Const)))
+
+    def bound(self, values: Sequence[Any]) -> "SparseRule":
+        rule = copy.copy(self)
+        rule._ends = self._make_ends(*values)
+        return rule
+
+    @property
+    def is_bound(self) -> bool:
+        return self._ends is not None
+
+    @property
+    def data(self) -> tuple[int, ...]:
+        return (self._x,)
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        y = self.equation.outputs[0].shape
+        return (*self._stored, *(n for d, n in enumerate(y) if d != self._y_axis))
+
+    def contraction(self) -> tuple[int, ...]:
+        return ()
+
+    def lane_axis(self, axis: int) -> int | None:
+        of_x, of_y = (
+            [d for d in range(len(v.shape)) if d != rows]
+            for v, rows in (
+                (self.equation.inputs[self._x], self._axis),
+                (self.equation.outputs[0], self._y_axis),
+            )
+        )
+        return None if axis == self._y_axis else of_x[of_y.index(axis)]
+
+    def represent(self, data: list[Any]) -> jax.Array:
+        (x,) = data
+        return x.astype(np.result_type(x.dtype, self.equation.outputs[0].dtype))
+
+    def at_entries(self, values: jax.Array) -> jax.Array:
+        return _rows(jnp.moveaxis(values, self._y_axis, 0), self._end(0))
+
+    def _end(self, which: int) -> Any:
+        assert self._ends is not None
+        return self._ends[which].reshape(self._stored)
+
+    def _meets(self, x: jax.Array, dtype: Any) -> jax.Array:
+        """The data that each stored element meets."""
+        return _rows(jnp.moveaxis(x, self._axis, 0), self._end(1)).astype(dtype)
+
+    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+        return self.at_entries(f) * self._meets(self.represent(data), f.dtype)
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        return entries.sum(tuple(range(len(self._stored), entries.ndim))).reshape(
+            self._weight_shape
+        )
+
+    @property
+    def _weight_shape(self) -> tuple[int, ...]:
+        return self.equation.inputs[self.operand].shape
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return self.collect(self.at_entries(c) * self._meets(x, c.dtype))
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        add = lambda total, at: (total + self.weight_gradient(*at), None)
+        return jax.lax.scan(add, jnp.zeros(self._weight_shape, c.dtype), (x, c))[0]
+
+    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+        return self.weight_gradient_sum(jax.vmap(lambda *d: self.represent(list(d)))(*data), c)
+
+
+class HomogeneousRule(SparseRule):
+    """One number for all stored elements: `y = W (A x)` with A the matrix of ones. The trace is
+    shaped as y.
+    """
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        return self.equation.outputs[0].shape
+
+    def at_entries(self, values: jax.Array) -> jax.Array:
+        return values
+
+    def _meets(self, x: jax.Array, dtype: Any) -> jax.Array:
+        """A x."""
+        met = super()._meets(x, dtype)
+        y = jnp.moveaxis(jnp.zeros(self.trace_shape, dtype), self._y_axis, 0)
+        total = y.at[self._end(0).reshape(-1)].add(met.reshape(-1, *y.shape[1:]), mode="drop")
+        return jnp.moveaxis(total, 0, self._y_axis)
+
+    def collect(self, entries: jax.Array) -> jax.Array:
+        return entries.sum().reshape(self._weight_shape)
+
+
+def _rows(values: jax.Array, index: Any) -> jax.Array:
+    """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is padded."""
+    return values.at[index].get(mode="fill", fill_value=0)

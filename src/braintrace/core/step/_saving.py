@@ -1,0 +1,52 @@
+"""A step whose reverse pass is cheap in memory traffic: it keeps what products gave and recomputes
+what is elementwise.
+
+A window stacks what its reverse pass needs. Elementwise results are made again faster than they are
+written and read back.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._compat import sub_jaxprs
+from ..analysis import CellGraph
+from ..jaxpr import CHEAP, Var
+from ._evaluate import Step, step
+
+
+def saving_step(
+    graph: CellGraph,
+    ready: Sequence[Any],
+    carry: Sequence[Any],
+    xs: Sequence[Any],
+    nudges: Sequence[Any] | None = None,
+) -> Step:
+    """As `step`, for a loop that is differentiated in reverse.
+
+    It is `step` where a cell calls back to Python, which must happen once, and where it has complex
+    numbers, for which `jax.checkpoint` cannot keep results.
+    """
+    if any(calls_back(e) or any(_is_complex(v) for v in e.outputs) for e in graph.step):
+        return step(graph, ready, carry, xs, nudges)
+
+    def once(*operands: Any) -> tuple[Any, ...]:
+        done = step(graph, *operands)
+        return done.carry, done.local, done.outs, done.data
+
+    saved = jax.checkpoint(
+        once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in CHEAP
+    )
+    return Step(*saved(ready, carry, xs, nudges))
+
+
+def calls_back(equation: Any) -> bool:
+    """Whether an equation of a program, or of a program inside it, calls back to Python."""
+    inner = (e for program in sub_jaxprs(equation.params) for e in program.jaxpr.eqns)
+    return "callback" in equation.primitive.name or any(map(calls_back, inner))
+
+
+def _is_complex(v: Var) -> bool:
+    return v.differentiable and np.dtype(v.dtype).kind == "c"

@@ -1,0 +1,20 @@
+"""Kinds of traces: what an algorithm stores in place of the influence of a weight on the hidden
+state.
+"""
+
+from ._carrier import Sums as Sums
+from ._factored import Factored as Factored
+from ._filters import kappa_step as kappa_step
+from ._filters import leaky_step as leaky_step
+from ._layer_slots import Pull as Pull
+from ._layer_slots import largest_coupled as largest_coupled
+from ._per_parameter import PerParameter as PerParameter
+from ._presynaptic import Presynaptic as Presynaptic
+from ._product_carrier import ProductCarrier as ProductCarrier
+from ._sensitivity import Sensitivity as Sensitivity
+from ._sensitivity import every_drive as every_drive
+from ._sensitivity import pulled_back as pulled_back
+from ._sensitivity import scan as scan
+from ._sensitivity import sensitivity as sensitivity
+from ._sensitivity import zero_nudges as zero_nudges
+from ._within_layer import WithinLayer as WithinLayer

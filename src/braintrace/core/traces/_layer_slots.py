@@ -1,0 +1,98 @@
+"""The state of a whole layer, lane by lane, and how it moves."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analysis import CellGraph, fed_layers
+
+Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSensitivity:
+    """How the state of a layer after K steps, h_K (n elements in each lane), depends on that before
+    them and on each y.
+
+    Row j, of one element in all lanes at once, is a reverse pass. Rows are asked for, some at a
+    time: together they may be larger than the traces. `pull` takes cotangents of the hidden leaves,
+    which are like `end`, to those before the steps and of the y.
+    """
+
+    graph: CellGraph
+    layer: int
+    end: Sequence[Any]
+    pull: Pull
+
+    @property
+    def size(self) -> int:
+        """n."""
+        return layer_sizes(self.graph)[self.layer]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the rows."""
+        assert self.graph.layers is not None
+        return jnp.result_type(
+            *[self.graph.carry[k].dtype for k in self.graph.layers.leaves[self.layer]]
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the derivatives of one element with respect to every y."""
+        return sum(
+            v.size * v.dtype.itemsize
+            for v in jax.tree.leaves(jax.eval_shape(self.pull, list(self.end))[1])
+        )
+
+    def of(self, elements: jax.Array, wanted: Any = True) -> tuple[jax.Array, list[Any]]:
+        """dh_K[j]/dh_0 (m, lanes, n) and for each site dh_K[j]/dy (m, K, *shape of y), of m
+        elements j; 0 where not `wanted`.
+        """
+        rows, drive = jax.vmap(self.pull)(self._one_hots(elements, wanted))
+        return jax.vmap(lambda *h: flat_layer(self.graph, self.layer, h))(*rows), drive
+
+    def _one_hots(self, elements: jax.Array, wanted: Any) -> list[jax.Array]:
+        """Ones on each element in every lane: arrays (m, *shape of leaf) for all hidden leaves."""
+        assert self.graph.layers is not None
+        count, lanes, start = elements.size, self.graph.lanes or 1, 0
+        found = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
+        for k in self.graph.layers.leaves[self.layer]:
+            number = self.graph.hidden.index(k)
+            leaf, width = self.end[number], self.end[number].size // lanes
+            ones = (elements[:, None] - start == jnp.arange(width)) & jnp.broadcast_to(
+                wanted, (count,)
+            )[:, None]
+            ones = jnp.broadcast_to(ones[:, None], (count, lanes, width)).astype(leaf.dtype)
+            found[number] = ones.reshape(count, *leaf.shape)
+            start += width
+        return found
+
+
+def layer_sizes(graph: CellGraph) -> list[int]:
+    """State elements of each layer in one lane."""
+    assert graph.layers is not None
+    lanes = graph.lanes or 1
+    return [sum(graph.carry[k].size for k in leaves) // lanes for leaves in graph.layers.leaves]
+
+
+def largest_coupled(graph: CellGraph) -> int:
+    """State elements in one lane of the largest layer whose neurons move each other and that a site
+    feeds; 0 without one.
+    """
+    sizes = layer_sizes(graph)
+    return max(
+        (sizes[k] for site in graph.sites if not site.places for k in fed_layers(graph, site)),
+        default=0,
+    )
+
+
+def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:
+    """(lanes, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
+    assert graph.layers is not None
+    lanes = graph.lanes or 1
+    leaves = [hidden[graph.hidden.index(k)] for k in graph.layers.leaves[layer]]
+    return jnp.concatenate([v.reshape(lanes, -1) for v in leaves], axis=1)

@@ -1,0 +1,92 @@
+"""The traces of a dense weight through the trace kernel: moved, contracted and the step's own
+gradient added, in one pass.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..analysis import CellGraph, Place, Site
+from ..kernels import MOST_SLOTS, Operands, advance_and_contract
+from ._slots import at_place, read_slot
+
+# Of one place, of which None is zero: for each pair of slots what carries one over into the other,
+# shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
+Moves = tuple[Sequence[Sequence[Any]], Sequence[Any]]
+
+
+def has_kernel(site: Site, dtype: Any) -> bool:
+    """Whether traces of this dtype can take the kernel."""
+    slots = [len(place.slots) for place in site.places]
+    laid_out = (
+        site.rule.outer_layout is not None
+        and 0 not in site.trace_shape
+        and dtype in (np.float32, np.float64)
+    )
+    return laid_out and bool(slots) and min(slots) > 0 and max(slots) <= MOST_SLOTS
+
+
+def pass_over(
+    graph: CellGraph,
+    site: Site,
+    traces: Sequence[Sequence[Any]],
+    entry: Sequence[Any],
+    total: Any,
+    data: Sequence[Any] | None,
+    now: Any,
+    moves: Sequence[Moves] | None,
+) -> tuple[list[list[Any]], jax.Array]:
+    """(new traces, `total` plus the gradient of the weight).
+
+    `entry` meets the old traces. With `now`, the derivative with respect to y of the only step of
+    `data` (time first), that step's own gradient is added. With `moves` the traces are carried
+    through the steps of `data`.
+    """
+    dtype, across = traces[0][0].dtype, site.rule.outer_layout == "io"
+    lanes, inputs = _sizes(site)
+    outputs = traces[0][0].size // (lanes * inputs)
+    matrix = (inputs, outputs) if across else (outputs, inputs)
+    x = jnp.zeros((lanes, 0, inputs), dtype)
+    if data is not None:
+        x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
+    fits = total.dtype == dtype
+    gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
+    new = []
+    for k, (place, old) in enumerate(zip(site.places, traces, strict=True)):
+        flat = lambda v, place=place: _by_lane(v, place, lanes, dtype)
+        slots = [graph.groups[place.group].slots[s] for s in place.slots]
+        rows, drives = ((), ()) if moves is None else moves[k]
+        operands = Operands(
+            gradient=gradient,
+            x=x,
+            now=None if now is None or k else now.astype(dtype).reshape(lanes, outputs),
+            signal=tuple(flat(at_place(read_slot(graph, entry, slot), place)) for slot in slots),
+            old=tuple(e.reshape(lanes, *matrix) for e in old),
+            rows=tuple(
+                tuple(None if row is None else flat(row) for row in reached) for reached in rows
+            ),
+            drive=tuple(None if d is None else _by_time(d.astype(dtype), lanes) for d in drives),
+        )
+        gradient, moved = advance_and_contract(across, operands)
+        new.append([e.reshape(site.trace_shape) for e in moved])
+    found = gradient.reshape(total.shape)
+    return new, found if fits else total + found.astype(total.dtype)
+
+
+def _sizes(site: Site) -> tuple[int, int]:
+    """Lanes, and the size of the contraction."""
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
+    lanes, inputs = jax.eval_shape(lambda *data: site.rule.outer(list(data)), *shapes).shape
+    return lanes, inputs
+
+
+def _by_lane(values: jax.Array, place: Place, lanes: int, dtype: Any) -> jax.Array:
+    return jnp.broadcast_to(values, place.positions.shape).astype(dtype).reshape(lanes, -1)
+
+
+def _by_time(drive: jax.Array, lanes: int) -> jax.Array:
+    """(K, *shape of y) as (lanes, K, outputs)."""
+    return jnp.swapaxes(drive.reshape(drive.shape[0], lanes, -1), 0, 1)

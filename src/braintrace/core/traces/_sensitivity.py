@@ -1,0 +1,147 @@
+"""How the hidden state at the end of some steps depends, position by position, on the state before
+them and on each y.
+
+For steps 1..K of the local lane and a slot s, one reverse pass with ones on that slot gives,
+exactly,
+
+    rows[q]  = (D_K ... D_1)[s, q]                for every position
+    drive_t  = (D_K ... D_{t+1} f_t)[s]           for every site, shaped as its y, t = 1..K
+
+because each old state and each element of y influences one position only. With K = 1 these are D
+and f.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analysis import CellGraph
+from ..step import Step, calls_back, step
+from ._layer_slots import LayerSensitivity, Pull
+from ._slots import one_slot
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rows", "drive"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class SlotSensitivity:
+    """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
+
+    rows: list[Any]
+    drive: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sensitivity:
+    """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time
+    first; the end carry.
+    """
+
+    slots: list[list[SlotSensitivity | None]]
+    data: list[list[Any]]
+    carry: list[Any]
+    layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
+
+
+def zero_nudges(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
+    """A zero for each site's y (with `steps`, time first); None where another site's serves
+    (`every_drive`).
+    """
+    lead = () if steps is None else (steps,)
+    numbered = zip(graph.first_of_sum, graph.sites, strict=True)
+    return [
+        jnp.zeros((*lead, *s.y.shape), s.y.dtype) if first == n else None
+        for n, (first, s) in enumerate(numbered)
+    ]
+
+
+def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
+    """The derivatives with respect to the nudges, for each site."""
+    return [drives[first] for first in graph.first_of_sum]
+
+
+def sensitivity(
+    graph: CellGraph,
+    ready: Sequence[Any],
+    carry: Sequence[Any],
+    xs: Sequence[Any],
+    dynamics: bool = True,
+    evaluate: Callable[..., Step] = step,
+) -> Sensitivity:
+    """Sensitivities over the steps of `xs` (time first); without `dynamics` the data and the end
+    carry only.
+    """
+    steps = xs[0].shape[0]
+    hidden = [carry[k] for k in graph.hidden]
+
+    def end(hidden: list[Any], nudges: list[Any]) -> tuple[list[Any], Any]:
+        start = list(carry)
+        for k, h in zip(graph.hidden, hidden, strict=True):
+            start[k] = h
+        last, data = local_chain(graph, ready, start, xs, nudges, evaluate)
+        return [last[k] for k in graph.hidden], (data, last)
+
+    if not dynamics:
+        _, (data, last) = end(hidden, zero_nudges(graph, steps))
+        return Sensitivity([], data, last)
+    out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
+    return pulled_back(graph, out, pull, data, last)
+
+
+def pulled_back(
+    graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[list[Any]], last: list[Any]
+) -> Sensitivity:
+    """The sensitivities of the hidden leaves `out` of the local lane, by reverse passes through
+    steps that are evaluated already.
+
+    `pull` takes cotangents of `out` to (those of the hidden state before the steps, those of the
+    nudges).
+    """
+    layers = graph.layers and [
+        LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
+    ]
+    needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
+    slots: list[list[SlotSensitivity | None]] = [
+        [None] * len(group.slots) for group in graph.groups
+    ]
+    ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
+    if len(ends) == 1 or any(
+        map(calls_back, graph.step)
+    ):  # a call back to Python may not know how to be mapped
+        found = [pull(end) for end in ends]
+    else:  # one pass for all slots: what it recomputes is recomputed once
+        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends)) if ends else None
+        found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
+    for (g, s), (rows, drives) in zip(needed, found, strict=True):
+        slots[g][s] = SlotSensitivity(rows, every_drive(graph, drives))
+    return Sensitivity(slots, data, last, layers)
+
+
+def local_chain(
+    graph: CellGraph,
+    ready: Sequence[Any],
+    carry: list[Any],
+    xs: Sequence[Any],
+    nudges: Sequence[Any],
+    evaluate: Callable[..., Step] = step,
+) -> tuple[list[Any], list[list[Any]]]:
+    """Steps of the local lane: the end carry, and the data of each site, time first."""
+
+    def one(
+        carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]
+    ) -> tuple[list[Any], list[list[Any]]]:
+        result = evaluate(graph, ready, carry, at[0], at[1])
+        return result.local, result.data
+
+    return scan(one, carry, (xs, nudges))
+
+
+def scan(one: Any, carry: Any, at: Any) -> Any:
+    """`lax.scan`, without a loop when there is one step."""
+    if jax.tree.leaves(at)[0].shape[0] > 1:
+        return jax.lax.scan(one, carry, at)
+    carry, result = one(carry, jax.tree.map(lambda v: v[0], at))
+    return carry, jax.tree.map(lambda v: v[None], result)

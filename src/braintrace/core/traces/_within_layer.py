@@ -1,0 +1,342 @@
+"""The carrier that is exact within a layer: the whole influence of each weight on its layer's
+state, lane by lane.
+
+With h the n state elements of a layer in one lane (every carried value, so that recurrence is
+complete),
+
+    J <- (dh_K/dh_0) J + sum_t (dh_K/dy_t) x_t         (n, shape of W) for each lane and weight
+    gradient of W = sum over lanes of  (dL/dh_0) J, and the steps' own
+
+The derivatives over K steps are found by n reverse passes, each for one element in all lanes at
+once: lanes do not mix, so there is never a Jacobian across the batch. One product with J serves all
+K steps. J is moved where it lies, and dh_K/dy_t is formed
+for some elements at a time: a second time where all of it would not fit beside J. Memory O(B n
+|W|), which is J; time O(B n^2 |W|) for K steps and O(B n (|W| + n^2)) for each, as products of
+matrices.
+
+Where no neuron of a layer moves another, W moves the neuron alone that it feeds, and the traces are
+those of `PerParameter`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from .._errors import CompilationError, problem
+from ..analysis import CellGraph, Site, fed_layers
+from ..sites import sum_steps
+from ._carrier import Carrier, Sums, represented, trace_dtype
+from ._layer_blocks import EXACT, block_bytes, each_block, lanes_at_once, mix
+from ._layer_slots import LayerSensitivity, flat_layer, layer_sizes
+from ._per_parameter import PerParameter
+from ._sensitivity import Sensitivity, every_drive, zero_nudges
+
+_FRACTION = 32  # of the traces, that derivatives beside them may take
+_BLOCKS = 4  # that dh_K/dh_0 of some elements may take
+_FEWEST_ROWS = 16  # lanes times elements that are worth a pass
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinLayer(Carrier):
+    """`dtype`: of the traces; by default that of y, at least float32."""
+
+    dtype: Any = None
+
+    whole_layer: ClassVar[bool] = True
+
+    def init(self, graph: CellGraph) -> Any:
+        """For each site, its traces of coupled layers by number, and those of the others as
+        `PerParameter` has them.
+        """
+        lanes, sizes = graph.lanes or 1, layer_sizes(graph)
+
+        def zeros(site: Site) -> dict[int, jax.Array]:
+            layers = [] if site.places else fed_layers(graph, site)
+            shape, dtype = self._shape(graph, site), trace_dtype(site, self.dtype)
+            return {layer: jnp.zeros((lanes, sizes[layer], *shape), dtype) for layer in layers}
+
+        local = self._local.init(graph)
+        return [(zeros(site), at) for site, at in zip(graph.sites, local, strict=True)]
+
+    @property
+    def _local(self) -> PerParameter:
+        return PerParameter(self.dtype)
+
+    def _shape(self, graph: CellGraph, site: Site) -> tuple[int, ...]:
+        """Shape of the part of the weight that one lane meets."""
+        axis = _operand_axis(graph, site)
+        if axis is None:
+            return site.weight.shape
+        return tuple(1 if k == axis else s for k, s in enumerate(site.weight.shape))
+
+    def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
+        return not site.places or self._local.moves_in_place(graph, site)
+
+    def adds_now(self, graph: CellGraph, site: Site) -> bool:
+        return bool(site.places) and self._local.adds_now(graph, site)
+
+    def working_bytes(self, graph: CellGraph, steps: int) -> int:
+        traces = jax.eval_shape(lambda: self.init(graph))
+        rows = steps * sum(v.size * v.dtype.itemsize for v in zero_nudges(graph) if v is not None)
+        most = 0
+        for layer, size in enumerate(layer_sizes(graph)):
+            held = sum(
+                v.size * v.dtype.itemsize
+                for found, _ in traces
+                for k, v in found.items()
+                if k == layer
+            )
+            if held:
+                several, _ = _passes(graph, size, rows, held)
+                mixing = (
+                    size * (graph.lanes or 1) * size * graph.carry[graph.hidden[0]].dtype.itemsize
+                )
+                most = max(most, 2 * several * rows + mixing + 2 * min(block_bytes(), held))
+        return most
+
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
+        own = self._local.advance(graph, [at for _, at in before], local, reset)
+        unread = [jnp.zeros(graph.carry[k].shape, graph.carry[k].dtype) for k in graph.hidden]
+        return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
+
+    def advance_and_contract(
+        self,
+        graph: CellGraph,
+        before: Any,
+        local: Sensitivity,
+        entry: Sequence[Any],
+        sums: Sums,
+        now: Sequence[Any] | None,
+    ) -> tuple[Any, Sums]:
+        own, sums = self._local.advance_and_contract(
+            graph, [at for _, at in before], local, entry, sums, now
+        )
+        after, found = self._through_layers(graph, before, local, entry)
+        for n, gradient in found:
+            weight = graph.sites[n].weight
+            sums[weight] = sums[weight] + gradient.astype(weight.dtype)
+        return list(zip(after, own, strict=True)), sums
+
+    def _through_layers(
+        self, graph: CellGraph, before: Any, local: Sensitivity, entry: Sequence[Any]
+    ) -> tuple[list[dict[int, jax.Array]], list[tuple[int, jax.Array]]]:
+        """The traces of coupled layers for each site, and sites with the gradient that `entry`
+        stands for.
+        """
+        assert local.layers is not None
+        before = [traces for traces, _ in before]
+        after, gradients = [dict(traces) for traces in before], []
+        for layer, moved in enumerate(local.layers):
+            fed = [n for n, traces in enumerate(before) if layer in traces]
+            if not fed:
+                continue
+            several, count = _passes(
+                graph, moved.size, moved.row_bytes, sum(before[n][layer].nbytes for n in fed)
+            )
+            rows, drive = _every_row(moved, count == 1)
+            signal = flat_layer(graph, layer, entry)
+            for n in fed:
+                after[n][layer], found = mix(before[n][layer], rows, signal)
+                gradients.append((n, self._of_lanes(graph, graph.sites[n], found)))
+            moves = functools.partial(
+                _drive_some, graph, moved, {n: local.data[n] for n in fed}, drive, several
+            )
+            for n, trace in each_block(count, moves, {n: after[n][layer] for n in fed}).items():
+                after[n][layer] = trace
+        return after, gradients
+
+    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+        own = self._local.contract(graph, [at for _, at in traces], entry)
+        return [a + b for a, b in zip(own, self._of_layers(graph, traces, entry), strict=True)]
+
+    def _of_layers(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+        """For each site, the part of coupled layers in the gradient that `entry` stands for."""
+        found = []
+        for site, (of_layers, _) in zip(graph.sites, traces, strict=True):
+            total = jnp.zeros(site.weight.shape, trace_dtype(site, self.dtype))
+            for layer, trace in of_layers.items():
+                a = flat_layer(graph, layer, entry).astype(trace.dtype)
+                total = total + self._of_lanes(
+                    graph, site, jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
+                )
+            found.append(total)
+        return found
+
+    def _of_lanes(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
+        """The gradient of a weight, out of that of the part of it that each lane meets."""
+        axis = _operand_axis(graph, site)
+        return parts.sum(0) if axis is None else jnp.concatenate(list(parts), axis)
+
+    def gradients(
+        self,
+        graph: CellGraph,
+        before: Any,
+        after: Any,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
+    ) -> list[Any]:
+        own = self._local.gradients(graph, [at for _, at in before], None, entry, drives, data)
+        return [a + b for a, b in zip(own, self._of_layers(graph, before, entry), strict=True)]
+
+
+def _passes(graph: CellGraph, size: int, row_bytes: int, held: int) -> tuple[int, int]:
+    """How many of `size` elements are driven at once, and how often, so that it takes little beside
+    `held` bytes of traces.
+    """
+    several = max(
+        max(held // _FRACTION, block_bytes()) // max(row_bytes, 1),
+        _FEWEST_ROWS // (graph.lanes or 1),
+        1,
+    )
+    return _evenly(size, several)
+
+
+def _evenly(size: int, most: int) -> tuple[int, int]:
+    """(m, count): `size` elements in `count` parts of m, at most `most` (the last part may overlap
+    the one before it).
+    """
+    count = -(-size // min(most, size))
+    return -(-size // count), count
+
+
+def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, list[Any] | None]:
+    """dh_K/dh_0, (lanes, n, n), and the derivatives of y where they are formed in the same pass."""
+    if in_one_pass:
+        rows, drive = moved.of(jnp.arange(moved.size))
+        return jnp.swapaxes(rows, 0, 1), drive
+    lanes, dtype = moved.graph.lanes or 1, moved.dtype
+    several, count = _evenly(
+        moved.size, max(1, _BLOCKS * block_bytes() // (lanes * moved.size * dtype.itemsize))
+    )
+
+    def some(k: Any, rows: jax.Array) -> jax.Array:
+        start = jnp.minimum(k * several, moved.size - several)
+        found = jnp.swapaxes(moved.of(start + jnp.arange(several))[0], 0, 1)
+        return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
+
+    return each_block(count, some, jnp.zeros((lanes, moved.size, moved.size), dtype)), None
+
+
+def _drive_some(
+    graph: CellGraph,
+    moved: LayerSensitivity,
+    data: dict[int, list[Any]],
+    drive: list[Any] | None,
+    several: int,
+    k: Any,
+    traces: dict[int, jax.Array],
+) -> dict[int, jax.Array]:
+    """The traces of each site, the k-th part of their elements driven; `drive`: of every element,
+    where there is one part.
+    """
+    start = jnp.minimum(k * several, moved.size - several)
+    elements = start + jnp.arange(several)
+    drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
+    return {
+        n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+        for n, old in traces.items()
+    }
+
+
+def _driven(
+    graph: CellGraph, site: Site, trace: jax.Array, data: list[Any], drive: jax.Array, start: Any
+) -> jax.Array:
+    """`trace`, its elements from `start` on moved by the derivatives `drive` (m, K, *shape of y) of
+    these m elements.
+    """
+    drive = drive.astype(trace.dtype)
+    if not site.is_operation:
+        axis, total = _operand_axis(graph, site), sum_steps(jnp.moveaxis(drive, 1, 0))
+        added = (
+            total[None]
+            if axis is None
+            else jnp.expand_dims(jnp.moveaxis(total, axis + 1, 0), axis + 2)
+        )
+        return _add(trace, added, 0, start)
+    x = jax.vmap(lambda *data: represented(site, list(data), drive.dtype))(*data)
+    if graph.lanes is None:
+        return _add(
+            trace, jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c))(drive)[None], 0, start
+        )
+    y_axis = graph.lane_axis(site)
+    if y_axis is None:
+        raise _mixes_lanes(
+            "A weight operation does not keep the lanes apart, so its exact influence has no lane.",
+            site,
+        )
+    x_axis = site.rule.lane_axis(y_axis)
+    several = lanes_at_once(graph.lanes, drive.shape[0] * trace[0, 0].size * trace.dtype.itemsize)
+    # both laid out outside the loop as its products read them: lanes first; time last, or before
+    # the elements
+    x = jnp.moveaxis(x, 0, -1) if x_axis is None else jnp.moveaxis(x, (x_axis + 1, 0), (0, -1))
+    drive = jnp.moveaxis(drive, (y_axis + 2, 1, 0), (0, 1, 2))
+
+    def some(k: Any, trace: jax.Array) -> jax.Array:
+        here = x if x_axis is None else jax.lax.dynamic_slice_in_dim(x, k * several, several)
+        added = _lane_gradients(
+            site, here, jax.lax.dynamic_slice_in_dim(drive, k * several, several), x_axis, y_axis
+        )
+        return _add(trace, added, k * several, start)
+
+    return each_block(graph.lanes // several, some, trace)
+
+
+def _add(trace: jax.Array, added: jax.Array, lane: Any, start: Any) -> jax.Array:
+    """`trace` with `added` (lanes, m, *part of W) put on top of its part from that lane and that
+    element on.
+    """
+    at = (lane, start, *[0] * (trace.ndim - 2))
+    return jax.lax.dynamic_update_slice(
+        trace, jax.lax.dynamic_slice(trace, at, added.shape) + added, at
+    )
+
+
+def _lane_gradients(
+    site: Site, x: jax.Array, drive: jax.Array, x_axis: int | None, y_axis: int
+) -> jax.Array:
+    """(lanes, m, *part of W): each lane's weight gradient, summed over K steps, for each of m
+    cotangents of y.
+
+    Shapes: `drive` (lanes, K, m, ...) and `x` (lanes, ..., K); without lanes where `x_axis` is
+        None.
+    """
+
+    def lane(x: jax.Array, drive: jax.Array) -> jax.Array:
+        data = jnp.moveaxis(x, -1, 0)
+        data = data if x_axis is None else jnp.expand_dims(data, x_axis + 1)
+        return jax.vmap(
+            lambda c: site.rule.weight_gradient_sum(data, jnp.expand_dims(c, y_axis + 1)), in_axes=1
+        )(drive)
+
+    return jax.vmap(lane, in_axes=(None if x_axis is None else 0, 0))(x, drive)
+
+
+def _operand_axis(graph: CellGraph, site: Site) -> int | None:
+    """The lane axis of an operand (a bias broadcast over the batch, say); None for weight
+    operations and without lanes.
+    """
+    if site.is_operation or graph.lanes in (None, 1):
+        return None
+    axis = graph.lane_axis(site)
+    if axis is None:
+        raise _mixes_lanes(
+            "A parameter meets all lanes at once, so its exact influence has no lane.", site
+        )
+    return axis
+
+
+def _mixes_lanes(what: str, site: Site) -> CompilationError:
+    return CompilationError(
+        problem(
+            what,
+            got=site.equation.name,
+            expected="an operation that keeps the lanes apart, along an axis of their number",
+            do="use D_RTRL, or map a cell written for one sample over the batch",
+            at=site.equation.source,
+        )
+    )

@@ -1,0 +1,185 @@
+"""From a brainstate module to a pure cell `(params, carry, x) -> (carry, out)`."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+import brainstate
+import jax
+
+from ...cell import Values
+from ...core._errors import CompilationError, problem
+from ._states import Layout, lent, named_states
+
+stop = jax.lax.stop_gradient
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Functional:
+    """A module as a cell.
+
+    `params` are its trainable states, `constants` states that the step reads and never writes,
+    `carry` those that it writes. The cell's params are the leaves of `params` and `constants`
+    together.
+    """
+
+    model: Callable[..., Any]
+    params: Layout
+    constants: Layout
+    carry: Layout
+    mapped: frozenset[
+        int
+    ]  # ids of the states with one value per lane, where the model is written for one lane
+    vmap: bool
+
+    def read_params(self) -> Values:
+        trainable, fixed = self.params.read(), self.constants.read()
+        return Values(trainable.names + fixed.names, trainable.leaves + fixed.leaves)
+
+    @property
+    def states(self) -> list[brainstate.State]:
+        return [*self.params.states, *self.constants.states, *self.carry.states]
+
+    def put_params(self, leaves: list[Any]) -> None:
+        count = len(self.params.leaf_names)
+        self.params.put(leaves[:count])
+        self.constants.put([stop(v) for v in leaves[count:]])
+
+    def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+        """The step as a pure function; leaves every state as it was."""
+        return self._over_lanes(params, carry, x) if self.vmap else self._once(params, carry, x)
+
+    def _once(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+        with lent(self.states):
+            self.put_params(params.leaves)
+            self.carry.put(self._hold_statistics(carry.leaves))
+            out = self.model(*x)
+            new = self.carry.read()
+        return Values(new.names, self._hold_statistics(new.leaves)), out
+
+    def _hold_statistics(self, leaves: list[Any]) -> list[Any]:
+        """No gradient passes through long-term states: they are statistics and keys, not hidden
+        state.
+        """
+        states = self.carry.leaf_states()
+        return [
+            v if isinstance(s, brainstate.ShortTermState) else stop(v)
+            for s, v in zip(states, leaves, strict=True)
+        ]
+
+    def _over_lanes(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+        axes = self.axes(self.carry)
+        lanes = jax.tree.leaves(x)[0].shape[0]
+        inner, after, inner_axes = list(carry.leaves), {}, list(axes)
+        for k, (state, key) in enumerate(zip(self.carry.leaf_states(), carry.leaves, strict=True)):
+            if isinstance(state, brainstate.random.RandomState) and axes[k] is None:
+                after[k], inner[k], inner_axes[k] = *_split(key, lanes), 0
+        param_axes = Values(params.names, [*self.axes(self.params), *self.axes(self.constants)])
+        carry_axes = Values(carry.names, inner_axes)
+        try:
+            new, out = jax.vmap(
+                self._once, in_axes=(param_axes, carry_axes, 0), out_axes=(carry_axes, 0)
+            )(params, Values(carry.names, inner), x)
+        except ValueError as error:
+            if "out_axes" not in str(error):
+                raise
+            shared = [n for n, axis in zip(carry.names, inner_axes, strict=True) if axis is None]
+            raise CompilationError(
+                problem(
+                    "The step writes a state that the samples share.",
+                    got=f"shared states {shared}",
+                    expected="states with one value per sample, made by init_state",
+                    do="make the state in init_state, or write the model for a batch and leave vmap out",
+                )
+            ) from error
+        return Values(new.names, [after.get(k, v) for k, v in enumerate(new.leaves)]), out
+
+    def axes(self, layout: Layout) -> list[int | None]:
+        """0 for the leaves with one value per lane."""
+        return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
+
+
+def _split(key: Any, lanes: int) -> tuple[Any, Any]:
+    keys = jax.random.split(key, lanes + 1)
+    return keys[0], keys[1:]
+
+
+def functionalise(
+    model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool
+) -> Functional:
+    """Trace the module once to see which states its step reads and which it writes."""
+    own = named_states(model)
+    names = {id(state): name for name, state in own.items()}
+    with lent(list(own.values())) as trace:
+        if vmap:
+            for state in own.values():
+                if id(state) in mapped:
+                    state.restore_value(jax.tree.map(lambda v: v[0], state.value))
+            x = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), x)
+        _try(model, x, own)
+        touched = list(zip(trace.states, trace.been_writen, strict=True))
+    params, constants, carry = {}, {}, {}
+    for state, written in touched:
+        name = names.setdefault(id(state), _outside_name(state, names))
+        if not isinstance(state, brainstate.ParamState):
+            (carry if written else constants)[name] = state
+    params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
+    params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
+    _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
+    return Functional(
+        model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
+    )
+
+
+def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainstate.State]) -> None:
+    """Trace the model's step, which must find all its states made."""
+    try:
+        jax.eval_shape(lambda x: _ignore(model(*x)), x)
+    except AttributeError as error:
+        if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
+            raise
+        raise CompilationError(
+            problem(
+                "The step fails, and the model has no hidden state.",
+                got=f"AttributeError: {error}",
+                expected="a model whose states are initialised",
+                do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first",
+            )
+        ) from error
+    made = set(named_states(model)) - set(own)
+    if made:
+        raise CompilationError(
+            problem(
+                "The step makes states.",
+                got=sorted(made),
+                expected="states that exist before the first step",
+                do="make them in __init__ or in init_state",
+            )
+        )
+
+
+def _ignore(out: Any) -> list[Any]:
+    return [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
+
+
+def _outside_name(state: brainstate.State, names: dict[int, str]) -> str:
+    """A name for a state that is no part of the module."""
+    kind = "random" if state is brainstate.random.DEFAULT else type(state).__name__
+    taken = set(names.values())
+    return (
+        kind
+        if kind not in taken
+        else next(n for k in range(len(taken) + 1) if (n := f"{kind}_{k}") not in taken)
+    )
+
+
+def _check_written(params: list[brainstate.State], names: dict[int, str]) -> None:
+    if params:
+        raise CompilationError(
+            problem(
+                "The step writes a parameter.",
+                got=names[id(params[0])],
+                expected="parameters that only an optimiser writes",
+                do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
+            )
+        )

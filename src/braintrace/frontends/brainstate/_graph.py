@@ -1,0 +1,287 @@
+"""The analysed model in terms of its states: which states are coupled, and which parameters act on
+them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import brainstate
+from jax.extend.core import Primitive
+
+from ...cell import Cell
+from ...core.analysis import CellGraph
+from ...core.jaxpr import Unfolding
+from ...reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
+from ._functional import Functional
+from ._states import states_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HiddenGroup:
+    """States that are coupled neuron by neuron; eligibility traces follow all of them together.
+
+    Attributes:
+        index: number of the group.
+        hidden_paths: paths of its states, as in `model.states()`.
+        hidden_states: the states.
+        num_state: how many state variables a neuron has in it.
+        varshape: shape of one of them, batch included.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> [group] = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_groups
+    >>> group.hidden_paths, group.num_state, group.varshape
+    ((('layers', 0, 'h'),), 1, (3,))
+    """
+
+    index: int
+    hidden_paths: tuple[Path, ...]
+    hidden_states: tuple[brainstate.State, ...]
+
+    @property
+    def num_state(self) -> int:
+        return sum(getattr(s, "num_state", 1) for s in self.hidden_states)
+
+    @property
+    def varshape(self) -> tuple[int, ...]:
+        state = self.hidden_states[0]
+        return tuple(getattr(state, "varshape", None) or state.value.shape)
+
+    def dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HiddenParamOpRelation:
+    """A site: an operation in which parameters meet data on their way to a state.
+
+    There is one for each operation, so a weight and its bias have one each, and one for each use of
+    a shared weight.
+
+    Attributes:
+        primitive: the JAX primitive, an ordinary one (`dot_general`, `conv_general_dilated`, `add`,
+            ...).
+        operation: its name.
+        source: the user's line.
+        trainable_paths: for each parameter, by the name that it has in its state, the path of its
+            `ParamState`.
+        trainable_param_states: the same with the states themselves.
+        hidden_groups: the groups that it feeds.
+        parameters: names of the parameters, as in the report.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> relations = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_param_op_relations
+    >>> sorted({(relation.operation, *relation.path) for relation in relations})
+    [('add', 'layers', 0, 'Wh', 'weight'), ('add', 'layers', 0, 'Wrz', 'weight'),
+     ('dot_general', 'layers', 0, 'Wh', 'weight'), ('dot_general', 'layers', 0, 'Wrz', 'weight')]
+    """
+
+    primitive: Primitive
+    operation: str
+    source: str
+    trainable_paths: dict[str, Path]
+    trainable_param_states: dict[str, brainstate.State]
+    hidden_groups: tuple[HiddenGroup, ...]
+    parameters: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Path of the first parameter's state."""
+        return next(iter(self.trainable_paths.values()))
+
+    @property
+    def connected_hidden_paths(self) -> tuple[Path, ...]:
+        """Paths of the states that it acts on."""
+        return tuple(p for g in self.hidden_groups for p in g.hidden_paths)
+
+    def dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class ETraceGraph(CellGraph):
+    """What the compiler knows about a brainstate model: `learner.graph`, or
+    `compile_etrace_graph(model, x)`.
+
+    The attributes of the analysis (`groups`, `sites`, `parameters`, ...) and the same in terms of
+    the model's states.
+
+    Attributes:
+        module_info: the model's states by path, and their paths by id.
+        unfoldings: what became of loops and branches of the step.
+        hidden_perturb: None. Gradients come from two evaluations of the step; nothing is added to
+            the states.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> graph = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph
+    >>> str(graph.exactness("layers[1].weight.weight"))
+    'exact'
+    >>> [record.level.value for record in graph.explain(kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)]
+    ['info', 'info']
+    """
+
+    cell: Cell
+    functional: Functional
+    module_info: "ModuleInfo"
+    unfoldings: tuple[Unfolding, ...] = ()
+    hidden_perturb: None = None
+
+    @classmethod
+    def of(cls, cell: Cell, functional: Functional, model: brainstate.nn.Module) -> "ETraceGraph":
+        """The graph of a compiled cell of a model."""
+        own = states_of(model)
+        paths = {id(s): path for path, s in own.items()}
+        for layout in (functional.params, functional.constants, functional.carry):
+            for state, name in zip(layout.states, layout.names, strict=True):
+                paths.setdefault(id(state), (name,))
+        fields = {f.name: getattr(cell.graph, f.name) for f in dataclasses.fields(CellGraph)}
+        info = ModuleInfo(own, paths)
+        return cls(
+            **fields, cell=cell, functional=functional, module_info=info, unfoldings=cell.unfoldings
+        )
+
+    @functools.cached_property
+    def weight_paths(self) -> tuple[Path, ...]:
+        """For each parameter of the report, the path of its `ParamState`."""
+        return tuple(
+            self.module_info.state_id_to_path[id(s)] for s in self.functional.params.leaf_states()
+        )
+
+    @functools.cached_property
+    def hidden_groups(self) -> tuple[HiddenGroup, ...]:
+        """The state groups."""
+        states, found = self.functional.carry.leaf_states(), []
+        for n, leaves in groups_of(self.cell):
+            mine = dict.fromkeys(states[k] for k in leaves)
+            paths = tuple(self.module_info.state_id_to_path[id(s)] for s in mine)
+            found.append(HiddenGroup(n, paths, tuple(mine)))
+        return tuple(found)
+
+    @property
+    def dynamic_states(self) -> list[Path]:
+        """Paths of short-term states that are in no group: delays, counters, whatever no derivative
+        reaches.
+        """
+        paths = self.module_info.state_id_to_path
+        mine = [
+            paths[id(s)]
+            for s in self.functional.carry.states
+            if isinstance(s, brainstate.ShortTermState)
+        ]
+        return [p for p in mine if p not in self.hid_path_to_group]
+
+    @functools.cached_property
+    def hid_path_to_group(self) -> dict[Path, HiddenGroup]:
+        """For each hidden state, its group."""
+        return {path: g for g in self.hidden_groups for path in g.hidden_paths}
+
+    @functools.cached_property
+    def hidden_param_op_relations(self) -> tuple[HiddenParamOpRelation, ...]:
+        """The sites: where parameters act on the states' groups."""
+        states, groups, found = (
+            self.functional.params.leaf_states(),
+            {g.index: g for g in self.hidden_groups},
+            [],
+        )
+        for site, mine, fed in relations_of(self, len(states), list(groups)):
+            keys = self._keys(mine)
+            paths = {key: self.weight_paths[k] for key, k in keys.items()}
+            owners = {key: states[k] for key, k in keys.items()}
+            equation = site.equation
+            found.append(
+                HiddenParamOpRelation(
+                    equation.primitive,
+                    equation.name,
+                    equation.source,
+                    paths,
+                    owners,
+                    tuple(groups[n] for n in fed),
+                    tuple(self.parameters[k].path for k in mine),
+                )
+            )
+        return tuple(found)
+
+    def _keys(self, numbers: list[int]) -> dict[str, int]:
+        """A name for each parameter: what it is called in its state's value, else the state's."""
+        keys: dict[str, int] = {}
+        for k in numbers:
+            name = self.parameters[k].path.rpartition(".")[2] or self.parameters[k].path
+            keys[name if name not in keys else self.parameters[k].path] = k
+        return keys
+
+    @functools.cached_property
+    def diagnostics(self) -> tuple[CompilationRecord, ...]:
+        """The compiler's decisions."""
+        return records(self)
+
+    def explain(
+        self,
+        *,
+        weight_path: Path | None = None,
+        hidden_path: Path | None = None,
+        kind: DiagnosticKind | None = None,
+    ) -> tuple[CompilationRecord, ...]:
+        """The records about a parameter, a state or a kind of decision."""
+        return tuple(
+            r
+            for r in self.diagnostics
+            if (weight_path is None or r.weight_path == weight_path)
+            and (hidden_path is None or hidden_path in r.hidden_paths)
+            and (kind is None or r.kind is kind)
+        )
+
+    def dict(self) -> dict[str, Any]:
+        """The parts by name."""
+        names = (
+            "module_info",
+            "hidden_groups",
+            "hid_path_to_group",
+            "hidden_param_op_relations",
+            "hidden_perturb",
+            "diagnostics",
+        )
+        return {n: getattr(self, n) for n in names}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModuleInfo:
+    """The states of a model.
+
+    Attributes:
+        retrieved_model_states: states by path.
+        state_id_to_path: paths by `id(state)`, also of states that the step uses and that are no
+            part of the model.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> info = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.module_info
+    >>> list(info.hidden_path_to_state)
+    [('layers', 0, 'h')]
+    """
+
+    retrieved_model_states: Mapping[Path, brainstate.State]
+    state_id_to_path: Mapping[int, Path]
+
+    @property
+    def hidden_path_to_state(self) -> dict[Path, brainstate.State]:
+        """The hidden states by path."""
+        return {
+            p: s
+            for p, s in self.retrieved_model_states.items()
+            if isinstance(s, brainstate.HiddenState)
+        }
+
+    @property
+    def weight_path_to_state(self) -> dict[Path, brainstate.State]:
+        """The `ParamState`s by path."""
+        return {
+            p: s
+            for p, s in self.retrieved_model_states.items()
+            if isinstance(s, brainstate.ParamState)
+        }

@@ -1,0 +1,97 @@
+"""Initialising a module's states before it is compiled."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+from ...core._errors import UsageError, problem
+from ._algorithm import ETraceAlgorithm
+from ._states import as_before_on_error, states_of
+
+
+def initialise(
+    model: brainstate.nn.Module, batch_size: int | None, vmap: bool, seed: int | None
+) -> set[int]:
+    """Call `init_state` of every part of the model; the ids of the states that it made."""
+    if vmap and batch_size is None:
+        raise UsageError(
+            problem(
+                "vmap=True needs a batch size.",
+                got="batch_size=None",
+                expected="the number of samples",
+                do="pass batch_size=x.shape[0]",
+            )
+        )
+    seeded = contextlib.nullcontext() if seed is None else brainstate.random.seed_context(seed)
+    with seeded, brainstate.catch_new_states() as made:
+        if vmap and batch_size is not None:
+            brainstate.nn.vmap_init_all_states(model, axis_size=batch_size)
+        elif batch_size is None:
+            brainstate.nn.init_all_states(model)
+        else:
+            brainstate.nn.init_all_states(model, batch_size=batch_size)
+    return {id(s) for s in made.get_states()}
+
+
+def compile_module(
+    learner: ETraceAlgorithm,
+    example_inputs: tuple[Any, ...],
+    *,
+    batch_size: int | None,
+    seed: int | None,
+    vmap: bool,
+    **analysis: Any,
+) -> None:
+    """Initialise the states of a learner's model and compile it. After an error the model is as
+    before.
+    """
+    sizes = {jnp.shape(v)[0] if jnp.ndim(v) else None for v in jax.tree.leaves(example_inputs)}
+    lanes = sizes.pop() if len(sizes) == 1 else None
+
+    def attempt(batch_size: int | None) -> None:
+        made = initialise(learner.model, batch_size, vmap, seed)
+        hidden = {
+            id(s)
+            for s in states_of(learner.model).values()
+            if isinstance(s, brainstate.HiddenState)
+        }
+        alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
+        known = None if alone else ...
+        learner.compile_graph(
+            *example_inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis
+        )
+
+    try:
+        with as_before_on_error(learner.model):
+            attempt(lanes if vmap and batch_size is None else batch_size)
+    except Exception as error:
+        other = lanes is not None and lanes != batch_size and not vmap
+        if other and _succeeds(learner.model, lambda: attempt(lanes)):
+            shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(example_inputs))
+            raise UsageError(
+                problem(
+                    "The states do not have the batch size of the inputs.",
+                    got=f"batch_size={batch_size}, inputs of shape {shapes}",
+                    expected=f"batch_size={lanes}",
+                    do=f"pass batch_size={lanes}, or vmap=True for a model of one sample",
+                )
+            ) from error
+        raise
+
+
+def _succeeds(model: brainstate.nn.Module, attempt: Callable[[], None]) -> bool:
+    """Whether `attempt` works; the model is as before in any case."""
+    outcome = [False]
+
+    class Done(Exception):
+        pass
+
+    with contextlib.suppress(Exception), as_before_on_error(model):
+        attempt()
+        outcome[0] = True
+        raise Done
+    return outcome[0]

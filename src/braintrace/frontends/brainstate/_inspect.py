@@ -1,0 +1,79 @@
+"""A model analysed without a learner."""
+
+from typing import Any
+
+import brainstate
+
+from ...core.engine import Rule
+from ...core.jaxpr import ControlFlowPolicy
+from ...core.traces import PerParameter, WithinLayer
+from ._compiled import Compiled
+from ._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+
+
+def compile_etrace_graph(
+    model: brainstate.nn.Module,
+    *model_args: Any,
+    include_hidden_perturb: bool = True,
+    include_recurrent_mixing: bool = False,
+    control_flow: ControlFlowPolicy | None = None,
+) -> ETraceGraph:
+    """Analyse a model whose states are initialised, without making a learner.
+
+    Args:
+        model: a brainstate module that does one step.
+        *model_args: the inputs of one step.
+        include_hidden_perturb: of no effect: no perturbation of the states is needed.
+        include_recurrent_mixing: whether the recurrence within a layer counts as kept, as for
+            `OSTLRecurrent`; else as for `D_RTRL`.
+        control_flow: what becomes of loops and branches in the step.
+
+    Raises:
+        CompilationError: for a model that cannot be analysed.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell = brainstate.nn.GRUCell(3, 4)
+    >>> _ = brainstate.nn.init_all_states(cell)
+    >>> graph = braintrace.compile_etrace_graph(cell, jnp.zeros(3))
+    >>> [group.hidden_paths for group in graph.hidden_groups]
+    [(('h',),)]
+    """
+    rule = (
+        Rule("OSTL with recurrence", WithinLayer())
+        if include_recurrent_mixing
+        else Rule("D-RTRL", PerParameter())
+    )
+    return Compiled(model, rule, model_args, set(), False, {"control_flow": control_flow}).graph
+
+
+def find_hidden_groups_from_module(
+    model: brainstate.nn.Module, *model_args: Any, **options: Any
+) -> tuple[tuple[HiddenGroup, ...], dict[Any, HiddenGroup]]:
+    """The state groups of a model, and for each state path its group; arguments as for
+    `compile_etrace_graph`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell = brainstate.nn.GRUCell(3, 4)
+    >>> _ = brainstate.nn.init_all_states(cell)
+    >>> groups, of_path = braintrace.find_hidden_groups_from_module(cell, jnp.zeros(3))
+    >>> of_path["h",].varshape
+    (4,)
+    """
+    graph = compile_etrace_graph(model, *model_args, **options)
+    return graph.hidden_groups, graph.hid_path_to_group
+
+
+def find_hidden_param_op_relations_from_module(
+    model: brainstate.nn.Module, *model_args: Any, **options: Any
+) -> tuple[HiddenParamOpRelation, ...]:
+    """The sites of a model at which parameters get a trace; arguments as for
+    `compile_etrace_graph`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell = brainstate.nn.GRUCell(3, 4)
+    >>> _ = brainstate.nn.init_all_states(cell)
+    >>> relations = braintrace.find_hidden_param_op_relations_from_module(cell, jnp.zeros(3))
+    >>> sorted({relation.operation for relation in relations})
+    ['add', 'dot_general']
+    """
+    return compile_etrace_graph(model, *model_args, **options).hidden_param_op_relations

@@ -1,0 +1,211 @@
+"""`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
+
+from collections.abc import Callable
+from typing import Any
+
+import brainstate
+import jax
+
+from ...cell import sequence_length
+from ...checks import GradientReport
+from ...core._errors import UsageError, problem
+from ...learner import fit_mode, step_options
+from ._check import check_module
+
+
+class SequenceDriverMixin:
+    """Sequence drivers, for whatever hands its calls to a learner: `ETraceAlgorithm`, `ETraceVmap`.
+
+    A step function calls the learner once a step; the drivers then put the steps of a window
+    together.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
+    >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
+    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> losses.shape
+    (10,)
+    """
+
+    __module__ = "braintrace"
+
+    @property
+    def _driven(self) -> Any:
+        """The learner that takes the steps."""
+        raise NotImplementedError
+
+    def etrace_grad(
+        self,
+        *sequences: Any,
+        step_fn: Callable[..., Any],
+        mask: Any = None,
+        reset: Any = None,
+        chunk_size: int | None = None,
+        window: int | None = None,
+        weights: Any = None,
+        reduction: str = "mean",
+        loss_output: str = "step",
+        has_aux: bool = False,
+        return_value: bool = False,
+        return_state: bool = True,
+        y_target: Any = None,
+    ) -> Any:
+        """The gradient of a whole sequence, in memory that does not grow with its length.
+
+        Args:
+            *sequences: arrays (or trees of arrays) with time on axis 0.
+            step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a
+                scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+            mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
+                per lane.
+            reset: (T, B) bool: where true, that lane's short-term states are set to their values at
+                compile time and its traces to zero before that step. The step must call the learner
+                once.
+            chunk_size: steps done at once (`window` is the same). It changes speed and memory,
+                never the numbers beyond rounding. Default: as many as fit a memory budget, at most
+                64 (16 where traces are factors, 64 of one lane).
+            weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a
+                list or dict. Default: all of the model's that are trained.
+            reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
+                or of step-lanes); 'sum' does not.
+            loss_output: 'step' (or 'per_step') returns losses as `step_fn` gave them, (T,) or (T,
+                B); 'total' (or 'scalar') the reduced scalar.
+            has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
+            return_value: whether to return the losses.
+            return_state: with False hidden states and traces are left as they were before the call
+                (the end trace is then not formed, which is faster); random keys and statistics move
+                on in any case.
+            y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the
+                losses are.
+
+        Returns:
+            The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
+            gives them; with `return_value`, and with `has_aux`, a tuple: gradients, losses, aux.
+
+        Raises:
+            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
+                States are as before.
+        """
+        learner = self._driven
+        learner.compiled.check_states()
+        return learner.driver.gradient(
+            sequences,
+            step_fn,
+            mask=mask,
+            reset=reset,
+            window=chunk_size if window is None else window,
+            weights=weights,
+            reduction=reduction,
+            loss_output=loss_output,
+            has_aux=has_aux,
+            return_value=return_value,
+            return_state=return_state,
+            y_target=y_target,
+        )
+
+    def etrace_fit(
+        self,
+        *sequences: Any,
+        step_fn: Callable[..., Any],
+        optimizer: Any,
+        mode: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Learn from one sequence with an optimiser that holds the parameters; returns the losses,
+        with `has_aux` (losses, aux).
+
+        Args:
+            *sequences, step_fn: as for `etrace_grad`.
+            optimizer: an object with `update(gradients)`, such as those of braintools.optim, with
+                the model's parameters registered.
+            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
+                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`, but for `return_value`: the losses are returned. In mode
+                'O' every step is a window of its own and moves the states on: `window`,
+                `chunk_size` and `return_state` are for mode 'A' alone, and are not looked at;
+                `loss_output` is 'step'.
+
+        Raises:
+            UsageError: for an option that does not fit; else as `etrace_grad`.
+        """
+        if "return_value" in options:
+            raise UsageError(
+                problem(
+                    "etrace_fit has no return_value.",
+                    got=f"return_value={options['return_value']!r}",
+                    do="leave it out: the losses are returned in any case",
+                )
+            )
+        if fit_mode(mode, self._driven._rule, options) == "A":
+            gradients, *rest = self.etrace_grad(
+                *sequences, step_fn=step_fn, return_value=True, **options
+            )
+            optimizer.update(gradients)
+            return tuple(rest) if options.get("has_aux") else rest[0]
+        if options.get("loss_output") in ("total", "scalar"):
+            raise UsageError(
+                problem(
+                    "With an update at every step there is no total of the losses.",
+                    got=f"mode='O', loss_output={options['loss_output']!r}",
+                    expected="loss_output='step', or mode='A'",
+                    do="add up the losses that are returned",
+                )
+            )
+        timed, fixed = step_options(options)
+        sequence_length(sequences)
+
+        def one(slices: Any, given: Any) -> Any:
+            slices, given = jax.tree.map(lambda v: v[None], (slices, given))
+            gradients, *rest = self.etrace_grad(
+                *slices, step_fn=step_fn, return_value=True, **given, **fixed
+            )
+            optimizer.update(gradients)
+            steps = jax.tree.map(lambda v: v[0], tuple(rest))
+            return steps if fixed.get("has_aux") else steps[0]
+
+        return brainstate.transform.for_loop(one, sequences, timed)
+
+    def etrace_evolve(
+        self,
+        *sequences: Any,
+        return_outputs: bool = True,
+        step_fn: Callable[..., Any] | None = None,
+        chunk_size: int | None = None,
+        traces: bool = True,
+    ) -> Any:
+        """Drive the model over a sequence without a gradient, for a warm-up or an evaluation.
+
+        Args:
+            *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
+            return_outputs: whether to return the outputs, stacked over time; else None.
+            step_fn: what to do at each step instead of `learner(*slices)`.
+            chunk_size: steps done at once: speed and memory, never numbers.
+            traces: whether the traces move on too, so that a gradient taken afterwards reaches back
+                into this sequence. False leaves them as they are, which is faster: for an
+                evaluation, or where `reset_state` follows.
+        """
+        learner = self._driven
+        learner.compiled.check_states()
+        return learner.driver.evolve(sequences, return_outputs, step_fn, traces, chunk_size)
+
+    def check_gradients(
+        self,
+        *sequences: Any,
+        step_fn: Callable[..., Any],
+        tolerance: float | None = None,
+        **options: Any,
+    ) -> GradientReport:
+        """Compare the gradient of a sequence with BPTT through the same step function, parameter by
+        parameter.
+
+        Both start at the model's present states, the online one with zero traces; every state is as
+        before at the end.
+
+        Args:
+            *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
+            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
+                float64, 1e-3 in float32.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+        """
+        return check_module(self._driven, sequences, step_fn, tolerance, options)

@@ -1,0 +1,197 @@
+"""States as data: named leaves of `brainstate.State`s, read from the states and put into them."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import brainstate
+import brainunit
+import jax
+
+from ...cell import Values
+from ...core._errors import CompilationError, UsageError, problem
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Some states in order, each with its name and the tree of its value."""
+
+    states: tuple[brainstate.State, ...]
+    names: tuple[str, ...]
+    structures: tuple[Any, ...]
+    leaf_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, named: Mapping[str, brainstate.State]) -> "Layout":
+        structures, leaf_names = [], []
+        for name, state in named.items():
+            paths, structure = jax.tree_util.tree_flatten_with_path(state.value)
+            structures.append(structure)
+            leaf_names += [name + "".join(map(_key_text, path)) for path, _ in paths]
+        return cls(tuple(named.values()), tuple(named), tuple(structures), tuple(leaf_names))
+
+    def read(self) -> Values:
+        """The present values, in the layout's trees and units."""
+        leaves: list[Any] = []
+        for state, name, structure in zip(self.states, self.names, self.structures, strict=True):
+            leaves += fit(state.value, structure, name)
+        return Values(self.leaf_names, leaves)
+
+    def values(self, leaves: Sequence[Any]) -> list[Any]:
+        """The states' values, made of `leaves`."""
+        values, start = [], 0
+        for structure in self.structures:
+            values.append(structure.unflatten(leaves[start : start + structure.num_leaves]))
+            start += structure.num_leaves
+        return values
+
+    def leaf_states(self) -> list[brainstate.State]:
+        """The state that each leaf belongs to."""
+        return [
+            s
+            for s, tree in zip(self.states, self.structures, strict=True)
+            for _ in range(tree.num_leaves)
+        ]
+
+    def write(self, leaves: Sequence[Any]) -> None:
+        """Give the states new values."""
+        for state, value in zip(self.states, self.values(leaves), strict=True):
+            state.value = value
+
+    def put(self, leaves: Sequence[Any]) -> None:
+        """Give the states values for the time of a trace: no write is recorded."""
+        for state, value in zip(self.states, self.values(leaves), strict=True):
+            state.restore_value(value)
+
+
+@contextlib.contextmanager
+def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
+    """Inside, the states may hold anything; at the end, every state that was touched holds what it
+    held before.
+    """
+    before = [(s, s.value) for s in states]
+    trace = brainstate.StateTraceStack(name="braintrace")
+    try:
+        with trace:
+            yield trace
+    finally:
+        known = {id(s) for s, _ in before}
+        before += [
+            (s, v)
+            for s, v in zip(trace.states, trace.original_state_values, strict=True)
+            if id(s) not in known
+        ]
+        for state, value in before:
+            _restore(state, value)
+
+
+def _restore(state: brainstate.State, value: Any) -> None:
+    try:
+        state.restore_value(value)
+    except ValueError:  # it holds a value of another structure or unit
+        state.value = value
+
+
+@contextlib.contextmanager
+def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
+    """When an error leaves it, every part of the model has the attributes, and every state the
+    value, that it had before.
+    """
+    attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
+    values = list(_readable(states_of(model).values()))
+    try:
+        yield
+    except BaseException:
+        for node, held in attributes:
+            vars(node).clear()
+            vars(node).update(held)
+        for state, value in values:
+            state.value = value
+        raise
+
+
+def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, Any]]:
+    """States with their values; not those whose value was made inside a transformation that has
+    ended.
+    """
+    for state in states:
+        with contextlib.suppress(brainstate.TraceContextError):
+            yield state, state.value
+
+
+def fit(value: Any, structure: Any, name: str) -> list[Any]:
+    """The leaves of `value` in the units of `structure`."""
+    leaves, found = jax.tree.flatten(value)
+    if found == structure:
+        return leaves
+    expected = structure.unflatten([0] * structure.num_leaves)
+    is_quantity = lambda v: isinstance(v, brainunit.Quantity)
+    given, outer = jax.tree.flatten(value, is_leaf=is_quantity)
+    wanted, outer_wanted = jax.tree.flatten(expected, is_leaf=is_quantity)
+    if outer != outer_wanted:
+        raise CompilationError(
+            problem(
+                f"{name} is written with another structure.",
+                got=found,
+                expected=structure,
+                do="write a value of the structure that the state was initialised with",
+            )
+        )
+    fitted: list[Any] = []
+    for g, w in zip(given, wanted, strict=True):
+        unit, unit_wanted = brainunit.get_unit(g), brainunit.get_unit(w)
+        if not unit.has_same_dim(unit_wanted):
+            raise UsageError(
+                problem(
+                    f"{name} has a wrong unit.",
+                    got=_unit_text(unit),
+                    expected=_unit_text(unit_wanted),
+                    do="convert the value, or initialise with the unit that is meant",
+                )
+            )
+        fitted.append(brainunit.Quantity(g).to_decimal(unit_wanted))
+    return fitted
+
+
+def _unit_text(unit: Any) -> str:
+    return "no unit" if unit.is_unitless else str(unit)
+
+
+def states_of(model: brainstate.nn.Module) -> dict[Any, brainstate.State]:
+    """Every state of a module, by path."""
+    return cast(dict[Any, brainstate.State], model.states())
+
+
+def path_name(path: Any) -> str:
+    """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the
+    classes' names.
+    """
+    parts = path if isinstance(path, tuple) else (path,)
+    return "".join(map(_part_text, parts)).removeprefix(".")
+
+
+def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
+    """Every state of a module by name; each name once."""
+    named: dict[str, brainstate.State] = {}
+    for path, state in states_of(model).items():
+        name = path_name(path)
+        number = next(
+            k for k in range(1, len(named) + 2) if (name if k == 1 else f"{name}#{k}") not in named
+        )
+        named[name if number == 1 else f"{name}#{number}"] = state
+    return named
+
+
+def _part_text(part: Any) -> str:
+    classes = re.findall(r"<class '(?:\w+\.)*(\w+)'>", str(part))
+    if classes:
+        return f"[{' '.join(classes)}]"
+    return f"[{part}]" if isinstance(part, int) else f".{part}"
+
+
+def _key_text(key: Any) -> str:
+    if isinstance(key, jax.tree_util.DictKey):
+        return f".{key.key}" if isinstance(key.key, str) else f"[{key.key!r}]"
+    return "" if isinstance(key, jax.tree_util.FlattenedIndexKey) else str(key)

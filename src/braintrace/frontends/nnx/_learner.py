@@ -1,0 +1,439 @@
+"""A learner of an NNX module: itself a module, which holds the model, the carry and the traces."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ...cell import UserStep, check_loss, reduced, sequence_length
+from ...checks import GradientReport
+from ...core._errors import CompilationError, UsageError, problem
+from ...core.analysis import CellGraph, Exactness
+from ...core.engine import MemoryPlan, Rule
+from ...learner import FunctionLearner, Info, Objective, State, fit_mode, step_options
+from ...reports import CompilationReport, Path
+from ._module import Functional, functionalise
+
+
+class HiddenCarry(nnx.Variable):
+    """The carry of a learner's model."""
+
+
+class EligibilityTrace(nnx.Variable):
+    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's carrier."""
+
+
+class _Core(FunctionLearner):
+    """The learner of a module's cell."""
+
+    _called = "model"
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn(model, call, *slices)` as a step of the cell."""
+        return self._functional.user_step(step_fn, has_aux)
+
+    @property
+    def _functional(self) -> Functional:
+        return self.function.__self__  # type: ignore[attr-defined]
+
+    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        return self._functional.paths
+
+
+class NNXLearner(nnx.Module):
+    """An online learner of an NNX module; made by `braintrace.compile`. Call it where you called
+    the model.
+
+    It is an NNX module: pass it to `nnx.jit`, `nnx.grad` and the other transformations beside the
+    optimizer, or take it apart with `nnx.split` for `jax.jit`, `jax.lax.scan` and checkpoints.
+    Parameters are read from the live model at each call. `nnx.grad` of a loss of `learner(x)` gives
+    the online gradient of that step; no gradient leaves a call through the old carry or the traces,
+    which hold the past already.
+
+    Example:
+        >>> import braintrace, jax.numpy as jnp, optax
+        >>> from flax import nnx
+        >>> cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=jnp.zeros((2, 4)))
+        >>> optimizer = nnx.Optimizer(cell, optax.sgd(0.1), wrt=nnx.Param)
+        >>> loss, gradients = learner.value_and_grad(jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2))
+        >>> _ = optimizer.update(cell, gradients)
+        >>> gradients["dense_h"]["kernel"].shape
+        (4, 12)
+        >>> graphdef, traces, rest = nnx.split(learner, type(learner.traces), ...)
+        >>> list(traces)
+        ['traces']
+
+    Attributes:
+        model: the module, as given; Variables that a step writes (state, statistics, random
+            streams) move on as they would when it is called itself.
+        carry: the model's carry (`model(carry, x) -> (carry, out)`), in a Variable; a Variable of
+            None for `model(x) -> out`.
+        traces: a Variable of the eligibility traces; `type(learner.traces)` selects it in
+            `nnx.split` and `nnx.state` (`braintrace.EligibilityTrace` is brainstate's).
+        steps: int32 Variable, the number of steps consumed; it stops at its largest value.
+    """
+
+    __module__ = "braintrace"
+
+    def __init__(
+        self,
+        model: nnx.Module,
+        rule: Rule,
+        inputs: tuple[Any, ...],
+        carry: Any,
+        wrt: Any,
+        vmap: bool,
+        analysis: dict[str, Any],
+    ):
+        inputs, carry = jax.tree.map(jnp.asarray, (inputs, carry))
+        functional = functionalise(model, wrt, carry, inputs, vmap)
+        trained, rest = functional.read(model)
+        params, start = functional.params_of(trained, rest), functional.carry_of(carry, rest)
+        _check_stateful(functional, carry)
+        self.model = model
+        self._functional = functional
+        self._inputs_count = len(inputs)
+        self._core = _Core(
+            functional.cell,
+            rule,
+            params,
+            start,
+            inputs,
+            lanes=functional.lanes(start),
+            resets=functional.resets(start),
+            rows=len(trained),
+            **analysis,
+        )
+        first = self._core.init(params, start)
+        self.carry = HiddenCarry(carry)
+        self.traces = EligibilityTrace(first.traces)
+        self.steps = nnx.Variable(first.steps)
+
+    # What is known
+    # -------------------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> CellGraph:
+        """The analysed model."""
+        return self._core.graph
+
+    @property
+    def rule(self) -> Rule:
+        """The algorithm's parts."""
+        return self._core.rule
+
+    @property
+    def report(self) -> CompilationReport:
+        """What the compiler states: for each parameter its sites, traces and certificate, and every
+        dropped path.
+        """
+        return self._core.report
+
+    @property
+    def wrt(self) -> Any:
+        """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
+        owners = zip(self._functional.params.owners, self._core.graph.parameters, strict=True)
+        trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
+        if trained == set(self._functional.params.owners):
+            return self._functional.wrt
+        return nnx.All(self._functional.wrt, lambda path, value: tuple(path) in trained)
+
+    def memory_plan(
+        self, T: int, window: int | None = None, *, return_state: bool = True
+    ) -> MemoryPlan:
+        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
+        `print` shows a table.
+
+        Args:
+            T: steps of the sequence.
+            window: as in `etrace_grad`; by default the one that it would choose.
+            return_state: as in `etrace_grad`.
+        """
+        return self._core.memory_plan(T, window, return_state=return_state)
+
+    # One step
+    # ------------------------------------------------------------------------------------------------------
+
+    def __call__(self, *inputs: Any, y_target: Any = None) -> Any:
+        """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
+        algorithm.
+        """
+        params, state = self._now()
+        new, out = self._core.update(params, state, inputs, y_target=y_target)
+        self._move(new)
+        return out
+
+    def value_and_grad(
+        self,
+        x: Any,
+        *targets: Any,
+        loss_fn: Callable[..., Any] | None = None,
+        step_fn: Callable[..., Any] | None = None,
+        mask: Any = None,
+        reduction: str = "mean",
+        has_aux: bool = False,
+        y_target: Any = None,
+    ) -> Any:
+        """One step: `(loss, gradients)`; carry, Variables and traces move on.
+        `optimizer.update(model, gradients)` takes them.
+
+        Args:
+            x: the model's input; a tuple of them for a model that takes several.
+            *targets: handed to `loss_fn`.
+            loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per lane. With `has_aux`,
+                `(loss, aux)`.
+            step_fn: instead of `loss_fn`, as in `etrace_grad`.
+            mask: weights of the loss: a number, or (B,) for a loss with one value per lane.
+            reduction, y_target: as in `etrace_grad`, without the time axis.
+
+        Returns:
+            `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
+        """
+        if self.rule.target_timing != "sequence-end" and y_target is not None:
+            y_target = jnp.asarray(y_target)[None]
+        xs, ys, mask = jax.tree.map(lambda v: jnp.asarray(v)[None], (x, targets, mask))
+        gradients, info = self.etrace_grad(
+            xs,
+            *ys,
+            loss_fn=loss_fn,
+            step_fn=step_fn,
+            mask=mask,
+            reduction=reduction,
+            has_aux=has_aux,
+            y_target=y_target,
+            window=1,
+        )
+        loss = reduced(info.losses, mask, reduction)
+        return (
+            ((loss, jax.tree.map(lambda v: v[0], info.aux)), gradients)
+            if has_aux
+            else (loss, gradients)
+        )
+
+    # Sequences
+    # -----------------------------------------------------------------------------------------------------
+
+    def etrace_grad(
+        self,
+        xs: Any,
+        *targets: Any,
+        loss_fn: Callable[..., Any] | None = None,
+        step_fn: Callable[..., Any] | None = None,
+        mask: Any = None,
+        reset: Any = None,
+        window: int | None = None,
+        reduction: str = "mean",
+        has_aux: bool = False,
+        return_state: bool = True,
+        y_target: Any = None,
+    ) -> tuple[nnx.State, Info]:
+        """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
+
+        Args:
+            xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
+                several.
+            *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With
+                `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn` a whole step, `step_fn(model, call, x_t, *target_t)`,
+                which takes the model's step once, `out = call(x)`, and returns the same. `model` is
+                a copy whose Variables are those of this step; what the step does with its
+                parameters beside the call has its ordinary gradient, of the loss of the same step.
+            return_state: with False carry, hidden Variables and traces are left as they were before
+                the call (the end trace is then not formed, which is faster); statistics and random
+                streams move on in any case.
+            mask, window, reduction, has_aux, y_target: as in `FunctionLearner.etrace_grad`.
+            reset: (T, B) bool: where true, that lane's carry, and Variables with a lane axis, are
+                set to their values at compile time and its traces to zero before that step;
+                statistics and random streams go on.
+
+        Returns:
+            The gradients, an `nnx.State` of what `wrt` selects, and an `Info` with the losses (T,)
+            or (T, B) and aux.
+
+        Raises:
+            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
+                All Variables are as before.
+        """
+        params, state = self._now()
+        check_loss(loss_fn, step_fn, 1 + len(targets), "model")
+        objective = Objective(loss_fn, step_fn, has_aux, self._core.user_step)
+        leaves, new, info = self._core.sequence_gradient(
+            params,
+            state,
+            xs if loss_fn is None else self._inputs(xs),
+            targets,
+            objective,
+            mask,
+            reset,
+            window,
+            reduction,
+            return_state,
+            y_target,
+        )
+        self._move(new, hidden=return_state)
+        return self._functional.gradients(leaves), info
+
+    def etrace_fit(
+        self,
+        xs: Any,
+        *targets: Any,
+        optimizer: nnx.Optimizer,
+        mode: str | None = None,
+        **options: Any,
+    ) -> Info:
+        """Learn from one sequence; returns its `Info`.
+
+        Args:
+            xs, *targets: as for `etrace_grad`.
+            optimizer: an `nnx.Optimizer` of the model, with the filter that was compiled
+                (`learner.wrt`).
+            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
+                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`, `loss_fn` or `step_fn` first. In mode 'O' every step is a
+                window of its own and moves the state on: `window` and `return_state` are for mode
+                'A' alone, and are not looked at.
+        """
+        if fit_mode(mode, self.rule, options) == "A":
+            gradients, info = self.etrace_grad(xs, *targets, **options)
+            optimizer.update(self.model, gradients)
+            return info
+        timed, fixed = step_options(options)
+        graphdef, state = nnx.split((self, optimizer))
+
+        def one(state: Any, at: Any) -> tuple[Any, Info]:
+            learner, tuner = nnx.merge(graphdef, state)
+            x, target, given = jax.tree.map(lambda v: v[None], at)
+            gradients, info = learner.etrace_grad(x, *target, window=1, **given, **fixed)
+            tuner.update(learner.model, gradients)
+            return nnx.state((learner, tuner)), jax.tree.map(lambda v: v[0], info)
+
+        sequence_length(xs)
+        state, info = jax.lax.scan(one, state, (xs, targets, timed))
+        nnx.update((self, optimizer), state)
+        return info
+
+    def etrace_evolve(self, xs: Any, *, traces: bool = True) -> Any:
+        """Forward only over a sequence, for a warm-up or an evaluation: the outputs, stacked over
+        time.
+
+        The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
+        with `traces=False` they stay as they are, which is faster.
+        """
+        params, state = self._now()
+        new, outs = self._core.etrace_evolve(params, state, self._inputs(xs), traces=traces)
+        self._move(new)
+        return outs
+
+    def check_gradients(self, xs: Any, *targets: Any, **options: Any) -> GradientReport:
+        """Compare the gradient of a sequence with BPTT, parameter by parameter:
+        `braintrace.checks.check_gradients`.
+
+        Both start at the model's present state, the online one with zero traces; everything is as
+        before at the end.
+        """
+        params, state = self._now()
+        fresh = self._core.init(params, state.carry)
+        given = xs if options.get("step_fn") is not None else self._inputs(xs)
+        return self._core.check_gradients(params, fresh, given, *targets, **options)
+
+    # State
+    # ---------------------------------------------------------------------------------------------------------
+
+    def reset_state(self, *, model: bool = False) -> None:
+        """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
+        values at compile time.
+
+        Statistics and random streams go on.
+        """
+        first = self._core.init(self._now()[0], self._core.initial)
+        self.traces.set_value(first.traces)
+        self.steps.set_value(first.steps)
+        if model:
+            self.carry.set_value(self._functional.user_carry(first.carry))
+            self._functional.write(self.model, first.carry, lasting=False)
+
+    def _inputs(self, xs: Any) -> tuple[Any, ...]:
+        count = self._inputs_count
+        if count == 1:
+            return (xs,)
+        if not isinstance(xs, (tuple, list)) or len(xs) != count:
+            raise UsageError(
+                problem(
+                    "The model takes several inputs.",
+                    got=type(xs).__name__,
+                    expected=f"a tuple of {count}, as compiled",
+                    do="pass the inputs of the sequence as one tuple",
+                )
+            )
+        return tuple(xs)
+
+    def _now(self) -> tuple[Any, State]:
+        """The params and the state of the core."""
+        trained, rest = self._functional.read(self.model)
+        carry = self._functional.carry_of(self.carry.get_value(), rest)
+        state = State(carry, self.traces.get_value(), self.steps.get_value())
+        return self._functional.params_of(trained, rest), state
+
+    def _move(self, new: State, *, hidden: bool = True) -> None:
+        self._functional.write(self.model, new.carry, hidden=hidden)
+        if hidden:
+            self.carry.set_value(self._functional.user_carry(new.carry))
+            self.traces.set_value(new.traces)
+            self.steps.set_value(new.steps)
+
+
+def compile_nnx(
+    model: nnx.Module, rule: Rule, inputs: tuple[Any, ...], given: dict[str, Any], **analysis: Any
+) -> NNXLearner:
+    """A learner of `model`; `given` may hold `carry`, `wrt` and `vmap`."""
+    if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
+        raise UsageError(
+            problem(
+                f"nnx.{type(model).__name__} runs whole sequences.",
+                expected="a module that does one step",
+                do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs the sequence",
+            )
+        )
+    if "carry" not in given and hasattr(model, "initialize_carry"):
+        raise UsageError(
+            problem(
+                "The carry is missing.",
+                got=f"{type(model).__name__}, called as model(carry, x)",
+                expected="carry=...",
+                do="pass carry=model.initialize_carry(x.shape, rngs)",
+            )
+        )
+    if not callable(model):
+        raise UsageError(
+            problem(
+                "The module cannot be called.",
+                got=type(model).__name__,
+                expected="a module called as model(carry, x) -> (carry, out) or model(x) -> out",
+                do="give it __call__",
+            )
+        )
+    return NNXLearner(
+        model,
+        rule,
+        inputs,
+        given.get("carry"),
+        given.get("wrt", nnx.Param),
+        given.get("vmap", False),
+        analysis,
+    )
+
+
+def _check_stateful(functional: Functional, carry: Any) -> None:
+    if carry is None and not set(functional.written) - functional.lasting:
+        raise CompilationError(
+            problem(
+                "The model has no hidden state.",
+                got="a step model(x) that writes no Variable (statistics do not count)",
+                expected="a carry, or state in Variables that the step writes",
+                do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no traces: use nnx.grad",
+            )
+        )

@@ -1,0 +1,105 @@
+"""Windows within a number of bytes, and what to do where there is none."""
+
+from typing import Any
+
+from ..cell import check_driver
+from ..core._errors import UsageError, problem
+from ..core.analysis import CellGraph, size
+from ..core.engine import Rule
+from ..core.engine._memory import MemoryPlan, memory_plan
+from ..core.engine._sequence import default_window
+from ..core.traces import Factored, PerParameter, Presynaptic
+
+# Algorithms that are proposed instead, with the carrier that rules their memory; from the closest
+# to the gradient on.
+_PROPOSED = {"d_rtrl": PerParameter(), "pp_prop": Factored(0.9, 0.9), "ottt": Presynaptic((0.9,))}
+
+
+class Budget:
+    """The most bytes that a learner's sequences may need; None for no limit. Decides the window of
+    every call.
+    """
+
+    def __init__(self, graph: CellGraph, rule: Rule, limit: int | None):
+        if limit is not None and (
+            not isinstance(limit, int) or isinstance(limit, bool) or limit < 1
+        ):
+            raise UsageError(
+                problem(
+                    "Wrong memory_budget.", got=repr(limit), expected="a number of bytes, or None"
+                )
+            )
+        self.graph, self.rule, self.limit = graph, rule, limit
+        self._known: dict[tuple[Any, ...], int] = {}
+        self.window(1, 1)
+
+    def window(
+        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
+    ) -> int:
+        """The window of a call: the one asked for, or else the default one, halved until it fits.
+
+        Raises:
+            UsageError: where that needs more than the limit.
+        """
+        if self.limit is None:
+            return self._wanted(steps, window)
+        key = steps, window, return_state, traces
+        if key not in self._known:
+            plan = self.plan(steps, window, return_state, traces)
+            if plan.total > self.limit:
+                raise self._too_much(plan, return_state, traces)
+            self._known[key] = plan.window
+        return self._known[key]
+
+    def plan(
+        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
+    ) -> MemoryPlan:
+        """The plan of a call, whether it fits or not."""
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise UsageError(
+                problem(
+                    "Wrong number of steps.", got=repr(steps), expected="a whole number, at least 1"
+                )
+            )
+        check_driver(steps, (), "mean", window)
+        plan = memory_plan(
+            self.graph, self.rule, steps, self._wanted(steps, window), return_state, traces
+        )
+        return self._halved(self.rule, plan, return_state, traces) if window is None else plan
+
+    def _wanted(self, steps: int, window: int | None) -> int:
+        return (
+            default_window(self.graph, self.rule, steps) if window is None else min(window, steps)
+        )
+
+    def _halved(self, rule: Rule, plan: MemoryPlan, *options: bool) -> MemoryPlan:
+        while self.limit is not None and plan.total > self.limit and plan.window > 1:
+            plan = memory_plan(self.graph, rule, plan.steps, plan.window // 2, *options)
+        return plan
+
+    def _too_much(self, plan: MemoryPlan, *options: bool) -> UsageError:
+        assert self.limit is not None
+        tried = {"": self._halved(self.rule, plan, *options)}
+        for name, carrier in _PROPOSED.items():
+            if type(carrier) is not type(self.rule.carrier):
+                rule = Rule(name, carrier)
+                first = memory_plan(self.graph, rule, plan.steps, plan.window, *options)
+                tried[f"{name} with "] = self._halved(rule, first, *options)
+        fit = {name: other for name, other in tried.items() if other.total <= self.limit}
+        proposals = [
+            f"{name}window={other.window}, which needs {size(other.total)}"
+            for name, other in fit.items()
+        ]
+        best = (
+            "; or ".join(proposals)
+            if proposals
+            else "a smaller batch or model: no window and no algorithm fits"
+        )
+        return UsageError(
+            problem(
+                f"{plan.algorithm} needs more memory than the budget.",
+                got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, {size(plan.traces)} of it traces",
+                expected=f"at most {size(self.limit)} (memory_budget)",
+                do=f"use {best}",
+            )
+        )

@@ -1,0 +1,103 @@
+"""Learning from a sequence with an optimiser: one update for the sequence, or one for each step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..cell import merged, sequence_length
+from ..core._errors import UsageError, problem
+from ..core.engine import Rule
+
+
+def fit_sequence(
+    learner: Any,
+    params: Any,
+    opt_state: Any,
+    state: Any,
+    xs: Any,
+    targets: tuple[Any, ...],
+    optimizer: Any,
+    mode: str | None,
+    options: dict[str, Any],
+) -> tuple[Any, Any, Any, Any]:
+    """`(params, opt_state, state, info)` after the sequence; `learner.etrace_grad(params, state,
+    xs, *targets, **options)`.
+    """
+    if fit_mode(mode, learner.rule, options) == "A":
+        gradients, state, info = learner.etrace_grad(params, state, xs, *targets, **options)
+        trained, opt_state = _apply(optimizer, gradients, opt_state, learner.trained(params))
+        return merged(trained, params), opt_state, state, info
+    return _each_step(learner, params, opt_state, state, xs, targets, optimizer, options)
+
+
+def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
+    """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
+    chosen = mode or rule.schedule or "A"
+    if chosen not in ("A", "O"):
+        raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
+    if (
+        chosen == "O"
+        and rule.target_timing == "sequence-end"
+        and options.get("y_target") is not None
+    ):
+        raise UsageError(
+            problem(
+                "A target that comes at the end of the sequence cannot be used at every step.",
+                got="mode='O'",
+                expected="mode='A', or target_timing='per-step'",
+            )
+        )
+    return chosen
+
+
+def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of `etrace_grad` for single steps: those with a time axis, and those that are the
+    same for each step.
+    """
+    timed = {k: options[k] for k in ("mask", "reset", "y_target") if options.get(k) is not None}
+    sequence_only = (
+        "window",
+        "chunk_size",
+        "return_state",
+    )  # every step is a window, and moves the state on
+    return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}
+
+
+def _each_step(
+    learner: Any,
+    params: Any,
+    opt_state: Any,
+    state: Any,
+    xs: Any,
+    targets: Any,
+    optimizer: Any,
+    options: dict[str, Any],
+) -> tuple[Any, Any, Any, Any]:
+    timed, fixed = step_options(options)
+
+    def one(carried: Any, at: Any) -> tuple[Any, Any]:
+        trained, opt_state, state = carried
+        x, target, given = jax.tree.map(lambda v: v[None], at)
+        now = merged(trained, params)
+        gradients, state, info = learner.etrace_grad(
+            now, state, x, *target, window=1, **given, **fixed
+        )
+        trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
+        return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
+
+    if state.traces is None:
+        state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
+    sequence_length(xs)
+    (trained, opt_state, state), info = jax.lax.scan(
+        one, (learner.trained(params), opt_state, state), (xs, targets, timed)
+    )
+    return merged(trained, params), opt_state, state, info
+
+
+def _apply(optimizer: Any, gradients: Any, opt_state: Any, trained: Any) -> tuple[Any, Any]:
+    updates, opt_state = optimizer.update(gradients, opt_state, trained)
+    return jax.tree.map(
+        lambda p, u: (p + u).astype(jnp.asarray(p).dtype), trained, updates
+    ), opt_state

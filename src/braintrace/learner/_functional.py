@@ -1,0 +1,463 @@
+"""The functional learner: pure methods on a cell `cell(params, carry, x) -> (carry, out)`.
+
+It is the door for plain functions, and what the doors of frameworks that keep parameters in trees
+stand on.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..cell import (
+    Cell,
+    Patterns,
+    Tree,
+    UserStep,
+    check_driver,
+    check_finite,
+    check_loss,
+    check_reset,
+    compile_cell,
+    lane_count,
+    plain_user_step,
+    resetting,
+    select,
+    sequence_length,
+    user_step,
+)
+from ..checks import GradientReport, check_gradients
+from ..core._errors import UsageError, problem
+from ..core.analysis import CellGraph, Exactness
+from ..core.engine import MemoryPlan, Rule, advance, evolve, target_signal, update, window
+from ..reports import CompilationReport, NamedGraph, Path
+from ._budget import Budget
+from ._fit import fit_sequence
+from ._objective import Objective, Plan, gradient
+from ._state import Info, State
+
+_LAST_STEP = jnp.iinfo(jnp.int32).max
+
+
+class FunctionLearner:
+    """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by
+    `braintrace.compile`.
+
+    Lanes (batch entries) are axis 0 of every array of the carry and of x. All methods are pure: the
+    state goes in and comes out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad`
+    and inside `jax.lax.scan`; eager calls are compiled once for each shape.
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> def cell(p, h, x):
+    ...     h = 0.5 * h + x @ p["w"]
+    ...     return h, h
+    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
+    >>> state, out = learner.update(params, learner.init(params, h), xs[0])  # one step
+    >>> loss = lambda out: out.sum(-1)
+    >>> gradients, state, info = learner.etrace_grad(params, state, xs, loss_fn=loss)  # a sequence
+    >>> gradients["w"].shape, info.losses.shape, int(state.steps)
+    ((2, 3), (4, 1), 5)
+    """
+
+    _called = "params"  # what a user's step has in front
+
+    def __init__(
+        self,
+        cell: Callable[..., Any],
+        rule: Rule,
+        params: Any,
+        carry: Any,
+        x: Any,
+        *,
+        lanes: int | None = None,
+        resets: Any = None,
+        memory_budget: int | None = None,
+        trainable: Patterns = None,
+        exclude: Patterns = None,
+        **analysis: Any,
+    ):
+        self.rule = rule
+        self._lanes = lanes or lane_count(carry)
+        self._function, self._initial, self._x, self._resets = cell, carry, x, resets
+        tree = Tree.of(params)
+        count = analysis.get("rows", len(tree.names))
+        selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
+        self._analysis = {"lanes": self._lanes, "selection": selection, **analysis}
+        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **self._analysis)
+        self.rule = self.cell.rule or rule
+        self._budget = Budget(self.graph, self.rule, memory_budget)
+        self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
+        self._window = jax.jit(
+            lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0
+        )
+        self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
+        self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
+        self._advance = jax.jit(
+            lambda size, p, c, t, xs: advance(self.graph, self.rule, p, c, t, xs, size),
+            static_argnums=0,
+        )
+
+    @property
+    def graph(self) -> CellGraph:
+        """The analysed cell."""
+        return self.cell.graph
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The cell, as given."""
+        return self._function
+
+    @property
+    def initial(self) -> Any:
+        """The carry that was compiled."""
+        return self._initial
+
+    @functools.cached_property
+    def report(self) -> CompilationReport:
+        """What the compiler states: for each parameter its sites, traces and certificate, and every
+        dropped path.
+        """
+        return CompilationReport(
+            NamedGraph(self.cell, *self._named()), self.rule.carrier, self.rule.name
+        )
+
+    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """The paths of the parameters, and of the leaves of the carry."""
+        return tuple((row.path,) for row in self.graph.parameters), tuple(
+            (name,) for name in self.cell.carry.names
+        )
+
+    def memory_plan(
+        self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True
+    ) -> MemoryPlan:
+        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
+        `print` shows a table.
+
+        Args:
+            T: steps of the sequence.
+            window: as in `etrace_grad`; by default the one that it would choose.
+            return_state: as in `etrace_grad`.
+            traces: as in `init`: whether the traces are formed before the sequence.
+        """
+        return self._budget.plan(T, window, return_state, traces)
+
+    @functools.cached_property
+    def _resetting(self) -> Cell:
+        assert self._lanes is not None
+        example = self.cell.params.unflatten(self.cell.params.leaves)
+        marks = jax.ShapeDtypeStruct((self._lanes,), bool)
+        function = resetting(self._function, self._lanes, self._resets)
+        x = (self._x, marks)
+        return compile_cell(
+            function,
+            (example, self._initial),
+            self._initial,
+            x,
+            resets=True,
+            rule=self.rule,
+            **self._analysis,
+        )
+
+    def trained(self, params: Any) -> Any:
+        """`params` with None in place of whatever has no gradient: what an optimiser is initialised
+        with.
+        """
+        leaves, structure = jax.tree.flatten(params)
+        return structure.unflatten(
+            [v if live else None for v, live in zip(leaves, self._live, strict=True)]
+        )
+
+    def init(self, params: Any, carry: Any, *, traces: bool = True) -> State:
+        """The state before the first step: `carry` and zero traces.
+
+        With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without
+        reading one.
+        """
+        self._flat(params)
+        self.cell.flat_carry(carry)
+        zero = self.rule.init(self.graph) if traces else None
+        return State(jax.tree.map(_array, carry), zero, jnp.zeros((), jnp.int32))
+
+    def update(
+        self, params: Any, state: State, x: Any, *, y_target: Any = None
+    ) -> tuple[State, Any]:
+        """One step: `(new state, out)`.
+
+        `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is
+        the online gradient of this step, and with respect to `x` the ordinary one. No gradient
+        leaves through the incoming state. `y_target`, for
+        algorithms that project targets: (B, n_target).
+        """
+        flat = self._flat(params)
+        xs = self.cell.x.flatten(x, "input x")
+        signals = target_signal(self.graph, y_target, self.rule.target_timing)
+        carry, traces, outs = self._update(
+            flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
+        )
+        return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
+
+    __call__ = update
+
+    def update_window(
+        self, params: Any, state: State, xs: Any, *, full: bool = False
+    ) -> tuple[State, Any]:
+        """Several steps at once (`xs` time first), as `update`: their outputs, stacked.
+
+        Differentiating gives the sum of the steps' online gradients; with `full=True` BPTT inside
+        the window plus the traces at its entry (the multi-step VJP), which is another number.
+        """
+        steps = sequence_length(xs)
+        if full and self.rule.multi_step_problem:
+            raise UsageError(
+                problem(
+                    f"{self.rule.name} has no multi-step form.",
+                    got="full=True",
+                    do=self.rule.multi_step_problem,
+                )
+            )
+        flat = self._flat(params)
+        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        carry, traces, outs = self._window(
+            full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
+        )
+        return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
+
+    def etrace_grad(
+        self,
+        params: Any,
+        state: State,
+        xs: Any,
+        *targets: Any,
+        loss_fn: Callable[..., Any] | None = None,
+        step_fn: Callable[..., Any] | None = None,
+        mask: Any = None,
+        reset: Any = None,
+        window: int | None = None,
+        reduction: str = "mean",
+        has_aux: bool = False,
+        return_state: bool = True,
+        y_target: Any = None,
+    ) -> tuple[Any, State | None, Info]:
+        """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
+
+        Args:
+            params: the parameters, as compiled.
+            state: the state before the sequence.
+            xs: inputs, time on axis 0 of every array.
+            *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With
+                `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`,
+                which takes the cell's step once, `out = call(x)`, and returns the same. It may
+                prepare the input and read params itself: what it does with them beside the call has
+                its ordinary gradient, of the loss of the same step.
+            mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
+                per lane.
+            reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its
+                traces to zero before x_t is consumed. Leaves of the carry without a lane axis stay
+                as they are.
+            window: steps done at once; it changes speed and memory, never the numbers beyond
+                rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
+                factors, 64 of one lane).
+            reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
+                or of step-lanes); 'sum' does not.
+            has_aux: whether `loss_fn` returns `(loss, aux)`.
+            return_state: with False the end trace is not formed and None is returned in the state's
+                place.
+            y_target: for algorithms that project targets: (T, B, n_target), or, with
+                target_timing='sequence-end', (B, n_target); it is weighted as the losses are.
+
+        Returns:
+            The gradients (a tree like `params`, None for parameters that are not differentiable or
+            not trained), the state after the sequence, and the losses.
+
+        Raises:
+            UsageError: for a wrong structure, shape, dtype, mask or reduction, and when a loss is
+                not finite (eager calls).
+        """
+        check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
+        objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
+        gradients, new, info = self.sequence_gradient(
+            params,
+            state,
+            xs,
+            targets,
+            objective,
+            mask,
+            reset,
+            window,
+            reduction,
+            return_state,
+            y_target,
+        )
+        return self._tree(gradients, params), new if return_state else None, info
+
+    def sequence_gradient(
+        self,
+        params: Any,
+        state: State,
+        xs: Any,
+        targets: tuple[Any, ...],
+        objective: Objective,
+        mask: Any,
+        reset: Any,
+        window: int | None,
+        reduction: str,
+        keep_trace: bool,
+        y_target: Any,
+    ) -> tuple[list[Any], State, Info]:
+        """As `etrace_grad`: (flat gradients, state, info). Without `keep_trace` the state has the
+        traces that it had before.
+        """
+        steps = sequence_length(xs)
+        check_driver(steps, targets, reduction, window)
+        flat = self._flat(params)
+        first = (
+            self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+            if objective.step_fn is None
+            else xs
+        )
+        marks = None if reset is None else check_reset(reset, steps, self._lanes)
+        chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
+        plan = Plan(reset is not None, objective, reduction, chosen, keep_trace)
+        sequences = (first, *targets)
+        got = self._gradient(
+            plan,
+            flat,
+            self.cell.flat_carry(state.carry),
+            state.traces,
+            sequences,
+            marks,
+            mask,
+            y_target,
+        )
+        gradients, carry, traces, info = got
+        check_finite(info.losses, mask)
+        return (
+            gradients,
+            self._state(carry, traces if keep_trace else state.traces, state, steps),
+            info,
+        )
+
+    def _gradient_flat(
+        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, *given: Any
+    ) -> Any:
+        marked = self._resetting if plan.resets else self.cell
+        initial = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
+        gradients, *rest = gradient(
+            self.cell, marked, self.rule, plan, params, initial, carry, traces, *given
+        )
+        kept = [
+            g if live else None for g, live in zip(gradients, self._with_gradient, strict=False)
+        ]
+        return kept, *rest
+
+    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+        """`step_fn` as a step on the cell's params."""
+        return user_step(step_fn, has_aux)
+
+    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]:
+        """`(params, carry, slices) -> (carry, loss)`, the cell with a user's step around it, as
+        BPTT differentiates it.
+        """
+        return plain_user_step(self.function, self.user_step(step_fn, has_aux=False))
+
+    def etrace_fit(
+        self,
+        params: Any,
+        opt_state: Any,
+        state: State,
+        xs: Any,
+        *targets: Any,
+        optimizer: Any,
+        mode: str | None = None,
+        **options: Any,
+    ) -> tuple[Any, Any, State, Info]:
+        """Learn from one sequence: `(params, opt_state, state, Info)`.
+
+        Args:
+            params, state, xs, targets: as for `etrace_grad`.
+            opt_state: the optimiser's state, `optimizer.init(learner.trained(params))`.
+            optimizer: an optax `GradientTransformation` (anything with `update(gradients,
+                opt_state, params)`).
+            mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
+                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`: loss_fn or step_fn, mask, reset, reduction, has_aux and
+                y_target; for mode 'A' also window and return_state (with False the state that comes
+                back is None). In mode 'O' every step is a window of its own and moves the state on,
+                so these two are not looked at.
+        """
+        return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
+
+    def etrace_evolve(
+        self, params: Any, state: State, xs: Any, *, traces: bool = True
+    ) -> tuple[State, Any]:
+        """Forward only over a sequence: `(state, outputs stacked over time)`.
+
+        The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
+        with `traces=False` they stay
+        as they are, which is faster: for an evaluation.
+        """
+        steps = sequence_length(xs)
+        flat = self._flat(params)
+        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        moved, start = state.traces, self.cell.flat_carry(state.carry)
+        if traces:
+            carry, moved, outs = self._advance(
+                self._budget.window(steps, None), flat, start, self._traces(state), leaves
+            )
+        else:
+            carry, outs = self._evolve(flat, start, leaves)
+        return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
+
+    def check_gradients(
+        self, params: Any, state: State, xs: Any, *targets: Any, **options: Any
+    ) -> GradientReport:
+        """Compare the gradient of a sequence with BPTT, parameter by parameter:
+        `braintrace.checks.check_gradients`.
+        """
+        return check_gradients(self, params, state, xs, *targets, **options)
+
+    @functools.cached_property
+    def _with_gradient(self) -> list[bool]:
+        """For each parameter, whether it has a gradient."""
+        return [
+            v.differentiable and row.exactness is not Exactness.FROZEN
+            for v, row in zip(self.graph.params, self.graph.parameters, strict=False)
+        ]
+
+    @property
+    def _live(self) -> Sequence[bool]:
+        """For each leaf of the user's params, whether it has a gradient."""
+        return [
+            *self._with_gradient,
+            *[False] * (len(self.cell.params.leaves) - len(self._with_gradient)),
+        ]
+
+    def _flat(self, params: Any) -> list[Any]:
+        """The leaves of the user's params that the cell takes, checked."""
+        return self.cell.params.flatten(params, "params")
+
+    def _tree(self, gradients: list[Any], params: Any) -> Any:
+        """Flat gradients as a tree like the user's params, None where there is no gradient."""
+        found = iter(g for g in gradients if g is not None)
+        return jax.tree.structure(params).unflatten(
+            [next(found) if live else None for live in self._live]
+        )
+
+    def _traces(self, state: State) -> Any:
+        return self.rule.init(self.graph) if state.traces is None else state.traces
+
+    def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
+        counted = jnp.where(
+            before.steps > _LAST_STEP - steps, _LAST_STEP, before.steps + steps
+        ).astype(jnp.int32)
+        return State(self.cell.tree_carry(carry), traces, counted)
+
+
+def _array(value: Any) -> Any:
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)

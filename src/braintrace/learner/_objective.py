@@ -1,0 +1,136 @@
+"""The gradient of a sequence, on flat lists: from a loss of the cell's output, or from a step of
+the user's own.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ..cell import (
+    Cell,
+    Take,
+    UserStep,
+    sequence_length,
+    shielded,
+    split,
+    taken_once,
+    user_body,
+    weigh,
+    weights_of,
+)
+from ..core.engine import Rule, cell_body, driver_signals, sequence_gradient
+from ._state import Info
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What a step's loss is: `loss_fn` of the output and the targets, or a step of the user's own.
+
+    `adapt(step_fn, has_aux)` is that step on the cell's params.
+    """
+
+    loss_fn: Callable[..., Any] | None
+    step_fn: Callable[..., Any] | None
+    has_aux: bool
+    adapt: Callable[[Any, bool], UserStep]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The static part of an `etrace_grad` call; a compiled program is kept for each."""
+
+    resets: bool
+    objective: Objective
+    reduction: str
+    window: int
+    keep_trace: bool
+
+
+def gradient(
+    cell: Cell,
+    marked: Cell,
+    rule: Rule,
+    plan: Plan,
+    params: list[Any],
+    initial: list[Any],
+    carry: list[Any],
+    traces: Any,
+    sequences: tuple[Any, ...],
+    marks: Any,
+    mask: Any,
+    y_target: Any,
+) -> Any:
+    """(gradients of the params, carry, traces, Info). `marked` is `cell`, or the cell with marks of
+    lanes that start afresh.
+    """
+    steps, has_aux = sequence_length(sequences), plan.objective.has_aux
+    live = [k for k, v in enumerate(cell.graph.params) if v.differentiable]
+    slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
+    if (loss_fn := plan.objective.loss_fn) is not None:
+        loss_of = lambda outs, target: split(loss_fn(cell.out.unflatten(outs), *target), has_aux)
+        shape = jax.eval_shape(loss_of, _avals(cell.out.leaves), slices[1:])[0]
+        weights = weights_of(mask, shape, steps, plan.reduction)
+
+        def loss(outs: list[Any], at: Any) -> tuple[Any, Any]:
+            target, weight = at
+            value, aux = loss_of(shielded(outs, weight, mask), target)
+            return weigh(value, weight), (value, aux)
+
+        xs = [*sequences[0], *([] if marks is None else [marks])]
+        body, extra, at = cell_body(marked.graph, loss), [], (xs, (sequences[1:], weights))
+    else:
+        assert plan.objective.step_fn is not None
+        step = plan.objective.adapt(plan.objective.step_fn, has_aux)
+
+        def on_flat(chosen: list[Any], carry: Any, take: Take, slices: Any) -> tuple[Any, Any]:
+            values = [jax.lax.stop_gradient(v) for v in params]
+            for k, v in zip(live, chosen, strict=True):
+                values[k] = v
+            return step(cell.params.unflatten(values), carry, take, slices)
+
+        extra = [params[k] for k in live]
+        weights = weights_of(mask, _loss_shape(cell, on_flat, extra, slices), steps, plan.reduction)
+        body, at = user_body(marked.graph, cell, on_flat, mask), (sequences, weights, marks)
+    (of_params, of_extra), carry, traces, (losses, aux) = sequence_gradient(
+        marked.graph,
+        rule,
+        body,
+        [*params, *initial],
+        extra,
+        carry,
+        traces,
+        at,
+        plan.window,
+        plan.keep_trace,
+        driver_signals(marked.graph, weights, y_target, rule.target_timing),
+    )
+    gradients = of_params[: len(params)]
+    for k, more in zip(live, of_extra, strict=False):
+        gradients[k] = gradients[k] + more
+    return gradients, carry, traces, Info(losses, aux)
+
+
+def _loss_shape(
+    cell: Cell, step: Callable[..., Any], live: list[Any], slices: Any
+) -> jax.ShapeDtypeStruct:
+    """The shape of a user's loss, from shapes alone."""
+    outs, after, before = (
+        _avals(cell.out.leaves),
+        _avals(cell.carry.leaves),
+        _avals(cell.carry.leaves),
+    )
+
+    def look(live: Any, before: Any, after: Any, outs: Any, slices: Any) -> Any:
+        def take(x: Any) -> tuple[Any, Any]:
+            cell.x.flatten(x, "input x")
+            return cell.carry.unflatten(after), cell.out.unflatten(outs)
+
+        return taken_once(step, live, cell.carry.unflatten(before), take, slices)[0]
+
+    return jax.eval_shape(look, live, before, after, outs, slices)
+
+
+def _avals(leaves: Any) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in leaves]

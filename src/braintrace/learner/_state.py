@@ -1,0 +1,63 @@
+"""What goes from step to step, and what a sequence reports."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["carry", "traces", "steps"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What a learner of a function or an Equinox module carries from step to step: a pytree.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((2, 4))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> state, out = learner.update(w, learner.init(w, h), x)
+    >>> isinstance(state, braintrace.State), state.carry.shape, int(state.steps)
+    (True, (2, 3), 1)
+
+    Attributes:
+        carry: the cell's carry, as the user's tree.
+        traces: the eligibility traces; None before they are formed (`init(..., traces=False)`).
+        steps: int32 scalar, the number of steps consumed; it stops at its largest value instead of
+            wrapping.
+    """
+
+    __module__ = "braintrace"
+
+    carry: Any
+    traces: Any
+    steps: jax.Array
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a sequence driver of a function, an Equinox or an NNX module reports: a pytree.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, xs = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((5, 2, 4))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
+    >>> loss_fn = lambda out: (out.sum(-1), out.max())
+    >>> gradient, state, info = learner.etrace_grad(w, learner.init(w, h), xs, loss_fn=loss_fn, has_aux=True)
+    >>> isinstance(info, braintrace.Info), info.losses.shape, info.aux.shape
+    (True, (5, 2), (5,))
+
+    Attributes:
+        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them,
+            not weighted.
+        aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else
+            None.
+    """
+
+    __module__ = "braintrace"
+
+    losses: Any
+    aux: Any = None

@@ -1,0 +1,80 @@
+"""The product with a sparse matrix."""
+
+from typing import Any
+
+import numpy as np
+from jax.experimental import sparse
+
+from ..core._errors import UsageError, problem
+from ._units import Transform, join, split, transformed, with_bias
+
+
+def sparse_matmul(
+    x: Any,
+    weight: Any,
+    *,
+    sparse_mat: Any,
+    bias: Any = None,
+    weight_fn: Transform | None = None,
+    bias_fn: Transform | None = None,
+) -> Any:
+    """`y = x @ M(weight_fn(weight)) + bias_fn(bias)`, with M(w) the sparse matrix whose stored
+    elements are w.
+
+    Args:
+        x: (I,) or (batch, I); of brainevent's events (`BinaryArray`) where the matrix is one of
+            brainevent's.
+        weight: the stored elements, in the shape in which the matrix stores them.
+        sparse_mat: where they are: a matrix of brainevent (`CSR`, `CSC`, `FixedNumPerPre`,
+            `FixedNumPerPost`), of `brainunit.sparse`, or a `jax.experimental.sparse.BCOO`, of shape
+            (I, O). Its own elements are not read.
+        bias: (O,), or None.
+        weight_fn, bias_fn: transforms that keep the shape, as in `matmul`.
+
+    Returns:
+        (O,) or (batch, O), in the product of the units of x and weight.
+
+    Raises:
+        TypeError: when `sparse_mat` is no sparse matrix.
+        UsageError: when x does not fit the matrix.
+
+    The trace has an entry for each stored element; see the page on sparse weights.
+
+    >>> import jax.numpy as jnp
+    >>> from jax.experimental import sparse
+    >>> import braintrace
+    >>> matrix = sparse.BCOO.fromdense(jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]))
+    >>> braintrace.sparse_matmul(jnp.ones((1, 2)), jnp.array([5.0, 6.0, 7.0]), sparse_mat=matrix)
+    Array([[6., 5., 7.]], dtype=float32)
+    """
+    if np.shape(x)[-1:] != tuple(getattr(sparse_mat, "shape", ()))[:1]:
+        if not hasattr(sparse_mat, "shape"):
+            raise TypeError(_no_matrix(sparse_mat))
+        raise UsageError(
+            problem(
+                "The operands of sparse_matmul do not fit.",
+                got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
+                expected="x (..., I), sparse_mat (I, O)",
+            )
+        )
+    number, unit = split(transformed(weight, weight_fn))
+    return with_bias(join(x @ with_elements(sparse_mat, number), unit), bias, bias_fn)
+
+
+def with_elements(matrix: Any, elements: Any) -> Any:
+    """The sparse matrix with other stored elements."""
+    if isinstance(matrix, sparse.BCOO):
+        known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
+        return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
+    if not hasattr(matrix, "with_data"):
+        raise TypeError(_no_matrix(matrix))
+    return matrix.with_data(elements)
+
+
+def _no_matrix(value: Any) -> str:
+    return problem(
+        "This is no sparse matrix.",
+        got=type(value).__name__,
+        expected="a matrix of brainevent or brainunit.sparse, or a jax.experimental.sparse.BCOO",
+        do="use matmul for a dense weight",
+    )
