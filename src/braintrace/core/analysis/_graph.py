@@ -229,6 +229,11 @@ class CellGraph:
             None,
         )
 
+    def leaf_axis(self, leaf: int) -> int | None:
+        """The axis of a leaf of the carry that runs along the batch, or None."""
+        shape = self.carry[leaf].shape
+        return 0 if self.lanes is not None and shape and shape[0] == self.lanes else None
+
     def _element_lanes(self) -> np.ndarray:
         """The lane of each hidden element, -1 for none; the last entry stands for the label -1."""
         assert self.lanes is not None
