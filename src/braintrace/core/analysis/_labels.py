@@ -16,6 +16,7 @@ import numpy as np
 
 from .._compat import P
 from ..jaxpr import Atom, Equation, Var
+from ..sites import site_rule
 from ._dependence import Edge
 from ._elements import Elements, Run, alike, as_array
 from ._influence import Map, influences
@@ -161,9 +162,11 @@ class _Walk:
         if all(found is None for found in labels):
             return
         origin = self.result.copied.get(equation, equation)
-        for k, (v, influence) in enumerate(zip(equation.inputs, influences(equation), strict=True)):
-            if not isinstance(v, Var) or not v.differentiable or not self.deps.relevant(v):
-                continue
+        asking = [k for k, v in enumerate(equation.inputs) if self._asks(equation, k, v)]
+        found = influences(equation) if asking else []
+        for k in asking:
+            v, influence = equation.inputs[k], found[k]
+            assert isinstance(v, Var)
             if influence is None or (origin, k) in self.crossings:
                 self.result.mixing.add((equation, k))
                 continue
@@ -174,6 +177,12 @@ class _Walk:
                     equation.inputs[k] = new
 
                 self._use(v, _Use((equation, k), source, target, redirect))
+
+    def _asks(self, equation: Equation, k: int, v: Atom) -> bool:
+        """Whether an operand gets labels; a weight's place is that of its operation's result."""
+        if not isinstance(v, Var) or not v.differentiable or not self.deps.relevant(v):
+            return False
+        return v not in self.deps.prelude or site_rule(equation, k) is None
 
     def _use(self, v: Var, use: _Use) -> None:
         if v not in self.deps.prelude:
@@ -226,7 +235,7 @@ def _handed_on(
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these; None for none."""
     found = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(found) == 1 and found[0][0].source is None and isinstance(found[0][1], Run):
+    if len(found) == 1 and isinstance(found[0][1], Run) and _is_identity(found[0][0], size):
         return None, found[0][1]
     sources, targets = [], []
     for m, reached in found:
@@ -238,3 +247,11 @@ def _handed_on(
     if not sources or not (source := np.concatenate(sources)).size:
         return None, None
     return source, np.concatenate(targets)
+
+
+def _is_identity(m: Map, size: int) -> bool:
+    if m.in_order:
+        return True
+    source, target = m.pairs(size)
+    whole = source.size == size and target.size == size
+    return whole and bool((source == np.arange(size)).all() and (target == source).all())
