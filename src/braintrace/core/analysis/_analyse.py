@@ -77,17 +77,21 @@ def _settle(
     sample: SampleProgram, signature: Signature, hidden: list[int], cut: set[int], max_slots: int
 ) -> _Settled:
     """Label until no positions are joined any more: a join found late may admit an edge that was
-    met early.
+    met early. Groups that are not sound at the end are labelled again, strictly.
     """
     _, carry, _ = signature.split(sample.program.inputs)
     blocks = blocks_of(sample.program, carry, hidden, cut)
-    positions = Positions([b.size for b in blocks], max_slots)
     leaves = [(k, carry[k], v) for k, v in elements_of(blocks, carry).items()]
+    strict: set[int] = set()
     while True:
-        before = positions.joins
-        labels = label(sample, leaves, positions)
-        if positions.joins == before:
+        positions = Positions([b.size for b in blocks], max_slots, strict)
+        joins = -1
+        while joins < positions.joins:
+            joins = positions.joins
+            labels = label(sample, leaves, positions)
+        if not (unsound := positions.unsound()):
             return _Settled(sample, labels, positions, blocks, hidden)
+        strict |= unsound
 
 
 def _assemble(settled: _Settled, signature: Signature) -> CellGraph:

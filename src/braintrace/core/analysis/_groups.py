@@ -109,18 +109,19 @@ def layout(
     for number in dict.fromkeys(positions.group):
         members = [k for k, g in enumerate(positions.group) if g == number]
         anchor = max(members, key=lambda k: _count(positions.of_block(k)))
-        order = positions.of_block(anchor)
+        order, shape = positions.of_block(anchor), blocks[anchor].shape
+        if (count := _count(order)) < order.size:  # several elements of a block at each position
+            order, shape = np.unique(as_array(order)), (count,)
         slots: list[Slot] = []
         for k in members:
             group_of[k], local[k] = len(groups), _located(positions.of_block(k), order)
             if reached[blocks[k].leaf] & kept:
-                slots += _slots(blocks[k], local[k], blocks[anchor].size)
+                slots += _slots(blocks[k], local[k], count)
         coupling = np.array(
             [[ends.new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
         ).reshape(len(slots), len(slots))
         leaves = tuple(dict.fromkeys(blocks[k].leaf for k in members))
-        shape = blocks[anchor].shape
-        groups.append(StateGroup(tuple(slots), blocks[anchor].size, shape, leaves, coupling))
+        groups.append(StateGroup(tuple(slots), count, shape, leaves, coupling))
     return Layout(tuple(groups), blocks, group_of, local)
 
 

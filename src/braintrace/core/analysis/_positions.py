@@ -3,28 +3,34 @@
 The hidden state is cut into blocks (a leaf of the carry, or one of the equal pieces that a leaf is
 concatenated from). Every element starts as a position of its own. Elements of different blocks are
 joined when some variable influences both without mixing (the membrane and the adaptation of one
-neuron). A join is refused when no block of the would-be group has exactly one element at every
-position, or when a position would hold more than `max_slots` elements: what asked for it is then
-mixing between neurons.
+neuron). A group is *sound* when some block of it has exactly one element at every position, or when
+there are several positions that all hold the same few elements (the halves of an oscillator), and
+no position holds more than `max_slots`. What asks for more is mixing between neurons.
+
+Joins come piece by piece (the excitatory half, then the inhibitory one), so a group may become sound
+only at the end of a walk. Those that do not are labelled again with their blocks *strict*: every join
+must then leave a sound group at once.
 
 Blocks whose elements are joined in order need no list of positions: one is the `twin` of the other.
 The first join of another kind writes the positions out.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from ._elements import Elements, Run, as_array, components
 
+_FEW = 4  # elements of a position that no block numbers
+
 
 class Positions:
     """`group[b]` is the group of block b; blocks lie one behind the other, of the given sizes."""
 
-    def __init__(self, sizes: Sequence[int], max_slots: int):
+    def __init__(self, sizes: Sequence[int], max_slots: int, strict: Collection[int] = ()):
         self.starts = np.cumsum([0, *sizes]).tolist()
-        self.max_slots = max_slots
+        self.max_slots, self.strict = max_slots, strict
         self.group = list(range(len(sizes)))
         self._twin = list(range(len(sizes)))
         self._position: np.ndarray | None = None
@@ -101,10 +107,12 @@ class Positions:
         if not a.size:
             return True
         owner_a, owner_b = self.owners(a), self.owners(b)
-        if (owner_a == owner_b).any():
-            return False
         touched = {self.group[k] for k in np.unique(np.concatenate([owner_a, owner_b]))}
         members = [k for k, g in enumerate(self.group) if g in touched]
+        strict = any(k in self.strict for k in members)
+        own = owner_a == owner_b
+        if own.any() and (strict or np.intersect1d(a[own], b[own]).size):  # or a shift of a block
+            return False
         names, number = np.unique(
             np.concatenate([position[self.starts[k] : self.starts[k + 1]] for k in members]),
             return_inverse=True,
@@ -112,7 +120,8 @@ class Positions:
         link = np.searchsorted(names, position[a]), np.searchsorted(names, position[b])
         root = components(names.size, *link)
         joined = root[number]
-        if not self._is_group(members, joined, names.size):
+        counts = self._counts(members, joined, names.size)
+        if (strict and not self._is_sound(counts)) or not self._fits(counts):
             return False
         start = 0
         for k in members:
@@ -122,13 +131,33 @@ class Positions:
         self._merge(members)
         return True
 
-    def _is_group(self, members: Sequence[int], joined: np.ndarray, count: int) -> bool:
-        distinct = np.count_nonzero(np.bincount(joined, minlength=count))
-        most, anchored, start = 0, False, 0
+    def unsound(self) -> set[int]:
+        """The blocks of groups that are not sound."""
+        if self._position is None:
+            return set()
+        found: set[int] = set()
+        for g in set(self.group):
+            members = [k for k, other in enumerate(self.group) if other == g]
+            parts = [as_array(self.of_block(k)) for k in members]
+            names, number = np.unique(np.concatenate(parts), return_inverse=True)
+            if not self._is_sound(self._counts(members, number, names.size)):
+                found.update(members)
+        return found
+
+    def _counts(self, members: Iterable[int], number: np.ndarray, count: int) -> np.ndarray:
+        """(blocks, positions in use): how many elements of each block each position holds."""
+        found, start = [], 0
         for k in members:
             size = self.starts[k + 1] - self.starts[k]
-            counts = np.bincount(joined[start : start + size], minlength=count)
+            found.append(np.bincount(number[start : start + size], minlength=count))
             start += size
-            most += counts.max()
-            anchored |= bool(counts.max() == 1 and np.count_nonzero(counts) == distinct)
-        return anchored and most <= self.max_slots
+        counts = np.array(found)
+        return counts[:, counts.any(0)]
+
+    def _fits(self, counts: np.ndarray) -> bool:
+        return bool(counts.max(1).sum() <= self.max_slots)
+
+    def _is_sound(self, counts: np.ndarray) -> bool:
+        anchored = (counts == 1).all(1).any()
+        uniform = (counts == counts[:, :1]).all() and counts.shape[1] > 1
+        return bool(anchored or (uniform and counts[:, 0].sum() <= _FEW)) and self._fits(counts)
