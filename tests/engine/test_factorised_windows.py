@@ -293,9 +293,7 @@ def test_a_value_of_the_enclosing_transformation(rule):
             h = 0.9 * h + x @ p["W"] + 0.1 * label[:, None]
             return h, h * p["V"].sum()
 
-        learner = braintrace.compile(
-            cell, rule, XS[0], params=PARAMS, carry=REAL, **RULES[rule]
-        )
+        learner = braintrace.compile(cell, rule, XS[0], params=PARAMS, carry=REAL, **RULES[rule])
         loss_fn = lambda out: -jnp.take_along_axis(jax.nn.log_softmax(out), label[:, None], 1)[:, 0]
         return learner.etrace_grad(
             PARAMS, learner.init(PARAMS, REAL), XS, loss_fn=loss_fn, window=window
