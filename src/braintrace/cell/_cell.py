@@ -152,7 +152,6 @@ def compile_cell(
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
-    resets: bool = False,
     lanes: int | EllipsisType | None = ...,
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
@@ -164,8 +163,7 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes`
-    is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
+    `lanes` is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
     arrays of the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
@@ -210,7 +208,7 @@ def compile_cell(
     lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
     unknown = ((...,) * len(flat_carry), (...,) * len(trees[2].leaves))
     claim = None if lanes is None else BatchClaim(lanes, *unknown, said=False)
-    signature = Signature(trees[0].names, tuple(names), claim, resets, frozen=chosen.frozen)
+    signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))

@@ -24,7 +24,6 @@ class Signature:
     params: tuple[str, ...]
     carry: tuple[str, ...]
     claim: BatchClaim | None = None
-    resets: bool = False
     extra: tuple[ExtraLeaf, ...] = ()
     marks: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
     frozen: frozenset[int] = frozenset()  # parameters that are not trained
@@ -151,7 +150,6 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         leaf_paths=signature.carry,
         claim=signature.claim,
         batch=batch,
-        resets=signature.resets,
         extra=signature.extra,
         marks=signature.marks,
     )

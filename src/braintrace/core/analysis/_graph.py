@@ -24,12 +24,14 @@ class ExtraLeaf:
     """A leaf that an algorithm adds to the carry: a filter, a feedback weight, a signal that the
     driver sets at each step.
 
-    An inert leaf carries no derivative.
+    An inert leaf carries no derivative; a shared one is that of all samples, and no reset changes
+    it.
     """
 
     name: str
     initial: np.ndarray
     inert: bool
+    shared: bool = False
 
 
 class Exactness(enum.StrEnum):
@@ -193,7 +195,6 @@ class CellGraph:
     leaf_paths: tuple[str, ...]
     claim: BatchClaim | None  # of the batch, by the user or by convention
     batch: Batch | None  # what of it is proven
-    resets: bool  # whether the last input marks the lanes that start afresh
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
@@ -254,17 +255,13 @@ class CellGraph:
         """Where the samples lie in a weight that has a part for each of them."""
         return None if self.batch is None else self.batch.aligned.get(site.edge)
 
-    def lane_axis(self, site: Site) -> int | None:
-        """The axis of a site's y that runs along the batch, or None."""
-        axis = self.y_axis(site)
-        return None if axis is None else axis.dim
-
-    def leaf_axis(self, leaf: int) -> int | None:
-        """The axis of a leaf of the carry that runs along the batch, or None."""
+    def leaf_axis(self, leaf: int) -> BatchAxis | None:
+        """Where the samples lie in a leaf of the carry."""
         v = self.carry[leaf]
-        if self.batch is not None:
-            return axis.dim if (axis := self.batch.axes.get(v)) else None
-        return self.claim.of_leaf(leaf, v.shape) if self.claim and self.claim.size == 1 else None
+        if self.batch is not None or self.claim is None or self.claim.size > 1:
+            return self.batch_axis(v)
+        dim = self.claim.of_leaf(leaf, v.shape)  # a single sample needs no proof
+        return None if dim is None else BatchAxis(dim, 1)
 
     def sample_size(self, leaf: int) -> int:
         """Elements of a leaf of the carry in one sample."""
