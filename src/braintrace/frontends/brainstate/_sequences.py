@@ -204,8 +204,9 @@ class SequenceDriverMixin:
 
         Args:
             *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
-            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-                float64, 1e-3 in float32.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+            tolerance: relative error up to which a gradient counts as equal, as for
+                `braintrace.checks.check_gradients`.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
+                `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         return check_module(self._driven, sequences, step_fn, tolerance, options)
