@@ -58,17 +58,19 @@ def sparse_matmul(
             )
         )
     number, unit = split(transformed(weight, weight_fn))
-    return with_bias(join(x @ with_elements(sparse_mat, number), unit), bias, bias_fn)
+    y = x @ with_elements(sparse_mat, number)
+    own = getattr(sparse_mat.data, "unit", None)  # which the elements have taken over
+    return with_bias(join(y if own is None else y / own, unit), bias, bias_fn)
 
 
 def with_elements(matrix: Any, elements: Any) -> Any:
-    """The sparse matrix with other stored elements."""
+    """The sparse matrix with other stored elements, in the unit of its own."""
     if isinstance(matrix, sparse.BCOO):
         known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
         return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
     if not hasattr(matrix, "with_data"):
         raise TypeError(_no_matrix(matrix))
-    return matrix.with_data(elements)
+    return matrix.with_data(join(elements, getattr(matrix.data, "unit", None)))
 
 
 def _no_matrix(value: Any) -> str:
