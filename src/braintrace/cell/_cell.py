@@ -246,7 +246,8 @@ def _check_carry(expected: Tree, new: Any) -> None:
                 "The step returns a carry of another structure.",
                 got=found.structure,
                 expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, carry, x) -> (carry, out)",
+                do="return the new carry as a tree like the carry that came in: cell(params, "
+                "carry, x) -> (carry, out)",
             )
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
@@ -256,6 +257,7 @@ def _check_carry(expected: Tree, new: Any) -> None:
                     f"The step changes the shape or dtype of the state {name}.",
                     got=f"{a.dtype}{list(a.shape)}",
                     expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or convert it in the step",
+                    do="start with a state of the shape and dtype that the step returns, or "
+                    "convert it in the step",
                 )
             )

@@ -43,7 +43,9 @@ def assert_gradients_exact(
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
     >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
     >>> loss = lambda out: (out**2).sum(-1)
-    >>> report = braintrace.checks.assert_gradients_exact(learner, params, learner.init(params, h), xs, loss_fn=loss)
+    >>> report = braintrace.checks.assert_gradients_exact(
+    ...     learner, params, learner.init(params, h), xs, loss_fn=loss
+    ... )
     """
     report = check_gradients(learner, params, state, xs, *targets, **options)
     chosen = [report[p] for p in paths] if paths is not None else report.rows
@@ -95,7 +97,9 @@ def assert_gradients_match(
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
     >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
     >>> loss = lambda out: (out**2).sum(-1)
-    >>> report = braintrace.checks.assert_gradients_match(learner, params, learner.init(params, h), xs, loss_fn=loss)
+    >>> report = braintrace.checks.assert_gradients_match(
+    ...     learner, params, learner.init(params, h), xs, loss_fn=loss
+    ... )
     >>> report.worst < 1e-5
     True
     """

@@ -171,7 +171,9 @@ def judge(
     tolerance: float | None,
     dtypes: Iterable[Any],
 ) -> GradientReport:
-    """The gradient of the first window against the reference, and those of the others against it."""
+    """The gradient of the first window against the reference, and those of the others against
+    it.
+    """
     certificates = {path: row.exactness for path, row in rows.items()}
     dropped = {path: len(row.dropped) for path, row in rows.items()}
     given = {"tolerance": tolerance, "dtypes": tuple(dtypes)}

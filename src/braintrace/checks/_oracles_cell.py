@@ -28,7 +28,9 @@ class Layer:
         out: `h -> z`, position by position.
 
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> layer.move(None, 2.0, 1.0)
     2.0
     """
@@ -51,7 +53,9 @@ class LayeredCell:
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> new, out = cell(params, carry, jnp.ones((1, 2)))

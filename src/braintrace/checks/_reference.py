@@ -63,7 +63,9 @@ def bptt_gradient(
     ...     h = 0.5 * h + x @ p["w"]
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
-    >>> gradients, losses = braintrace.checks.bptt_gradient(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients, losses = braintrace.checks.bptt_gradient(
+    ...     cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     6.125
     """
@@ -113,7 +115,9 @@ def d_rtrl_oracle(
     ...     h = 0.5 * h + x @ p["w"]
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
-    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(
+    ...     cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     6.125
     """

@@ -21,8 +21,9 @@ class _Conv:
 
 
 class Conv1d(_Conv, brainstate.nn.Conv1d):
-    """One-dimensional convolution: `brainstate.nn.Conv1d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.Conv1d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -32,8 +33,9 @@ class Conv1d(_Conv, brainstate.nn.Conv1d):
 
 
 class Conv2d(_Conv, brainstate.nn.Conv2d):
-    """Two-dimensional convolution: `brainstate.nn.Conv2d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.Conv2d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -43,8 +45,9 @@ class Conv2d(_Conv, brainstate.nn.Conv2d):
 
 
 class Conv3d(_Conv, brainstate.nn.Conv3d):
-    """Three-dimensional convolution: `brainstate.nn.Conv3d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.Conv3d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -54,8 +57,9 @@ class Conv3d(_Conv, brainstate.nn.Conv3d):
 
 
 class ScaledWSConv1d(_Conv, brainstate.nn.ScaledWSConv1d):
-    """One-dimensional convolution with a standardised kernel: `brainstate.nn.ScaledWSConv1d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ScaledWSConv1d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     The kernel of each output channel has mean 0 and variance 1 / fan-in, in the kernel's own unit,
     times a learned gain (Qiao et al. 2019).
@@ -68,8 +72,9 @@ class ScaledWSConv1d(_Conv, brainstate.nn.ScaledWSConv1d):
 
 
 class ScaledWSConv2d(_Conv, brainstate.nn.ScaledWSConv2d):
-    """Two-dimensional convolution with a standardised kernel: `brainstate.nn.ScaledWSConv2d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ScaledWSConv2d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     The kernel of each output channel has mean 0 and variance 1 / fan-in, in the kernel's own unit,
     times a learned gain (Qiao et al. 2019).
@@ -82,22 +87,26 @@ class ScaledWSConv2d(_Conv, brainstate.nn.ScaledWSConv2d):
 
 
 class ScaledWSConv3d(_Conv, brainstate.nn.ScaledWSConv3d):
-    """Three-dimensional convolution with a standardised kernel: `brainstate.nn.ScaledWSConv3d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ScaledWSConv3d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     The kernel of each output channel has mean 0 and variance 1 / fan-in, in the kernel's own unit,
     times a learned gain (Qiao et al. 2019).
 
     >>> import jax.numpy as jnp
     >>> import braintrace
-    >>> braintrace.nn.ScaledWSConv3d((8, 8, 8, 1), 4, kernel_size=3)(jnp.ones((2, 8, 8, 8, 1))).shape
+    >>> braintrace.nn.ScaledWSConv3d((8, 8, 8, 1), 4, kernel_size=3)(
+    ...     jnp.ones((2, 8, 8, 8, 1))
+    ... ).shape
     (2, 8, 8, 8, 4)
     """
 
 
 class ConvTranspose1d(_Conv, brainstate.nn.ConvTranspose1d):
-    """One-dimensional transposed convolution: `brainstate.nn.ConvTranspose1d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ConvTranspose1d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -107,8 +116,9 @@ class ConvTranspose1d(_Conv, brainstate.nn.ConvTranspose1d):
 
 
 class ConvTranspose2d(_Conv, brainstate.nn.ConvTranspose2d):
-    """Two-dimensional transposed convolution: `brainstate.nn.ConvTranspose2d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ConvTranspose2d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -118,11 +128,14 @@ class ConvTranspose2d(_Conv, brainstate.nn.ConvTranspose2d):
 
 
 class ConvTranspose3d(_Conv, brainstate.nn.ConvTranspose3d):
-    """Three-dimensional transposed convolution: `brainstate.nn.ConvTranspose3d` for values with and without a unit.
-    The result is in the product of the units of x and kernel, which is the bias's, too.
+    """`brainstate.nn.ConvTranspose3d`, for values with or without a unit.
+
+    The result is in the product of the units of x and kernel; so is the bias.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
-    >>> braintrace.nn.ConvTranspose3d((8, 8, 8, 1), 4, kernel_size=3)(jnp.ones((2, 8, 8, 8, 1))).shape
+    >>> braintrace.nn.ConvTranspose3d((8, 8, 8, 1), 4, kernel_size=3)(
+    ...     jnp.ones((2, 8, 8, 8, 1))
+    ... ).shape
     (2, 8, 8, 8, 4)
     """

@@ -16,8 +16,8 @@ class LRUCell(Module):
     long sequences").
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
-        h_t    = lambda * h_{t-1} + exp(gamma_log) * (B x_t)              h, lambda in C^n, B in C^(n x d)
-        y_t    = Re(C h_t) + D * x_t                                      C in C^(d x n), D in R^d
+        h_t    = lambda * h_{t-1} + exp(gamma_log) * (B x_t)    h, lambda in C^n, B in C^(n x d)
+        y_t    = Re(C h_t) + D * x_t                            C in C^(d x n), D in R^d
 
     Every parameter but C and D reaches later states through its own neuron alone: D-RTRL is exact.
 

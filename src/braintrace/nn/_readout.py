@@ -101,7 +101,8 @@ def _triangle_spike_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any,
 class LeakySpikeReadout(_Leaky):
     """Leaky neurons as a readout: their output is their spikes.
 
-        V_t = exp(-dt/tau) V' + x_t W         V' = V_{t-1} - V_th z_{t-1} ('soft'), or (1 - z_{t-1}) V_{t-1} ('hard')
+        V'  = V_{t-1} - V_th z_{t-1} ('soft'), or (1 - z_{t-1}) V_{t-1} ('hard')
+        V_t = exp(-dt/tau) V' + x_t W
         z_t = spike((V_t - V_th) / V_th)
 
     The reset is detached: no gradient goes through z_{t-1}.

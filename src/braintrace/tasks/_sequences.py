@@ -58,7 +58,8 @@ def pad_sequences(
     label = np.asarray(label, np.int32)
     if label.shape != length.shape:
         raise ValueError(
-            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence needs both."
+            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence "
+            "needs both."
         )
     if length.sum() != len(frames):
         raise ValueError(
@@ -117,7 +118,8 @@ def minibatches(
     count = data.label.size
     if not 1 <= batch_size <= count:
         raise ValueError(
-            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of sequences."
+            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of "
+            "sequences."
         )
     order = (
         np.arange(count)

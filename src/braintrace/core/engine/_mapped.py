@@ -1,9 +1,11 @@
 """A window for carriers whose traces are products: what does not feed back is done for all its
 steps at once.
 
-    1  forward: the carry before each step, and the results of products on the way    (loops over what feeds back alone)
-    2  for all steps at once: entry a_t, drive delta_t and, where the carrier reads them, D_t and f_t, each step's own
-    3  the traces, and the factors (x_t, c_t)                                          (elementwise)
+    1  forward: the carry before each step, and the results of products on the way
+       (loops over what feeds back alone)
+    2  for all steps at once: entry a_t, drive delta_t and, where the carrier reads them,
+       D_t and f_t, each step's own
+    3  the traces, and the factors (x_t, c_t)    (elementwise)
     4  one weight product for each site
 
 A step's signals are those of its own loss, so step 2 has no order in time.

@@ -205,7 +205,9 @@ class _Schedule:
         return [at[t] for t in sorted(at)]
 
     def _cycles(self) -> tuple[list[int | None], dict[Equation, int]]:
-        """For each leaf of the carry and each equation, the first leaf of the cycle that it is in."""
+        """For each leaf of the carry and each equation, the first leaf of the cycle that it is
+        in.
+        """
         count = len(self.scan.old)
         feeds = {
             v: frozenset([k]) for v, k in self.number.items() if v not in self.scan.kept

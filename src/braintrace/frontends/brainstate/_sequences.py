@@ -23,7 +23,9 @@ class SequenceDriverMixin:
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
     >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
-    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> gradients, losses = learner.etrace_grad(
+    ...     xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+    ... )
     >>> losses.shape
     (10,)
     """
