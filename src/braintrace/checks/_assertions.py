@@ -8,11 +8,11 @@ import numpy as np
 
 from ..core.analysis import Exactness
 from ._gradient_report import GradientReport, compare_gradients
-from ._gradients import Learner, check_gradients, inner_dtypes
+from ._gradients import check_gradients, inner_dtypes
 
 
 def assert_gradients_exact(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,
@@ -64,7 +64,7 @@ def assert_gradients_exact(
 
 
 def assert_gradients_match(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,31 +14,8 @@ from ._gradient_report import GradientReport, compare_gradients
 from ._reference import bptt_gradient
 
 
-class Learner(Protocol):
-    """What `check_gradients` asks of a learner of a function."""
-
-    @property
-    def graph(self) -> CellGraph: ...
-
-    @property
-    def function(self) -> Callable[..., Any]: ...
-
-    @property
-    def initial(self) -> Any: ...
-
-    def trained(self, params: Any) -> Any: ...
-
-    def etrace_grad(
-        self, params: Any, state: Any, xs: Any, *targets: Any, **options: Any
-    ) -> Any: ...
-
-    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def update_window(self, params: Any, state: Any, xs: Any, *, full: bool) -> Any: ...
-
-
 def check_gradients(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,
@@ -192,7 +169,7 @@ def judge(
 
 
 def _multi_step(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,
@@ -204,26 +181,22 @@ def _multi_step(
     reduction: str,
 ) -> Any:
     """The sum of the gradients of full windows."""
-    steps = sequence_length(xs)
-    size = steps if window is None else window
+    steps, total = sequence_length(xs), None
 
     def losses_of(trained: Any, state: Any, part: slice) -> tuple[Any, Any]:
-        now, outs = learner.update_window(
-            merged(trained, params), state, jax.tree.map(lambda v: v[part], xs), full=True
-        )
-        cut = jax.tree.map(lambda v: v[part], targets)
-        return now, jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, cut)
+        x, *of_part = jax.tree.map(lambda v: v[part], (xs, *targets))
+        state, outs = learner.update_window(merged(trained, params), state, x, full=True)
+        return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
 
     trained = learner.trained(params)
-    shape = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[1], trained, state)
-    weights = weights_of(mask, jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype), steps, reduction)
-    total = None
-    for start in range(0, steps, size):
-        part = slice(start, start + size)
+    loss = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[0][0], trained, state)
+    weights = weights_of(mask, loss, steps, reduction)
+    for start in range(0, steps, window or steps):
+        part = slice(start, start + (window or steps))
 
         def objective(trained: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
-            now, losses = losses_of(trained, state, part)
-            return weigh(losses, weights[part]), now
+            losses, new = losses_of(trained, state, part)
+            return weigh(losses, weights[part]), new
 
         gradients, state = jax.grad(objective, has_aux=True)(trained)
         total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
