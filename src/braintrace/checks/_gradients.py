@@ -109,7 +109,8 @@ def check_gradients(
         initial=learner.initial,
         **options,
     )
-    rows = rows_with_gradient(learner.graph)
+    pairs = zip(learner.graph.parameters, learner.graph.params, strict=False)
+    rows = [r for r, v in pairs if v.differentiable and r.exactness is not Exactness.FROZEN]
     named = lambda tree: Values(tuple(r.path for r in rows), jax.tree.leaves(tree))
     return judge(
         {w: named(g) for w, g in zip(chosen, gradients, strict=True)},
@@ -118,12 +119,6 @@ def check_gradients(
         tolerance,
         [*inner_dtypes(learner.graph), losses.dtype],
     )
-
-
-def rows_with_gradient(graph: CellGraph) -> list[ParameterRow]:
-    """The certificates of the parameters that have a gradient, in order."""
-    rows = zip(graph.parameters, graph.params, strict=False)
-    return [row for row, v in rows if v.differentiable and row.exactness is not Exactness.FROZEN]
 
 
 def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[int | None, ...]:

@@ -43,11 +43,8 @@ class GroupedLinear(Module):
         param_type: type = brainstate.ParamState,
     ):
         super().__init__(name=name)
-        sizes = (num_groups, in_features, out_features)
-        G, I, O = (
-            features(n, which)
-            for n, which in zip(sizes, ("num_groups", "in_features", "out_features"), strict=True)
-        )
+        G = features(num_groups, "num_groups")
+        I, O = features(in_features, "in_features"), features(out_features, "out_features")
         self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
         value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
         if b_init is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from ..core._errors import UsageError, problem
 from ..operators import matmul
 from ..operators._units import join, split
-from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, features
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, sizes
 
 
 class _Leaky(Module):
@@ -22,7 +22,7 @@ class _Leaky(Module):
 
     def __init__(self, in_size: Size, out_size: Size, tau: Any, w_init: Init, name: str | None):
         super().__init__(name=name)
-        inputs, outputs = features(in_size, "in_size"), features(out_size, "out_size")
+        inputs, outputs = sizes(in_size, out_size)
         self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
         self.decay = _decay(tau)
         self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
@@ -154,12 +154,8 @@ class LeakySpikeReadout(_Leaky):
                     expected="'soft' or 'hard', and a positive threshold",
                 )
             )
-        self.V_th, self.spk_fun, self.spk_reset, self._V_init = (
-            V_th,
-            spk_fun,
-            spk_reset,
-            V_initializer,
-        )
+        self.V_th, self.spk_fun, self.spk_reset = V_th, spk_fun, spk_reset
+        self._V_init = V_initializer
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
@@ -200,7 +196,5 @@ def _decay(tau: Any) -> Any:
                 do="give both a unit of time",
             )
         )
-    decay = np.exp(
-        -np.asarray(dt / tau, np.float64)
-    )  # in full precision, whatever that of the layer
+    decay = np.exp(-np.asarray(dt / tau, np.float64))  # whatever the precision of the layer
     return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())
