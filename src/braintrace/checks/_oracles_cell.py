@@ -110,16 +110,14 @@ def gradient_of(
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
 
+    losses_of = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))
+
     def total(params: Any) -> tuple[jax.Array, jax.Array]:
-        plain = jax.eval_shape(lambda p: run(p, jnp.ones((steps,)))[0], params)
-        at = [
-            jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets
-        ]
-        out = jax.ShapeDtypeStruct(plain.shape[1:], plain.dtype)
-        shape = jax.eval_shape(lambda o, t: jnp.asarray(loss_fn(o, *t)), out, at)
-        weights = weights_of(mask, shape, steps, reduction)
+        shape = jax.eval_shape(lambda p: losses_of(run(p, jnp.ones(steps))[0], targets), params)
+        loss = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
+        weights = weights_of(mask, loss, steps, reduction)
         outs, surrogate = run(params, weights)
-        losses = jax.vmap(lambda o, t: jnp.asarray(loss_fn(o, *t)))(outs, list(targets))
+        losses = losses_of(outs, targets)
         return weigh(losses, weights) + surrogate, losses
 
     return jax.grad(total, has_aux=True)(params)

@@ -6,19 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..cell import (
-    check_driver,
-    check_reset,
-    compile_cell,
-    lane_count,
-    resetting,
-    sequence_length,
-    weigh,
-    weights_of,
-)
+from ..cell import check_driver, check_reset, compile_cell, lane_count, resetting, sequence_length
 from ..core.step import prelude, step
-
-Objective = Callable[[Any], tuple[Any, Any]]
+from ._oracles_cell import gradient_of
 
 
 def bptt_gradient(
@@ -171,17 +161,14 @@ def _gradient(
 ) -> tuple[Any, jax.Array]:
     leaves, structure = jax.tree.flatten(params)
     live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
-
-    def objective(chosen: list[Any]) -> tuple[Any, Any]:
-        merged = list(leaves)
-        for k, v in zip(live, chosen, strict=True):
-            merged[k] = v
-        outs = run(structure.unflatten(merged))
-        losses = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, targets)
-        one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
-        weights = weights_of(mask, one, sequence_length(xs), reduction)
-        return weigh(losses, weights), losses
-
-    gradients, losses = jax.grad(objective, has_aux=True)([jnp.asarray(leaves[k]) for k in live])
-    found = dict(zip(live, gradients, strict=True))
-    return structure.unflatten([found.get(k) for k in range(len(leaves))]), losses
+    tree_of = lambda values: structure.unflatten([values.get(k) for k in range(len(leaves))])
+    gradients, losses = gradient_of(
+        lambda chosen, _: (run(tree_of(dict(enumerate(leaves)) | chosen)), 0.0),
+        {k: jnp.asarray(leaves[k]) for k in live},
+        xs,
+        targets,
+        loss_fn,
+        mask,
+        reduction,
+    )
+    return tree_of(gradients), losses
