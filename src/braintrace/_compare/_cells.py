@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A cell with its parameters and its first carry, for B lanes, I inputs, N neurons a layer and
+    """A cell with its parameters and its first carry, for B samples, I inputs, N neurons a layer and
     O outputs.
     """
 

@@ -43,7 +43,7 @@ def check_gradients(
         params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction, y_target: as for
             `etrace_grad`.
         window: steps done at once, as for `etrace_grad`, and by default what it would choose: what
-            is checked is what training runs. It does not change the numbers, except with
+            is checked is what training runs. It does not change the gradient, except with
             `multi_step`.
         windows: windows that must all give the same gradient; the first one is compared with BPTT.
             `windows=(None, 1)` checks the default window and single steps. In place of `window`.

@@ -1,4 +1,4 @@
-"""The numbers that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
+"""The gradients that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +35,7 @@ def bptt_gradient(
         carry: the carry before the first step.
         xs: inputs, time on axis 0.
         *targets: further sequences, handed to `loss_fn` step by step.
-        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane (B,).
+        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample (B,).
         mask: weights of the losses, (T,) or (T, B), as in `etrace_grad`.
         reset: (T, B) bool, as in `etrace_grad`.
         reduction: 'mean' or 'sum', as in `etrace_grad`.

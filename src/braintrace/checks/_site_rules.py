@@ -163,7 +163,7 @@ def _check(
 
 
 def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
-    """Data of several steps: random numbers, or indices and events (zeros and ones) as they are,
+    """Data of several steps: random values, or indices and events (zeros and ones) as they are,
     rolled.
     """
     if is_differentiable(value.dtype) and not bool(jnp.isin(value, jnp.arange(2)).all()):

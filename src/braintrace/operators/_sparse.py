@@ -75,7 +75,7 @@ def with_elements(matrix: Any, elements: Any) -> Any:
 
 def _no_matrix(value: Any) -> str:
     return problem(
-        "This is no sparse matrix.",
+        "Not a sparse matrix.",
         got=type(value).__name__,
         expected="a matrix of brainevent or brainunit.sparse, or a jax.experimental.sparse.BCOO",
         do="use matmul for a dense weight",

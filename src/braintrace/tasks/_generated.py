@@ -174,7 +174,7 @@ def pattern_generation(
     """Produce a fixed sum of sines from a frozen spike pattern that marks the time.
 
     Args:
-        batch: B; every lane has the same input and target.
+        batch: B; every sample has the same input and target.
         seed: fixes the input, and the target where `pattern_seed` is not given.
         steps: T, one step is 1 ms.
         channels: I.

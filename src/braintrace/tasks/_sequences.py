@@ -88,9 +88,8 @@ def minibatches(
     """Deal out one epoch of `data` in batches, each sequence at most once.
 
     Every batch has the T of `data`, so a jitted training step compiles once. The order depends on
-    `seed` and `epoch`
-    alone: a run that is resumed at a later epoch sees the batches it would have seen. A training
-        loop is
+    `seed` and `epoch` alone: a run that is resumed at a later epoch sees the batches it would have
+    seen. A training loop is
 
         for epoch in range(epochs):
             for batch in minibatches(data.train, 30, seed=0, epoch=epoch):
