@@ -35,7 +35,7 @@ def sparse_matmul(
         (O,) or (batch, O), in the product of the units of x and weight.
 
     Raises:
-        TypeError: when `sparse_mat` is no sparse matrix.
+        TypeError: when `sparse_mat` is not a sparse matrix.
         UsageError: when x does not fit the matrix.
 
     The trace has an entry for each stored element; see the page on sparse weights.
