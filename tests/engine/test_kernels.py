@@ -132,7 +132,7 @@ def test_it_maps_and_differentiates(across):
 PROGRAM = """
 import warnings
 warnings.simplefilter("error" if {quiet} else "always")
-from braintrace._kernels import _build
+from braintrace.core.kernels import _build
 print(_build.compiled())
 """
 
