@@ -1,4 +1,6 @@
-"""An extension of griffe for the docs: formulas in docstrings become MathML, examples become code."""
+"""An extension of griffe for the docs: formulas in docstrings become MathML, examples become
+code.
+"""
 
 import re
 import textwrap

@@ -106,5 +106,8 @@ def __getattr__(name: str) -> _Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
-        text = f"braintrace.{name} needs {framework}, which is not installed: pip install 'braintrace[{extra}]'"
+        text = (
+            f"braintrace.{name} needs {framework}, which is not installed: pip install "
+            f"'braintrace[{extra}]'"
+        )
         raise ModuleNotFoundError(text, name=framework) from error

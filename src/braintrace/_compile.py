@@ -98,7 +98,9 @@ def compile(
     (4, 1)
     >>> cell = lambda p, h, x: (0.5 * h + x @ p["w"], h)
     >>> params, h = {"w": jnp.ones((2, 3))}, jnp.zeros((4, 3))
-    >>> learner = braintrace.compile(cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5)
+    >>> learner = braintrace.compile(
+    ...     cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5
+    ... )
     >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((4, 2)))
     >>> out.shape
     (4, 3)
@@ -200,7 +202,8 @@ def _kind(model: Any) -> str:
                 got=f"the class {model.__name__}"
                 if isinstance(model, type)
                 else type(model).__name__,
-                expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
+                expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) "
+                "-> (carry, out)",
                 do="make an instance of the class" if isinstance(model, type) else "",
             )
         )
@@ -223,7 +226,8 @@ def _check_given(kind: str, given: dict[str, Any], options: dict[str, Any]) -> N
                 if others
                 else ", ".join(wrong),
                 expected=f"of these options only {', '.join(_KINDS[kind])}",
-                do="a function has its batch in params and carry; a module holds its own parameters",
+                do="a function has its batch in params and carry; a module holds its own "
+                "parameters",
             )
         )
     rejected = (
@@ -261,7 +265,8 @@ def _algorithm(algorithm: Any) -> Any:
             "Unknown algorithm.",
             got=repr(algorithm),
             expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
-            do="pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
+            do="pass one of these names (case does not matter), or a class such as "
+            "braintrace.D_RTRL",
         )
     )
 

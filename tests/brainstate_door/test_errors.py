@@ -137,7 +137,8 @@ def test_states_made_anew():
 The model's states were made anew after it was compiled.
   got:      other states than the compiled ones
   expected: the same states with new values
-  do:       compile again after init_all_states; to start afresh call learner.reset_state(model=True)
+  do:       compile again after init_all_states; to start afresh call \
+learner.reset_state(model=True)
 """,
         lambda: learner(X),
     )
@@ -160,7 +161,8 @@ The model has no hidden state.
 No parameter reaches a hidden state.
   got:      parameters ['w']
   expected: a ParamState that the hidden state depends on
-  do:       hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad
+  do:       hold trainable weights in brainstate.ParamState; for a readout alone use \
+brainstate.transform.grad
 """,
         lambda: braintrace.compile(Leak(lambda x, w, h: 0.9 * h + x * u.mV), "d_rtrl", X[0]),
     )

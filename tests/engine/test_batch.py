@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from zoo import CASES
 
 import braintrace
 from braintrace.cell import Tree
@@ -13,6 +12,7 @@ from braintrace.core.analysis._batch import BatchClaim, find_batch
 from braintrace.core.analysis._dependence import dependence
 from braintrace.core.analysis._sample import of_one_sample
 from braintrace.core.jaxpr import Const, ControlFlowPolicy, evaluate, reader, stage
+from zoo import CASES
 
 T, B = 2, 3
 
@@ -76,7 +76,9 @@ def differences(program, leaves, sample, batch):
                         want = np.asarray(axis.apart(read(full))[b])
                         found.append(np.abs(np.asarray(own[v]) - want).max(initial=0))
             else:
-                own.update((v, read(f)) for v, f in zip(e.outputs, sample.origin[e].outputs))
+                own.update(
+                    (v, read(f)) for v, f in zip(e.outputs, sample.origin[e].outputs, strict=True)
+                )
     return found
 
 

@@ -163,8 +163,9 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `lanes` is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
-    arrays of the carry share. `rule` is the algorithm, which may edit the program. The certificate
+    `lanes` is the size of the batch axis, or None for no batch; by default the size of axis 0 that
+    the arrays of the carry share. `rule` is the algorithm, which may edit the program. The
+    certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -246,7 +247,8 @@ def _check_carry(expected: Tree, new: Any) -> None:
                 "The step returns a carry of another structure.",
                 got=found.structure,
                 expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, carry, x) -> (carry, out)",
+                do="return the new carry as a tree like the carry that came in: cell(params, "
+                "carry, x) -> (carry, out)",
             )
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
@@ -256,6 +258,7 @@ def _check_carry(expected: Tree, new: Any) -> None:
                     f"The step changes the shape or dtype of the state {name}.",
                     got=f"{a.dtype}{list(a.shape)}",
                     expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or convert it in the step",
+                    do="start with a state of the shape and dtype that the step returns, or "
+                    "convert it in the step",
                 )
             )

@@ -150,7 +150,8 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
             problem(
                 "step_fn does not take what it is given.",
                 got=f"step_fn{inspect.signature(step_fn)}: {error}",
-                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} sequences",
+                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
+                "sequences",
                 do="call the model's step as call(x) in it",
             )
         ) from error

@@ -22,7 +22,7 @@ class ETraceOp:
         is_diagonal, name: of no effect.
 
     >>> import warnings, braintrace
-    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # each use of these names warns
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     ...     class Scale(braintrace.ETraceOp):
     ...         def xw_to_y(self, inputs, weights):
     ...             return inputs * weights
@@ -79,7 +79,12 @@ class ConvOp(ETraceOp):
 
     >>> import warnings, braintrace, jax, jax.numpy as jnp
     >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    ...     op = braintrace.ConvOp(jax.ShapeDtypeStruct((1, 5, 2), float), (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    ...     op = braintrace.ConvOp(
+    ...         jax.ShapeDtypeStruct((1, 5, 2), float),
+    ...         (1,),
+    ...         "SAME",
+    ...         dimension_numbers=("NWC", "WIO", "NWC"),
+    ...     )
     >>> op(jnp.ones((1, 5, 2)), {"weight": jnp.ones((3, 2, 4))}).shape
     (1, 5, 4)
     """
@@ -287,7 +292,10 @@ class FakeElemWiseParam(FakeETraceParam):
 INSTEAD = {
     "ETraceParam": "a brainstate.ParamState and ordinary JAX, or braintrace.matmul and its like",
     "ElemWiseParam": "a brainstate.ParamState and ordinary JAX, or braintrace.element_wise",
-    "NonTempParam": "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` of braintrace.compile",
+    "NonTempParam": (
+        "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` "
+        "of braintrace.compile"
+    ),
     "FakeETraceParam": "an array, or a brainstate.FakeState",
     "FakeElemWiseParam": "an array, or a brainstate.FakeState",
     "ETraceOp": "a function",
@@ -301,7 +309,10 @@ INSTEAD = {
 
 def legacy(name: str) -> Any:
     """The class of a name of 0.1, with a warning that says what to write instead."""
-    message = f"braintrace.{name} is a name of release 0.1 of the PyPI package: write {INSTEAD[name]} instead"
+    message = (
+        f"braintrace.{name} is a name of release 0.1 of the PyPI package: write "
+        f"{INSTEAD[name]} instead"
+    )
     warnings.warn(message, DeprecationWarning, stacklevel=3)
     return globals()[name]
 

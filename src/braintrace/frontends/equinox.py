@@ -40,7 +40,9 @@ class EquinoxLearner(FunctionLearner):
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=hidden, vmap=True)
         >>> xs, ys = jnp.ones((10, 2, 3)), jnp.ones((10, 2, 4))
         >>> loss = lambda out, y: jnp.mean((out - y) ** 2)
-        >>> gradients, state, info = learner.etrace_grad(cell, learner.init(cell, hidden), xs, ys, loss_fn=loss)
+        >>> gradients, state, info = learner.etrace_grad(
+        ...     cell, learner.init(cell, hidden), xs, ys, loss_fn=loss
+        ... )
         >>> gradients.weight_hh.shape, info.losses.shape
         ((12, 4), (10,))
 
@@ -177,7 +179,8 @@ def compile_equinox(
                 "The carry is missing.",
                 got=f"compile({type(model).__name__}, ...)",
                 expected="carry=...",
-                do="pass the state before the first step, batch first: jnp.zeros((batch, cell.hidden_size)), say",
+                do="pass the state before the first step, batch first: jnp.zeros((batch, "
+                "cell.hidden_size)), say",
             )
         )
     if len(inputs) != 1:
@@ -186,7 +189,8 @@ def compile_equinox(
                 "An Equinox module has one input.",
                 got=f"{len(inputs)} example inputs",
                 expected="one, which may be a tree",
-                do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
+                do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, "
+                "carry)",
             )
         )
     call = given.get("call")

@@ -52,7 +52,9 @@ class ParamDimVjpAlgorithm(ETraceVjpAlgorithm):
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> braintrace.compile(model, braintrace.ParamDimVjpAlgorithm, jnp.zeros(2), trace_dtype=jnp.float32).config.describe()
+    >>> braintrace.compile(
+    ...     model, braintrace.ParamDimVjpAlgorithm, jnp.zeros(2), trace_dtype=jnp.float32
+    ... ).config.describe()
     'default'
     """
 
@@ -92,7 +94,9 @@ class D_RTRL(ParamDimVjpAlgorithm):
     """D-RTRL under its usual name: the equations, costs and options of `ParamDimVjpAlgorithm`.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.D_RTRL, jnp.zeros((4, 2)), batch_size=4)
+    >>> learner = braintrace.compile(
+    ...     brainstate.nn.GRUCell(2, 3), braintrace.D_RTRL, jnp.zeros((4, 2)), batch_size=4
+    ... )
     >>> learner(jnp.ones((4, 2))).shape
     (4, 3)
     """

@@ -158,7 +158,8 @@ class EProp(ETraceVjpAlgorithm):
             ""
             if feedback == "symmetric"
             else (
-                "use vjp_method='single-step': inside a multi-step window BPTT would follow the readout's weight and the traces B"
+                "use vjp_method='single-step': inside a multi-step window BPTT would follow the "
+                "readout's weight and the traces B"
             )
         )
         return Rule("e-prop", PerParameter(_options.trace_dtype(trace_dtype)), tuple(edits), why)

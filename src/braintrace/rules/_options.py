@@ -92,7 +92,8 @@ def configured(config: Any, factored: bool, key: Any, dtype: Any) -> Rule:
                 "Wrong config.",
                 got=repr(config),
                 expected=f"an ETraceConfig with trace_factorization={wanted!r}",
-                do="pass the config to braintrace.compile in the algorithm's place: it chooses the class",
+                do="pass the config to braintrace.compile in the algorithm's place: it chooses "
+                "the class",
             )
         )
     key = None if key is None else seed("random_feedback_key", key)

@@ -50,7 +50,9 @@ class OSTTP(ETraceVjpAlgorithm):
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.OSTTP, jnp.zeros((4, 2)), batch_size=4, feedback_key=0)
+    >>> learner = braintrace.compile(
+    ...     model, braintrace.OSTTP, jnp.zeros((4, 2)), batch_size=4, feedback_key=0
+    ... )
     >>> learner.update(jnp.ones((4, 2)), y_target=jnp.ones((4, 1))).shape
     (4, 1)
     """
@@ -105,7 +107,10 @@ class OSTTP(ETraceVjpAlgorithm):
         seed = 0 if feedback_key is None else _options.seed("feedback_key", feedback_key)
         dtype = _options.trace_dtype(trace_dtype)
         edit = TargetProjection(seed, _options.positive("feedback_scale", feedback_scale), weights)
-        why = "use vjp_method='single-step': BPTT inside a window would follow the true error and the traces the target"
+        why = (
+            "use vjp_method='single-step': BPTT inside a window would follow the true error and "
+            "the traces the target"
+        )
         return Rule(
             "OSTTP",
             WithinLayer(dtype) if exact else PerParameter(dtype),

@@ -25,7 +25,8 @@ class OTPE(ETraceVjpAlgorithm):
     layer's trace the decay of its influence in the layer above. The approximate form (F-OTPE)
     filters the inputs twice instead:
     :math:`\hat x = \lambda \hat x + x`, :math:`\hat z = \lambda \hat z + \hat x`, gradient
-    :math:`\sum_t (q \circ \bar g) \otimes \hat z`; biases then learn from :math:`q \circ \psi` of their own step.
+    :math:`\sum_t (q \circ \bar g) \otimes \hat z`; biases then learn from
+    :math:`q \circ \psi` of their own step.
 
     Memory: O(B I O) per layer (full), O(B (I + O)) (approx). Time: O(B I O). The hidden layer right
     below a leaky output of the same leak is exact, with a detached reset.
@@ -54,8 +55,13 @@ class OTPE(ETraceVjpAlgorithm):
     ...     v = 0.5 * h[0] + x @ p["w"]
     ...     y = 0.5 * h[1] + jnp.tanh(v) @ p["o"]
     ...     return (v, y), y
-    >>> params, h = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)), jnp.zeros((1, 1)))
-    >>> learner = braintrace.compile(cell, braintrace.OTPE, jnp.ones((1, 2)), params=params, carry=h, leak=0.5)
+    >>> params, h = (
+    ...     {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))},
+    ...     (jnp.zeros((1, 3)), jnp.zeros((1, 1))),
+    ... )
+    >>> learner = braintrace.compile(
+    ...     cell, braintrace.OTPE, jnp.ones((1, 2)), params=params, carry=h, leak=0.5
+    ... )
     >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((1, 2)))
     >>> out.shape
     (1, 1)
@@ -114,5 +120,8 @@ class OTPE(ETraceVjpAlgorithm):
             else PerParameter(dtype, trace_clip_abs)
         )
         name = "F-OTPE" if approximate else "OTPE"
-        why = "use vjp_method='single-step': BPTT inside a window would follow the spikes and the traces their estimates"
+        why = (
+            "use vjp_method='single-step': BPTT inside a window would follow the spikes and the "
+            "traces their estimates"
+        )
         return Rule(name, carrier, (Postsynaptic(leak, approximate),), why)

@@ -50,7 +50,9 @@ class OTTT(ETraceVjpAlgorithm):
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
     >>> learner = braintrace.compile(cell, braintrace.OTTT, xs[0], params=params, carry=h, leak=0.5)
-    >>> gradients, *_ = learner.etrace_grad(params, learner.init(params, h), xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients, *_ = learner.etrace_grad(
+    ...     params, learner.init(params, h), xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
+    ... )
     >>> gradients["w"].tolist()  # exact here: the leak is the neurons' own
     [[6.125, 6.125, 6.125], [6.125, 6.125, 6.125]]
     """
@@ -97,4 +99,7 @@ class OTTT(ETraceVjpAlgorithm):
         return Rule("OTTT", carrier, multi_step_problem=SINGLE, schedule=mode.upper())
 
 
-SINGLE = "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window could continue"
+SINGLE = (
+    "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window "
+    "could continue"
+)

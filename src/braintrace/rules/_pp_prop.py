@@ -29,10 +29,9 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
     per step or window.
 
     The gradient is that of no program in closed form: it replays the state's linear recursion with
-    the drive
-    :math:`\epsilon_x^t` at every step. It is close to D-RTRL where D is near :math:`\alpha` and f varies little (a leaky
-    membrane with a detached reset), with a gain that falls from 1 to :math:`1/(1+\alpha)`; with
-    decay 0 it sees no past.
+    the drive :math:`\epsilon_x^t` at every step. It is close to D-RTRL where D is near
+    :math:`\alpha` and f varies little (a leaky membrane with a detached reset), with a gain that
+    falls from 1 to :math:`1/(1+\alpha)`; with decay 0 it sees no past.
 
     Args:
         model: a one-step brainstate module whose states are initialised.
@@ -56,7 +55,9 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.IODimVjpAlgorithm, jnp.zeros(2), decay_or_rank=(0.9, 19))
+    >>> learner = braintrace.compile(
+    ...     model, braintrace.IODimVjpAlgorithm, jnp.zeros(2), decay_or_rank=(0.9, 19)
+    ... )
     >>> learner.config.decay
     (0.9, 0.9)
     """
@@ -139,7 +140,9 @@ class pp_prop(IODimVjpAlgorithm):
     `IODimVjpAlgorithm`.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.ES_D_RTRL, jnp.zeros(2), decay_or_rank=0.9)
+    >>> learner = braintrace.compile(
+    ...     brainstate.nn.GRUCell(2, 3), braintrace.ES_D_RTRL, jnp.zeros(2), decay_or_rank=0.9
+    ... )
     >>> learner.config.trace_factorization
     'io_factorized'
     """

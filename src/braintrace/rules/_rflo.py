@@ -49,7 +49,9 @@ class RFLO(ETraceVjpAlgorithm):
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> braintrace.compile(model, braintrace.RFLO, jnp.zeros(2), random_feedback_key=0).config.learning_signal
+    >>> braintrace.compile(
+    ...     model, braintrace.RFLO, jnp.zeros(2), random_feedback_key=0
+    ... ).config.learning_signal
     'random_feedback'
     """
 
@@ -100,5 +102,8 @@ class RFLO(ETraceVjpAlgorithm):
         signal = Feedback(
             False, seed, _options.positive("feedback_scale", feedback_scale), weights=given
         )
-        why = "use vjp_method='single-step': inside a window BPTT would follow the readout's weight and the traces B"
+        why = (
+            "use vjp_method='single-step': inside a window BPTT would follow the readout's "
+            "weight and the traces B"
+        )
         return Rule("RFLO", PerParameter(_options.trace_dtype(trace_dtype)), (signal,), why)

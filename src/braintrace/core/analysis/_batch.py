@@ -23,8 +23,8 @@ Axes = tuple[int | EllipsisType | None, ...]
 class BatchClaim:
     """What is said, or what the front end's convention is, of the batch, before anything is proven.
 
-    `carry` and `xs` give the axis of each leaf: a number, None for a leaf that all samples share, or
-    `...` for an axis that is to be found: that which the step itself gives it, else axis 0.
+    `carry` and `xs` give the axis of each leaf: a number, None for a leaf that all samples share,
+    or `...` for an axis that is to be found: that which the step itself gives it, else axis 0.
     """
 
     size: int
@@ -46,8 +46,8 @@ class Batch:
     """The samples of a program: `axes` of its variables (those without one are shared).
 
     `aligned` gives the axis of an operand that is shared itself but read sample by sample, such as
-    a bias that was broadcast. `crossings` are edges along which a derivative passes between a sample
-    and what is shared; `meetings` those of them on which one sample influences another.
+    a bias that was broadcast. `crossings` are edges along which a derivative passes between a
+    sample and what is shared; `meetings` those of them on which one sample influences another.
     """
 
     size: int

@@ -74,8 +74,8 @@ class StateGroup:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """A site's part in one group: `positions` has the shape of y for one sample, -1 where y does not
-    act on the group; None where its elements are the positions, in order.
+    """A site's part in one group: `positions` has the shape of y for one sample, -1 where y does
+    not act on the group; None where its elements are the positions, in order.
 
     `direct` holds the slots that y moves at its own step, `slots` those that can ever hold a trace
     of it.
@@ -99,7 +99,9 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
-    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a region."""
+    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a
+    region.
+    """
 
     edge: Edge
     rule: SiteRule

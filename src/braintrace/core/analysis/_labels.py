@@ -40,8 +40,8 @@ class _Use:
 
 @dataclasses.dataclass
 class Labels:
-    """`of[v]`: labels of v's elements (numbers of hidden elements, -1 for none). `operand[edge]`: of
-    a prelude operand.
+    """`of[v]`: labels of v's elements (numbers of hidden elements, -1 for none). `operand[edge]`:
+    of a prelude operand.
     """
 
     of: dict[Var, Elements]
@@ -58,8 +58,8 @@ class Labels:
 def label(
     sample: SampleProgram, hidden: Sequence[tuple[int, Var, Elements]], positions: Positions
 ) -> Labels:
-    """Label the program of one sample; `hidden` lists (number of the output, input variable, element
-    numbers) for each hidden leaf.
+    """Label the program of one sample; `hidden` lists (number of the output, input variable,
+    element numbers) for each hidden leaf.
     """
     return _Walk(sample, positions).run(hidden)
 

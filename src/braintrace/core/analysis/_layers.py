@@ -74,7 +74,9 @@ def _check_samples(graph: CellGraph) -> None:
 
 
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:
-    """The layers whose state the site moves at its own step without passing through another layer."""
+    """The layers whose state the site moves at its own step without passing through another
+    layer.
+    """
     assert graph.layers is not None
     plan = graph.layers
     found = []

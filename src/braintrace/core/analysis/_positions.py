@@ -7,9 +7,9 @@ neuron). A group is *sound* when some block of it has exactly one element at eve
 there are several positions that all hold the same few elements (the halves of an oscillator), and
 no position holds more than `max_slots`. What asks for more is mixing between neurons.
 
-Joins come piece by piece (the excitatory half, then the inhibitory one), so a group may become sound
-only at the end of a walk. Those that do not are labelled again with their blocks *strict*: every join
-must then leave a sound group at once.
+Joins come piece by piece (the excitatory half, then the inhibitory one), so a group may become
+sound only at the end of a walk. Those that do not are labelled again with their blocks *strict*:
+every join must then leave a sound group at once.
 
 Blocks whose elements are joined in order need no list of positions: one is the `twin` of the other.
 The first join of another kind writes the positions out.

@@ -1,7 +1,7 @@
 """The program of one sample, and back.
 
-Position labels, groups and places are the same for every sample, so they are found for one: time and
-memory of the analysis do not depend on the size of the batch.
+Position labels, groups and places are the same for every sample, so they are found for one: time
+and memory of the analysis do not depend on the size of the batch.
 """
 
 import dataclasses

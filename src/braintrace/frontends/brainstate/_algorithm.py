@@ -59,7 +59,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> _ = brainstate.nn.init_all_states(model)
     >>> learner = braintrace.D_RTRL(model).compile_graph(jnp.zeros(2))
-    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(jnp.ones(2))
+    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(
+    ...     jnp.ones(2)
+    ... )
     >>> sorted(gradients) == sorted(learner.param_states)
     True
     >>> int(learner.running_index.value)
@@ -76,7 +78,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                     "This model is no brainstate module.",
                     got=type(model).__name__,
                     expected="a brainstate.nn.Module",
-                    do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry",
+                    do="for a function (params, carry, x) -> (carry, out) call braintrace.compile "
+                    "with params and carry",
                 )
             )
         self.model = model
@@ -88,7 +91,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._analysis: dict[str, Any] = {}
 
     # Compiling
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def compile_graph(
         self,
@@ -212,7 +215,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         return self.driver.budget.plan(T, window, return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def update(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Its states and the traces move on.
@@ -226,7 +229,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             if many or y_target is not None:
                 raise UsageError(
                     problem(
-                        "Inside a sequence driver the learner is called with the inputs of one step.",
+                        "Inside a sequence driver the learner is called with the inputs of one "
+                        "step.",
                         got="MultiStepData" if many else "y_target",
                         do="pass sequences and y_target to the driver",
                     )
@@ -258,7 +262,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         ).astype(jnp.int32)
 
     # States
-    # --------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
         """Set the traces and `running_index` to zero; with `model`, short-term states to their

@@ -8,7 +8,8 @@ import brainstate
 import jax
 
 from ...cell import sequence_length
-from ...checks import GradientReport, compare_gradients
+from ...checks import GradientReport
+from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core.engine import Rule
 from ...core.traces import PerParameter
 from ...learner import Budget
@@ -22,12 +23,14 @@ def check_module(
 ) -> GradientReport:
     """See `ETraceAlgorithm.check_gradients`. States, keys included, are as before at the end."""
     states = [*learner.compiled.functional.states, learner.etrace, learner.running_index]
-    common = {k: v for k, v in options.items() if k != "window"}
-    with lent(states):
-        learner.reset_state()
-        online = learner.etrace_grad(*sequences, step_fn=step_fn, return_state=False, **options)
+    common = dict(options)
+    online, signal = {}, common.pop("y_target", None)
+    for window in window_choice(common.pop("window", None), common.pop("windows", ())):
+        with lent(states):
+            learner.reset_state()
+            given = {"step_fn": step_fn, "window": window, "y_target": signal, **common}
+            online[window] = learner.etrace_grad(*sequences, **given)
     reference = _reference(learner)
-    common.pop("y_target", None)
     mine, learner._driver = learner._driver, reference
     try:
         with lent(states):
@@ -46,10 +49,7 @@ def check_module(
             )
     finally:
         learner._driver = mine
-    rows = _rows(learner)
-    kinds = {name: row.exactness for name, row in rows.items()}
-    dropped = {name: len(row.dropped) for name, row in rows.items()}
-    return compare_gradients(online, free, kinds, tolerance=tolerance, dropped=dropped)
+    return judge(online, free, _rows(learner), tolerance, inner_dtypes(learner.graph))
 
 
 def _reference(learner: Any) -> Driver:

@@ -130,7 +130,8 @@ class Compiled:
                     "The model's states were made anew after it was compiled.",
                     got="other states than the compiled ones",
                     expected="the same states with new values",
-                    do="compile again after init_all_states; to start afresh call learner.reset_state(model=True)",
+                    do="compile again after init_all_states; to start afresh call "
+                    "learner.reset_state(model=True)",
                 )
             )
 
@@ -173,7 +174,8 @@ def _check_learnable(graph: CellGraph) -> None:
                 "The model has no hidden state.",
                 got="a step that writes no differentiable state",
                 expected="a recurrent or spiking model, with HiddenStates",
-                do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces",
+                do="differentiate a feed-forward model with brainstate.transform.grad: it needs "
+                "no traces",
             )
         )
     if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
@@ -182,7 +184,8 @@ def _check_learnable(graph: CellGraph) -> None:
                 "No parameter reaches a hidden state.",
                 got=f"parameters {[row.path for row in graph.parameters]}",
                 expected="a ParamState that the hidden state depends on",
-                do="hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad",
+                do="hold trainable weights in brainstate.ParamState; for a readout alone use "
+                "brainstate.transform.grad",
             )
         )
 

@@ -48,7 +48,7 @@ class Driver:
         return [self.learner.etrace, self.learner.running_index]
 
     # Gradients
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def gradient(
         self,
@@ -126,7 +126,8 @@ class Driver:
         if y_target is not None and not plan.found.windowed:
             raise UsageError(
                 problem(
-                    "With y_target, step_fn calls the learner once and leaves the model's states to it.",
+                    "With y_target, step_fn calls the learner once and leaves the model's states "
+                    "to it.",
                     do="call learner(x) once, directly in step_fn",
                 )
             )
@@ -222,7 +223,7 @@ class Driver:
         return sequence_length(sequences)
 
     # Forward only
-    # --------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def evolve(
         self,

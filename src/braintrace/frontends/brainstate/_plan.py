@@ -80,13 +80,15 @@ class Plan:
                     "With reset, step_fn calls the learner once.",
                     got=f"{found.calls} calls",
                     expected="one call",
-                    do="make each call a step of the sequence, or reset between calls of etrace_grad",
+                    do="make each call a step of the sequence, or reset between calls of "
+                    "etrace_grad",
                 )
             )
         if not found.windowed and task.resets:
             raise UsageError(
                 problem(
-                    "With reset, step_fn calls the learner once, and not inside a transformation of its own.",
+                    "With reset, step_fn calls the learner once, and not inside a transformation "
+                    "of its own.",
                     got=sorted(found.disturbed) or "a call inside a transformation",
                     do="give step_fn a RandomState of its own, and call the learner directly",
                 )
@@ -220,7 +222,7 @@ class Plan:
         return gradients, carry[:own], traces, carry[own:], losses, aux
 
     # One by one
-    # ----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _one_by_one(
         self,

@@ -125,7 +125,8 @@ def hidden_states_untouched(compiled: Compiled, found: Probe) -> None:
                 "step_fn writes a state of the model outside of learner(x).",
                 got=hidden,
                 expected="states that only the learner's call writes: traces would not follow",
-                do="to start lanes afresh pass reset=, a (T, B) array; to start all afresh call reset_state(model=True)",
+                do="to start lanes afresh pass reset=, a (T, B) array; to start all afresh call "
+                "reset_state(model=True)",
             )
         )
 

@@ -23,7 +23,9 @@ class SequenceDriverMixin:
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
     >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
-    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> gradients, losses = learner.etrace_grad(
+    ...     xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+    ... )
     >>> losses.shape
     (10,)
     """
@@ -204,8 +206,9 @@ class SequenceDriverMixin:
 
         Args:
             *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
-            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-                float64, 1e-3 in float32.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+            tolerance: relative error up to which a gradient counts as equal, as for
+                `braintrace.checks.check_gradients`.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
+                `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         return check_module(self._driven, sequences, step_fn, tolerance, options)

@@ -22,7 +22,9 @@ class HiddenCarry(nnx.Variable):
 
 
 class EligibilityTrace(nnx.Variable):
-    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's carrier."""
+    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's
+    carrier.
+    """
 
 
 class _Core(FunctionLearner):
@@ -58,7 +60,9 @@ class NNXLearner(nnx.Module):
         >>> cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=jnp.zeros((2, 4)))
         >>> optimizer = nnx.Optimizer(cell, optax.sgd(0.1), wrt=nnx.Param)
-        >>> loss, gradients = learner.value_and_grad(jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2))
+        >>> loss, gradients = learner.value_and_grad(
+        ...     jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2)
+        ... )
         >>> _ = optimizer.update(cell, gradients)
         >>> gradients["dense_h"]["kernel"].shape
         (4, 12)
@@ -113,7 +117,7 @@ class NNXLearner(nnx.Module):
         self.steps = nnx.Variable(first.steps)
 
     # What is known
-    # -------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def graph(self) -> CellGraph:
@@ -155,7 +159,7 @@ class NNXLearner(nnx.Module):
         return self._core.memory_plan(T, window, return_state=return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def __call__(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
@@ -214,7 +218,7 @@ class NNXLearner(nnx.Module):
         )
 
     # Sequences
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def etrace_grad(
         self,
@@ -341,7 +345,7 @@ class NNXLearner(nnx.Module):
         return self._core.check_gradients(params, fresh, given, *targets, **options)
 
     # State
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, *, model: bool = False) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
@@ -395,7 +399,8 @@ def compile_nnx(
             problem(
                 f"nnx.{type(model).__name__} runs whole sequences.",
                 expected="a module that does one step",
-                do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs the sequence",
+                do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad "
+                "runs the sequence",
             )
         )
     if "carry" not in given and hasattr(model, "initialize_carry"):
@@ -434,6 +439,7 @@ def _check_stateful(functional: Functional, carry: Any) -> None:
                 "The model has no hidden state.",
                 got="a step model(x) that writes no Variable (statistics do not count)",
                 expected="a carry, or state in Variables that the step writes",
-                do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no traces: use nnx.grad",
+                do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model "
+                "needs no traces: use nnx.grad",
             )
         )

@@ -1,4 +1,6 @@
-"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and `merge`."""
+"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and
+`merge`.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -80,10 +82,12 @@ class Functional:
         if graphdef != self.graphdef:
             raise UsageError(
                 problem(
-                    "The model is not the one that was compiled: a static attribute, or a part of it, has changed.",
+                    "The model is not the one that was compiled: a static attribute, or a part of "
+                    "it, has changed.",
                     got="another graph definition",
                     expected="the compiled one; train() and eval() change it, for instance",
-                    do="for evaluation call the model itself, or etrace_evolve of a learner compiled in that mode; "
+                    do="for evaluation call the model itself, or etrace_evolve of a learner "
+                    "compiled in that mode; "
                     "else compile again",
                 )
             )
@@ -142,7 +146,7 @@ class Functional:
         return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
 
     # The cell
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         """The step as a pure function."""
@@ -169,7 +173,9 @@ class Functional:
         return [rest[k] for k in range(len(self.rest.names))]
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
-        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves it."""
+        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves
+        it.
+        """
 
         def step(
             params: Values, carry: Values, take: Take, slices: tuple[Any, ...]
@@ -188,7 +194,8 @@ class Functional:
                         problem(
                             "step_fn writes Variables of the model outside of call(x).",
                             expected="what call(x) writes",
-                            do="let the model's own step write them, or hold them outside of the model",
+                            do="let the model's own step write them, or hold them outside of the "
+                            "model",
                         )
                     )
 
@@ -224,7 +231,8 @@ class Functional:
                     "The step changes what the model is made of.",
                     got=_changes(self.rest, after),
                     expected="a step that only gives Variables new values of the same structure",
-                    do="make Variables in __init__; leave out sow and perturb; set modes before compiling",
+                    do="make Variables in __init__; leave out sow and perturb; set modes before "
+                    "compiling",
                 )
             )
         written = [
@@ -250,7 +258,8 @@ class Functional:
                     "The module does not return a pair.",
                     got=type(got).__name__,
                     expected="(carry, out)",
-                    do="return (carry, out) from model(carry, x); leave carry out of compile for a module called as model(x)",
+                    do="return (carry, out) from model(carry, x); leave carry out of compile for "
+                    "a module called as model(x)",
                 )
             )
         if jax.tree.structure(got[0]) != self.carry_structure:
@@ -265,7 +274,7 @@ class Functional:
         return got[0], got[1]
 
     # Lanes
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def hidden(self, carry: Values) -> list[bool]:
         """For each leaf of the carry, whether it is state that a sequence starts afresh with."""
@@ -326,8 +335,10 @@ def functionalise(
                 "With vmap=True the step writes Variables that the samples would share.",
                 got=[slots[1].names[k] for k in written],
                 expected="a module that keeps its state in the carry",
-                do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and write the module for a "
-                "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading batch axes",
+                do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out "
+                "and write the module for a "
+                "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading "
+                "batch axes",
             )
         )
     constants = tuple(k for k in everything if k not in written)
