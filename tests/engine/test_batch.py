@@ -135,6 +135,47 @@ def test_a_merged_axis_keeps_its_samples():
     assert axes == [BatchAxis(0, 2)] * 2
 
 
+SYSTEM = 9 * jnp.eye(4) + jnp.arange(16.0).reshape(4, 4) / 16
+
+
+@pytest.mark.parametrize(
+    "apart",
+    [
+        lambda a: jnp.concatenate(jnp.split(a, 2, axis=1)[::-1], 1),
+        lambda a: jnp.fft.fft(a).real,
+        lambda a: jnp.cumsum(a, 1),
+        lambda a: a.at[:, 1:].multiply(2.0),
+        lambda a: a[:, jnp.array([2, 0, 1, 3])],
+        lambda a: jax.vmap(lambda v, k: v[k])(a, jnp.array([[1], [0], [2]])),
+        lambda a: jax.nn.gelu(a) * jax.nn.softmax(a, -1),
+        lambda a: jax.lax.conv(a[:, None], jnp.ones((1, 1, 3)), (1,), "SAME")[:, 0],
+        lambda a: jnp.einsum("bi,bj->bij", a, a).max(2),
+        lambda a: jax.lax.top_k(a, 4)[0],
+    ],
+)
+def test_samples_that_stay_apart_are_proven(apart):
+    cell = lambda p, h, x: (0.5 * h + apart(jnp.tanh(x @ p + h)), h)
+    h, x = jnp.ones((3, 4)) / 3, jnp.arange(12.0).reshape(3, 4) / 7
+    program, leaves, counts = staged(cell, W, h, x)
+    batch, sample = split(program, counts, convention(program, counts, 3))
+    assert batch is not None
+    found = differences(program, leaves, sample, batch)
+    assert max(found) < 1e-5  # float32
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda a: jnp.linalg.solve(SYSTEM, a.T).T,
+        lambda a: jax.vmap(lambda v: jnp.linalg.solve(SYSTEM + jnp.outer(v, v), v))(a),
+    ],
+)
+def test_samples_are_apart_in_systems_of_equations(solve):
+    cell = lambda p, h, x: (0.5 * h + solve(jnp.tanh(x @ p + h)), h)
+    axes, batch = found_axes(cell, W, jnp.ones((3, 4)), jnp.ones((3, 4)), 3)
+    assert axes == [BatchAxis(0, 3)] * 2 and batch.meetings == ()
+
+
 @pytest.mark.parametrize(
     "meet",
     [

@@ -100,6 +100,15 @@ def _trailing(count: Callable[[Equation], int]) -> Callable[[Equation, Operands]
     return rule
 
 
+def _solve(equation: Equation, operands: Operands) -> Moved | None:
+    """Systems whose right-hand sides are apart: samples may be right-hand sides of one system."""
+    axis, rank = operands[-1], len(equation.outputs[0].shape)
+    free = rank - 1 if equation.params.get("left_side", True) else rank - 2
+    if axis is not None and axis.dim == free and not any(operands[:-1]):
+        return Moved((axis,), equation.params)
+    return _trailing(lambda e: 2)(equation, operands)
+
+
 def _reshape(equation: Equation, operands: Operands) -> Moved | None:
     [axis], old, new = operands[:1], equation.inputs[0].shape, equation.outputs[0].shape
     if axis is None or equation.params.get("dimensions") is not None:
@@ -387,7 +396,8 @@ Rule = Callable[[Equation, Operands], Moved | None]
 
 
 def _of(names: str, rule: Rule) -> dict[Primitive, Rule]:
-    return {p: rule for n in names.split() if (p := getattr(P, n + "_p", None)) is not None}
+    found = (getattr(P, n + "_p", None) or getattr(jax.lax, n + "_p", None) for n in names.split())
+    return {p: rule for p in found if p is not None}
 
 
 _RULES: dict[Primitive, Rule] = {
@@ -412,5 +422,6 @@ _RULES: dict[Primitive, Rule] = {
     **_of("fft", _trailing(lambda e: len(e.params["fft_lengths"]))),
     **_of("linear_solve custom_linear_solve", _linear_solve),
     **_of("top_k", _trailing(lambda e: 1)),
-    **_of("cholesky eigh lu qr svd triangular_solve tridiagonal_solve", _trailing(lambda e: 2)),
+    **_of("cholesky eigh lu qr svd", _trailing(lambda e: 2)),
+    **_of("triangular_solve tridiagonal_solve", _solve),
 }
