@@ -1,7 +1,7 @@
 """A rule: the parts that an algorithm chooses."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..analysis import (
     CellGraph,
     Exactness,
-    ExitKind,
+    Exit,
     ParameterRow,
     Signature,
     analyse,
@@ -17,7 +17,8 @@ from ..analysis import (
     reach,
     with_layers,
 )
-from ..signals._editor import Edit, Editor
+from ..jaxpr import Var
+from ..signals import Edit, Editor
 from ..traces._carrier import Carrier
 
 
@@ -47,32 +48,33 @@ class Rule:
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
         layered = with_layers if self.carrier.whole_layer else lambda graph: graph
+        exits = find_exits(graph) if self.edits else []
         rows = self._certificate(
-            layered(graph)
+            graph, layered(graph).parameters, exits
         )  # before the edits, which change the program's equations
         edited = graph
         if self.edits:
-            editor, exits = Editor(graph), find_exits(graph)
+            editor = Editor(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
             edited = analyse(editor.program(), editor.signature(signature), max_slots)
+            editor.check(edited)
         return dataclasses.replace(layered(edited), parameters=rows)
 
-    def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
+    def _certificate(
+        self, graph: CellGraph, before: Sequence[ParameterRow], exits: list[Exit]
+    ) -> tuple[ParameterRow, ...]:
         """The rows of the cell before the edits, with what the carrier and the edits put in place
         of the gradient.
         """
-        exits = (
-            {x.variable for x in find_exits(graph) if x.kind is not ExitKind.RECURRENT}
-            if self.edits
-            else set()
-        )
+        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows = []
-        for row, param in zip(graph.parameters, graph.params, strict=False):
+        for row, param in zip(before, graph.params, strict=False):
             traced = any(graph.sites[n].places for n in row.sites)
             reasons = [self.carrier.approximation] if traced else []
-            if reach([*graph.prelude, *graph.step], [param]) & exits:
-                reasons += [edit.replaces for edit in self.edits]
+            if changed:
+                reached = _ever_reached(graph, param)
+                reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             reasons = [r for r in reasons if r]
             if reasons:
                 kind = (
@@ -95,3 +97,12 @@ class Rule:
             if graph.extra
             else carried
         )
+
+
+def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:
+    """The variables that a derivative from `param` reaches, at its own step or at a later one."""
+    start, found = {param}, set[Var]()
+    while not start <= found:
+        found = reach([*graph.prelude, *graph.step], start | found)
+        start = {old for old, new in zip(graph.carry, graph.new_carry, strict=True) if new in found}
+    return found

@@ -1,15 +1,12 @@
 """A constant leak in the place of the neuron's own dynamics, as an edit of the cell's program."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, ClassVar
 
-import jax
-
-from ..analysis import Exit, reach
+from ..analysis import CellGraph, Exit, reach
 from ..jaxpr import Equation, Var
-from ._editor import Edit, Editor
-
-sg = jax.lax.stop_gradient
+from ._editor import Edit, Editor, sg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +22,9 @@ class ScalarLeak(Edit):
     replaces: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
 
     leak: float
+
+    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
+        return [v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)]
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         graph = editor.graph
