@@ -13,7 +13,7 @@ from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
 from ._dependence import Edge
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
-from ._shared import first_of_sum
+from ._shared import drive_biases, first_of_sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,6 +206,11 @@ class CellGraph:
     def first_of_sum(self) -> tuple[int, ...]:
         """For each site, the number of the first site whose y has the same derivative."""
         return first_of_sum(self)
+
+    @functools.cached_property
+    def drive_biases(self) -> frozenset[int]:
+        """The numbers of the sites of parameters that are biases of a drive."""
+        return drive_biases(self)
 
     def lane_axis(self, site: Site) -> int | None:
         """The axis of a site's y that runs along the lanes, or None."""

@@ -24,7 +24,7 @@ from ._sensitivity import Sensitivity
 @dataclasses.dataclass(frozen=True)
 class Presynaptic(ProductCarrier):
     """`leaks` holds the leak of each state group, by number, or one for all; None reads them from
-    the model. `bias_trace`: whether operands get a trace too.
+    the model. `bias_trace`: whether the biases of drives get a trace too.
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex`
     (F-OTPE).
@@ -38,9 +38,10 @@ class Presynaptic(ProductCarrier):
     approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
     needs_dynamics: ClassVar[bool] = False
 
-    def leak(self, site: Site) -> float:
+    def leak(self, graph: CellGraph, site: Site) -> float:
         """The leak of the group that the site feeds; 0 where there is no trace."""
-        if not site.places or not (site.is_operation or self.bias_trace):
+        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
+        if not site.places or not (site.is_operation or is_bias):
             return 0.0
         assert self.leaks is not None
         return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
@@ -69,7 +70,7 @@ class Presynaptic(ProductCarrier):
     def _double(self, graph: CellGraph, site: Site) -> bool:
         hidden = graph.marks.get("hidden", frozenset())
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
-        return self.twice and self.leak(site) > 0 and bool(hidden & leaves)
+        return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
 
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         new = []
@@ -79,7 +80,7 @@ class Presynaptic(ProductCarrier):
             filtered = []
             for old in before[n]:
                 old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
-                x = leaky_step(old, x, self.leak(site)).astype(old.dtype)
+                x = leaky_step(old, x, self.leak(graph, site)).astype(old.dtype)
                 filtered.append(x)
             new.append(filtered)
         return new
@@ -110,7 +111,7 @@ class Presynaptic(ProductCarrier):
     ) -> tuple[list[tuple[Any, Any]], Any]:
         steps = drives[0].shape[0] if drives else 1
         after = [
-            filtered_inputs(graph, site, d, old, self.leak(site), steps, reset)
+            filtered_inputs(graph, site, d, old, self.leak(graph, site), steps, reset)
             for site, d, old in zip(graph.sites, data, before, strict=True)
         ]
         return self.factors(graph, before, after, entry, drives, data), jax.tree.map(
