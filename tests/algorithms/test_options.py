@@ -336,7 +336,7 @@ def rolled():
 def test_otpe_refuses_a_drive_that_moves():
     with pytest.raises(braintrace.CompilationError) as error:
         rolled()
-    assert str(error.value) == (
+    assert str(error.value).split("\n  at:")[0] == (
         "A layer's drive and its activity are not in one order.\n  got:      elements that move between the two\n"
         "  expected: the activity of each neuron where its drive is\n  do:       use EProp or D_RTRL"
     )

@@ -79,17 +79,20 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
     It is the variable through which all that others read of the group passes, with what moves its
     elements or scales them taken off: `z` where they read `2 z`, `z` and `flip(z)`, or a
     concatenation of z with something else. What takes a part of an array is taken off only where
-    different parts are read. A group that is read at several such variables (a spike and a
-    potential) has no activity.
+    different parts are read, and the activity of the step before, which groups that feed each other
+    read, is no other one. A group that is read at several such variables (a spike and a potential)
+    has no activity. In the order in which the program reads them.
     """
-    chosen: dict[int, Var] = {}
+    chosen: dict[int, tuple[int, Var]] = {}  # with the number of the first exit that reads it
     forward = [x for x in exits if x.kind is not ExitKind.RECURRENT]
     for parts in (frozenset(), _PARTS):
         origins = _origins(graph, parts) if forward else {}
         for g in dict.fromkeys(x.group for x in forward if x.group not in chosen):
-            read = frozenset().union(*(origins[x.variable][g] for x in forward if x.group == g))
-            if len(read) == 1:
-                (chosen[g],) = read
+            reads = [(n, origins[x.variable][g]) for n, x in enumerate(forward) if x.group == g]
+            read = frozenset().union(*(variables for _, variables in reads))
+            new = read & graph.after or read
+            if len(new) == 1:
+                chosen[g] = next((n, *new) for n, variables in reads if new <= variables)
     for x in forward:
         if x.group not in chosen:
             names = [graph.leaf_paths[k] for k in graph.groups[x.group].leaves]
@@ -102,7 +105,7 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
                     at=x.edge[0].source,
                 )
             )
-    return chosen
+    return {g: z for g, (_, z) in sorted(chosen.items(), key=lambda item: item[1][0])}
 
 
 def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:

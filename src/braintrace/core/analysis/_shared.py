@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._compat import P
 from ..jaxpr import Atom, Equation, Var
-from ._dependence import Edge, depends, is_linear, reach
+from ._dependence import Edge, depends, is_linear
 
 if TYPE_CHECKING:
     from ._graph import CellGraph, Site
@@ -35,21 +35,19 @@ def first_of_sum(graph: "CellGraph") -> tuple[int, ...]:
 def drive_biases(graph: "CellGraph") -> frozenset[int]:
     """The sites of the parameters that are biases of a drive.
 
-    Such a parameter and a drive (the result of a product with a weight, or what is made of the
-    input) are terms of one sum and act through that sum alone: `b` in `tanh(0.9 h + x @ W + b)`,
-    not a threshold that only the spike sees, nor the factor of a state.
+    Such a parameter and a drive (the input, or the result of a product) are terms of one sum and
+    act through that sum alone: `b` in `tanh(0.9 h + x @ W + b)`, not a threshold that only the spike
+    sees, nor the factor of a state.
     """
     uses = _uses(graph.step, [*graph.new_carry, *graph.outs])
     state = depends(graph.step, graph.carry)
-    positional = reach(graph.step, [graph.carry[k] for k in graph.hidden], graph.mixing)
+    drives = [s.end.outputs[0] for s in graph.sites if s.is_operation]
+    drives += [v for e, _ in graph.mixing for v in e.outputs]
 
     def linear(use: Edge) -> bool:
         return is_linear(*use, state)
 
-    driven = set[Var]()
-    for v in [*graph.xs, *(v for e in graph.step for v in e.outputs)]:
-        if v.differentiable and v not in positional and v not in driven:
-            driven.update(_onward(v, uses, linear))
+    driven = {v for start in [*graph.xs, *drives] for v in _onward(start, uses, linear)}
     return frozenset(
         n
         for n, site in enumerate(graph.sites)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from ..analysis import (
     CellGraph,
     Exactness,
-    Exit,
     ParameterRow,
     Signature,
     analyse,
@@ -49,8 +48,9 @@ class Rule:
         """The graph of the cell with the rule's edits."""
         layered = with_layers if self.carrier.whole_layer else lambda graph: graph
         exits = find_exits(graph) if self.edits else []
+        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows = self._certificate(
-            graph, layered(graph).parameters, exits
+            layered(graph), changed
         )  # before the edits, which change the program's equations
         edited = graph
         if self.edits:
@@ -62,14 +62,13 @@ class Rule:
         return dataclasses.replace(layered(edited), parameters=rows)
 
     def _certificate(
-        self, graph: CellGraph, before: Sequence[ParameterRow], exits: list[Exit]
+        self, graph: CellGraph, changed: Sequence[tuple[str, set[Var]]]
     ) -> tuple[ParameterRow, ...]:
         """The rows of the cell before the edits, with what the carrier and the edits put in place
-        of the gradient.
+        of the gradient; `changed` says where each edit does so.
         """
-        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows = []
-        for row, param in zip(before, graph.params, strict=False):
+        for row, param in zip(graph.parameters, graph.params, strict=False):
             traced = any(graph.sites[n].places for n in row.sites)
             reasons = [self.carrier.approximation] if traced else []
             if changed:

@@ -84,13 +84,13 @@ class Postsynaptic(Edit):
         else:
             through = editor.apply(add, through, editor.leaky_sum(z, self.leak, exits))
         for y, read in [(y, y) for y in own] + below:
-            mean = self._mean_surrogate(editor, y, z, exits[0].edge[0].source)
+            mean = self._mean_surrogate(editor, y, z)
             through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
         return through
 
-    def _mean_surrogate(self, editor: Editor, y: Var, z: Var, source: str) -> Atom:
+    def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
         """The leaky mean of dz/dy."""
-        psi = surrogate(editor, y, z, source)
+        psi = surrogate(editor, y, z)
         mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
         count = editor.add_leaf(
             "weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True
@@ -143,11 +143,12 @@ def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
     return order
 
 
-def surrogate(editor: Editor, y: Var, z: Var, source: str) -> Atom:
+def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     """dz/dy, element by element, of the step's own equations between them."""
 
     def refuse(what: str, got: str, expected: str) -> CompilationError:
         do = "use EProp or D_RTRL"
+        source = next((e.source for e in editor.graph.step if y in e.outputs), "")
         return CompilationError(problem(what, got=got, expected=expected, do=do, at=source))
 
     path = editor.between({y}, z)
