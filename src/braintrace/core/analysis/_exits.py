@@ -83,19 +83,28 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
     read, is no other one. A group that is read at several such variables (a spike and a potential)
     has no activity. In the order in which the program reads them.
     """
-    chosen: dict[int, tuple[int, Var]] = {}  # with the number of the first exit that reads it
+    feeds = {(x.group, g) for x in exits for g in x.feeds}
     forward = [x for x in exits if x.kind is not ExitKind.RECURRENT]
-    for parts in (frozenset(), _PARTS):
-        origins = _origins(graph, parts) if forward else {}
-        for g in dict.fromkeys(x.group for x in forward if x.group not in chosen):
-            reads = [(n, origins[x.variable][g]) for n, x in enumerate(forward) if x.group == g]
-            read = frozenset().union(*(variables for _, variables in reads))
-            new = read & graph.after or read
-            if len(new) == 1:
-                chosen[g] = next((n, *new) for n, variables in reads if new <= variables)
+    again = [
+        x
+        for x in forward
+        if x.variable not in graph.after and any((g, x.group) in feeds for g in x.feeds)
+    ]
+    direct = {x.group for x in forward if x not in again}
+    read: dict[int, list[Exit]] = {}
     for x in forward:
-        if x.group not in chosen:
-            names = [graph.leaf_paths[k] for k in graph.groups[x.group].leaves]
+        if x not in again or x.group not in direct:
+            read.setdefault(x.group, []).append(x)
+    chosen: dict[int, Var] = {}
+    for parts in (frozenset(), _PARTS):
+        origins = _origins(graph, parts) if read else {}
+        for g, of in read.items():
+            variables = frozenset().union(*(origins[x.variable][g] for x in of))
+            if len(variables) == 1:
+                chosen.setdefault(g, *variables)
+    for g, [x, *_] in read.items():
+        if g not in chosen:
+            names = [graph.leaf_paths[k] for k in graph.groups[g].leaves]
             raise CompilationError(
                 problem(
                     "A state group has no one activity.",
@@ -105,7 +114,7 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
                     at=x.edge[0].source,
                 )
             )
-    return {g: z for g, (_, z) in sorted(chosen.items(), key=lambda item: item[1][0])}
+    return {g: chosen[g] for g in read}
 
 
 def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:

@@ -52,7 +52,9 @@ class Editor:
         A complex one is held as a real and an imaginary leaf, as the cell's own are.
         """
         if np.iscomplexobj(initial):
-            parts = [self.add_leaf(name, p, inert=inert) for p in (initial.real, initial.imag)]
+            parts = [
+                self.add_leaf(name, p, inert=inert) for p in (np.real(initial), np.imag(initial))
+            ]
             whole = self.apply(jax.lax.complex, *parts)
             self._parts[whole] = parts
             return whole
