@@ -96,6 +96,10 @@ class Editor:
         mask = lambda v, r: jax.numpy.where(r.reshape(r.shape + (1,) * (v.ndim - 1)), 0, v)
         return self.apply(mask, values, marks)
 
+    def source_of(self, v: Var) -> str:
+        """The line that makes a variable of the step."""
+        return next((e.source for e in self.graph.step if v in e.outputs), "")
+
     def redirect(self, edge: Edge, operand: Atom) -> None:
         """Let an equation read `operand` in place of its own."""
         equation, k = edge

@@ -50,6 +50,7 @@ class FiringRate(Edit):
                         "A firing rate is the mean of a real activity.",
                         got=f"an activity of dtype {z.dtype}",
                         do="let the readout read one real part of the state, or leave firing_rate out",
+                        at=editor.source_of(z),
                     )
                 )
             # without a batch: one sample

@@ -72,5 +72,6 @@ def check_batch_in_front(editor: Editor, z: Var) -> None:
                 got=f"shape {z.shape}",
                 expected=f"({lanes}, ...)",
                 do="give the activity the batch in front, and transpose it where it is read",
+                at=editor.source_of(z),
             )
         )

@@ -148,8 +148,8 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
 
     def refuse(what: str, got: str, expected: str) -> CompilationError:
         do = "use EProp or D_RTRL"
-        source = next((e.source for e in editor.graph.step if y in e.outputs), "")
-        return CompilationError(problem(what, got=got, expected=expected, do=do, at=source))
+        at = editor.source_of(y)
+        return CompilationError(problem(what, got=got, expected=expected, do=do, at=at))
 
     path = editor.between({y}, z)
     if y.shape != z.shape:
