@@ -47,6 +47,39 @@ def test_activities_that_enter_one_product_together(name, case):
     assert max(apart(neighbour, right).values()) > 1e-3  # control: what passing it by would give
 
 
+JOINS = {
+    "stack": lambda u, v: jnp.stack([u, v], -1).reshape(B, 2 * N),
+    "pad": lambda u, v: jnp.pad(u, ((0, 0), (0, N))) + jnp.pad(v, ((0, 0), (N, 0))),
+    "turned": lambda u, v: jnp.concatenate([v, 2 * u], -1)[:, ::-1],
+    "product": lambda u, v: jnp.concatenate([u * v, v], -1),
+}
+
+
+@pytest.mark.parametrize("way", JOINS)
+@pytest.mark.parametrize("case", ["eprop", "eprop_random"])
+def test_ways_to_join_two_activities(case, way):
+    """The readout is filtered, and fed back to, as it reads them."""
+    layer = EXAMPLES["forward_populations"].cell.layers[0]
+    out = lambda h: JOINS[way](fire(h["v"]), jnp.tanh(h["a"]))
+    cell = stack(Layer(layer.drive, layer.move, out))
+    given = data("forward_populations")
+    params, carry, xs, _ = given
+    chosen, name = CASES[case], "forward_populations"
+    options, of_oracle = chosen.options(name), chosen.oracle_options(name)
+    this = braintrace.compile(cell, "eprop", xs[0], params=params, carry=carry, **options)
+
+    @partial(jax.jit, compiler_options=QUICK)
+    def both(*given):
+        right = checks.eprop_oracle(cell, *given, **SUM, **of_oracle)[0]
+        plain = checks.layered_oracle(cell, *given, **SUM)[0]
+        return right, plain, every_way(this, {}, *given)
+
+    right, plain, found = both(*given)
+    for got in found:
+        same(got, right)
+    assert apart(plain, right)["Wv"] > 1e-3  # control: without the edit
+
+
 def rated(cell, given):
     """The firing-rate term by the oracle and by the learner, and the gradient without it."""
     params, carry, xs, _ = given
