@@ -207,7 +207,7 @@ MODELS = [
 def test_a_model_that_does_not_fit(make, message):
     with pytest.raises(braintrace.CompilationError) as error:
         make()
-    assert str(error.value) == message
+    assert str(error.value).split("\n  at:")[0] == message
 
 
 def test_the_leak_of_a_model_that_has_no_constant_one():
@@ -348,7 +348,7 @@ def rolled():
 def test_otpe_refuses_a_drive_that_moves():
     with pytest.raises(braintrace.CompilationError) as error:
         rolled()
-    assert str(error.value) == (
+    assert str(error.value).split("\n  at:")[0] == (
         "A layer's drive and its activity are not in one order.\n  got:      elements that move "
         "between the two\n"
         "  expected: the activity of each neuron where its drive is\n  do:       use EProp or "

@@ -4,9 +4,7 @@ from typing import Any
 
 from ..core._errors import NotSupportedError, problem
 from ..core.engine._rule import Rule
-from ..core.signals._editor import Edit
-from ..core.signals._scalar_leak import ScalarLeak
-from ..core.signals._signals import Feedback, OutputFilter
+from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
 from ..core.traces._carrier import Carrier
 from ..core.traces._factored import Factored
 from ..core.traces._per_parameter import PerParameter

@@ -1,4 +1,4 @@
-"""Blocks: a hidden leaf of the carry, or the equal pieces that its new value is put together from."""
+"""Blocks: hidden leaves of the carry, or the equal pieces that they are put together from."""
 
 from collections.abc import Collection, Sequence
 

@@ -16,7 +16,7 @@ from ._batch_axis import BatchAxis
 from ._dependence import Edge
 from ._elements import Elements, Run
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
-from ._shared import first_of_sum
+from ._shared import drive_biases, first_of_sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,6 +222,11 @@ class CellGraph:
     def first_of_sum(self) -> tuple[int, ...]:
         """For each site, the number of the first site whose y has the same derivative."""
         return first_of_sum(self)
+
+    @functools.cached_property
+    def drive_biases(self) -> frozenset[int]:
+        """The numbers of the sites of parameters that are biases of a drive."""
+        return drive_biases(self)
 
     @property
     def lanes(self) -> int | None:

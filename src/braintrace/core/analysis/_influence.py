@@ -44,7 +44,7 @@ class Map:
 
 @dataclasses.dataclass(frozen=True)
 class LazyMap(Map):
-    """A map whose pairs are made when they are asked for: those of a weight are many, and few ask."""
+    """A map whose pairs are made when they are asked for: a weight has many, and few ask."""
 
     make: Callable[[], tuple[np.ndarray, np.ndarray]] = lambda: (np.arange(0), np.arange(0))
 

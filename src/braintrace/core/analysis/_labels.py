@@ -233,10 +233,12 @@ class _Walk:
 def _handed_on(
     influence: Sequence[Map], labels: Sequence[Elements | None], size: int
 ) -> tuple[np.ndarray | None, Elements | None]:
-    """The elements of an operand that get labels (None: all, in order), and these; None for none."""
+    """The elements of an operand that get labels (None: all, in order), and these labels."""
     found = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(found) == 1 and isinstance(found[0][1], Run) and _is_identity(found[0][0], size):
-        return None, found[0][1]
+    if len(found) == 1 and isinstance(run := found[0][1], Run):
+        first = _run_from(found[0][0], size)
+        if first is not None:
+            return None, Run(run.start + first, size)
     sources, targets = [], []
     for m, reached in found:
         source, target = m.pairs(size)
@@ -249,9 +251,11 @@ def _handed_on(
     return source, np.concatenate(targets)
 
 
-def _is_identity(m: Map, size: int) -> bool:
+def _run_from(m: Map, size: int) -> int | None:
+    """The element of the result that the first of an operand goes to, where all follow in order."""
     if m.in_order:
-        return True
+        return 0
     source, target = m.pairs(size)
-    whole = source.size == size and target.size == size
-    return whole and bool((source == np.arange(size)).all() and (target == source).all())
+    if source.size != size or not size or (source != np.arange(size)).any():
+        return None
+    return int(target[0]) if (target == source + target[0]).all() else None

@@ -300,7 +300,7 @@ def _index(i: Any, n: int) -> Any:
 
 
 def _fold(equation: Equation) -> list[Atom] | None:
-    """The results of index arithmetic on constants, so that constant indices are seen as constant."""
+    """Results of index arithmetic on constants, so that constant indices are seen as such."""
     known = all(isinstance(v, Const) and not is_traced(v.value) for v in equation.inputs)
     if not known or sub_jaxprs(equation.params):
         return None
