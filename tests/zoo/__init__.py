@@ -23,6 +23,7 @@ from . import (  # noqa: F401  (each module registers its cases)
     synapse,
 )
 from ._case import APPROXIMATE, CASES, EXACT, INSTANTANEOUS, Case
+from ._interpret import run_once
 from ._reference import bptt, loss, run, tolerance, total_loss
 
 FEATURES = {
@@ -55,6 +56,7 @@ FEATURES = {
     "reverse-only": "a custom_vjp surrogate",
     "shared": "a weight in several places",
     "shared-carry": "a carried value of all samples, which a reset leaves as it is",
+    "shared-context": "an input that is the same for all samples at a time",
     "siteless": "a parameter with instantaneous credit only",
     "softmax": "a softmax over neurons",
     "spiking": "surrogate gradients",
@@ -73,6 +75,7 @@ __all__ = [
     "bptt",
     "loss",
     "run",
+    "run_once",
     "tolerance",
     "total_loss",
 ]

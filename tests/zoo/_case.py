@@ -50,8 +50,15 @@ class Case:
 
     @property
     def apart(self):
-        """Whether the case has samples that do not meet, and nothing else is carried."""
+        """Whether the case has samples, and each is computed alone."""
         return not self.features & {"meeting", "unbatched", "shared-carry"}
+
+    @property
+    def restarts(self):
+        """Whether a reset of one sample begins a new sequence: a key runs on, and a context that
+        all samples share does not move with one of them.
+        """
+        return self.apart and not self.features & {"key", "shared-context"}
 
 
 def keep(value):

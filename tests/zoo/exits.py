@@ -111,7 +111,7 @@ def with_readout(make, dtype=float):
 def filtered_real_part(p, c, x, old=keep, mix=keep):
     """A leaky readout of complex states, real itself."""
     h = eigenvalues(p) * c[0] + drive(p, x)
-    y = 0.8 * c[1] + (mix(h) @ lax.complex(p["C_re"], p["C_im"])).real
+    y = 0.75 * c[1] + (mix(h) @ lax.complex(p["C_re"], p["C_im"])).real
     return (h, y), y
 
 
@@ -124,7 +124,7 @@ def filtered_real_part(p, c, x, old=keep, mix=keep):
 def filtered_complex(p, c, x, old=keep, mix=keep):
     """A leaky readout that is complex as well."""
     h = eigenvalues(p) * c[0] + drive(p, x)
-    y = jnp.exp(0.3j).astype(h.dtype) * 0.8 * c[1] + mix(h) @ lax.complex(p["C_re"], p["C_im"])
+    y = jnp.exp(0.3j).astype(h.dtype) * 0.75 * c[1] + mix(h) @ lax.complex(p["C_re"], p["C_im"])
     return (h, y), y.real + 0.5 * y.imag
 
 
