@@ -65,11 +65,11 @@ def solved(p, h, x, old=keep, mix=keep):
     return leaky(p, h, drive)
 
 
-@case(shapes((N,), **LEAKY), exact="a W o", features="prelude")
-def solved_weight(p, h, x, old=keep, mix=keep):
-    """A linear system in front of the product."""
+@case(shapes((N,), **LEAKY), exact="a o", approximate="W", features="prelude")
+def whitened_input(p, h, x, old=keep, mix=keep):
+    """A linear system in front of the product, made of the product's own weight."""
     gram = p["W"] @ p["W"].T + jnp.eye(IN, dtype=h.dtype)
-    return leaky(p, h, jnp.linalg.solve(gram, x.T).T @ p["W"])
+    return leaky(p, h, mix(jnp.linalg.solve(gram, x.T).T) @ p["W"])
 
 
 @case(shapes((N,), **LEAKY), exact="a o", instantaneous="W", features="siteless")

@@ -37,7 +37,7 @@ REFUSED = {
     "ostl_recurrent": {SEPARATE: MEETING},
     "osttp": {SEPARATE: MEETING},
     # B stands in the place of a readout's weight
-    "eprop_feedback": {"No readout that a feedback weight could replace": "vanilla reservoir"},
+    "eprop_feedback": {"No readout that a feedback weight could replace": "vanilla"},
     # credit is handed from activity to activity of layers
     "otpe": {
         ONE_ACTIVITY: "gru_reset_before feedback activity_read_twice",
@@ -54,7 +54,7 @@ REFUSED = {
         ORDER: (
             "substeps_recurrent mgu rolled_drive drive_plus_rolled_drive permuted_drive pieces "
             "layer_norm softmax_in_front softmax_by_hand centred_samples centred_populations "
-            "batch_norm batch_norm_in_training"
+            "batch_norm batch_norm_in_training layer_norm_of_equinox layer_norm_of_haiku"
         ),
     },
 }
