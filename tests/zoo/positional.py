@@ -12,21 +12,13 @@ H = (N,)
 SIGNS = jnp.array([1.0, 1.0, -1.0, -1.0])
 
 
-def positional(carry, params=LEAKY, twin=None, features="layout", exact=None, x=(IN,)):
+def positional(carry, params=LEAKY, twin=None, features="layout"):
     """Register a step without marks."""
 
     def register(step):
-        cell = lambda p, c, x: step(p, c, x)
         marked = lambda p, c, x, old=keep, mix=keep: step(p, c, x)
-        exact_names = " ".join(params) if exact is None else exact
-        case(
-            shapes(carry, x=x, **params),
-            exact=exact_names,
-            features=features,
-            cell=cell,
-            name=step.__name__,
-            twin=twin,
-        )(marked)
+        made, exact = shapes(carry, **params), " ".join(params)
+        case(made, exact=exact, features=features, name=step.__name__, twin=twin)(marked)
         return step
 
     return register
@@ -40,17 +32,17 @@ def read(p, h):
     return jnp.tanh(h) @ p["o"]
 
 
-def three_filters(p, c, x):
-    """Three leaves in place of one of three columns."""
+@positional((H, H, H, H))
+def filters_of_leaves(p, c, x):
+    """Three filters of one neuron's state, each a leaf."""
     v = fast(p, c[0], x)
-    bank = jnp.stack([c[1][..., k] for k in range(3)])
-    bank = [0.9 * bank[k] + v for k in range(3)]
-    return (v, jnp.stack(bank, axis=-1)), read(p, sum(bank))
+    bank = [0.9 * old + v for old in c[1:]]
+    return (v, *bank), read(p, sum(bank))
 
 
-@positional((H, (N, 3)), twin=three_filters)
+@positional((H, (N, 3)))
 def filter_bank(p, c, x):
-    """Three filters of one neuron's state."""
+    """Three filters of one neuron's state, in one leaf."""
     v = fast(p, c[0], x)
     bank = 0.9 * c[1] + v[..., None]
     return (v, bank), read(p, bank.sum(-1))
