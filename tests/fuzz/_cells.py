@@ -53,9 +53,10 @@ def layer_of(rng, parameters, under):
         kinds.append("encoded" if rng.random() < 0.2 else "input")
     drives = [drive(rng, parameters, kind, n, (IN, under), show) for kind in kinds]
     rates = [parameters.vector(n) for _ in names]
-    moves = [expression(rng, parameters, [*names, "y"], n) for _ in names]
+    depths = rng.integers(1, 3, size=count)
+    moves = [expression(rng, parameters, [*names, "y"], n, int(depth)) for depth in depths]
     gains = [parameters.vector(n) for _ in names]
-    substeps = int(rng.integers(2, 4)) if rng.random() < 0.25 else 1
+    substeps = 2 if rng.random() < 0.2 else 1
     branch = rng.random() < 0.2
 
     def one(p, env, marks):
@@ -89,7 +90,7 @@ def cell_of(seed):
     rng = np.random.default_rng([20, seed])
     parameters = Parameters(rng)
     layers = []
-    for _ in range(int(rng.choice([1, 1, 2, 2, 3]))):
+    for _ in range(int(rng.choice([1, 1, 1, 2, 2, 3]))):
         layers.append(layer_of(rng, parameters, layers[-1].neurons if layers else 0))
     batch = [None, 1, 2, 3, layers[0].neurons][int(rng.integers(5))]
     reads = [parameters.weight(layer.neurons, OUT) for layer in layers]

@@ -65,7 +65,7 @@ class Parameters:
         return lambda p: p[name]
 
 
-def expression(rng, parameters, names, n, depth=2):
+def expression(rng, parameters, names, n, depth):
     """A random positional expression of the named values."""
     if depth == 0 or rng.random() < 0.15:
         if rng.random() < 0.25:
