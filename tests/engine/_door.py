@@ -24,9 +24,9 @@ def learner_for(cell, params, carry, x, rule=D_RTRL, **options):
 
 
 @functools.cache
-def data(name, steps=T, lanes=B, seed=7):
+def data(name, steps=T, lanes=None, seed=7):
     """params, carry, xs, ys of a case."""
-    return CASES[name].make(jax.random.key(seed), steps, lanes)
+    return CASES[name].make(jax.random.key(seed), steps, lanes or CASES[name].B)
 
 
 @functools.cache
