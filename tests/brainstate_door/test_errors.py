@@ -249,5 +249,5 @@ def test_a_plain_function_needs_params_and_carry():
     cell = lambda params, carry, x: (carry, x)
     with pytest.raises(UsageError, match="A function needs its parameters and its carry"):
         braintrace.compile(cell, "d_rtrl", X)
-    with pytest.raises(UsageError, match="batch_size: not for a plain function"):
-        braintrace.compile(cell, "d_rtrl", X, params={}, carry=X, batch_size=B)
+    with pytest.raises(UsageError, match="seed: not for a plain function"):
+        braintrace.compile(cell, "d_rtrl", X, params={}, carry=X, seed=0)

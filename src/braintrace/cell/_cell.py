@@ -7,7 +7,6 @@ trees and the flat lists of the engine.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import EllipsisType
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
+from ._batch import BatchSpec
 from ._lanes import lane_count
 from ._select import Selection
 
@@ -153,7 +153,7 @@ def compile_cell(
     unroll_limit: int = 64,
     max_slots: int = 16,
     resets: bool = False,
-    lanes: int | EllipsisType | None = ...,
+    batch: BatchSpec | None = None,
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
     rows: int | None = None,
@@ -164,9 +164,9 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `lanes`
-    is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
-    arrays of the carry share. `rule` is the algorithm, which may edit the program. The certificate
+    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `batch` is
+    what is said about the batch; by default its size is that of axis 0 that the arrays of the carry
+    share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -207,7 +207,7 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
+    lanes = lane_count(carry) if batch is None else batch.size
     signature = Signature(trees[0].names, tuple(names), lanes, resets, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:

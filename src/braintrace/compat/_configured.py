@@ -3,15 +3,11 @@
 from typing import Any
 
 from ..core._errors import NotSupportedError, problem
-from ..core.engine._rule import Rule
-from ..core.signals._editor import Edit
+from ..core.engine import Rule
+from ..core.signals import Edit, Feedback, OutputFilter
 from ..core.signals._scalar_leak import ScalarLeak
-from ..core.signals._signals import Feedback, OutputFilter
+from ..core.traces import Factored, PerParameter, Presynaptic, WithinLayer
 from ..core.traces._carrier import Carrier
-from ..core.traces._factored import Factored
-from ..core.traces._per_parameter import PerParameter
-from ..core.traces._presynaptic import Presynaptic
-from ..core.traces._within_layer import WithinLayer
 from ._coordinates import ETraceConfig, refuse
 
 #: Values that stand on an axis and that no rule here has, with what is near.
@@ -43,7 +39,7 @@ def configured(
     if config.is_factorized and config.recurrence_scope != "diagonal":
         raise NotSupportedError(
             problem(
-                "No factored trace here keeps the recurrence between neurons.",
+                "No factorised trace here keeps the recurrence between neurons.",
                 got=config.describe(),
                 do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
             )

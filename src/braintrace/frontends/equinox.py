@@ -1,4 +1,4 @@
-"""The door for Equinox modules: the functional learner, with the module itself in place of the
+"""The front end for Equinox modules: the functional learner, with the module itself in place of the
 parameters.
 """
 
@@ -10,10 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..cell import UserStep, Values, plain_user_step
+from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
 from ..core._errors import CompilationError, UsageError, problem
 from ..core.engine import Rule
 from ..learner import FunctionLearner
+from ..rules import Algorithm
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -167,10 +168,17 @@ class EquinoxLearner(FunctionLearner):
         )
 
 
-def compile_equinox(
-    model: eqx.Module, rule: Rule, inputs: tuple[Any, ...], given: dict[str, Any], **analysis: Any
+def compile_model(
+    model: eqx.Module,
+    algorithm: Callable[[], Algorithm],
+    inputs: tuple[Any, ...],
+    given: dict[str, Any],
+    **analysis: Any,
 ) -> EquinoxLearner:
-    """A learner of `model`; `given` holds `carry`, and may hold `call` and `vmap`."""
+    """A learner of `model`; `given` holds `carry`, and may hold `call`, `vmap` and what is said
+    about the batch.
+    """
+    rule = algorithm().parts()
     if "carry" not in given:
         raise UsageError(
             problem(
@@ -193,7 +201,11 @@ def compile_equinox(
     if call is None:
         _check_call(model)
     carry, x = jax.tree.map(jnp.asarray, (given["carry"], inputs[0]))
-    return EquinoxLearner(model, call, rule, carry, x, given.get("vmap", False), **analysis)
+    vmap = given.get("vmap", False)
+    if vmap:
+        no_batch_options(given)
+    batch = BatchSpec.mapped(carry, x) if vmap else said_batch(given, carry, x)
+    return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 
 
 def _check_call(model: Any) -> None:

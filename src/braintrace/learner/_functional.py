@@ -1,7 +1,6 @@
 """The functional learner: pure methods on a cell `cell(params, carry, x) -> (carry, out)`.
 
-It is the door for plain functions, and what the doors of frameworks that keep parameters in trees
-stand on.
+It is the front end for plain functions, and what the front ends of frameworks stand on.
 """
 
 import functools
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import (
+    BatchSpec,
     Cell,
     Patterns,
     Tree,
@@ -21,7 +21,6 @@ from ..cell import (
     check_loss,
     check_reset,
     compile_cell,
-    lane_count,
     plain_user_step,
     resetting,
     select,
@@ -73,7 +72,7 @@ class FunctionLearner:
         carry: Any,
         x: Any,
         *,
-        lanes: int | None = None,
+        batch: BatchSpec | None = None,
         resets: Any = None,
         memory_budget: int | None = None,
         trainable: Patterns = None,
@@ -81,12 +80,11 @@ class FunctionLearner:
         **analysis: Any,
     ):
         self.rule = rule
-        self._lanes = lanes or lane_count(carry)
         self._function, self._initial, self._x, self._resets = cell, carry, x, resets
         tree = Tree.of(params)
         count = analysis.get("rows", len(tree.names))
         selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
-        self._analysis = {"lanes": self._lanes, "selection": selection, **analysis}
+        self._analysis = {"batch": batch, "selection": selection, **analysis}
         self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **self._analysis)
         self.rule = self.cell.rule or rule
         self._budget = Budget(self.graph, self.rule, memory_budget)
@@ -147,10 +145,11 @@ class FunctionLearner:
 
     @functools.cached_property
     def _resetting(self) -> Cell:
-        assert self._lanes is not None
+        lanes = self.graph.lanes
+        assert lanes is not None
         example = self.cell.params.unflatten(self.cell.params.leaves)
-        marks = jax.ShapeDtypeStruct((self._lanes,), bool)
-        function = resetting(self._function, self._lanes, self._resets)
+        marks = jax.ShapeDtypeStruct((lanes,), bool)
+        function = resetting(self._function, lanes, self._resets)
         x = (self._x, marks)
         return compile_cell(
             function,
@@ -159,7 +158,7 @@ class FunctionLearner:
             x,
             resets=True,
             rule=self.rule,
-            **self._analysis,
+            **{**self._analysis, "batch": BatchSpec(lanes)},
         )
 
     def trained(self, params: Any) -> Any:
@@ -321,7 +320,7 @@ class FunctionLearner:
             if objective.step_fn is None
             else xs
         )
-        marks = None if reset is None else check_reset(reset, steps, self._lanes)
+        marks = None if reset is None else check_reset(reset, steps, self.graph.lanes)
         chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
         plan = Plan(reset is not None, objective, reduction, chosen, keep_trace)
         sequences = (first, *targets)

@@ -7,7 +7,7 @@ take `in_size` and `out_size`; the others are written here. Every further name i
 
 from typing import Any
 
-from ..frontends import brainstate as _brainstate  # isort: skip  # noqa: F401  (first: it guards the precision)
+from ..compat import _precision as _precision  # isort: skip  (first: it guards the precision)
 import brainstate
 from brainstate.nn import Conv1d as Conv1d
 from brainstate.nn import Conv2d as Conv2d

@@ -11,16 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from ...cell import sequence_length
-from ...compat import ETraceConfig, coordinates
+from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
+from ...compat._graph import ETraceGraph
 from ...core._errors import UsageError, problem
 from ...core.engine import MemoryPlan, Rule, target_signal
-from ...core.jaxpr import ControlFlowPolicy
 from ...learner import Budget
 from ...reports import CompilationReport
 from ._compiled import Compiled
-from ._data import MultiStepData, SingleStepData
 from ._drivers import Driver
-from ._graph import ETraceGraph
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
 
@@ -367,67 +365,6 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             for n, s in named.items()
             if not isinstance(s, brainstate.HiddenState)
         }
-
-
-class ETraceVjpAlgorithm(ETraceAlgorithm):
-    """An algorithm whose learning signal comes from reverse-mode differentiation.
-
-    `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
-    of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
-    entry, which is another number.
-
-    Args:
-        control_flow: a `ControlFlowPolicy` for loops and branches in the step. fast_solve,
-        chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package braintrace they
-        choose between
-            ways to compute the same numbers.
-
-    Raises:
-        UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
-
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2), vjp_method="multi-step")
-    >>> learner(braintrace.MultiStepData(jnp.ones((5, 2)))).shape
-    (5, 1)
-    """
-
-    __module__ = "braintrace"
-
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        rule: Rule,
-        *,
-        vjp_method: str = "single-step",
-        name: str | None = None,
-        control_flow: ControlFlowPolicy | None = None,
-        fast_solve: bool = True,
-        chunked_trace: bool = True,
-        snap_max_jacobian_elements: int | None = None,
-    ):
-        super().__init__(model, rule, name)
-        if control_flow is not None:
-            self._analysis = {"control_flow": control_flow}
-        if vjp_method not in ("single-step", "multi-step"):
-            raise UsageError(
-                problem(
-                    "Unknown vjp_method.",
-                    got=repr(vjp_method),
-                    expected="'single-step' or 'multi-step'",
-                )
-            )
-        if vjp_method == "multi-step" and rule.multi_step_problem:
-            raise UsageError(
-                problem(
-                    f"{rule.name} has no multi-step form.",
-                    got="vjp_method='multi-step'",
-                    expected="'single-step'",
-                    do=rule.multi_step_problem,
-                )
-            )
-        self.vjp_method = vjp_method
-        self._full = vjp_method == "multi-step"
 
 
 def unwrap(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:

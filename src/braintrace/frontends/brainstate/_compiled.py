@@ -9,13 +9,13 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import Cell, Values, compile_cell, resetting, select
+from ...cell import BatchSpec, Cell, Values, compile_cell, resetting, select
+from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
 from ...core._errors import CompilationError, UsageError, problem
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule, advance, evolve, update, window
 from ._functional import Functional, functionalise
-from ._graph import ETraceGraph
 from ._states import Layout, fit, states_of
 
 
@@ -58,7 +58,7 @@ class Compiled:
             self.initial,
             self.x,
             rule=rule,
-            lanes=self.lanes,
+            batch=BatchSpec(self.lanes, none=self.lanes is None),
             rows=len(names),
             **self.analysis,
         )
@@ -108,7 +108,7 @@ class Compiled:
             x,
             resets=True,
             rule=self.rule,
-            lanes=self.lanes,
+            batch=BatchSpec(self.lanes, none=self.lanes is None),
             **self.analysis,
         )
 

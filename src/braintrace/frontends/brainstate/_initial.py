@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ...core._errors import UsageError, problem
 from ._algorithm import ETraceAlgorithm
 from ._states import as_before_on_error, states_of
+from ._vmap import ETraceVmap
 
 
 def initialise(
@@ -35,6 +36,20 @@ def initialise(
         else:
             brainstate.nn.init_all_states(model, batch_size=batch_size)
     return {id(s) for s in made.get_states()}
+
+
+def compile_model(
+    model: brainstate.nn.Module,
+    algorithm: Callable[[brainstate.nn.Module], ETraceAlgorithm],
+    inputs: tuple[Any, ...],
+    given: dict[str, Any],
+    **analysis: Any,
+) -> Any:
+    """A learner of `model`; `given` may hold `batch_size`, `seed` and `vmap`."""
+    learner = algorithm(model)
+    given = {"batch_size": None, "seed": None, "vmap": False, **given}
+    compile_module(learner, inputs, **given, **analysis)
+    return ETraceVmap(learner) if given["vmap"] else learner
 
 
 def compile_module(

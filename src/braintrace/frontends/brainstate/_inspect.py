@@ -4,11 +4,11 @@ from typing import Any
 
 import brainstate
 
+from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
 from ...core.engine import Rule
 from ...core.jaxpr import ControlFlowPolicy
 from ...core.traces import PerParameter, WithinLayer
 from ._compiled import Compiled
-from ._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
 
 
 def compile_etrace_graph(

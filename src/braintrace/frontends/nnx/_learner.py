@@ -1,6 +1,6 @@
 """A learner of an NNX module: itself a module, which holds the model, the carry and the traces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
 from ...learner import FunctionLearner, Info, Objective, State, fit_mode, step_options
 from ...reports import CompilationReport, Path
+from ...rules import Algorithm
 from ._module import Functional, functionalise
 
 
@@ -86,6 +87,7 @@ class NNXLearner(nnx.Module):
         carry: Any,
         wrt: Any,
         vmap: bool,
+        batch: Mapping[str, Any],
         analysis: dict[str, Any],
     ):
         inputs, carry = jax.tree.map(jnp.asarray, (inputs, carry))
@@ -102,7 +104,7 @@ class NNXLearner(nnx.Module):
             params,
             start,
             inputs,
-            lanes=functional.lanes(start),
+            batch=functional.batch(batch, carry, start, inputs),
             resets=functional.resets(start),
             rows=len(trained),
             **analysis,
@@ -386,10 +388,17 @@ class NNXLearner(nnx.Module):
             self.steps.set_value(new.steps)
 
 
-def compile_nnx(
-    model: nnx.Module, rule: Rule, inputs: tuple[Any, ...], given: dict[str, Any], **analysis: Any
+def compile_model(
+    model: nnx.Module,
+    algorithm: Callable[[], Algorithm],
+    inputs: tuple[Any, ...],
+    given: dict[str, Any],
+    **analysis: Any,
 ) -> NNXLearner:
-    """A learner of `model`; `given` may hold `carry`, `wrt` and `vmap`."""
+    """A learner of `model`; `given` may hold `carry`, `wrt`, `vmap` and what is said about the
+    batch.
+    """
+    rule = algorithm().parts()
     if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
         raise UsageError(
             problem(
@@ -423,6 +432,7 @@ def compile_nnx(
         given.get("carry"),
         given.get("wrt", nnx.Param),
         given.get("vmap", False),
+        {k: v for k, v in given.items() if k.startswith("batch")},
         analysis,
     )
 

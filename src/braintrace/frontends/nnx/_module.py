@@ -1,14 +1,25 @@
 """From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and `merge`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...cell import Take, UserStep, Values, has_lanes, lane_count, split
+from ...cell import (
+    BatchSpec,
+    Take,
+    UserStep,
+    Values,
+    has_lanes,
+    lane_count,
+    no_batch_options,
+    said_batch,
+    split,
+    spread_axes,
+)
 from ...core._errors import CompilationError, UsageError, problem
 
 stop = jax.lax.stop_gradient
@@ -264,12 +275,32 @@ class Functional:
             )
         return got[0], got[1]
 
-    # Lanes
+    # The batch
     # ---------------------------------------------------------------------------------------------------------
 
     def hidden(self, carry: Values) -> list[bool]:
         """For each leaf of the carry, whether it is state that a sequence starts afresh with."""
         return [True] * len(self.carry_names) + [k not in self.lasting for k in self.written]
+
+    def batch(self, said: Mapping[str, Any], carry: Any, start: Values, x: Any) -> BatchSpec | None:
+        """What is said about the batch, for the carry `start` of the cell; else the size of axis 0
+        that its hidden states share.
+        """
+        x = x[0] if len(x) == 1 else x
+        if self.vmap:
+            no_batch_options(said)
+            return BatchSpec.mapped(start, x)
+        if (axes := said.get("batch_axes")) is not None:
+            pair = (
+                tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == 2 else (axes,) * 2
+            )
+            own = spread_axes("carry", pair[0], carry)
+            one = 0 if isinstance(pair[0], (tuple, list, dict)) else pair[0]
+            states = zip(self.hidden(start), start.leaves, strict=True)
+            rest = [one if h and jnp.ndim(v) else None for h, v in list(states)[len(own) :]]
+            said = {**said, "batch_axes": (Values(start.names, [*own, *rest]), pair[1])}
+        lanes = self.lanes(start)
+        return said_batch(said, start, x) or (None if lanes is None else BatchSpec(lanes))
 
     def lanes(self, carry: Values) -> int | None:
         return lane_count([v for v, h in zip(carry.leaves, self.hidden(carry), strict=True) if h])

@@ -3,13 +3,13 @@
 import numbers
 from typing import Any
 
-import brainstate
 import brainunit
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...core._errors import UsageError, problem
+from ..core._errors import UsageError, problem
+from ._precision import brainstate
 
 
 class GradExpon(brainstate.nn.Module):
@@ -74,7 +74,7 @@ def _gradient_decay(value: Any) -> float:
     if not 0 < number < 1:
         raise UsageError(
             problem(
-                "Wrong tau_or_decay.",
+                "Invalid tau_or_decay.",
                 got=str(value),
                 expected="a decay in (0, 1), or a time constant above 0 * u.ms",
                 do="pass 0.9, say, or 20 * u.ms with dt in brainstate.environ",
