@@ -15,7 +15,7 @@ from ._lanes import check_reset as check_reset
 from ._lanes import has_lanes as has_lanes
 from ._lanes import lane_count as lane_count
 from ._lanes import reduced as reduced
-from ._lanes import resetting as resetting
+from ._lanes import restarted as restarted
 from ._lanes import shielded as shielded
 from ._lanes import weigh as weigh
 from ._lanes import weights_of as weights_of

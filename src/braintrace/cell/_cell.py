@@ -152,7 +152,6 @@ def compile_cell(
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
-    resets: bool = False,
     batch: BatchSpec | None = None,
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
@@ -164,9 +163,8 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `resets` says that the last leaf of `x` marks the lanes that start afresh at this step. `batch` is
-    what is said about the batch; by default its size is that of axis 0 that the arrays of the carry
-    share. `rule` is the algorithm, which may edit the program. The certificate
+    `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays of
+    the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -208,7 +206,7 @@ def compile_cell(
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
     lanes = lane_count(carry) if batch is None else batch.size
-    signature = Signature(trees[0].names, tuple(names), lanes, resets, frozen=chosen.frozen)
+    signature = Signature(trees[0].names, tuple(names), lanes, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))

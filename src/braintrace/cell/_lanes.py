@@ -1,6 +1,5 @@
-"""Lanes: batch entries along axis 0. Masks weigh their losses, resets start them afresh."""
+"""Samples along axis 0: masks weigh their losses, a reset gives them their initial state."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,31 +9,16 @@ from ..core._compat import is_differentiable, is_key, is_traced
 from ..core._errors import UsageError, problem
 
 
-def resetting(
-    cell: Callable[[Any, Any, Any], tuple[Any, Any]], lanes: int, resets: Any = None
-) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
-    """`cell` on inputs `(x, reset)` and parameters `(params, initial carry)`: marked lanes start
-    from the initial carry.
+def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
+    """`carry` with the initial values, as constants, of the samples that are marked."""
 
-    The derivative to the old state of a marked lane is zero, so its traces are cleared by the
-    ordinary rule. `resets`, a tree like the carry, says which leaves start afresh; by default those
-    with the lane axis in front.
-    """
+    def start(initial: Any, leaf: Any) -> Any:
+        if not has_lanes(leaf, marks.size):
+            return leaf
+        here = marks.reshape(marks.shape + (1,) * (leaf.ndim - 1))
+        return jnp.where(here, jax.lax.stop_gradient(initial), leaf)
 
-    def start(reset: jax.Array, initial: Any, carry: Any, applies: bool) -> Any:
-        if not applies:
-            return carry
-        mark = reset.reshape(reset.shape + (1,) * (carry.ndim - 1))
-        return jnp.where(mark, jax.lax.stop_gradient(initial), carry)
-
-    def wrapped(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
-        (params, initial), (x, reset) = params, x
-        applies = jax.tree.map(lambda c: has_lanes(c, lanes), carry) if resets is None else resets
-        return cell(
-            params, jax.tree.map(lambda i, c, a: start(reset, i, c, a), initial, carry, applies), x
-        )
-
-    return wrapped
+    return jax.tree.map(start, initial, carry)
 
 
 def has_lanes(leaf: Any, lanes: int) -> bool:

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 from ..core._compat import trace_state
 from ..core._errors import UsageError, problem
-from ..core.analysis import CellGraph
-from ..core.engine._window import Body, Stepped
+from ..core.engine import Body, Stepped
 from ._cell import Cell
 from ._lanes import shielded, weigh
 
@@ -23,27 +22,22 @@ UserStep = Callable[[Any, Any, Take, tuple[Any, ...]], tuple[Any, Any]]
 
 
 def user_body(
-    graph: CellGraph,
-    cell: Cell,
-    step: Callable[[list[Any], Any, Take, Any], tuple[Any, Any]],
-    mask: Any,
+    cell: Cell, step: Callable[[list[Any], Any, Take, Any], tuple[Any, Any]], mask: Any
 ) -> Body:
-    """The body of a user's step; slices are (those of the sequences, weight, marks of lanes that
-    start afresh or None).
+    """The body of a user's step; slices are (those of the sequences, weight).
 
-    The parameters as the step itself reads them are the body's `extra`. `cell` is the one without
-    marks.
+    The parameters as the step itself reads them are the body's `extra`.
     """
 
     def body(
         evaluate: Any, ready: Any, extra: Any, carry: list[Any], nudges: Any, at: Any
     ) -> Stepped:
-        slices, weight, mark = at
+        slices, weight = at
         done: list[Any] = []
 
         def take(x: Any) -> tuple[Any, Any]:
-            xs = [*cell.x.flatten(x, "input x"), *([] if mark is None else [mark])]
-            result = evaluate(graph, ready, carry, xs, nudges)
+            xs = cell.x.flatten(x, "input x")
+            result = evaluate(cell.graph, ready, carry, xs, nudges)
             done[:] = [(result, xs)]
             return cell.tree_carry(result.carry), cell.out.unflatten(
                 shielded(result.outs, weight, mask)

@@ -11,7 +11,7 @@ from ..cell import (
     check_reset,
     compile_cell,
     lane_count,
-    resetting,
+    restarted,
     sequence_length,
     weigh,
     weights_of,
@@ -67,11 +67,16 @@ def bptt_gradient(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    function, first, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
+    carry, marks = _checked(carry, xs, reset, targets, reduction)
+    initial = carry if initial is None else initial
 
     def run(params: Any) -> Any:
-        given = params if reset is None else (params, first if initial is None else initial)
-        return jax.lax.scan(lambda c, x: function(given, c, x), carry, inputs)[1]
+        def one(carry: Any, at: Any) -> tuple[Any, Any]:
+            x, now = at
+            carry = carry if now is None else restarted(initial, carry, now)
+            return cell(params, carry, x)
+
+        return jax.lax.scan(one, carry, (xs, marks))[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
 
@@ -117,43 +122,36 @@ def d_rtrl_oracle(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    function, initial, inputs = _with_reset(cell, carry, xs, reset, targets, reduction)
-    given = params if reset is None else (params, initial)
-    first = jax.tree.map(lambda v: v[0], inputs)
+    carry, marks = _checked(carry, xs, reset, targets, reduction)
+    first = jax.tree.map(lambda v: v[0], xs)
     compiled = compile_cell(
-        function, given, carry, first, unroll_limit=unroll_limit, max_slots=max_slots
+        cell, params, carry, first, unroll_limit=unroll_limit, max_slots=max_slots
     )
-    graph = compiled.graph
+    graph, initial = compiled.graph, carry
 
     def run(params: Any) -> Any:
-        ready = prelude(
-            graph, compiled.params.flatten(params if reset is None else (params, initial), "params")
-        )
+        ready = prelude(graph, compiled.params.flatten(params, "params"))
 
-        def one(carry: list[Any], x: Any) -> tuple[list[Any], Any]:
+        def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
+            x, now = at
+            if now is not None:
+                carry = compiled.flat_carry(restarted(initial, compiled.tree_carry(carry), now))
             lanes = step(graph, ready, carry, compiled.x.flatten(x, "x"))
             return lanes.local, compiled.out.unflatten(lanes.outs)
 
-        return jax.lax.scan(one, compiled.flat_carry(carry), inputs)[1]
+        return jax.lax.scan(one, compiled.flat_carry(carry), (xs, marks))[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def _with_reset(
-    cell: Callable[..., Any], carry: Any, xs: Any, reset: Any, targets: Any, reduction: str
-) -> tuple[Callable[..., Any], Any, Any]:
-    """(the cell, the carry to go back to, its inputs): with resets, on parameters and inputs of
-    `resetting`.
-    """
+def _checked(
+    carry: Any, xs: Any, reset: Any, targets: Any, reduction: str
+) -> tuple[Any, jax.Array | None]:
+    """The carry as arrays, and the marks of the samples that are reset before each step."""
     carry = jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), carry)
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
-    if reset is None:
-        return cell, carry, xs
-    lanes = lane_count(carry)
-    marks = check_reset(reset, steps, lanes)
-    assert lanes is not None
-    return resetting(cell, lanes), carry, (xs, marks)
+    return carry, None if reset is None else check_reset(reset, steps, lane_count(carry))
 
 
 def _gradient(

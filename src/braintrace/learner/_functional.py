@@ -22,19 +22,28 @@ from ..cell import (
     check_reset,
     compile_cell,
     plain_user_step,
-    resetting,
     select,
     sequence_length,
     user_step,
 )
 from ..checks import GradientReport, check_gradients
+from ..core._compat import is_key
 from ..core._errors import UsageError, problem
 from ..core.analysis import CellGraph, Exactness
-from ..core.engine import MemoryPlan, Rule, advance, evolve, target_signal, update, window
+from ..core.engine import (
+    EngineState,
+    MemoryPlan,
+    Rule,
+    advance,
+    evolve,
+    target_signal,
+    update,
+    window,
+)
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Objective, Plan, gradient
+from ._objective import Given, Objective, Plan, gradient
 from ._state import Info, State
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
@@ -80,7 +89,7 @@ class FunctionLearner:
         **analysis: Any,
     ):
         self.rule = rule
-        self._function, self._initial, self._x, self._resets = cell, carry, x, resets
+        self._function, self._initial, self._resets = cell, carry, resets
         tree = Tree.of(params)
         count = analysis.get("rows", len(tree.names))
         selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
@@ -144,21 +153,16 @@ class FunctionLearner:
         return self._budget.plan(T, window, return_state, traces)
 
     @functools.cached_property
-    def _resetting(self) -> Cell:
-        lanes = self.graph.lanes
-        assert lanes is not None
-        example = self.cell.params.unflatten(self.cell.params.leaves)
-        marks = jax.ShapeDtypeStruct((lanes,), bool)
-        function = resetting(self._function, lanes, self._resets)
-        x = (self._x, marks)
-        return compile_cell(
-            function,
-            (example, self._initial),
-            self._initial,
-            x,
-            resets=True,
-            rule=self.rule,
-            **{**self._analysis, "batch": BatchSpec(lanes)},
+    def _resettable(self) -> tuple[int, ...]:
+        """The leaves of the engine's carry that a reset sets to their initial values."""
+        graph, numbers = self.graph, self.cell.leaf_numbers
+        if self._resets is not None:
+            chosen = jax.tree.leaves(self._resets)
+            return tuple(k for k, n in enumerate(numbers) if chosen[n])
+        return tuple(
+            k
+            for k in range(len(numbers))
+            if graph.leaf_axis(k) is not None and not is_key(graph.carry[k].dtype)
         )
 
     def trained(self, params: Any) -> Any:
@@ -256,9 +260,9 @@ class FunctionLearner:
                 its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
                 per lane.
-            reset: (T, B) bool: where true, that lane's carry is set to the compiled carry and its
-                traces to zero before x_t is consumed. Leaves of the carry without a lane axis stay
-                as they are.
+            reset: (T, B) bool: where true, that sample's carry is set to the compiled carry and its
+                traces to zero before x_t is consumed. Random keys and leaves of the carry without
+                a batch axis stay as they are.
             window: steps done at once; it changes speed and memory, never the numbers beyond
                 rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
                 factors, 64 of one lane).
@@ -322,19 +326,12 @@ class FunctionLearner:
         )
         marks = None if reset is None else check_reset(reset, steps, self.graph.lanes)
         chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
-        plan = Plan(reset is not None, objective, reduction, chosen, keep_trace)
-        sequences = (first, *targets)
-        got = self._gradient(
-            plan,
-            flat,
-            self.cell.flat_carry(state.carry),
-            state.traces,
-            sequences,
-            marks,
-            mask,
-            y_target,
-        )
-        gradients, carry, traces, info = got
+        resets = () if reset is None else self._resettable
+        plan = Plan(resets, objective, reduction, chosen, keep_trace)
+        initial = [] if reset is None else self.cell.flat_carry(self._initial)
+        given = Given((first, *targets), marks, initial, mask, y_target)
+        carry = self.cell.flat_carry(state.carry)
+        gradients, carry, traces, info = self._gradient(plan, flat, carry, state.traces, given)
         check_finite(info.losses, mask)
         return (
             gradients,
@@ -343,17 +340,14 @@ class FunctionLearner:
         )
 
     def _gradient_flat(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, *given: Any
+        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
     ) -> Any:
-        marked = self._resetting if plan.resets else self.cell
-        initial = [jnp.asarray(v) for v in jax.tree.leaves(self._initial)] if plan.resets else []
-        gradients, *rest = gradient(
-            self.cell, marked, self.rule, plan, params, initial, carry, traces, *given
-        )
+        state = EngineState.of(self.graph, carry, traces)
+        gradients, state, info = gradient(self.cell, self.rule, plan, params, state, given)
         kept = [
             g if live else None for g, live in zip(gradients, self._with_gradient, strict=False)
         ]
-        return kept, *rest
+        return kept, *state.parts(self.graph), info
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""

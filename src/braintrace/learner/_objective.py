@@ -3,6 +3,7 @@ the user's own.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,15 @@ from ..cell import (
     weigh,
     weights_of,
 )
-from ..core.engine import Rule, cell_body, driver_signals, sequence_gradient
+from ..core.engine import (
+    EngineState,
+    Problem,
+    Rule,
+    Steps,
+    cell_body,
+    driver_signals,
+    sequence_gradient,
+)
 from ._state import Info
 
 
@@ -39,32 +48,41 @@ class Objective:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The static part of an `etrace_grad` call; a compiled program is kept for each."""
+    """The static part of an `etrace_grad` call; a compiled program is kept for each.
 
-    resets: bool
+    `resets`: the leaves of the engine's carry that a reset sets to their initial values.
+    """
+
+    resets: tuple[int, ...]
     objective: Objective
     reduction: str
     window: int
     keep_trace: bool
 
 
-def gradient(
-    cell: Cell,
-    marked: Cell,
-    rule: Rule,
-    plan: Plan,
-    params: list[Any],
-    initial: list[Any],
-    carry: list[Any],
-    traces: Any,
-    sequences: tuple[Any, ...],
-    marks: Any,
-    mask: Any,
-    y_target: Any,
-) -> Any:
-    """(gradients of the params, carry, traces, Info). `marked` is `cell`, or the cell with marks of
-    lanes that start afresh.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["sequences", "marks", "initial", "mask", "y_target"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """The arrays of an `etrace_grad` call: sequences (inputs first), marks of resets (T, B) and the
+    carry that they go back to, mask and targets of the algorithm.
     """
+
+    sequences: tuple[Any, ...]
+    marks: Any
+    initial: list[Any]
+    mask: Any
+    y_target: Any
+
+
+def gradient(
+    cell: Cell, rule: Rule, plan: Plan, params: list[Any], state: EngineState, given: Given
+) -> Any:
+    """(gradients of the params, state, Info)."""
+    sequences, mask = given.sequences, given.mask
     steps, has_aux = sequence_length(sequences), plan.objective.has_aux
     live = [k for k, v in enumerate(cell.graph.params) if v.differentiable]
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
@@ -78,8 +96,8 @@ def gradient(
             value, aux = loss_of(shielded(outs, weight, mask), target)
             return weigh(value, weight), (value, aux)
 
-        xs = [*sequences[0], *([] if marks is None else [marks])]
-        body, extra, at = cell_body(marked.graph, loss), [], (xs, (sequences[1:], weights))
+        body, extra = cell_body(cell.graph, loss), []
+        at = list(sequences[0]), (sequences[1:], weights)
     else:
         assert plan.objective.step_fn is not None
         step = plan.objective.adapt(plan.objective.step_fn, has_aux)
@@ -92,24 +110,22 @@ def gradient(
 
         extra = [params[k] for k in live]
         weights = weights_of(mask, _loss_shape(cell, on_flat, extra, slices), steps, plan.reduction)
-        body, at = user_body(marked.graph, cell, on_flat, mask), (sequences, weights, marks)
-    (of_params, of_extra), carry, traces, (losses, aux) = sequence_gradient(
-        marked.graph,
-        rule,
-        body,
-        [*params, *initial],
+        body, at = user_body(cell, on_flat, mask), (sequences, weights)
+    signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
+    (of_params, of_extra), state, (losses, aux) = sequence_gradient(
+        Problem(cell.graph, rule, body, plan.resets),
+        params,
         extra,
-        carry,
-        traces,
-        at,
-        plan.window,
-        plan.keep_trace,
-        driver_signals(marked.graph, weights, y_target, rule.target_timing),
+        state,
+        Steps(at, signals, given.marks),
+        window=plan.window,
+        keep_trace=plan.keep_trace,
+        initial=given.initial,
     )
-    gradients = of_params[: len(params)]
+    gradients = list(of_params)
     for k, more in zip(live, of_extra, strict=False):
         gradients[k] = gradients[k] + more
-    return gradients, carry, traces, Info(losses, aux)
+    return gradients, state, Info(losses, aux)
 
 
 def _loss_shape(

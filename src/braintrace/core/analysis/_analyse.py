@@ -25,7 +25,6 @@ class Signature:
     params: tuple[str, ...]
     carry: tuple[str, ...]
     lanes: int | None = None
-    resets: bool = False
     extra: tuple[ExtraLeaf, ...] = ()
     marks: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
     frozen: frozenset[int] = frozenset()  # parameters that are not trained
@@ -218,7 +217,6 @@ def _assemble(
         parameters=rows,
         leaf_paths=signature.carry,
         lanes=signature.lanes,
-        resets=signature.resets,
         extra=signature.extra,
         marks=signature.marks,
     )

@@ -21,12 +21,14 @@ class ExtraLeaf:
     """A leaf that an algorithm adds to the carry: a filter, a feedback weight, a signal that the
     driver sets at each step.
 
-    An inert leaf carries no derivative.
+    An inert leaf carries no derivative; a shared one is that of all samples, and no reset changes
+    it.
     """
 
     name: str
     initial: np.ndarray
     inert: bool
+    shared: bool = False
 
 
 class Exactness(enum.StrEnum):
@@ -180,7 +182,6 @@ class CellGraph:
     parameters: tuple[ParameterRow, ...]
     leaf_paths: tuple[str, ...]
     lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
-    resets: bool  # whether the last input marks the lanes that start afresh
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer

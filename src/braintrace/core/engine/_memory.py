@@ -20,8 +20,8 @@ import numpy as np
 
 from ..analysis import CellGraph, columns, size
 from ..step import plain_step, prelude, saving_step, worth_keeping
-from ..traces import zero_nudges
-from ._mapped import is_worth_mapping
+from ..traces import FactorCarrier, sensitivity_bytes, zero_nudges
+from ._factor_window import pays
 from ._rule import Rule
 
 
@@ -125,7 +125,7 @@ def memory_plan(
     forms = return_state or window < steps
     held = (
         _nbytes(jax.eval_shape(lambda: rule.init(graph)))
-        if traces or forms or carrier.factored
+        if traces or forms or isinstance(carrier, FactorCarrier)
         else 0
     )
     weights = [v for v in graph.params if v.differentiable]
@@ -134,12 +134,12 @@ def memory_plan(
         _nbytes([s.y for s in graph.sites]),
         _nbytes([v for s in graph.sites for v in s.data]),
     )
-    if carrier.factored:
+    if isinstance(carrier, FactorCarrier):
         forming, each = held, data + 2 * outputs
-        if window > 1 and is_worth_mapping(graph):
+        if window > 1 and pays(graph):
             kept = [v for e in worth_keeping(graph) for v in e.outputs]
             each = 2 * _nbytes(graph.carry) + _nbytes(kept) + data + _nbytes(zero_nudges(graph))
-            each += _dynamics(graph) // 2 if carrier.needs_dynamics else 0
+            each += carrier.working_bytes(graph, 1)
     else:
         each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
         forming = (
@@ -150,7 +150,7 @@ def memory_plan(
         each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
         if forms:
             forming += carrier.working_bytes(graph, window)
-            each += _dynamics(graph)
+            each += sensitivity_bytes(graph)
     rows = graph.reports(carrier) if held else []
     paths = tuple(
         ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites
@@ -159,18 +159,6 @@ def memory_plan(
     return MemoryPlan(
         rule.name, steps, window, paths, held, forming, window * each, gradients, bptt
     )
-
-
-def _dynamics(graph: CellGraph) -> int:
-    """Bytes of D and f for one step: an entry for each pair of coupled slots, and one for each slot
-    that a site feeds.
-    """
-    coupled = sum(
-        int(g.coupling.sum()) * g.positions * graph.carry[g.slots[0].leaf].dtype.itemsize
-        for g in graph.groups
-    )
-    firsts = [graph.sites[n] for n in sorted(set(graph.first_of_sum))]
-    return coupled + sum(_nbytes([s.y]) * sum(len(p.slots) for p in s.places) for s in firsts)
 
 
 def _kept_by_a_step(graph: CellGraph, nudged: bool) -> int:

@@ -8,7 +8,7 @@ drives into the weight gradients of the rule: forward it is the identity on the 
 zero nudges on each y; backward it asks the carrier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from .._compat import is_differentiable
 from ..analysis import CellGraph
-from ..step import plain_step, prelude, step
-from ..traces import Sensitivity, every_drive, scan, sensitivity, zero_nudges
-from ._extra import Signals, closed, opened, with_signals
+from ..step import Step, plain_step, prelude, step
+from ..traces import FactorCarrier, Sensitivity, every_drive, scan, sensitivity, zero_nudges
+from ._records import EngineState, Signals, with_signals
 from ._rule import Rule
 
 stop = jax.lax.stop_gradient
@@ -74,21 +74,6 @@ def apart(values: Any, like: Any) -> Any:
     return jax.tree.map(lambda v: v + mark.astype(v.dtype), values)
 
 
-def observe(
-    graph: CellGraph, rule: Rule, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> Sensitivity:
-    """What the carrier needs to know of one step (inputs without a time axis)."""
-    one = [x[None] for x in stop(list(xs))]
-    return sensitivity(
-        graph, stop(list(ready)), stop(list(carry)), one, dynamics=rule.carrier.needs_dynamics
-    )
-
-
-def reset_marks(graph: CellGraph, xs: Sequence[Any]) -> Any:
-    """The lanes that start afresh at this step, or None."""
-    return xs[-1] if graph.resets else None
-
-
 def update(
     graph: CellGraph,
     rule: Rule,
@@ -101,24 +86,23 @@ def update(
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the
     online gradient.
     """
-    carry, traces = opened(graph, carry, traces)
-    carry = with_signals(graph, carry, signals)
+    before = EngineState.of(graph, carry, traces)
+    carry = with_signals(graph, before.carry, signals)
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
     bound = graph.bound(structure)
-    local = observe(graph, rule, ready, carry, xs)
-    after = rule.carrier.advance(bound, stop(traces), local, reset_marks(graph, stop(list(xs))))
+    local, after = _moved(bound, rule, ready, EngineState(carry, before.traces), xs)
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
-        before, after, data, structure = kept
-        found = rule.carrier.gradients(graph.bound(structure), before, after, entry, drives, data)
+        traces, data, structure = kept
+        found = rule.carrier.gradients(graph.bound(structure), *traces, entry, drives, data)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
-    read = after if rule.carrier.factored else None  # what is kept for a reverse pass is memory
-    start, nudges = link(graph, gradients, ready, carry, (traces, read, data, structure))
+    read = rule.carrier.kept_for_gradients(before.traces, after)
+    start, nudges = link(graph, gradients, ready, carry, (read, data, structure))
     result = step(graph, ready, start, xs, nudges)
-    return *closed(graph, result.carry, after), result.outs
+    return *EngineState(result.carry, after).parts(graph), result.outs
 
 
 def window(
@@ -135,9 +119,9 @@ def window(
     With `full` the gradient is that of BPTT inside the window plus the traces at its entry;
     without, it is the sum of the online gradients of its steps.
     """
-    if not full and rule.carrier.factored:
+    if not full and isinstance(rule.carrier, FactorCarrier):
         return _stepwise(graph, rule, params, carry, traces, xs)
-    carry, traces = opened(graph, carry, traces)
+    before = EngineState.of(graph, carry, traces)
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
 
@@ -153,35 +137,46 @@ def window(
         found = rule.carrier.contract(graph.bound(structure), traces, entry)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
-    start, _ = link(graph, gradients, ready, carry, (traces, structure))
+    start, _ = link(graph, gradients, ready, before.carry, (before.traces, structure))
     _, (carries, outs) = scan(one, start, list(xs))
-    after = advance_through(graph.bound(structure), rule, stop(ready), carry, traces, xs)
-    return *closed(graph, [c[-1] for c in carries], after), outs
+    after = advance_through(graph.bound(structure), rule, stop(ready), before, xs)
+    return *EngineState([c[-1] for c in carries], after).parts(graph), outs
 
 
 def advance_through(
     graph: CellGraph,
     rule: Rule,
     ready: Sequence[Any],
-    carry: Sequence[Any],
-    traces: Any,
+    state: EngineState,
     xs: Sequence[Any],
+    evaluate: Callable[..., Step] = step,
 ) -> Any:
     """The traces after all steps of `xs` (time first)."""
-    carry, traces, xs = stop((list(carry), traces, list(xs)))
-    many_at_once = not rule.carrier.factored and rule.carrier.longest_window is None
-    if many_at_once:
-        return rule.carrier.advance(graph, traces, sensitivity(graph, ready, carry, xs), None)
+    state, xs = stop((state, list(xs)))
+    if not isinstance(rule.carrier, FactorCarrier) and rule.carrier.longest_window is None:
+        local = sensitivity(graph, stop(list(ready)), state.carry, xs, evaluate=evaluate)
+        return rule.carrier.advance(graph, state.traces, local)
 
-    def one(state: Any, xs: Any) -> tuple[Any, None]:
-        carry, traces = state
-        local = observe(graph, rule, ready, carry, xs)
-        return (
-            local.carry,
-            rule.carrier.advance(graph, traces, local, reset_marks(graph, xs)),
-        ), None
+    def one(state: EngineState, xs: Any) -> tuple[EngineState, None]:
+        local, traces = _moved(graph, rule, ready, state, xs, evaluate)
+        return EngineState(local.carry, traces), None
 
-    return scan(one, (carry, traces), xs)[0][1]
+    return scan(one, state, xs)[0].traces
+
+
+def _moved(
+    graph: CellGraph,
+    rule: Rule,
+    ready: Sequence[Any],
+    state: EngineState,
+    xs: Sequence[Any],
+    evaluate: Callable[..., Step] = step,
+) -> tuple[Sensitivity, Any]:
+    """What one step (inputs without a time axis) does to the local state, and the new traces."""
+    carry, traces, ready = stop((state.carry, state.traces, list(ready)))
+    timed = jax.tree.map(lambda x: x[None], stop(list(xs)))
+    local = sensitivity(graph, ready, carry, timed, evaluate=evaluate)
+    return local, rule.carrier.advance(graph, traces, local)
 
 
 def _stepwise(

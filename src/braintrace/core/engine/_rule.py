@@ -15,10 +15,9 @@ from ..analysis import (
     analyse,
     find_exits,
     reach,
-    with_layers,
 )
 from ..signals._editor import Edit, Editor
-from ..traces._carrier import Carrier
+from ..traces import Carrier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +45,15 @@ class Rule:
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
-        layered = with_layers if self.carrier.whole_layer else lambda graph: graph
-        rows = self._certificate(
-            layered(graph)
-        )  # before the edits, which change the program's equations
+        # before the edits, which change the program's equations
+        rows = self._certificate(self.carrier.arrange(graph))
         edited = graph
         if self.edits:
             editor, exits = Editor(graph), find_exits(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
             edited = analyse(editor.program(), editor.signature(signature), max_slots)
-        return dataclasses.replace(layered(edited), parameters=rows)
+        return dataclasses.replace(self.carrier.arrange(edited), parameters=rows)
 
     def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
         """The rows of the cell before the edits, with what the carrier and the edits put in place
@@ -69,8 +66,7 @@ class Rule:
         )
         rows = []
         for row, param in zip(graph.parameters, graph.params, strict=False):
-            traced = any(graph.sites[n].places for n in row.sites)
-            reasons = [self.carrier.approximation] if traced else []
+            reasons = [self.carrier.approximation(graph, row)]
             if reach([*graph.prelude, *graph.step], [param]) & exits:
                 reasons += [edit.replaces for edit in self.edits]
             reasons = [r for r in reasons if r]

@@ -2,6 +2,7 @@
 of the sequence.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,106 +11,92 @@ import jax.numpy as jnp
 
 from ..analysis import CellGraph
 from ..step import plain_step, prelude
-from ..traces import largest_coupled
-from ._extra import Signals, closed, opened
-from ._mapped import factored_window
-from ._online import NO_SIGNALS, window
+from ..traces import FactorCarrier
+from ._factor_window import factor_window
+from ._online import window
+from ._records import EngineState, Prepared, Problem, Steps, differentiable_part
 from ._rule import Rule
-from ._window import WINDOW_BYTES, Body, differentiable_part, window_gradient
+from ._trace_window import trace_window
 
-_LONGEST_WINDOW = 64
-_LONGEST_FACTORED = 16
+WINDOW_BYTES = 256 << 20  # what the stacked inputs and derivatives of a window may take
 
 
 def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
-    """How many steps are done at once: as many as fit the budget, at most 64; fewer where each
-    step's signals become factors.
-
-    Factors gain nothing from longer windows but their one product, which is at its speed by then:
-    16 steps, 64 of a single lane. Traces of a whole layer of n elements are multiplied by n x n
-    numbers once in a window, and driven by one number a step: 2n steps make the former the less.
-    """
-    longest = _LONGEST_WINDOW
-    if rule.carrier.factored:
-        longest = max(_LONGEST_FACTORED, _LONGEST_WINDOW // (graph.lanes or 1))
-    if rule.carrier.whole_layer:
-        longest = max(longest, 2 * largest_coupled(graph))
-    numbers = sum(
+    """How many steps are done at once: as many as fit the budget and are of use."""
+    held = sum(
         s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data)
         for s in graph.sites
     )
-    numbers += 8 * sum(graph.carry[k].size for k in graph.hidden)
-    return _even(steps, max(1, min(steps, longest, WINDOW_BYTES // max(4 * numbers, 1))))
+    held += 8 * sum(graph.carry[k].size for k in graph.hidden)
+    longest = rule.carrier.useful_window(graph)
+    return _even(steps, max(1, min(steps, longest, WINDOW_BYTES // max(4 * held, 1))))
 
 
 def _even(steps: int, longest: int) -> int:
-    """The longest window that leaves no rest, which would be a second program with its own buffers;
+    """The longest window that leaves no remainder, which would be a second program with its own buffers;
     over half of `longest`.
     """
     return next((k for k in range(longest, longest // 2, -1) if steps % k == 0), longest)
 
 
 def sequence_gradient(
-    graph: CellGraph,
-    rule: Rule,
-    body: Body,
+    problem: Problem,
     params: Sequence[Any],
     extra: Any,
-    carry: Sequence[Any],
-    traces: Any,
-    at: Any,
+    state: EngineState,
+    steps: Steps,
+    *,
     window: int,
     keep_trace: bool,
-    signals: Signals = NO_SIGNALS,
-) -> tuple[tuple[list[Any], Any], list[Any], Any, Any]:
-    """((gradient of each parameter, of `extra`), carry, traces, reports): the sum of the online
-    gradients of all steps.
+    initial: Sequence[Any] = (),
+) -> tuple[tuple[list[Any], Any], EngineState, Any]:
+    """((gradient of each parameter, of `extra`), state, reports): the sum of the online gradients
+    of all steps.
 
-    `at` holds the sequences' slices, time first, for `body`; `signals` what the algorithm wants set
-    before each step.
+    `initial`: the carry that marked samples are reset to. Without `keep_trace` the traces of the
+    new state mean nothing.
     """
-    carry, traces = opened(graph, carry, traces)
-    at = (at, dict(signals))
-    steps = jax.tree.leaves(at)[0].shape[0]
+    graph, rule = problem.graph, problem.rule
     window = min(window, rule.carrier.longest_window or window)
     ready, pull = differentiable_prelude(graph, params)
+    prepared = Prepared(ready, extra, list(initial))
     total = jax.tree.map(jnp.zeros_like, (differentiable_part(graph, ready)[1], extra))
-    count, rest = divmod(steps, window)
+    count, remainder = divmod(steps.count, window)
 
-    def block(state: Any, at: Any, keep: bool) -> tuple[Any, Any]:
-        total, carry, traces = state
-        slices, chosen = at
-        gradient = factored_window if rule.carrier.factored else window_gradient
-        total, carry, traces, reports = gradient(
-            graph, rule, body, ready, extra, total, carry, traces, slices, chosen, keep
-        )
-        return (total, carry, traces), reports
+    def block(carried: Any, steps: Steps, keep: bool) -> tuple[Any, Any]:
+        total, state = carried
+        if isinstance(rule.carrier, FactorCarrier):
+            *carried, reports = factor_window(problem, prepared, state, steps, total)
+        else:
+            *carried, reports = trace_window(problem, prepared, state, steps, total, keep)
+        return tuple(carried), reports
 
-    def slices(start: Any, length: int) -> Any:
-        return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), at)
+    def part(start: Any, length: int) -> Steps:
+        return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), steps)
 
-    if count > 1 and not rest and not keep_trace:  # nobody reads the trace after the last window
-        count, rest = count - 1, window
-    state, reports = (total, list(carry), traces), []
+    if count > 1 and not remainder and not keep_trace:
+        count, remainder = count - 1, window  # nobody reads the trace after the last window
+    carried, reports = (total, state), []
     if count == 1:
-        state, report = block(state, slices(0, window), keep_trace or rest > 0)
+        carried, report = block(carried, part(0, window), keep_trace or remainder > 0)
         reports.append(report)
     elif count:
-        if traces is None:
-            state = (total, list(carry), rule.carrier.init(graph))
-        starts = window * jnp.arange(count)
-        state, report = jax.lax.scan(
-            lambda s, start: block(s, slices(start, window), True), state, starts
+        if state.traces is None:
+            state = dataclasses.replace(state, traces=rule.carrier.init(graph))
+        carried, report = jax.lax.scan(
+            lambda carried, start: block(carried, part(start, window), True),
+            (total, state),
+            window * jnp.arange(count),
         )
         reports.append(jax.tree.map(lambda v: v.reshape(count * window, *v.shape[2:]), report))
-    if rest:
-        state, report = block(state, slices(count * window, rest), keep_trace)
+    if remainder:
+        carried, report = block(carried, part(count * window, remainder), keep_trace)
         reports.append(report)
-    (of_ready, of_extra), carry, traces = state
+    (of_ready, of_extra), state = carried
     joined = (
         jax.tree.map(lambda *v: jnp.concatenate(v), *reports) if len(reports) > 1 else reports[0]
     )
-    return (pull(of_ready), of_extra), *closed(graph, carry, traces), joined
+    return (pull(of_ready), of_extra), state, joined
 
 
 def differentiable_prelude(
@@ -143,9 +130,9 @@ def evolve(
 ) -> tuple[list[Any], list[Any]]:
     """Forward only: (carry, outputs stacked)."""
     ready = prelude(graph, params)
-    full, _ = opened(graph, carry, None)
+    full = EngineState.of(graph, carry, None).carry
     last, outs = jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), full, list(xs))
-    return closed(graph, last, None)[0], outs
+    return EngineState(last, None).parts(graph)[0], outs
 
 
 def advance(
@@ -160,8 +147,7 @@ def advance(
     """Forward over a sequence with the traces, `size` steps at once: (carry, traces, outputs
     stacked).
     """
-    steps = xs[0].shape[0]
-    count, rest = divmod(steps, size)
+    count, remainder = divmod(xs[0].shape[0], size)
 
     def block(state: Any, xs: Any) -> tuple[Any, list[Any]]:
         carry, traces, outs = window(graph, rule, params, state[0], state[1], xs, False)
@@ -170,7 +156,7 @@ def advance(
     blocks = [v[: count * size].reshape(count, size, *v.shape[1:]) for v in xs]
     state, outs = jax.lax.scan(block, (list(carry), traces), blocks)
     outs = [v.reshape(count * size, *v.shape[2:]) for v in outs]
-    if rest:
+    if remainder:
         state, last = block(state, [v[count * size :] for v in xs])
         outs = [jnp.concatenate(pair) for pair in zip(outs, last, strict=True)]
     return state[0], state[1], outs

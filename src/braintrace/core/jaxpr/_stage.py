@@ -22,6 +22,7 @@ from .._compat import (
     bind,
     is_differentiable,
     is_key,
+    is_traced,
     scan_counts,
     source_line,
     sub_jaxprs,
@@ -291,7 +292,8 @@ def _index(i: Any, n: int) -> Any:
 
 def _fold(equation: Equation) -> list[Atom] | None:
     """The results of index arithmetic on constants, so that constant indices are seen as constant."""
-    if not all(isinstance(v, Const) for v in equation.inputs) or sub_jaxprs(equation.params):
+    known = all(isinstance(v, Const) and not is_traced(v.value) for v in equation.inputs)
+    if not known or sub_jaxprs(equation.params):
         return None
     small = all(v.size <= _FOLD_LIMIT for v in equation.outputs)
     if not small or any(

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 
 from ..analysis import CellGraph, Exit, ExtraLeaf, Signature
@@ -37,9 +36,13 @@ class Editor:
     def constant(self, value: Any) -> Const:
         return Const(np.asarray(value))
 
-    def add_leaf(self, name: str, initial: np.ndarray, *, inert: bool = False) -> Var:
-        """A new leaf of the carry; give its next value to `set_leaf`, or it stays as it is."""
-        self.leaves.append(ExtraLeaf(name, initial, inert))
+    def add_leaf(
+        self, name: str, initial: np.ndarray, *, inert: bool = False, shared: bool = False
+    ) -> Var:
+        """A new leaf of the carry; give its next value to `set_leaf`, or it stays as it is. A
+        shared leaf is that of all samples.
+        """
+        self.leaves.append(ExtraLeaf(name, initial, inert, shared))
         leaf = Var(initial.shape, initial.dtype)
         self.carry.append(leaf)
         self.new_carry.append(leaf)
@@ -54,16 +57,6 @@ class Editor:
             if extra.name == name:
                 return leaf
         return self.add_leaf(name, initial, inert=True)
-
-    def fresh(self, values: Atom) -> Atom:
-        """`values` with zeros in the lanes that start afresh at this step."""
-        if not self.graph.resets:
-            return values
-        marks = self.graph.xs[-1]
-        if not values.shape or values.shape[0] != self.graph.lanes:
-            return values
-        mask = lambda v, r: jax.numpy.where(r.reshape(r.shape + (1,) * (v.ndim - 1)), 0, v)
-        return self.apply(mask, values, marks)
 
     def redirect(self, edge: tuple[Equation, int], operand: Atom) -> None:
         """Let an equation read `operand` in place of its own."""

@@ -68,7 +68,7 @@ class Postsynaptic(Edit):
             through = editor.apply(sg, z)
             if not self.approximate:
                 leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-                new = editor.apply(lambda r, z: leaky_step(r, z, self.leak), editor.fresh(leaf), z)
+                new = editor.apply(lambda r, z: leaky_step(r, z, self.leak), leaf, z)
                 editor.set_leaf(leaf, new)
                 through = editor.apply(lambda t, r: t + (r - sg(r)), through, new)
             own = self._own_drives(editor, g) if self.approximate else []
@@ -125,12 +125,11 @@ class Postsynaptic(Edit):
         count = editor.add_leaf(
             "weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True
         )
-        g, c = editor.fresh(mean), editor.fresh(count)
-        n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), c)
+        n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), count)
         m = editor.apply(
             lambda g, c, n, p: (self.leak * lane_shaped(c, g) * sg(g) + sg(p)) / lane_shaped(n, g),
-            g,
-            c,
+            mean,
+            count,
             n,
             psi,
         )

@@ -42,9 +42,8 @@ class ScalarLeak(Edit):
                 for e in readers:
                     e.inputs = [stopped if v is leaf else v for v in e.inputs]
             if k in new:
-                kept = editor.fresh(leaf)
                 editor.replace(
-                    new[k], lambda h, kept=kept: editor.apply(self._leaking, h, kept), inside
+                    new[k], lambda h, leaf=leaf: editor.apply(self._leaking, h, leaf), inside
                 )
 
     def _leaking(self, new: Any, old: Any) -> Any:

@@ -62,7 +62,7 @@ class OutputFilter(Edit):
                 chosen.setdefault(found.variable, []).append(found)
         for z, edges in chosen.items():
             leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-            new = editor.apply(lambda f, z: leaky_step(f, z, leak), editor.fresh(leaf), z)
+            new = editor.apply(lambda f, z: leaky_step(f, z, leak), leaf, z)
             editor.set_leaf(leaf, new)
             through = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
             for found in edges:
@@ -121,7 +121,7 @@ class Feedback(Edit):
             )
         if not self.adaptive:
             return editor.constant(drawn)
-        leaf = editor.add_leaf("feedback", drawn, inert=True)
+        leaf = editor.add_leaf("feedback", drawn, inert=True, shared=True)
         kept = editor.apply(lambda e: sg(e) * (1 - self.decay), leaf)
         editor.set_leaf(leaf, kept)
         return editor.apply(lambda w, e: sg(w) + sg(e), w, leaf)
@@ -250,9 +250,10 @@ class FiringRate(Edit):
             count = editor.add_leaf(
                 "steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True
             )
-            m, n = editor.fresh(mean), editor.fresh(count)
-            n = editor.apply(lambda n: sg(n) + 1, n)
-            m = editor.apply(lambda m, z, n: sg(m) + (sg(z) - sg(m)) / lane_shaped(n, z), m, z, n)
+            n = editor.apply(lambda n: sg(n) + 1, count)
+            m = editor.apply(
+                lambda m, z, n: sg(m) + (sg(z) - sg(m)) / lane_shaped(n, z), mean, z, n
+            )
             editor.set_leaf(mean, m)
             editor.set_leaf(count, n)
 

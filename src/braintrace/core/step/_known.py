@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from .._compat import is_key
 from ..analysis import CellGraph
-from ..jaxpr import Equation, Loop, evaluate, is_cheap, needed, reader
+from ..jaxpr import Atom, Equation, evaluate, is_cheap, needed, reader
 
 Known = Mapping[Equation, Sequence[Any]]
 
@@ -38,7 +39,27 @@ def feeds_back_at_a_cost(graph: CellGraph) -> bool:
     """Whether a product, or another costly equation, makes the carry from an old one, so that steps
     wait for it.
     """
-    return Loop(graph.step, graph.carry, graph.xs, graph.new_carry, ()).feeds_back_at_a_cost
+    old = {v: k for k, v in enumerate(graph.carry)}
+    behind: dict[Atom, set[int]] = {v: {k} for v, k in old.items()}  # leaves that reach a variable
+    for e in graph.step:
+        found = set().union(*(behind.get(v, set()) for v in e.inputs))
+        behind.update((v, found) for v in e.outputs)
+    reaches = np.eye(len(old), dtype=bool)  # [k, j]: whether leaf k reaches leaf j, in some steps
+    for j, v in enumerate(graph.new_carry):
+        reaches[list(behind.get(v, ())), j] = True
+    for via in range(len(old)):
+        reaches |= reaches[:, via : via + 1] & reaches[via]
+    ahead: dict[Atom, set[int]] = {}  # leaves whose new value a variable reaches
+    for j, v in enumerate(graph.new_carry):
+        ahead.setdefault(v, set()).add(j)
+    for e in reversed(graph.step):
+        found = set().union(*(ahead.get(v, set()) for v in e.outputs))
+        for v in e.inputs:
+            ahead.setdefault(v, set()).update(found)
+        before = set().union(*(behind.get(v, set()) for v in e.inputs))
+        if not is_cheap(e) and any(reaches[j, k] for j in found for k in before):
+            return True
+    return False
 
 
 def keeping_step(

@@ -2,19 +2,20 @@
 state.
 """
 
+from ._carrier import Carrier as Carrier
+from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import Sums as Sums
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._layer_slots import Pull as Pull
-from ._layer_slots import largest_coupled as largest_coupled
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
-from ._product_carrier import ProductCarrier as ProductCarrier
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import every_drive as every_drive
 from ._sensitivity import pulled_back as pulled_back
 from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
+from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_nudges as zero_nudges
 from ._within_layer import WithinLayer as WithinLayer

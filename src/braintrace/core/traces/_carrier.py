@@ -1,18 +1,22 @@
-"""Carriers: what an algorithm stores in place of the influence of a weight on the hidden state."""
+"""Kinds of traces: what an algorithm stores in place of the influence of a weight on the hidden
+state.
+"""
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Site
+from ..analysis import CellGraph, ParameterRow, Site
 from ._sensitivity import Sensitivity
 
 Traces = Any
 Sums = dict[Any, Any]  # the gradient so far, by the variable of the weight
+
+_USEFUL_WINDOW = 64
 
 
 class Carrier(abc.ABC):
@@ -21,22 +25,24 @@ class Carrier(abc.ABC):
     The signals of step t are `entry`, the derivative of L_t with respect to the hidden state before
     the step, and `drives`, for each site that with respect to its y. Both enter linearly. Traces
     are a pytree; `before` and `after` are those of steps t-1 and t.
+
+    The engine moves the traces of a `FactorCarrier` step by step and makes one weight product of a
+    window. Those of the other kinds move over a whole window at once.
     """
 
-    #: Whether `advance` reads the sensitivities (D and f) and not the data alone.
-    needs_dynamics: ClassVar[bool] = True
-    #: Whether `factors` is the whole gradient, so that nothing is left to `contract`.
-    factored: ClassVar[bool] = False
-    #: What the traces leave out of the dynamics inside a position, as a reason in the certificate;
-    #: '' for nothing.
-    approximation: ClassVar[str] = ""
-    #: Whether it carries the influence on a whole layer, so that the recurrence within the layer is
-    #: kept.
-    whole_layer: ClassVar[bool] = False
+    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
+        """What the traces of a parameter leave out of the dynamics inside a position, as a reason
+        in the certificate; '' for nothing.
+        """
+        return ""
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Carrier":
         """The carrier with what it reads from the model (`leak_of` a group) put in as numbers."""
         return self
+
+    def arrange(self, graph: CellGraph) -> CellGraph:
+        """The graph with the plan that these traces need: which state belongs together, say."""
+        return graph
 
     @abc.abstractmethod
     def init(self, graph: CellGraph) -> Traces:
@@ -47,9 +53,10 @@ class Carrier(abc.ABC):
         return traces[site]
 
     @abc.abstractmethod
-    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
-        """The traces after the step (or steps) that `local` describes; `reset` marks lanes that
-        started afresh.
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        """The traces after the step (or steps) that `local` describes.
+
+        A sample that is reset before a step has D = 0 there, which clears what D moves.
         """
 
     @abc.abstractmethod
@@ -58,17 +65,23 @@ class Carrier(abc.ABC):
         for.
         """
 
-    def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
-        """Whether sequences move the traces of `site` without an array of their size beside them."""
-        return False
+    @abc.abstractmethod
+    def gradients(
+        self,
+        graph: CellGraph,
+        before: Traces,
+        after: Traces,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
+    ) -> list[Any]:
+        """For each site, the gradient of its weight at one step; `data` has no time axis."""
 
-    def working_bytes(self, graph: CellGraph, steps: int) -> int:
-        """What it takes beside the traces to move them over `steps` steps at once."""
-        return 0
-
-    def adds_now(self, graph: CellGraph, site: Site) -> bool:
-        """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""
-        return False
+    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
+        """What `gradients` reads of the two, None for nothing: what is kept for a reverse pass is
+        memory.
+        """
+        return before, None
 
     def advance_and_contract(
         self,
@@ -84,33 +97,37 @@ class Carrier(abc.ABC):
         `now`: for a single step, the derivatives with respect to each y; they are for the sites
             that `adds_now` names.
         """
-        sums = dict(sums)
-        for site, found in zip(graph.sites, self.contract(graph, before, entry), strict=True):
-            sums[site.weight] = sums[site.weight] + found.astype(site.weight.dtype)
-        return self.advance(graph, before, local, None), sums
+        raise NotImplementedError
 
-    def gradients(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
-        """For each site, the gradient of its weight at one step: `data` has no time axis; `after`
-        is None unless `factored`.
-        """
-        factors = self.factors(graph, before, after, entry, drives, data)
-        total = [
-            s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
-        ]
-        return (
-            total
-            if self.factored
-            else [a + b for a, b in zip(total, self.contract(graph, before, entry), strict=True)]
-        )
+    def adds_now(self, graph: CellGraph, site: Site) -> bool:
+        """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""
+        return False
 
+    # Windows and memory
+    # ---------------------------------------------------------------------------------------------
+
+    @property
+    def longest_window(self) -> int | None:
+        """The most steps that may be done at once; None for any number."""
+        return None
+
+    def useful_window(self, graph: CellGraph) -> int:
+        """The number of steps beyond which a window is not faster."""
+        return _USEFUL_WINDOW
+
+    def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
+        """Whether sequences move the traces of `site` without an array of their size beside them."""
+        return False
+
+    def working_bytes(self, graph: CellGraph, steps: int) -> int:
+        """What it takes beside the traces to move them over `steps` steps at once."""
+        return 0
+
+
+class FactorCarrier(Carrier):
+    """Traces whose gradient of each step is the operation's own weight gradient at two factors."""
+
+    @abc.abstractmethod
     def factors(
         self,
         graph: CellGraph,
@@ -121,20 +138,35 @@ class Carrier(abc.ABC):
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of
-        this step.
-
-        Of a carrier whose traces are not products, the step's own part: that of `entry` is
-        `contract`'s.
+        the step.
         """
+
+    @abc.abstractmethod
+    def reset(self, graph: CellGraph, traces: Traces, marks: jax.Array) -> Traces:
+        """The traces with zeros for the samples that are marked."""
+
+    def gradients(
+        self,
+        graph: CellGraph,
+        before: Traces,
+        after: Traces,
+        entry: Sequence[Any],
+        drives: Sequence[Any],
+        data: list[list[Any]],
+    ) -> list[Any]:
+        factors = self.factors(graph, before, after, entry, drives, data)
         return [
-            (represented(s, d, c.dtype), c)
-            for s, d, c in zip(graph.sites, data, drives, strict=True)
+            s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
         ]
 
-    @property
-    def longest_window(self) -> int | None:
-        """The most steps that may be done at once; None for any number."""
-        return None
+    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
+        return before, after
+
+    def useful_window(self, graph: CellGraph) -> int:
+        """Factors gain nothing from longer windows but their one product, which is at its speed by
+        then: 16 steps, 64 of a single sample.
+        """
+        return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.lanes or 1))
 
 
 def trace_dtype(site: Site, chosen: Any) -> Any:
@@ -159,9 +191,15 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def keep_lanes(values: jax.Array, axis: int | None, reset: Any) -> jax.Array:
-    """`values` with the lanes that `reset` marks set to zero."""
-    if reset is None or axis is None:
+def data_axis(graph: CellGraph, site: Site) -> int | None:
+    """The axis of the site's represented data that runs along the batch, or None."""
+    axis = graph.lane_axis(site)
+    return None if axis is None else site.rule.lane_axis(axis)
+
+
+def kept(values: jax.Array, axis: int | None, reset: jax.Array) -> jax.Array:
+    """`values` with zeros for the samples, along `axis`, that `reset` marks."""
+    if axis is None or not values.ndim:
         return values
     shape = [1] * values.ndim
     shape[axis] = reset.size
@@ -169,7 +207,7 @@ def keep_lanes(values: jax.Array, axis: int | None, reset: Any) -> jax.Array:
 
 
 def along(values: jax.Array, axis: int | None, ndim: int) -> jax.Array:
-    """Values given for each lane, shaped to multiply an array whose lanes run along `axis`."""
+    """Values given for each sample, shaped to multiply an array whose samples run along `axis`."""
     if values.ndim == 0 or axis is None:
         return values.reshape(-1)[0]
     shape = [1] * ndim

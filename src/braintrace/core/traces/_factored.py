@@ -14,29 +14,38 @@ Memory O(B (I + O S)).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Place, Site
-from ._carrier import along, keep_lanes, represented, represented_shape, trace_dtype
-from ._filters import LONGEST_PRODUCT, counting, kappa_step, leaky_step, linear_sums
-from ._product_carrier import ProductCarrier, filtered, filtered_inputs, represented_over_time
-from ._sensitivity import Sensitivity
+from ..analysis import CellGraph, ParameterRow, Place, Site
+from ._carrier import (
+    FactorCarrier,
+    along,
+    data_axis,
+    kept,
+    represented,
+    represented_shape,
+    trace_dtype,
+)
+from ._filters import counting, kappa_step, leaky_step
+from ._sensitivity import Sensitivity, sensitivity_bytes
 from ._slots import at_place, read_slot
 
 
 @dataclasses.dataclass(frozen=True)
-class Factored(ProductCarrier):
+class Factored(FactorCarrier):
     """`input_decay` is ax, `state_decay` af, both in [0, 1)."""
 
     input_decay: float
     state_decay: float
     dtype: Any = None
 
-    approximation: ClassVar[str] = "its trace is smoothed and factored"
+    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
+        traced = any(graph.sites[n].places for n in row.sites)
+        return "its trace is smoothed and factored" if traced else ""
 
     def init(self, graph: CellGraph) -> Any:
         zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))
@@ -59,153 +68,56 @@ class Factored(ProductCarrier):
     def _weight_dtype(self, graph: CellGraph) -> Any:
         return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
-        inputs = []
-        for n, site in enumerate(graph.sites):
-            old, axis = before["input"][n], graph.lane_axis(site)
-            old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
-            x = represented(site, [d[0] for d in local.data[n]], old.dtype)
-            inputs.append(leaky_step(old, x, self.input_decay).astype(old.dtype))
-        weight = keep_lanes(before["weight"], 0 if before["weight"].ndim else None, reset)
-        weight = kappa_step(weight, 1, self.state_decay)
+    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
+        def state(site: Site, of_site: Any) -> Any:
+            return jax.tree.map(lambda v: kept(v, graph.lane_axis(site), marks), of_site)
+
         return {
-            "input": inputs,
-            "state": self._states(graph, before["state"], local.slots),
-            "weight": weight,
+            "input": [
+                kept(v, data_axis(graph, site), marks)
+                for site, v in zip(graph.sites, traces["input"], strict=True)
+            ],
+            "state": list(map(state, graph.sites, traces["state"])),
+            "weight": kept(traces["weight"], 0, marks),
         }
 
-    def _states(self, graph: CellGraph, before: list[Any], slots: Any) -> list[Any]:
-        return [
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
+        inputs = []
+        for site, old, data in zip(graph.sites, before["input"], local.data, strict=True):
+            x = represented(site, [d[0] for d in data], old.dtype)
+            inputs.append(leaky_step(old, x, self.input_decay).astype(old.dtype))
+        states = [
             [
-                self._state(graph, n, place, old, slots)
-                for place, old in zip(site.places, before[n], strict=False)
+                self._state(graph, n, place, old, local)
+                for place, old in zip(site.places, before["state"][n], strict=False)
             ]
             for n, site in enumerate(graph.sites)
         ]
+        return {
+            "input": inputs,
+            "state": states,
+            "weight": kappa_step(before["weight"], 1, self.state_decay),
+        }
 
     def _state(
-        self, graph: CellGraph, n: int, place: Place, old: list[Any], slots: Any
+        self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity
     ) -> list[Any]:
+        """The state traces at one place: `old` moved by D, and what y adds."""
         group = graph.groups[place.group]
         new = []
         for s, own in zip(place.slots, old, strict=True):
-            moved = slots[place.group][s]
+            moved = local.slots[place.group][s]
+            assert moved is not None
             total = (1 - self.state_decay) * jnp.where(place.positions >= 0, moved.drive[n][0], 0)
             for q, trace in zip(place.slots, old, strict=True):
                 if group.coupling[s, q]:
-                    total = (
-                        total
-                        + self.state_decay
-                        * at_place(read_slot(graph, moved.rows, group.slots[q]), place)
-                        * trace
-                    )
+                    row = at_place(read_slot(graph, moved.rows, group.slots[q]), place)
+                    total = total + self.state_decay * row * trace
             new.append(total.astype(own.dtype))
         return new
 
-    def window_factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        slots: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-        reset: Any,
-    ) -> tuple[list[tuple[Any, Any]], Any]:
-        steps = drives[0].shape[0] if drives else 1
-        inputs = [
-            filtered_inputs(graph, site, d, [old], self.input_decay, steps, reset)[0]
-            for site, d, old in zip(graph.sites, data, before["input"], strict=True)
-        ]
-        gained = jnp.full(
-            (steps, *before["weight"].shape), 1 - self.state_decay, before["weight"].dtype
-        )
-        weight = filtered(
-            gained, before["weight"], self.state_decay, 0 if before["weight"].ndim else None, reset
-        )
-
-        traced = {n: drives[n] for n in self._traced(graph)}
-        if (constant := self._constant(graph, slots)) is not None and steps <= LONGEST_PRODUCT:
-            states = self._linear_states(graph, before["state"], slots, constant, steps)
-            last, past = (
-                jax.tree.map(lambda v: v[-1], states),
-                jax.tree.map(lambda v: v[:-1], states),
-            )
-            cotangents = jax.vmap(lambda *at: self._cotangents(graph, *at))(
-                past, weight, entry, traced
-            )
-        else:
-
-            def one(old: list[Any], at: Any) -> tuple[list[Any], dict[int, Any]]:
-                slots, weight, entry, drives = at
-                return self._states(graph, old, slots), self._cotangents(
-                    graph, old, weight, entry, drives
-                )
-
-            timed = jax.tree.map(
-                lambda v: (
-                    jnp.broadcast_to(v, (steps, *v.shape)) if isinstance(v, np.ndarray) else v
-                ),
-                slots,
-            )
-            last, cotangents = jax.lax.scan(one, before["state"], (timed, weight, entry, traced))
-        shown = [
-            represented_over_time(s, d, c.dtype, steps)
-            for s, d, c in zip(graph.sites, data, drives, strict=True)
-        ]
-        factors = self._pairs(graph, inputs, cotangents, shown, drives)
-        return factors, {"input": [x[-1] for x in inputs], "state": last, "weight": weight[-1]}
-
-    def _constant(self, graph: CellGraph, slots: Any) -> list[list[np.ndarray]] | None:
-        """For each site and place D as one matrix of numbers, where it is the same at all steps and
-        positions; else None.
-        """
-        found: list[list[np.ndarray]] = []
-        for n, site in enumerate(graph.sites):
-            found.append([])
-            for place in site.places if graph.first_of_sum[n] == n else ():
-                group, matrix = graph.groups[place.group], np.zeros((len(place.slots),) * 2)
-                for i, s in enumerate(place.slots):
-                    for j, q in enumerate(place.slots):
-                        leaf = slots[place.group][s].rows[graph.hidden.index(group.slots[q].leaf)]
-                        if not group.coupling[s, q]:
-                            continue
-                        if not isinstance(leaf, np.ndarray):
-                            return None
-                        entries = leaf.reshape(-1)[
-                            group.slots[q].elements[place.positions[place.positions >= 0]]
-                        ]
-                        if (entries != entries[:1]).any():
-                            return None
-                        matrix[i, j] = entries[0]
-                found[n].append(matrix)
-        return found
-
-    def _linear_states(
-        self, graph: CellGraph, before: list[Any], slots: Any, matrices: Any, steps: int
-    ) -> list[Any]:
-        """The state traces before each step and after the last one, for a constant D."""
-        new: list[Any] = []
-        for n, site in enumerate(graph.sites):
-            new.append([])
-            for place, matrix, old in zip(site.places, matrices[n], before[n], strict=False):
-                values = [
-                    self._values(place, slots[place.group][s].drive[n], steps) for s in place.slots
-                ]
-                new[n].append(
-                    linear_sums(values, old, self.state_decay * matrix, steps) if old else []
-                )
-        return new
-
-    def _values(self, place: Place, drive: Any, steps: int) -> Any:
-        """What a slot's trace gains at each step: a number, where that is the same at all steps and
-        elements.
-        """
-        acts = place.positions >= 0
-        if isinstance(drive, np.ndarray) and acts.all() and (drive == drive.reshape(-1)[:1]).all():
-            return (1 - self.state_decay) * float(drive.reshape(-1)[0])
-        gained = (1 - self.state_decay) * jnp.where(acts, drive, 0)
-        return jnp.broadcast_to(gained.reshape(-1, *acts.shape), (steps, *acts.shape))
+    def working_bytes(self, graph: CellGraph, steps: int) -> int:
+        return steps * sensitivity_bytes(graph)
 
     def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
         found = []

@@ -61,10 +61,8 @@ class PerParameter(Carrier):
             return slots
         return {"data": [jnp.zeros(v.shape, v.dtype) for v in site.data], "drive": slots}
 
-    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity, reset: Any) -> Traces:
-        """The traces after the steps that `local` describes. A lane that starts afresh has D = 0:
-        it is cleared already.
-        """
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        """The traces after the steps that `local` describes."""
         return [
             self._advance(graph, n, site, before[n], local) for n, site in enumerate(graph.sites)
         ]

@@ -8,21 +8,20 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._errors import CompilationError, problem
-from ..analysis import CellGraph, Site
-from ._carrier import keep_lanes, represented, represented_shape, trace_dtype
+from ..analysis import CellGraph, ParameterRow, Site
+from ._carrier import FactorCarrier, data_axis, kept, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
-from ._product_carrier import ProductCarrier, filtered_inputs
 from ._sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
-class Presynaptic(ProductCarrier):
+class Presynaptic(FactorCarrier):
     """`leaks` holds the leak of each state group, by number, or one for all; None reads them from
     the model. `bias_trace`: whether operands get a trace too.
 
@@ -35,8 +34,9 @@ class Presynaptic(ProductCarrier):
     twice: bool = False
     dtype: Any = None
 
-    approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
-    needs_dynamics: ClassVar[bool] = False
+    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
+        traced = any(graph.sites[n].places for n in row.sites)
+        return "a constant leak stands for the neuron's dynamics" if traced else ""
 
     def leak(self, site: Site) -> float:
         """The leak of the group that the site feeds; 0 where there is no trace."""
@@ -71,14 +71,18 @@ class Presynaptic(ProductCarrier):
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
         return self.twice and self.leak(site) > 0 and bool(hidden & leaves)
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
+    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
+        return [
+            [kept(v, data_axis(graph, site), marks) for v in filters]
+            for site, filters in zip(graph.sites, traces, strict=True)
+        ]
+
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
         new = []
-        for n, site in enumerate(graph.sites):
-            axis = graph.lane_axis(site)
-            x = represented(site, [d[0] for d in local.data[n]], before[n][0].dtype)
+        for site, filters, data in zip(graph.sites, before, local.data, strict=True):
+            x = represented(site, [d[0] for d in data], filters[0].dtype)
             filtered = []
-            for old in before[n]:
-                old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
+            for old in filters:
                 x = leaky_step(old, x, self.leak(site)).astype(old.dtype)
                 filtered.append(x)
             new.append(filtered)
@@ -97,22 +101,3 @@ class Presynaptic(ProductCarrier):
         data: list[list[Any]],
     ) -> list[tuple[Any, Any]]:
         return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]
-
-    def window_factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        slots: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-        reset: Any,
-    ) -> tuple[list[tuple[Any, Any]], Any]:
-        steps = drives[0].shape[0] if drives else 1
-        after = [
-            filtered_inputs(graph, site, d, old, self.leak(site), steps, reset)
-            for site, d, old in zip(graph.sites, data, before, strict=True)
-        ]
-        return self.factors(graph, before, after, entry, drives, data), jax.tree.map(
-            lambda v: v[-1], after
-        )

@@ -34,6 +34,11 @@ class SlotSensitivity:
     drive: list[Any]
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["slots", "data", "carry", "layers"],
+    meta_fields=[],
+)
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
     """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time
@@ -63,17 +68,28 @@ def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
     return [drives[first] for first in graph.first_of_sum]
 
 
+def sensitivity_bytes(graph: CellGraph) -> int:
+    """Bytes of D and f for one step: an entry for each pair of coupled slots, and one for each slot
+    that a site feeds.
+    """
+    coupled = sum(
+        int(g.coupling.sum()) * g.positions * graph.carry[g.slots[0].leaf].dtype.itemsize
+        for g in graph.groups
+    )
+    firsts = [graph.sites[n] for n in sorted(set(graph.first_of_sum))]
+    return coupled + sum(
+        s.y.size * s.y.dtype.itemsize * sum(len(p.slots) for p in s.places) for s in firsts
+    )
+
+
 def sensitivity(
     graph: CellGraph,
     ready: Sequence[Any],
     carry: Sequence[Any],
     xs: Sequence[Any],
-    dynamics: bool = True,
     evaluate: Callable[..., Step] = step,
 ) -> Sensitivity:
-    """Sensitivities over the steps of `xs` (time first); without `dynamics` the data and the end
-    carry only.
-    """
+    """Sensitivities over the steps of `xs` (time first)."""
     steps = xs[0].shape[0]
     hidden = [carry[k] for k in graph.hidden]
 
@@ -84,9 +100,6 @@ def sensitivity(
         last, data = local_chain(graph, ready, start, xs, nudges, evaluate)
         return [last[k] for k in graph.hidden], (data, last)
 
-    if not dynamics:
-        _, (data, last) = end(hidden, zero_nudges(graph, steps))
-        return Sensitivity([], data, last)
     out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
     return pulled_back(graph, out, pull, data, last)
 

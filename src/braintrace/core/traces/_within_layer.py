@@ -21,17 +21,17 @@ those of `PerParameter`.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._errors import CompilationError, problem
-from ..analysis import CellGraph, Site, fed_layers
+from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ._carrier import Carrier, Sums, represented, trace_dtype
 from ._layer_blocks import EXACT, block_bytes, each_block, lanes_at_once, mix
-from ._layer_slots import LayerSensitivity, flat_layer, layer_sizes
+from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
 from ._per_parameter import PerParameter
 from ._sensitivity import Sensitivity, every_drive, zero_nudges
 
@@ -46,7 +46,14 @@ class WithinLayer(Carrier):
 
     dtype: Any = None
 
-    whole_layer: ClassVar[bool] = True
+    def arrange(self, graph: CellGraph) -> CellGraph:
+        return with_layers(graph)
+
+    def useful_window(self, graph: CellGraph) -> int:
+        """Traces of a whole layer of n elements are multiplied by n x n values once in a window,
+        and driven by one value a step: 2n steps make the former the less.
+        """
+        return max(super().useful_window(graph), 2 * largest_coupled(graph))
 
     def init(self, graph: CellGraph) -> Any:
         """For each site, its traces of coupled layers by number, and those of the others as
@@ -98,8 +105,8 @@ class WithinLayer(Carrier):
                 most = max(most, 2 * several * rows + mixing + 2 * min(block_bytes(), held))
         return most
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
-        own = self._local.advance(graph, [at for _, at in before], local, reset)
+    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
+        own = self._local.advance(graph, [at for _, at in before], local)
         unread = [jnp.zeros(graph.carry[k].shape, graph.carry[k].dtype) for k in graph.hidden]
         return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
 

@@ -9,7 +9,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import BatchSpec, Cell, Values, compile_cell, resetting, select
+from ...cell import BatchSpec, Cell, Values, compile_cell, select
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
 from ...core._errors import CompilationError, UsageError, problem
@@ -93,27 +93,8 @@ class Compiled:
         """The analysed cell with the model's states and their paths."""
         return ETraceGraph.of(self.cell, self.functional, self.model)
 
-    @functools.cached_property
-    def resetting(self) -> Cell:
-        """The cell with a mark for each lane that starts afresh."""
-        assert self.lanes is not None
-        resets = Values(self.initial.names, self.resettable())
-        function = resetting(self.functional.cell, self.lanes, resets)
-        params = (self.functional.read_params(), self.initial)
-        x = (self.x, jax.ShapeDtypeStruct((self.lanes,), bool))
-        return compile_cell(
-            function,
-            params,
-            self.initial,
-            x,
-            resets=True,
-            rule=self.rule,
-            batch=BatchSpec(self.lanes, none=self.lanes is None),
-            **self.analysis,
-        )
-
-    def resettable(self) -> list[bool]:
-        """For each leaf of the carry, whether a lane of it can be set to its first value."""
+    def resettable(self) -> tuple[int, ...]:
+        """The leaves of the engine's carry that a reset sets to their first values."""
         found = []
         for state, name, leaf in zip(
             self.functional.carry.leaf_states(),
@@ -132,7 +113,7 @@ class Compiled:
                         do="reset between calls, with reset_state(model=True)",
                     )
                 )
-        return found
+        return tuple(k for k, n in enumerate(self.cell.leaf_numbers) if found[n])
 
     def trained_states(self) -> set[int]:
         """Ids of the parameters that are trained, in part at least."""

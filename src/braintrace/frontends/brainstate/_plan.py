@@ -10,10 +10,18 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import shielded, weigh, weights_of
+from ...cell import Values, shielded, weigh, weights_of
 from ...core._compat import is_differentiable
 from ...core._errors import UsageError, problem
-from ...core.engine import Body, Stepped, driver_signals, sequence_gradient
+from ...core.engine import (
+    Body,
+    EngineState,
+    Problem,
+    Stepped,
+    Steps,
+    driver_signals,
+    sequence_gradient,
+)
 from ...core.step import free_step
 from ._probe import Probe, split_loss
 from ._states import Layout, lent
@@ -152,7 +160,7 @@ class Plan:
         y_target: Any,
     ) -> Any:
         driver, task = self.driver, self.task
-        cell = driver.compiled.resetting if task.resets else driver.compiled.cell
+        cell = driver.compiled.cell
         count, own = len(cell.graph.carry), len(carry)
         steps = jax.tree.leaves(sequences)[0].shape[0]
         weights = weights_of(mask, self.loss, steps, task.reduction)
@@ -160,11 +168,11 @@ class Plan:
         def body(
             evaluate: Any, ready: Any, live: Any, carry: list[Any], nudges: Any, at: Any
         ) -> Stepped:
-            slices, weight, mark = at
+            slices, weight = at
             done: list[Any] = []
 
             def call(x: tuple[Any, ...]) -> Any:
-                xs = driver.compiled.inputs(x) + ([] if mark is None else [mark])
+                xs = driver.compiled.inputs(x)
                 mine = carry[:count]
                 result = (
                     free_step(cell.graph, ready, mine, xs)
@@ -188,19 +196,22 @@ class Plan:
             return Stepped(result, xs, weigh(loss, weight), (loss, aux))
 
         checked: Body = body
-        (of_params, of_extra), carry, traces, (losses, aux) = sequence_gradient(
-            cell.graph,
-            driver.compiled.rule,
-            checked,
-            [*params, *initial],
+        rule = driver.compiled.rule
+        state = EngineState.of(cell.graph, [*carry, *map(_array, more)], traces)
+        signals = driver_signals(cell.graph, weights, y_target, rule.target_timing)
+        (of_params, of_extra), state, (losses, aux) = sequence_gradient(
+            Problem(cell.graph, rule, checked, driver.compiled.resettable() if task.resets else ()),
+            params,
             [extra[k] for k in self.live],
-            [*carry, *map(_array, more)],
-            traces,
-            (sequences, weights, marks),
-            window,
-            task.return_state,
-            driver_signals(cell.graph, weights, y_target, driver.compiled.rule.target_timing),
+            state,
+            Steps((sequences, weights), signals, marks),
+            window=window,
+            keep_trace=task.return_state,
+            initial=cell.flat_carry(Values(driver.compiled.initial.names, initial))
+            if task.resets
+            else (),
         )
+        carry, traces = state.parts(cell.graph)
         outside = dict(zip(self.live, of_extra, strict=True))
         model = len(driver.compiled.functional.params.leaf_names)
         gradients = [

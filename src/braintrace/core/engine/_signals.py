@@ -1,8 +1,5 @@
-"""Leaves that an algorithm adds to the carry travel inside the traces: users see their own carry
-only.
-"""
+"""What the drivers set before each step: projected targets, and the weights of added terms."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,44 +9,6 @@ import numpy as np
 from .._errors import UsageError, problem
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
-
-Signals = Mapping[str, Any]
-
-
-def opened(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
-    """(the engine's carry, the carrier's traces); values behind the cell's carry stay behind it."""
-    if not graph.extra:
-        return list(carry), traces
-    own = len(graph.carry) - len(graph.extra)
-    first = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
-    return [*carry[:own], *first, *carry[own:]], None if traces is None else traces["carrier"]
-
-
-def closed(graph: CellGraph, carry: Sequence[Any], traces: Any) -> tuple[list[Any], Any]:
-    """The inverse of `opened`."""
-    if not graph.extra:
-        return list(carry), traces
-    own, end = len(graph.carry) - len(graph.extra), len(graph.carry)
-    kept = None if traces is None else {"carrier": traces, "extra": list(carry[own:end])}
-    return [*carry[:own], *carry[end:]], kept
-
-
-def injects(graph: CellGraph) -> bool:
-    """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the
-    step's cotangents are.
-    """
-    return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
-
-
-def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
-    """`carry` with the leaves that `signals` names set."""
-    out, own = list(carry), len(graph.carry) - len(graph.extra)
-    for k, leaf in enumerate(graph.extra):
-        if leaf.name in signals:
-            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(
-                leaf.initial.shape
-            )
-    return out
 
 
 def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) -> dict[str, Any]:

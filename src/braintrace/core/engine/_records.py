@@ -1,0 +1,240 @@
+"""What the engine works on: the problem (static), what a call prepares, what goes from step to
+step.
+
+The carry of the engine is the cell's, the leaves that the algorithm added, and whatever values a
+body carries of its own behind them. Users see their own carry; the algorithm's leaves travel
+inside the traces.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analysis import CellGraph
+from ..signals import RATE_SCALE, TARGET
+from ..step import Step, step
+from ._rule import Rule
+
+stop = jax.lax.stop_gradient
+
+Signals = Mapping[str, Any]
+# of the differentiable part of the prelude's values, and of a body's `extra`
+Gradients = tuple[list[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+    """What one step of a window gives: the cell's `Step`, the inputs it consumed, the weighted
+    loss, and what to report.
+    """
+
+    step: Step
+    xs: list[Any]
+    loss: Any
+    report: Any
+
+
+# (`step` or `saving_step`, values of the prelude, other differentiable values, carry,
+# perturbations, this step's slice of the sequences) -> Stepped
+Body = Callable[[Callable[..., Step], Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["ready", "extra", "initial"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a call has for all its steps: the values of the prelude, what else the body
+    differentiates by, and the carry that a reset goes back to.
+    """
+
+    ready: list[Any]
+    extra: Any
+    initial: list[Any]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["slices", "signals", "marks"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """What steps differ in, time first, or what one step has: slices of the sequences for the
+    body, the algorithm's signals, and marks (B,) of the samples that are reset before the step, or
+    None.
+    """
+
+    slices: Any
+    signals: Signals
+    marks: Any
+
+    @property
+    def count(self) -> int:
+        """The number of steps."""
+        return jax.tree.leaves(self.slices)[0].shape[0]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["carry", "traces"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class EngineState:
+    """What goes from step to step. `traces` are those of the rule's carrier; None for zero."""
+
+    carry: list[Any]
+    traces: Any
+
+    @classmethod
+    def of(cls, graph: CellGraph, carry: Sequence[Any], traces: Any) -> "EngineState":
+        """From a carry of the cell, and traces as users hold them."""
+        if not graph.extra:
+            return cls(list(carry), traces)
+        own = len(graph.carry) - len(graph.extra)
+        added = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
+        carried = None if traces is None else traces["carrier"]
+        return cls([*carry[:own], *added, *carry[own:]], carried)
+
+    def parts(self, graph: CellGraph) -> tuple[list[Any], Any]:
+        """The carry and the traces as users hold them."""
+        if not graph.extra:
+            return self.carry, self.traces
+        own, end = len(graph.carry) - len(graph.extra), len(graph.carry)
+        added = {"carrier": self.traces, "extra": self.carry[own:end]}
+        return [*self.carry[:own], *self.carry[end:]], None if self.traces is None else added
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """What is the same at every call: the cell, the algorithm, what a step is and what its loss.
+
+    `resets`: the leaves of the cell's carry that a reset sets to their initial values.
+    """
+
+    graph: CellGraph
+    rule: Rule
+    body: Body
+    resets: tuple[int, ...] = ()
+
+    def bound(self, prepared: Prepared) -> "Problem":
+        """The problem whose site rules have the values that they need of the prelude."""
+        graph = self.graph
+        return dataclasses.replace(self, graph=graph.bound(stop(graph.structure(prepared.ready))))
+
+    def begin(self, prepared: Prepared, carry: Sequence[Any], at: Steps) -> list[Any]:
+        """The carry that a step reads: marked samples reset, the algorithm's signals set."""
+        carry = list(carry)
+        if at.marks is not None:
+            carry = self._reset(prepared, carry, at.marks)
+        return with_signals(self.graph, carry, at.signals)
+
+    def _reset(self, prepared: Prepared, carry: list[Any], marks: jax.Array) -> list[Any]:
+        """`carry` with the initial values of the samples that are marked. It is a selection, so
+        that nothing of the old state passes, its derivative neither.
+        """
+        graph, first = self.graph, len(self.graph.carry) - len(self.graph.extra)
+        initial = {k: stop(prepared.initial[k]) for k in self.resets}
+        initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
+        for k, value in initial.items():
+            if (axis := graph.leaf_axis(k)) is not None:
+                shape = [marks.size if n == axis else 1 for n in range(carry[k].ndim)]
+                carry[k] = jnp.where(marks.reshape(shape), value, carry[k])
+        return carry
+
+    def marked_step(self, prepared: Prepared) -> Callable[..., Step]:
+        """`step` for inputs with the marks of the step behind them."""
+
+        def evaluate(graph: CellGraph, ready: Any, carry: Any, xs: Any, perturbations: Any) -> Step:
+            *xs, marks = xs
+            start = self.begin(prepared, carry, Steps(None, {}, marks))
+            return step(graph, ready, start, xs, perturbations)
+
+        return evaluate
+
+
+def injects(graph: CellGraph) -> bool:
+    """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the
+    step's cotangents are.
+    """
+    return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
+
+
+def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
+    """`carry` with the leaves that `signals` names set."""
+    out, own = list(carry), len(graph.carry) - len(graph.extra)
+    for k, leaf in enumerate(graph.extra):
+        if leaf.name in signals:
+            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(
+                leaf.initial.shape
+            )
+    return out
+
+
+def own_carry(graph: CellGraph, carry: Sequence[Any]) -> Sequence[Any]:
+    """The graph's part of a carry: a body may carry more values of its own behind it."""
+    return carry[: len(graph.carry)]
+
+
+def hidden_part(graph: CellGraph, carry: Sequence[Any]) -> list[Any]:
+    """The hidden leaves of a carry."""
+    return [carry[k] for k in graph.hidden]
+
+
+def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
+    """`carry` with its hidden leaves replaced."""
+    out = list(carry)
+    for k, h in zip(graph.hidden, hidden, strict=True):
+        out[k] = h
+    return out
+
+
+def differentiable_part(
+    graph: CellGraph, ready: Sequence[Any]
+) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:
+    """The differentiable values of the prelude, and a function that puts them back among the
+    others.
+    """
+    numbers = [k for k, v in enumerate(graph.prelude_results) if v.differentiable]
+
+    def merge(live: list[Any]) -> list[Any]:
+        merged = [stop(v) for v in ready]
+        for k, v in zip(numbers, live, strict=True):
+            merged[k] = v
+        return merged
+
+    return merge, [ready[k] for k in numbers]
+
+
+def added(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+    """`live`, gradients of the differentiable part of the prelude, with each site's gradient (None
+    for none) added to that of its weight.
+    """
+    variables = [v for v in graph.prelude_results if v.differentiable]
+    sums = dict(zip(variables, live, strict=True))
+    for site, gradient in zip(graph.sites, gradients, strict=True):
+        if gradient is not None:
+            sums[site.weight] = sums[site.weight] + gradient.astype(site.weight.dtype)
+    return [sums[v] for v in variables]
+
+
+def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:
+    """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted
+    loss, report).
+    """
+
+    def body(
+        evaluate: Any,
+        ready: Sequence[Any],
+        extra: Any,
+        carry: list[Any],
+        perturbations: Sequence[Any],
+        at: Any,
+    ) -> Stepped:
+        xs, target = at
+        done = evaluate(graph, ready, carry, xs, perturbations)
+        value, report = loss(done.outs, target)
+        return Stepped(done, xs, value, report)
+
+    return body

@@ -1,0 +1,143 @@
+"""The gradient over a window of K steps at once: the same values as step by step, with 1/K of the
+trace traffic.
+
+With fixed parameters, one reverse pass over the two evaluations of the steps gives, for t = K..1,
+
+    c_t = a_t + D_t^T c_{t+1}          d_t = delta_t + f_t . c_{t+1}          (c_{K+1} = 0)
+    G   = (op's weight gradient over the stacked x_t, d_t)  +  contract(c_1, C_0)
+
+d_t is the derivative with respect to a zero perturbation of each site's y, so one matrix product
+replaces K outer products and the trace is read once. When no later step needs the trace, it is not
+formed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..analysis import CellGraph, Site
+from ..sites import sum_steps
+from ..step import calls_back, saving_step, step
+from ..traces import every_drive, pulled_back, scan, sensitivity, zero_nudges
+from ._online import advance_through
+from ._records import (
+    EngineState,
+    Gradients,
+    Prepared,
+    Problem,
+    Steps,
+    added,
+    differentiable_part,
+    hidden_part,
+    injects,
+    own_carry,
+    with_hidden,
+)
+
+stop = jax.lax.stop_gradient
+
+
+def trace_window(
+    problem: Problem,
+    prepared: Prepared,
+    state: EngineState,
+    steps: Steps,
+    total: Gradients,
+    keep_trace: bool,
+) -> tuple[Gradients, EngineState, Any]:
+    """(`total` plus the gradient of the differentiable part of the prelude and that of `extra`,
+    the new state, the reports).
+
+    Without `keep_trace` the traces of the new state are those before the window.
+    """
+    problem = problem.bound(prepared)
+    graph, carrier = problem.graph, problem.rule.carrier
+    merge, live = differentiable_part(graph, prepared.ready)
+    evaluate = saving_step if steps.count > 1 else step
+
+    def objective(
+        live: list[Any], extra: Any, hidden: list[Any], perturbations: list[Any]
+    ) -> tuple[Any, Any]:
+        values = merge(live)
+
+        def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
+            perturbations, now = at
+            carry = problem.begin(prepared, carry, now)
+            done = problem.body(evaluate, values, extra, carry, perturbations, now.slices)
+            return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
+
+        start = with_hidden(graph, state.carry, hidden)
+        last, (losses, reports, data, xs) = scan(one, start, (perturbations, steps))
+        return (losses.sum(), hidden_part(graph, last)), (last, reports, data, xs)
+
+    start = (hidden_part(graph, state.carry), zero_nudges(graph, steps.count))
+    (value, end), pull, (last, reports, data, xs) = jax.vjp(
+        objective, live, prepared.extra, *start, has_aux=True
+    )
+    pulled = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
+    of_live, of_extra = jax.tree.map(jnp.add, total, pulled[:2])
+    entry, drives = pulled[2], every_drive(graph, pulled[3])
+    last = [stop(c) for c in last]
+    traces = carrier.init(graph) if state.traces is None and keep_trace else state.traces
+    together = keep_trace and not injects(graph)
+    alone = together and steps.count == 1
+    later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
+    of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, data, drives, later))
+    if together:
+        if graph.layers is not None and not any(map(calls_back, graph.step)):
+            # many reverse passes: through the local evaluation alone
+            local = sensitivity(
+                graph,
+                stop(prepared.ready),
+                stop(list(own_carry(graph, state.carry))),
+                [*xs, steps.marks],
+                evaluate=problem.marked_step(prepared),
+            )
+        else:
+            local = pulled_back(
+                graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last
+            )
+        variables = [v for v in graph.prelude_results if v.differentiable]
+        sums = dict(zip(variables, of_live, strict=True))
+        now = [d[0] for d in drives] if alone else None
+        traces, sums = carrier.advance_and_contract(graph, traces, local, entry, sums, now)
+        of_live = [sums[v] for v in variables]
+    else:
+        if state.traces is not None:
+            of_live = added(graph, of_live, carrier.contract(graph, state.traces, entry))
+        if keep_trace:
+            before = EngineState(list(own_carry(graph, state.carry)), traces)
+            traces = advance_through(
+                graph,
+                problem.rule,
+                prepared.ready,
+                before,
+                [*xs, steps.marks],
+                evaluate=problem.marked_step(prepared),
+            )
+    return (of_live, of_extra), EngineState(last, traces), reports
+
+
+def _own_gradients(
+    graph: CellGraph,
+    ready: Sequence[Any],
+    data: list[list[Any]],
+    drives: list[Any],
+    later: list[bool],
+) -> list[Any]:
+    """For each site what its drives stand for, over time, one product for all steps; None for the
+    sites that are done `later`.
+    """
+    env = dict(zip(graph.prelude_results, ready, strict=True))
+
+    def gradient(site: Site, d: list[Any], c: Any) -> Any:
+        return (
+            site.rule.data_gradient_sum(d, c, env[site.weight])
+            if site.is_operation
+            else sum_steps(c)
+        )
+
+    every = zip(graph.sites, data, drives, later, strict=True)
+    return [None if left else gradient(site, d, c) for site, d, c, left in every]
