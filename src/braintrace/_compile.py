@@ -9,7 +9,7 @@ from .cell import Patterns
 from .compat import ETraceConfig
 from .core._errors import UsageError, problem
 from .core.jaxpr import ControlFlowPolicy
-from .frontends import front_end_of
+from .frontends import FrontEnd, front_end_of
 from .rules import algorithm_of
 
 _ABSENT: Any = object()
@@ -137,7 +137,7 @@ def compile(
     if front_end.module == "brainstate":
         is_class = isinstance(algorithm, type) and algorithm is not chosen
         made = algorithm if is_class else front_end.load().class_of(chosen)
-    _check_options(made, chosen.name, options, front_end.module == "brainstate")
+    _check_options(made, chosen.name, options, front_end)
     learner = front_end.load().compile_model(
         model,
         functools.partial(made, **options),
@@ -155,8 +155,9 @@ def compile(
     return learner
 
 
-def _check_options(made: Any, name: str, options: dict[str, Any], is_class: bool) -> None:
+def _check_options(made: Any, name: str, options: dict[str, Any], front_end: FrontEnd) -> None:
     """The options are those of what `made` makes."""
+    is_class = front_end.module == "brainstate"
     parameters = inspect.signature(made.__init__).parameters
     own = [n for n in parameters if n not in ("self", "model", "settings")]
     if not is_class and (rejected := sorted(set(_OF_CLASSES) & set(options))):
@@ -164,8 +165,8 @@ def _check_options(made: Any, name: str, options: dict[str, Any], is_class: bool
             problem(
                 "These options are for brainstate modules.",
                 got=", ".join(rejected),
-                expected=f"some of {', '.join(own)}",
-                do="leave them out; the multi-step form is update_window(..., full=True) of a functional learner",
+                expected=f"none of them for {front_end.models}",
+                do="leave them out; the multi-step form is learner.update_window(..., full=True)",
             )
         )
     if unknown := sorted(set(options) - {*own, *_OF_CLASSES}):

@@ -23,6 +23,8 @@ from ._select import Patterns as Patterns
 from ._select import Selection as Selection
 from ._select import dotted as dotted
 from ._select import select as select
+from ._user_step import NOTHING as NOTHING
+from ._user_step import Outside as Outside
 from ._user_step import Take as Take
 from ._user_step import UserStep as UserStep
 from ._user_step import check_loss as check_loss

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import (
+    NOTHING,
     BatchSpec,
     Cell,
+    Outside,
     Patterns,
     Tree,
     UserStep,
@@ -43,10 +45,11 @@ from ..core.engine import (
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Given, Objective, Plan, gradient
+from ._objective import Given, Objective, Options, Plan, gradient
 from ._state import Info, State
 
 _LAST_STEP = jnp.iinfo(jnp.int32).max
+_MOST_PROGRAMS = 32
 
 
 class FunctionLearner:
@@ -101,7 +104,7 @@ class FunctionLearner:
         self._window = jax.jit(
             lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0
         )
-        self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
+        self._programs: dict[Objective, Callable[..., Any]] = {}
         self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
         self._advance = jax.jit(
             lambda size, p, c, t, xs: advance(self.graph, self.rule, p, c, t, xs, size),
@@ -196,7 +199,7 @@ class FunctionLearner:
         algorithms that project targets: (B, n_target).
         """
         flat = self._flat(params)
-        xs = self.cell.x.flatten(x, "input x")
+        xs = self._inputs(x)
         signals = target_signal(self.graph, y_target, self.rule.target_timing)
         carry, traces, outs = self._update(
             flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
@@ -223,7 +226,7 @@ class FunctionLearner:
                 )
             )
         flat = self._flat(params)
-        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        leaves = self._inputs(xs, (steps,))
         carry, traces, outs = self._window(
             full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
         )
@@ -284,18 +287,9 @@ class FunctionLearner:
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
-        gradients, new, info = self.sequence_gradient(
-            params,
-            state,
-            xs,
-            targets,
-            objective,
-            mask,
-            reset,
-            window,
-            reduction,
-            return_state,
-            y_target,
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        (gradients, _), new, info, _ = self.sequence_gradient(
+            params, state, (xs, *targets), objective, options
         )
         return self._tree(gradients, params), new if return_state else None, info
 
@@ -303,51 +297,52 @@ class FunctionLearner:
         self,
         params: Any,
         state: State,
-        xs: Any,
-        targets: tuple[Any, ...],
+        sequences: tuple[Any, ...],
         objective: Objective,
-        mask: Any,
-        reset: Any,
-        window: int | None,
-        reduction: str,
-        keep_trace: bool,
-        y_target: Any,
-    ) -> tuple[list[Any], State, Info]:
-        """As `etrace_grad`: (flat gradients, state, info). Without `keep_trace` the state has the
-        traces that it had before.
+        options: Options,
+        outside: Outside = NOTHING,
+    ) -> tuple[tuple[list[Any], list[Any]], State, Info, list[Any]]:
+        """As `etrace_grad`: (flat gradients of the model and of what is outside of it, state, info,
+        the outside values that moved on). Without `return_state` the state has the traces that it
+        had before.
         """
-        steps = sequence_length(xs)
-        check_driver(steps, targets, reduction, window)
-        flat = self._flat(params)
-        first = (
-            self.cell.x.flatten(xs, "input sequence", lead=(steps,))
-            if objective.step_fn is None
-            else xs
-        )
+        xs, *targets = sequences
+        steps, reset = sequence_length(xs), options.reset
+        check_driver(steps, targets, options.reduction, options.window)
+        if objective.step_fn is None:
+            xs = self._inputs(xs, (steps,))
         marks = None if reset is None else check_reset(reset, steps, self.graph.lanes)
-        chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
+        keep, formed = options.return_state, state.traces is not None
+        chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, reduction, chosen, keep_trace)
+        plan = Plan(resets, objective, options.reduction, chosen, keep)
         initial = [] if reset is None else self.cell.flat_carry(self._initial)
-        given = Given((first, *targets), marks, initial, mask, y_target)
-        carry = self.cell.flat_carry(state.carry)
-        gradients, carry, traces, info = self._gradient(plan, flat, carry, state.traces, given)
-        check_finite(info.losses, mask)
-        return (
-            gradients,
-            self._state(carry, traces if keep_trace else state.traces, state, steps),
-            info,
+        given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
+        gradients, carry, traces, info, moved = self._program(objective)(
+            plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
         )
+        check_finite(info.losses, options.mask)
+        new = self._state(carry, traces if keep else state.traces, state, steps)
+        return gradients, new, info, moved
 
-    def _gradient_flat(
+    def _program(self, objective: Objective) -> Callable[..., Any]:
+        """The compiled gradient of an objective; those used last are kept."""
+        found = self._programs.pop(objective, None)
+        if found is None:
+            found = jax.jit(functools.partial(self._gradient), static_argnums=0)
+        if len(self._programs) >= _MOST_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        self._programs[objective] = found
+        return found
+
+    def _gradient(
         self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
     ) -> Any:
-        state = EngineState.of(self.graph, carry, traces)
-        gradients, state, info = gradient(self.cell, self.rule, plan, params, state, given)
-        kept = [
-            g if live else None for g, live in zip(gradients, self._with_gradient, strict=False)
-        ]
-        return kept, *state.parts(self.graph), info
+        state = EngineState.of(self.graph, [*carry, *given.outside.moving], traces)
+        found, state, info = gradient(self.cell, self.rule, plan, params, state, given)
+        kept = [g if live else None for g, live in zip(found[0], self._with_gradient, strict=False)]
+        moved, traces = state.parts(self.graph)
+        return (kept, found[1]), moved[: len(carry)], traces, info, moved[len(carry) :]
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""
@@ -395,14 +390,18 @@ class FunctionLearner:
         with `traces=False` they stay
         as they are, which is faster: for an evaluation.
         """
+        return self.evolved(params, state, xs, traces, None)
+
+    def evolved(
+        self, params: Any, state: State, xs: Any, traces: bool, window: int | None
+    ) -> tuple[State, Any]:
+        """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
-        flat = self._flat(params)
-        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        flat, leaves = self._flat(params), self._inputs(xs, (steps,))
         moved, start = state.traces, self.cell.flat_carry(state.carry)
         if traces:
-            carry, moved, outs = self._advance(
-                self._budget.window(steps, None), flat, start, self._traces(state), leaves
-            )
+            size = self._budget.window(steps, window)
+            carry, moved, outs = self._advance(size, flat, start, self._traces(state), leaves)
         else:
             carry, outs = self._evolve(flat, start, leaves)
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
@@ -434,6 +433,10 @@ class FunctionLearner:
     def _flat(self, params: Any) -> list[Any]:
         """The leaves of the user's params that the cell takes, checked."""
         return self.cell.params.flatten(params, "params")
+
+    def _inputs(self, x: Any, lead: tuple[int, ...] = ()) -> list[Any]:
+        """The leaves of the inputs of a step, or of a sequence, checked."""
+        return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
     def _tree(self, gradients: list[Any], params: Any) -> Any:
         """Flat gradients as a tree like the user's params, None where there is no gradient."""

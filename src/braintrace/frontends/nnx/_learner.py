@@ -12,7 +12,7 @@ from ...checks import GradientReport
 from ...core._errors import CompilationError, UsageError, problem
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...learner import FunctionLearner, Info, Objective, State, fit_mode, step_options
+from ...learner import FunctionLearner, Info, Objective, Options, State, fit_mode, step_options
 from ...reports import CompilationReport, Path
 from ...rules import Algorithm
 from ._module import Functional, functionalise
@@ -263,18 +263,10 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective(loss_fn, step_fn, has_aux, self._core.user_step)
-        leaves, new, info = self._core.sequence_gradient(
-            params,
-            state,
-            xs if loss_fn is None else self._inputs(xs),
-            targets,
-            objective,
-            mask,
-            reset,
-            window,
-            reduction,
-            return_state,
-            y_target,
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        given = xs if loss_fn is None else self._inputs(xs)
+        (leaves, _), new, info, _ = self._core.sequence_gradient(
+            params, state, (given, *targets), objective, options
         )
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info

@@ -10,6 +10,7 @@ from flax import nnx
 
 from ...cell import (
     BatchSpec,
+    Outside,
     Take,
     UserStep,
     Values,
@@ -182,9 +183,7 @@ class Functional:
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves it."""
 
-        def step(
-            params: Values, carry: Values, take: Take, slices: tuple[Any, ...]
-        ) -> tuple[Any, Any]:
+        def step(params: Values, carry: Values, take: Take, slices: Any, outside: Outside) -> Any:
             trained = self.params.structure.unflatten(params.leaves[: len(self.params.names)])
             model: Any = nnx.merge(
                 self.graphdef, trained, self.rest.structure.unflatten(self._others(params, carry))
@@ -210,9 +209,9 @@ class Functional:
                 last[:] = jax.tree.leaves(nnx.state(model))
                 return out
 
-            result = split(step_fn(model, call, *slices), has_aux)
+            loss, aux = split(step_fn(model, call, *slices), has_aux)
             untouched()
-            return result
+            return loss, aux, outside.moving
 
         return step
 
