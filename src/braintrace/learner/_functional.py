@@ -449,10 +449,13 @@ class FunctionLearner:
         return self.rule.init(self.graph) if state.traces is None else state.traces
 
     def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
-        counted = jnp.where(
-            before.steps > _LAST_STEP - steps, _LAST_STEP, before.steps + steps
-        ).astype(jnp.int32)
-        return State(self.cell.tree_carry(carry), traces, counted)
+        return State(self.cell.tree_carry(carry), traces, self.counted(before.steps, steps))
+
+    @staticmethod
+    def counted(before: Any, steps: int) -> jax.Array:
+        """A number of steps that has grown by `steps`; it stops at its largest value."""
+        largest = before > _LAST_STEP - steps
+        return jnp.where(largest, _LAST_STEP, before + steps).astype(jnp.int32)
 
 
 def _array(value: Any) -> Any:

@@ -2,7 +2,8 @@
 it.
 """
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from types import EllipsisType
 from typing import Any
 
@@ -10,19 +11,19 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import sequence_length
+from ...cell import Values, sequence_length
 from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._errors import UsageError, problem
-from ...core.engine import MemoryPlan, Rule, target_signal
-from ...learner import Budget
+from ...core.engine import MemoryPlan, Rule
+from ...learner import State
 from ...reports import CompilationReport
-from ._compiled import Compiled
-from ._drivers import Driver
+from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
+from ._step import UserStep
 
-_LAST_STEP = jnp.iinfo(jnp.int32).max
+_MOST_STEPS = 32
 
 
 class EligibilityTrace(brainstate.ShortTermState):
@@ -79,8 +80,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             )
         self.model = model
         self._rule = rule
-        self._compiled: Compiled | None = None
-        self._driver: Driver | None = None
+        self._functional: ModuleLearner | None = None
+        self._active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
+        self._steps: dict[Any, UserStep] = {}
         self._zero: Any = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
@@ -136,11 +138,17 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)
             }
         with as_before_on_error(self.model):
-            compiled = Compiled(
-                self.model, self._rule, x, mapped, vmap, {**analysis, **self._analysis}, lanes
+            self._functional = ModuleLearner(
+                self.model,
+                self._rule,
+                x,
+                mapped=mapped,
+                vmap=vmap,
+                lanes=lanes,
+                memory_budget=memory_budget,
+                **{**analysis, **self._analysis},
             )
-            budget = Budget(compiled.cell.graph, compiled.rule, memory_budget)
-        self._compiled, self._driver = compiled, Driver(self, compiled, budget)
+        self._steps.clear()
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -148,25 +156,19 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Whether `compile_graph` was called."""
-        return self._compiled is not None
+        return self._functional is not None
 
     @property
-    def compiled(self) -> Compiled:
-        """The compiled model."""
-        if self._compiled is None:
+    def functional(self) -> ModuleLearner:
+        """The functional learner of the model as a pure cell."""
+        if self._functional is None:
             raise UsageError(
                 problem(
                     f"{type(self).__name__} is not compiled.",
                     do="call compile_graph(x) with the inputs of one step first",
                 )
             )
-        return self._compiled
-
-    @property
-    def driver(self) -> Driver:
-        """What runs the compiled model over sequences."""
-        assert self.compiled is not None and self._driver is not None
-        return self._driver
+        return self._functional
 
     @property
     def _driven(self) -> "ETraceAlgorithm":
@@ -175,7 +177,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     @property
     def graph(self) -> ETraceGraph:
         """The analysed model."""
-        return self.compiled.graph
+        return self.functional.states_graph
 
     @property
     def report(self) -> CompilationReport:
@@ -206,8 +208,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             window: as in `etrace_grad`; by default the one that it would choose.
             return_state: as in `etrace_grad`.
         """
-        self.compiled.check_states()
-        return self.driver.budget.plan(T, window, return_state)
+        self.functional.check_states()
+        return self.functional.memory_plan(T, window, return_state=return_state)
 
     # One step
     # ------------------------------------------------------------------------------------------------------
@@ -218,9 +220,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
         stacked. `y_target`, (B, n_target), is for algorithms that project targets.
         """
-        compiled = self.compiled
+        functional = self.functional
         x, many = unwrap(inputs)
-        if (active := self.driver.active) is not None:
+        if self._active is not None:
             if many or y_target is not None:
                 raise UsageError(
                     problem(
@@ -229,31 +231,118 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                         do="pass sequences and y_target to the driver",
                     )
                 )
-            return active(x)
-        compiled.check_states()
-        steps = sequence_length(x) if many else 1
-        flat = compiled.inputs(x, (steps,) if many else ())
-        args = (compiled.params(), compiled.carry(), self.etrace.value, flat)
+            return self._active(x)
+        functional.check_states()
+        params, state = self.now()
         if many:
-            carry, traces, outs = compiled.window(self._full, *args)
+            new, out = functional.update_window(params, state, x, full=self._full)
         else:
-            carry, traces, outs = compiled.update(
-                *args, target_signal(compiled.cell.graph, y_target, self._rule.target_timing)
-            )
-        self._move(carry, traces, steps)
-        return compiled.cell.out.unflatten(outs)
+            new, out = functional.update(params, state, x, y_target=y_target)
+        self.move(new)
+        return out
 
     __call__ = update
 
-    def _move(self, carry: list[Any] | None, traces: Any, steps: int) -> None:
-        if carry is not None:
-            self.compiled.write(carry)
-        if traces is not None:
-            self.etrace.value = traces
-        before = self.running_index.value
-        self.running_index.value = jnp.where(
-            before > _LAST_STEP - steps, _LAST_STEP, before + steps
-        ).astype(jnp.int32)
+    # What the sequence drivers need
+    # --------------------------------------------------------------------------------------------
+
+    def now(self, *, known_zero: bool = False) -> tuple[Values, State]:
+        """The parameters and the state of the functional learner; with `known_zero`, without
+        traces where these are known to be zero.
+        """
+        params, carry = self.functional.read()
+        traces = self.etrace.value
+        pairs = zip(jax.tree.leaves(traces), jax.tree.leaves(self._zero), strict=True)
+        zero = known_zero and all(a is b for a, b in pairs)
+        return params, State(carry, None if zero else traces, self.running_index.value)
+
+    def move(self, new: State, *, hidden: bool = True) -> None:
+        """Take over a state of the functional learner; without `hidden` only statistics and keys."""
+        self.functional.write(new.carry, hidden=hidden)
+        if hidden:
+            self.etrace.value = new.traces
+            self.running_index.value = new.steps
+
+    @property
+    def own_states(self) -> list[brainstate.State]:
+        """The learner's states beside the model's."""
+        return [self.etrace, self.running_index]
+
+    @contextlib.contextmanager
+    def calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
+        """Inside, the learner's calls go to `call`; with None they are the ordinary ones."""
+        before, self._active = self._active, call
+        try:
+            yield
+        finally:
+            self._active = before
+
+    def online(self, x: tuple[Any, ...]) -> Any:
+        """The learner's ordinary call."""
+        with self.calling(None):
+            return self(*x)
+
+    def forward(self, x: tuple[Any, ...]) -> Any:
+        """One step of the model that counts, nothing learned."""
+        out = self.functional.forward(x)
+        self.running_index.value = self.functional.counted(self.running_index.value, 1)
+        return out
+
+    def checked(self, sequences: tuple[Any, ...], step_fn: Any) -> int:
+        """The length of the sequences of a driver, whose arguments are checked."""
+        self.functional.check_states()
+        if not sequences:
+            raise UsageError(
+                problem(
+                    "No sequence.",
+                    expected="arrays with time on axis 0",
+                    do="etrace_grad(xs, ys, step_fn=f)",
+                )
+            )
+        if step_fn is not None and not callable(step_fn):
+            raise UsageError(
+                problem(
+                    "step_fn is not a function.",
+                    got=type(step_fn).__name__,
+                    expected="a function of one slice of each sequence",
+                )
+            )
+        if self._active is not None:
+            raise UsageError(
+                problem(
+                    "A sequence driver is called inside a step function.",
+                    do="call learner(x) there",
+                )
+            )
+        return sequence_length(sequences)
+
+    def user_step(
+        self, step_fn: Any, has_aux: bool, sequences: Any, wanted: list[brainstate.State]
+    ) -> UserStep:
+        """What `step_fn` does; those used last are kept."""
+        slices = jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences
+        )
+        leaves = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
+        key = step_fn, has_aux, jax.tree.structure(slices), leaves, tuple(map(id, wanted))
+        found = self._steps.pop(key, None) or UserStep(self, step_fn, has_aux, slices, wanted)
+        if len(self._steps) >= _MOST_STEPS:
+            del self._steps[next(iter(self._steps))]
+        self._steps[key] = found
+        return found
+
+    def wanted(self, weights: Any) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
+        """The states to differentiate by, and how their gradients are put together."""
+        if weights is None:
+            trained = self.functional.trained_states
+            weights = {k: s for k, s in self.param_states.items() if id(s) in trained}
+        if isinstance(weights, dict):
+            keys = list(weights)
+            states = [self._state_of(w) for w in weights.values()]
+            return states, lambda found: dict(zip(keys, found, strict=True))
+        if isinstance(weights, (list, tuple)):
+            return [self._state_of(w) for w in weights], type(weights)
+        return [self._state_of(weights)], lambda found: found[0]
 
     # States
     # --------------------------------------------------------------------------------------------------------
@@ -265,25 +354,20 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         `batch_size`, when given, must be the compiled one: the layout of traces never changes after
         compiling.
         """
-        compiled = self.compiled
-        if batch_size is not None and batch_size != compiled.lanes:
+        functional = self.functional
+        if batch_size is not None and batch_size != functional.graph.lanes:
             raise UsageError(
                 problem(
                     "Another batch size than the compiled one.",
                     got=batch_size,
-                    expected=compiled.lanes,
+                    expected=functional.graph.lanes,
                     do="compile again for another batch size",
                 )
             )
         self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
         if model:
-            layout = compiled.functional.carry
-            for state, value in zip(
-                layout.states, layout.values(compiled.initial.leaves), strict=True
-            ):
-                if isinstance(state, brainstate.ShortTermState):
-                    state.value = value
+            functional.write(functional.initial, lasting=False)
 
     def init_etrace_state(self) -> None:
         """Set the traces to zero, as `compile_graph` does at its end."""
@@ -293,46 +377,37 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._zero = self._rule.init(self.graph)
         return self._zero
 
-    @property
-    def known_zero(self) -> bool:
-        """Whether the traces are those of a reset: zero."""
-        now = jax.tree.leaves(self.etrace.value)
-        return all(a is b for a, b in zip(now, jax.tree.leaves(self._zero), strict=True))
-
     def get_etrace_of(self, weight: Any) -> dict[str, list[Any]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
         entry per site.
         """
-        name = self._name_of(weight)
-        layout = self.compiled.functional.params
-        rows = [
-            row
-            for row, s in zip(self.graph.parameters, layout.leaf_states(), strict=True)
-            if s is layout.states[layout.names.index(name)]
-        ]
+        wanted = self._own_state(weight)
+        owners = self.functional.module.params.leaf_states()
         traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
         return {
-            row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites] for row in rows
+            row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites]
+            for row, state in zip(self.graph.parameters, owners, strict=True)
+            if state is wanted
         }
 
-    def _name_of(self, weight: Any) -> str:
-        layout = self.compiled.functional.params
-        if isinstance(weight, tuple):
-            weight = self.param_states.get(weight, weight)
-        if isinstance(weight, brainstate.State):
-            found = [n for n, s in zip(layout.names, layout.states, strict=True) if s is weight]
-        else:
-            found = [n for n in layout.names if n == weight]
-        if not found:
-            raise UsageError(
-                problem(
-                    "No such parameter of the model.",
-                    got=weight,
-                    expected=f"one of {list(layout.names)}",
-                    do="pass a ParamState of the model, or its path",
-                )
+    def _state_of(self, weight: Any) -> brainstate.State:
+        return weight if isinstance(weight, brainstate.State) else self._own_state(weight)
+
+    def _own_state(self, weight: Any) -> brainstate.State:
+        """The parameter of the model that a state, a path or a name stands for."""
+        layout = self.functional.module.params
+        wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight
+        for name, state in zip(layout.names, layout.states, strict=True):
+            if state is wanted or name == weight:
+                return state
+        raise UsageError(
+            problem(
+                "No such parameter of the model.",
+                got=weight,
+                expected=f"one of {list(layout.names)}",
+                do="pass a ParamState of the model, or its path",
             )
-        return found[0]
+        )
 
     @property
     def param_states(self) -> Any:
@@ -354,7 +429,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """Every other state that a step reads or writes, by path (by name, where it is no part of
         the model).
         """
-        f = self.compiled.functional
+        f = self.functional.module
         paths = {id(s): path for path, s in states_of(self.model).items()}
         named = {
             **dict(zip(f.constants.names, f.constants.states, strict=True)),

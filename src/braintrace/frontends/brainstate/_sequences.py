@@ -6,11 +6,11 @@ from typing import Any
 import brainstate
 import jax
 
-from ...cell import sequence_length
-from ...checks import GradientReport
+from ...cell import check_driver, reduced, sequence_length
+from ...checks import GradientReport, compare_gradients
 from ...core._errors import UsageError, problem
-from ...learner import fit_mode, step_options
-from ._check import check_module
+from ...learner import Options, fit_mode, step_options
+from ._states import lent
 
 
 class SequenceDriverMixin:
@@ -56,19 +56,19 @@ class SequenceDriverMixin:
         Args:
             *sequences: arrays (or trees of arrays) with time on axis 0.
             step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a
-                scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+                scalar, or one value per sample, shape (B,). With `has_aux`, `(loss, aux)`.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per lane.
-            reset: (T, B) bool: where true, that lane's short-term states are set to their values at
+                per sample.
+            reset: (T, B) bool: where true, that sample's short-term states are set to their values at
                 compile time and its traces to zero before that step. The step must call the learner
                 once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory,
-                never the numbers beyond rounding. Default: as many as fit a memory budget, at most
-                64 (16 where traces are factors, 64 of one lane).
+                never the values beyond rounding. Default: as many as fit a memory budget, at most
+                64 (16 where traces are factors, 64 of one sample).
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a
                 list or dict. Default: all of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
-                or of step-lanes); 'sum' does not.
+                or of step-samples); 'sum' does not.
             loss_output: 'step' (or 'per_step') returns losses as `step_fn` gave them, (T,) or (T,
                 B); 'total' (or 'scalar') the reduced scalar.
             has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
@@ -87,22 +87,29 @@ class SequenceDriverMixin:
             UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
                 States are as before.
         """
-        learner = self._driven
-        learner.compiled.check_states()
-        return learner.driver.gradient(
-            sequences,
-            step_fn,
-            mask=mask,
-            reset=reset,
-            window=chunk_size if window is None else window,
-            weights=weights,
-            reduction=reduction,
-            loss_output=loss_output,
-            has_aux=has_aux,
-            return_value=return_value,
-            return_state=return_state,
-            y_target=y_target,
-        )
+        learner, window = self._driven, chunk_size if window is None else window
+        check_driver(learner.checked(sequences, step_fn), (), reduction, window)
+        loss_output = {"per_step": "step", "scalar": "total"}.get(loss_output, loss_output)
+        if loss_output not in ("step", "total"):
+            raise UsageError(
+                problem(
+                    "Unknown loss_output.",
+                    got=repr(loss_output),
+                    expected="'step' or 'total' ('per_step' and 'scalar' are the same)",
+                )
+            )
+        wanted, together = learner.wanted(weights)
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        step = learner.user_step(step_fn, has_aux, sequences, wanted)
+        step.check(options)
+        gradients, losses, aux = step.gradient(sequences, options)
+        result = [together([gradients[id(s)] for s in wanted])]
+        if return_value:
+            total = loss_output == "total"
+            result.append(reduced(losses, mask, reduction) if total else losses)
+        if has_aux:
+            result.append(aux)
+        return result[0] if len(result) == 1 else tuple(result)
 
     def etrace_fit(
         self,
@@ -180,14 +187,25 @@ class SequenceDriverMixin:
             *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
             return_outputs: whether to return the outputs, stacked over time; else None.
             step_fn: what to do at each step instead of `learner(*slices)`.
-            chunk_size: steps done at once: speed and memory, never numbers.
+            chunk_size: steps done at once: speed and memory, never values.
             traces: whether the traces move on too, so that a gradient taken afterwards reaches back
                 into this sequence. False leaves them as they are, which is faster: for an
                 evaluation, or where `reset_state` follows.
         """
         learner = self._driven
-        learner.compiled.check_states()
-        return learner.driver.evolve(sequences, return_outputs, step_fn, traces, chunk_size)
+        check_driver(learner.checked(sequences, step_fn), (), "mean", chunk_size)
+        if step_fn is None:
+            params, state = learner.now()
+            new, outs = learner.functional.evolved(params, state, sequences, traces, chunk_size)
+            learner.move(new)
+            return outs if return_outputs else None
+        nested = learner.user_step(step_fn, False, sequences, []).nested
+        before = learner.etrace.value
+        with learner.calling(None if traces or nested else learner.forward):
+            outs = brainstate.transform.for_loop(step_fn, *sequences)
+        if not traces:
+            learner.etrace.value = before  # a program that the step has kept moves them
+        return outs if return_outputs else None
 
     def check_gradients(
         self,
@@ -208,4 +226,38 @@ class SequenceDriverMixin:
                 float64, 1e-3 in float32.
             **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
         """
-        return check_module(self._driven, sequences, step_fn, tolerance, options)
+        learner, graph = self._driven, self._driven.graph
+        wanted, together = learner.wanted(None)
+        asked = Options(**options)
+        with lent([*learner.functional.module.states, *learner.own_states]):
+            learner.checked(sequences, step_fn)
+            learner.reset_state()
+            online = learner.etrace_grad(
+                *sequences, step_fn=step_fn, **{**options, "return_state": False}
+            )
+            step = learner.user_step(step_fn, False, sequences, wanted)
+            if not step.windowed:
+                raise UsageError(
+                    problem(
+                        "BPTT goes through a step_fn that calls the learner once, and directly.",
+                        got=f"{step.calls} calls"
+                        if step.calls != 1
+                        else sorted(step.disturbed) or "a call inside a transformation",
+                        expected="one call of learner(x)",
+                    )
+                )
+            reference = step.bptt(sequences, asked)
+        owners = learner.functional.module.params.leaf_states()
+        rows: dict[int, list[Any]] = {}
+        for row, state in zip(graph.parameters, owners, strict=True):
+            rows.setdefault(id(state), []).append(row)
+        paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
+        named = zip(paths, [row for s in wanted for row in rows[id(s)]], strict=True)
+        by_name = {jax.tree_util.keystr(path): row for (path, _), row in named}
+        return compare_gradients(
+            online,
+            together([reference[id(s)] for s in wanted]),
+            {name: row.exactness for name, row in by_name.items()},
+            tolerance=tolerance,
+            dropped={name: len(row.dropped) for name, row in by_name.items()},
+        )

@@ -15,7 +15,7 @@ stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Functional:
+class ModuleCell:
     """A module as a cell.
 
     `params` are its trainable states, `constants` states that the step reads and never writes,
@@ -29,7 +29,7 @@ class Functional:
     carry: Layout
     mapped: frozenset[
         int
-    ]  # ids of the states with one value per lane, where the model is written for one lane
+    ]  # ids of the states with one value per sample, where the model is written for one
     vmap: bool
 
     def read_params(self) -> Values:
@@ -47,7 +47,7 @@ class Functional:
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         """The step as a pure function; leaves every state as it was."""
-        return self._over_lanes(params, carry, x) if self.vmap else self._once(params, carry, x)
+        return self._over_samples(params, carry, x) if self.vmap else self._once(params, carry, x)
 
     def _once(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         with lent(self.states):
@@ -67,7 +67,9 @@ class Functional:
             for s, v in zip(states, leaves, strict=True)
         ]
 
-    def _over_lanes(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def _over_samples(
+        self, params: Values, carry: Values, x: tuple[Any, ...]
+    ) -> tuple[Values, Any]:
         axes = self.axes(self.carry)
         lanes = jax.tree.leaves(x)[0].shape[0]
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
@@ -95,7 +97,7 @@ class Functional:
         return Values(new.names, [after.get(k, v) for k, v in enumerate(new.leaves)]), out
 
     def axes(self, layout: Layout) -> list[int | None]:
-        """0 for the leaves with one value per lane."""
+        """0 for the leaves with one value per sample."""
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
@@ -106,7 +108,7 @@ def _split(key: Any, lanes: int) -> tuple[Any, Any]:
 
 def functionalise(
     model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool
-) -> Functional:
+) -> ModuleCell:
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
     names = {id(state): name for name, state in own.items()}
@@ -126,7 +128,7 @@ def functionalise(
     params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
     params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
     _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
-    return Functional(
+    return ModuleCell(
         model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
     )
 
