@@ -7,7 +7,7 @@ from typing import Any
 
 from .cell import Patterns
 from .compat import ETraceConfig
-from .core._errors import UsageError, problem
+from .core._errors import UsageError
 from .core.jaxpr import ControlFlowPolicy
 from .frontends import FrontEnd, front_end_of
 from .rules import algorithm_of
@@ -109,15 +109,13 @@ def compile(
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)
     if verbose not in (0, 1, 2):
-        raise UsageError(problem("Unknown verbose.", got=repr(verbose), expected="0, 1 or 2"))
+        raise UsageError("Unknown verbose.", got=repr(verbose), expected="0, 1 or 2")
     if not example_inputs:
         raise UsageError(
-            problem(
-                "No example input.",
-                got="compile(model, algorithm)",
-                expected="the inputs of one step",
-                do="compile(model, algorithm, x), with x as in learner(x)",
-            )
+            "No example input.",
+            got="compile(model, algorithm)",
+            expected="the inputs of one step",
+            do="compile(model, algorithm, x), with x as in learner(x)",
         )
     front_end = front_end_of(model)
     given = {
@@ -162,21 +160,17 @@ def _check_options(made: Any, name: str, options: dict[str, Any], front_end: Fro
     own = [n for n in parameters if n not in ("self", "model", "settings")]
     if not is_class and (rejected := sorted(set(_OF_CLASSES) & set(options))):
         raise UsageError(
-            problem(
-                "These options are for brainstate modules.",
-                got=", ".join(rejected),
-                expected=f"none of them for {front_end.models}",
-                do="leave them out: an NNX learner takes single steps, and windows in etrace_grad"
-                if front_end.module == "nnx"
-                else "leave them out; the multi-step form is learner.update_window(..., full=True)",
-            )
+            "These options are for brainstate modules.",
+            got=", ".join(rejected),
+            expected=f"none of them for {front_end.models}",
+            do="leave them out: an NNX learner takes single steps, and windows in etrace_grad"
+            if front_end.module == "nnx"
+            else "leave them out; the multi-step form is learner.update_window(..., full=True)",
         )
     if unknown := sorted(set(options) - {*own, *_OF_CLASSES}):
         raise UsageError(
-            problem(
-                f"{getattr(made, '__name__', name) if is_class else name} has no such option.",
-                got=", ".join(unknown),
-                expected=f"some of {', '.join(own)}",
-                do="look at the signature of braintrace.compile and of the algorithm",
-            )
+            f"{getattr(made, '__name__', name) if is_class else name} has no such option.",
+            got=", ".join(unknown),
+            expected=f"some of {', '.join(own)}",
+            do="look at the signature of braintrace.compile and of the algorithm",
         )

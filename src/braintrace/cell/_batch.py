@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,37 +37,31 @@ def said_batch(given: Mapping[str, Any], carry: Any, x: Any) -> BatchSpec | None
     if "batch" in given:
         if given["batch"] is not None:
             raise UsageError(
-                problem(
-                    "Invalid batch.",
-                    got=repr(given["batch"]),
-                    expected="None: the model has no batch",
-                    do="say the size of a batch with batch_size, its axes with batch_axes",
-                )
+                "Invalid batch.",
+                got=repr(given["batch"]),
+                expected="None: the model has no batch",
+                do="say the size of a batch with batch_size, its axes with batch_axes",
             )
         if size is not None or axes is not None:
             raise UsageError(
-                problem(
-                    "There is a batch or there is none.",
-                    got="batch=None with batch_size or batch_axes",
-                    expected="one of them",
-                    do="leave batch out for a model that takes a batch",
-                )
+                "There is a batch or there is none.",
+                got="batch=None with batch_size or batch_axes",
+                expected="one of them",
+                do="leave batch out for a model that takes a batch",
             )
         return BatchSpec(none=True)
     if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
         raise UsageError(
-            problem("Invalid batch_size.", got=repr(size), expected="a whole number of at least 1")
+            "Invalid batch_size.", got=repr(size), expected="a whole number of at least 1"
         )
     if axes is not None:
         return _with_axes(axes, carry, x, size)
     if size is not None and not any(v[:1] == (size,) for v in _shapes(carry)):
         raise UsageError(
-            problem(
-                "No array of the carry has the size of the batch as axis 0.",
-                got=f"batch_size={size}, a carry of shapes {_shapes(carry)}",
-                expected=f"arrays of shape ({size}, ...)",
-                do="pass a carry for the whole batch; for another axis than 0 say batch_axes",
-            )
+            "No array of the carry has the size of the batch as axis 0.",
+            got=f"batch_size={size}, a carry of shapes {_shapes(carry)}",
+            expected=f"arrays of shape ({size}, ...)",
+            do="pass a carry for the whole batch; for another axis than 0 say batch_axes",
         )
     return None if size is None else BatchSpec(size)
 
@@ -81,12 +75,10 @@ def no_batch_options(given: Mapping[str, Any]) -> None:
     """With `vmap=True` the batch is axis 0 of everything."""
     if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
         raise UsageError(
-            problem(
-                "With vmap=True the batch is axis 0 of the carry and of the inputs.",
-                got=", ".join(said),
-                expected="none of batch, batch_size and batch_axes",
-                do="leave it out, or write the model for a batch and leave vmap out",
-            )
+            "With vmap=True the batch is axis 0 of the carry and of the inputs.",
+            got=", ".join(said),
+            expected="none of batch, batch_size and batch_axes",
+            do="leave it out, or write the model for a batch and leave vmap out",
         )
 
 
@@ -94,11 +86,9 @@ def _with_axes(axes: Any, carry: Any, x: Any, size: int | None = None) -> BatchS
     pair = axes if isinstance(axes, tuple | list) else (axes, axes)
     if len(pair) != 2:
         raise UsageError(
-            problem(
-                "Invalid batch_axes.",
-                got=repr(axes),
-                expected="one axis for every array, or a pair (axes of the carry, axes of the input)",
-            )
+            "Invalid batch_axes.",
+            got=repr(axes),
+            expected="one axis for every array, or a pair (axes of the carry, axes of the input)",
         )
     found: list[int | None] = []
     sizes = {} if size is None else {size: "batch_size"}
@@ -111,12 +101,10 @@ def _with_axes(axes: Any, carry: Any, x: Any, size: int | None = None) -> BatchS
     if len(sizes) != 1:
         said = ", ".join(f"{n} by {where}" for n, where in sizes.items())
         raise UsageError(
-            problem(
-                "The batch has no size." if not sizes else "The batch has several sizes.",
-                got=said or "batch_axes without an axis",
-                expected="axes of one size",
-                do="say batch=None for a model without a batch; give shared arrays the axis None",
-            )
+            "The batch has no size." if not sizes else "The batch has several sizes.",
+            got=said or "batch_axes without an axis",
+            expected="axes of one size",
+            do="say batch=None for a model without a batch; give shared arrays the axis None",
         )
     return BatchSpec(next(iter(sizes)), tuple(found))
 
@@ -128,11 +116,9 @@ def _leaves(what: str, axes: Any, tree: Any) -> list[tuple[str, Any, tuple[int, 
         spread = jax.tree.broadcast(axes, tree, is_leaf=is_none)
     except ValueError as error:
         raise UsageError(
-            problem(
-                f"batch_axes does not fit the {what}.",
-                got=repr(axes),
-                expected=f"an axis, None, or a tree of them like {jax.tree.structure(tree)}",
-            )
+            f"batch_axes does not fit the {what}.",
+            got=repr(axes),
+            expected=f"an axis, None, or a tree of them like {jax.tree.structure(tree)}",
         ) from error
     paths = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_none)[0]
     flat = jax.tree.leaves(spread, is_leaf=is_none)
@@ -147,11 +133,9 @@ def _checked_axis(name: str, axis: Any, shape: tuple[int, ...]) -> int:
     whole = isinstance(axis, int) and not isinstance(axis, bool)
     if not whole or not -len(shape) <= axis < len(shape):
         raise UsageError(
-            problem(
-                f"Invalid batch axis of {name}.",
-                got=repr(axis),
-                expected=f"an axis of an array of shape {shape}, or None where the samples share it",
-            )
+            f"Invalid batch axis of {name}.",
+            got=repr(axis),
+            expected=f"an axis of an array of shape {shape}, or None where the samples share it",
         )
     return axis % len(shape)
 

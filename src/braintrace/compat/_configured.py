@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..core._errors import NotSupportedError, problem
+from ..core._errors import NotSupportedError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, OutputFilter
 from ..core.signals._scalar_leak import ScalarLeak
@@ -34,15 +34,13 @@ def configured(
     for (axis, value), do in _WITHOUT_RULE.items():
         if getattr(config, axis) == value:
             raise NotSupportedError(
-                problem(f"No rule here has {axis}={value!r}.", got=config.describe(), do=do)
+                f"No rule here has {axis}={value!r}.", got=config.describe(), do=do
             )
     if config.is_factorized and config.recurrence_scope != "diagonal":
         raise NotSupportedError(
-            problem(
-                "No factorised trace here keeps the recurrence between neurons.",
-                got=config.describe(),
-                do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
-            )
+            "No factorised trace here keeps the recurrence between neurons.",
+            got=config.describe(),
+            do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
         )
     edits: list[Edit] = []
     if config.recursion_f == "scalar_leak":

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ..cell import fraction
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 _AXES = {
     "trace_factorization": ("per_param", "io_factorized", "random_projection"),
@@ -253,7 +253,7 @@ class ETraceConfig:
 
 
 def refuse(what: str, got: str, expected: str) -> None:
-    raise UsageError(problem(what, got=got, expected=expected))
+    raise UsageError(what, got=got, expected=expected)
 
 
 def _pair(value: Any, name: str) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
 from ._precision import brainstate
@@ -285,12 +285,10 @@ class FakeElemWiseParam(FakeETraceParam):
 def _operation(op: Any) -> Callable[..., Any]:
     if not callable(op):
         raise UsageError(
-            problem(
-                "Not an operation.",
-                got=type(op).__name__,
-                expected="an ETraceOp, or a function (x, w) -> y",
-                do="pass braintrace.MatMulOp(), say",
-            )
+            "Not an operation.",
+            got=type(op).__name__,
+            expected="an ETraceOp, or a function (x, w) -> y",
+            do="pass braintrace.MatMulOp(), say",
         )
     return op
 

@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 _BATCH = ("batch_size", "batch_axes", "batch")
 
@@ -29,12 +29,10 @@ class FrontEnd:
         if wrong := [k for k in given if k not in self.options]:
             others = [f.models for f in FRONT_ENDS if set(wrong) <= set(f.options)]
             raise UsageError(
-                problem(
-                    f"{' and '.join(wrong)}: not for {self.models}.",
-                    got=", ".join(wrong) + (f", for {' or '.join(others)}" if others else ""),
-                    expected=f"of these options only {', '.join(self.options)}",
-                    do="a function has its batch in params and carry; a module holds its own parameters",
-                )
+                f"{' and '.join(wrong)}: not for {self.models}.",
+                got=", ".join(wrong) + (f", for {' or '.join(others)}" if others else ""),
+                expected=f"of these options only {', '.join(self.options)}",
+                do="a function has its batch in params and carry; a module holds its own parameters",
             )
 
 
@@ -53,22 +51,18 @@ def front_end_of(model: Any) -> FrontEnd:
             return front_end
     if _made_by(model, "flax.linen"):
         raise UsageError(
-            problem(
-                "A Linen module is called through its apply function.",
-                got=type(model).__name__,
-                expected="a function (params, carry, x) -> (carry, out)",
-                do="compile(model.apply, algorithm, x, params=variables, carry=carry)",
-            )
+            "A Linen module is called through its apply function.",
+            got=type(model).__name__,
+            expected="a function (params, carry, x) -> (carry, out)",
+            do="compile(model.apply, algorithm, x, params=variables, carry=carry)",
         )
     if isinstance(model, type) or not callable(model):
         is_class = isinstance(model, type)
         raise UsageError(
-            problem(
-                "Not a model.",
-                got=f"the class {model.__name__}" if is_class else type(model).__name__,
-                expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
-                do="make an instance of the class" if is_class else "",
-            )
+            "Not a model.",
+            got=f"the class {model.__name__}" if is_class else type(model).__name__,
+            expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
+            do="make an instance of the class" if is_class else "",
         )
     return FRONT_ENDS[-1]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
-from ..core._errors import CompilationError, UsageError, problem
+from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner
 from ..rules import Algorithm
@@ -71,11 +71,9 @@ class EquinoxLearner(FunctionLearner):
         )
         if not self._trained:
             raise UsageError(
-                problem(
-                    "The module has no parameters to learn.",
-                    got=f"{type(model).__name__} without floating-point arrays",
-                    expected="an eqx.Module with weights",
-                )
+                "The module has no parameters to learn.",
+                got=f"{type(model).__name__} without floating-point arrays",
+                expected="an eqx.Module with weights",
             )
         paths = [
             jax.tree_util.keystr(p).removeprefix(".")
@@ -86,11 +84,9 @@ class EquinoxLearner(FunctionLearner):
         super().__init__(
             self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
         )
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """`(model, carry, x) -> (carry, out)`, the module as it is called."""
-        return self._step
+        self.function = (
+            self._step
+        )  # `(model, carry, x) -> (carry, out)`, the module as it is called
 
     def _values(self, model: Any) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
@@ -105,14 +101,12 @@ class EquinoxLearner(FunctionLearner):
         if not same or changed:
             got = structure if not same else {self._paths[k]: leaves[k] for k in changed}
             raise UsageError(
-                problem(
-                    "The module is not like the one that was compiled.",
-                    got=got,
-                    expected=self._structure
-                    if not same
-                    else {self._paths[k]: self._static[k] for k in changed},
-                    do="pass a module that differs in its arrays only, or compile again",
-                )
+                "The module is not like the one that was compiled.",
+                got=got,
+                expected=self._structure
+                if not same
+                else {self._paths[k]: self._static[k] for k in changed},
+                do="pass a module that differs in its arrays only, or compile again",
             )
         return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])
 
@@ -159,12 +153,10 @@ class EquinoxLearner(FunctionLearner):
         if isinstance(got, tuple) and len(got) == 2 and jax.tree.structure(got[0]) == expected:
             return got
         raise CompilationError(
-            problem(
-                "The module returns neither a carry nor a pair.",
-                got=jax.tree.structure(got),
-                expected=f"the new carry, {expected}, or (carry, out)",
-                do="adapt it with call=lambda model, carry, x: (new carry, out)",
-            )
+            "The module returns neither a carry nor a pair.",
+            got=jax.tree.structure(got),
+            expected=f"the new carry, {expected}, or (carry, out)",
+            do="adapt it with call=lambda model, carry, x: (new carry, out)",
         )
 
 
@@ -181,21 +173,17 @@ def compile_model(
     rule = algorithm().parts()
     if "carry" not in given:
         raise UsageError(
-            problem(
-                "The carry is missing.",
-                got=f"compile({type(model).__name__}, ...)",
-                expected="carry=...",
-                do="pass the state before the first step, batch first: jnp.zeros((batch, cell.hidden_size)), say",
-            )
+            "The carry is missing.",
+            got=f"compile({type(model).__name__}, ...)",
+            expected="carry=...",
+            do="pass the state before the first step, batch first: jnp.zeros((batch, cell.hidden_size)), say",
         )
     if len(inputs) != 1:
         raise UsageError(
-            problem(
-                "An Equinox module has one input.",
-                got=f"{len(inputs)} example inputs",
-                expected="one, which may be a tree",
-                do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
-            )
+            "An Equinox module has one input.",
+            got=f"{len(inputs)} example inputs",
+            expected="one, which may be a tree",
+            do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
         )
     call = given.get("call")
     if call is None:
@@ -212,22 +200,18 @@ def _check_call(model: Any) -> None:
     """The default call is Equinox's own, `model(input, hidden)`; another order must be said."""
     if not callable(model):
         raise UsageError(
-            problem(
-                "The module cannot be called.",
-                got=type(model).__name__,
-                expected="a module called as model(x, carry)",
-                do="pass call=lambda model, carry, x: model.method(x, carry)",
-            )
+            "The module cannot be called.",
+            got=type(model).__name__,
+            expected="a module called as model(x, carry)",
+            do="pass call=lambda model, carry, x: model.method(x, carry)",
         )
     names = list(inspect.signature(model).parameters)
     if len(names) >= 2 and names[0] in _CARRY_NAMES and names[1] in _INPUT_NAMES:
         raise UsageError(
-            problem(
-                "The module takes its carry first.",
-                got=f"{type(model).__name__}({names[0]}, {names[1]})",
-                expected="Equinox's own order, model(input, carry), or call=",
-                do="pass call=lambda model, carry, x: model(carry, x)",
-            )
+            "The module takes its carry first.",
+            got=f"{type(model).__name__}({names[0]}, {names[1]})",
+            expected="Equinox's own order, model(input, carry), or call=",
+            do="pass call=lambda model, carry, x: model(carry, x)",
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..cell import said_batch
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..learner import FunctionLearner
 from ..rules import Algorithm
 
@@ -20,21 +20,17 @@ def compile_model(
     rule = algorithm().parts()
     if not {"params", "carry"} <= set(given):
         raise UsageError(
-            problem(
-                "A function needs its parameters and its carry.",
-                got=f"compile({getattr(cell, '__name__', 'cell')}, ...)",
-                expected="params=..., carry=...",
-                do="pass both, as the function takes them",
-            )
+            "A function needs its parameters and its carry.",
+            got=f"compile({getattr(cell, '__name__', 'cell')}, ...)",
+            expected="params=..., carry=...",
+            do="pass both, as the function takes them",
         )
     if len(inputs) != 1:
         raise UsageError(
-            problem(
-                "A function has one input.",
-                got=f"{len(inputs)} example inputs",
-                expected="one, which may be a tree",
-                do="pass a tuple of inputs as one",
-            )
+            "A function has one input.",
+            got=f"{len(inputs)} example inputs",
+            expected="one, which may be a tree",
+            do="pass a tuple of inputs as one",
         )
     carry, [x] = given["carry"], inputs
     batch = said_batch(given, carry, x)

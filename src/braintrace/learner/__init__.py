@@ -8,3 +8,4 @@ from ._objective import Objective as Objective
 from ._objective import Options as Options
 from ._state import Info as Info
 from ._state import State as State
+from ._state import counted as counted

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import merged, sequence_length
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 
 
@@ -36,18 +36,16 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
     chosen = mode or rule.schedule or "A"
     if chosen not in ("A", "O"):
-        raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
+        raise UsageError("Unknown mode.", got=repr(mode), expected="'A' or 'O'")
     if (
         chosen == "O"
         and rule.target_timing == "sequence-end"
         and options.get("y_target") is not None
     ):
         raise UsageError(
-            problem(
-                "A target that comes at the end of the sequence cannot be used at every step.",
-                got="mode='O'",
-                expected="mode='A', or target_timing='per-step'",
-            )
+            "A target that comes at the end of the sequence cannot be used at every step.",
+            got="mode='O'",
+            expected="mode='A', or target_timing='per-step'",
         )
     return chosen
 

@@ -1,7 +1,4 @@
-"""The functional learner: pure methods on a cell `cell(params, carry, x) -> (carry, out)`.
-
-It is the front end for plain functions, and what the front ends of frameworks stand on.
-"""
+"""The functional learner, on which every front end stands: pure methods on a cell."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,35 +27,30 @@ from ..cell import (
 )
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness
-from ..core.engine import (
-    EngineState,
-    MemoryPlan,
-    Rule,
-    advance,
-    evolve,
-    target_signal,
-    update,
-    window,
-)
+from ..core.engine import MemoryPlan, Rule, target_signal
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Given, Objective, Options, Plan, gradient
-from ._state import Info, State
-
-_LAST_STEP = jnp.iinfo(jnp.int32).max
-_MOST_PROGRAMS = 32
+from ._objective import Given, Objective, Options, Plan
+from ._programs import Programs
+from ._state import Info, State, counted
 
 
 class FunctionLearner:
     """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by
     `braintrace.compile`.
 
-    Lanes (batch entries) are axis 0 of every array of the carry and of x. All methods are pure: the
+    The batch is axis 0 of every array of the carry and of x. All methods are pure: the
     state goes in and comes out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad`
     and inside `jax.lax.scan`; eager calls are compiled once for each shape.
+
+    Attributes:
+        function: the cell, as given.
+        initial: the carry that was compiled.
+        rule: the parts of the algorithm.
+        cell: the analysed cell.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -91,40 +83,20 @@ class FunctionLearner:
         exclude: Patterns = None,
         **analysis: Any,
     ):
-        self.rule = rule
-        self._function, self._initial, self._resets = cell, carry, resets
         tree = Tree.of(params)
         count = analysis.get("rows", len(tree.names))
         selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
-        self._analysis = {"batch": batch, "selection": selection, **analysis}
-        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **self._analysis)
+        analysis |= {"rule": rule, "batch": batch, "selection": selection}
+        self.function, self.initial, self._resets = cell, carry, resets
+        self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule
         self._budget = Budget(self.graph, self.rule, memory_budget)
-        self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
-        self._window = jax.jit(
-            lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0
-        )
-        self._programs: dict[Objective, Callable[..., Any]] = {}
-        self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
-        self._advance = jax.jit(
-            lambda size, p, c, t, xs: advance(self.graph, self.rule, p, c, t, xs, size),
-            static_argnums=0,
-        )
+        self.programs = Programs(self.cell, self.rule, self._with_gradient)
 
     @property
     def graph(self) -> CellGraph:
         """The analysed cell."""
         return self.cell.graph
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The cell, as given."""
-        return self._function
-
-    @property
-    def initial(self) -> Any:
-        """The carry that was compiled."""
-        return self._initial
 
     @functools.cached_property
     def report(self) -> CompilationReport:
@@ -137,9 +109,8 @@ class FunctionLearner:
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The paths of the parameters, and of the leaves of the carry."""
-        return tuple((row.path,) for row in self.graph.parameters), tuple(
-            (name,) for name in self.cell.carry.names
-        )
+        rows, names = self.graph.parameters, self.cell.carry.names
+        return tuple((row.path,) for row in rows), tuple((name,) for name in names)
 
     def memory_plan(
         self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True
@@ -158,14 +129,13 @@ class FunctionLearner:
     @functools.cached_property
     def _resettable(self) -> tuple[int, ...]:
         """The leaves of the engine's carry that a reset sets to their initial values."""
-        graph, numbers = self.graph, self.cell.leaf_numbers
-        if self._resets is not None:
-            chosen = jax.tree.leaves(self._resets)
-            return tuple(k for k, n in enumerate(numbers) if chosen[n])
+        chosen = jax.tree.leaves(self._resets)
         return tuple(
             k
-            for k in range(len(numbers))
-            if graph.leaf_axis(k) is not None and not is_key(graph.carry[k].dtype)
+            for k, n in enumerate(self.cell.leaf_numbers)
+            if self.graph.leaf_axis(k) is not None
+            and not is_key(self.graph.carry[k].dtype)
+            and (not chosen or chosen[n])
         )
 
     def trained(self, params: Any) -> Any:
@@ -186,7 +156,7 @@ class FunctionLearner:
         self._flat(params)
         self.cell.flat_carry(carry)
         zero = self.rule.init(self.graph) if traces else None
-        return State(jax.tree.map(_array, carry), zero, jnp.zeros((), jnp.int32))
+        return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
         self, params: Any, state: State, x: Any, *, y_target: Any = None
@@ -201,7 +171,7 @@ class FunctionLearner:
         flat = self._flat(params)
         xs = self._inputs(x)
         signals = target_signal(self.graph, y_target, self.rule.target_timing)
-        carry, traces, outs = self._update(
+        carry, traces, outs = self.programs.update(
             flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
         )
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
@@ -219,15 +189,13 @@ class FunctionLearner:
         steps = sequence_length(xs)
         if full and self.rule.multi_step_problem:
             raise UsageError(
-                problem(
-                    f"{self.rule.name} has no multi-step form.",
-                    got="full=True",
-                    do=self.rule.multi_step_problem,
-                )
+                f"{self.rule.name} has no multi-step form.",
+                got="full=True",
+                do=self.rule.multi_step_problem,
             )
         flat = self._flat(params)
         leaves = self._inputs(xs, (steps,))
-        carry, traces, outs = self._window(
+        carry, traces, outs = self.programs.window(
             full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
         )
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
@@ -255,22 +223,22 @@ class FunctionLearner:
             state: the state before the sequence.
             xs: inputs, time on axis 0 of every array.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,). With
                 `has_aux`, `(loss, aux)`.
             step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`,
                 which takes the cell's step once, `out = call(x)`, and returns the same. It may
                 prepare the input and read params itself: what it does with them beside the call has
                 its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per lane.
+                per sample.
             reset: (T, B) bool: where true, that sample's carry is set to the compiled carry and its
                 traces to zero before x_t is consumed. Random keys and leaves of the carry without
                 a batch axis stay as they are.
-            window: steps done at once; it changes speed and memory, never the numbers beyond
+            window: steps done at once; it changes speed and memory, never the values beyond
                 rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
-                factors, 64 of one lane).
+                factorised, 64 of one sample).
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
-                or of step-lanes); 'sum' does not.
+                or of step-samples); 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.
             return_state: with False the end trace is not formed and None is returned in the state's
                 place.
@@ -316,33 +284,14 @@ class FunctionLearner:
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         plan = Plan(resets, objective, options.reduction, chosen, keep)
-        initial = [] if reset is None else self.cell.flat_carry(self._initial)
+        initial = [] if reset is None else self.cell.flat_carry(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
-        gradients, carry, traces, info, moved = self._program(objective)(
+        gradients, carry, traces, info, moved = self.programs.gradient(
             plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
         )
         check_finite(info.losses, options.mask)
         new = self._state(carry, traces if keep else state.traces, state, steps)
         return gradients, new, info, moved
-
-    def _program(self, objective: Objective) -> Callable[..., Any]:
-        """The compiled gradient of an objective; those used last are kept."""
-        found = self._programs.pop(objective, None)
-        if found is None:
-            found = jax.jit(functools.partial(self._gradient), static_argnums=0)
-        if len(self._programs) >= _MOST_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        self._programs[objective] = found
-        return found
-
-    def _gradient(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
-        state = EngineState.of(self.graph, [*carry, *given.outside.moving], traces)
-        found, state, info = gradient(self.cell, self.rule, plan, params, state, given)
-        kept = [g if live else None for g, live in zip(found[0], self._with_gradient, strict=False)]
-        moved, traces = state.parts(self.graph)
-        return (kept, found[1]), moved[: len(carry)], traces, info, moved[len(carry) :]
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""
@@ -387,8 +336,7 @@ class FunctionLearner:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
-        with `traces=False` they stay
-        as they are, which is faster: for an evaluation.
+        with `traces=False` they stay as they are, which is faster: for an evaluation.
         """
         return self.evolved(params, state, xs, traces, None)
 
@@ -401,9 +349,11 @@ class FunctionLearner:
         moved, start = state.traces, self.cell.flat_carry(state.carry)
         if traces:
             size = self._budget.window(steps, window)
-            carry, moved, outs = self._advance(size, flat, start, self._traces(state), leaves)
+            carry, moved, outs = self.programs.advance(
+                size, flat, start, self._traces(state), leaves
+            )
         else:
-            carry, outs = self._evolve(flat, start, leaves)
+            carry, outs = self.programs.evolve(flat, start, leaves)
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(
@@ -425,10 +375,8 @@ class FunctionLearner:
     @property
     def _live(self) -> Sequence[bool]:
         """For each leaf of the user's params, whether it has a gradient."""
-        return [
-            *self._with_gradient,
-            *[False] * (len(self.cell.params.leaves) - len(self._with_gradient)),
-        ]
+        constant = len(self.cell.params.leaves) - len(self._with_gradient)
+        return [*self._with_gradient, *[False] * constant]
 
     def _flat(self, params: Any) -> list[Any]:
         """The leaves of the user's params that the cell takes, checked."""
@@ -441,22 +389,11 @@ class FunctionLearner:
     def _tree(self, gradients: list[Any], params: Any) -> Any:
         """Flat gradients as a tree like the user's params, None where there is no gradient."""
         found = iter(g for g in gradients if g is not None)
-        return jax.tree.structure(params).unflatten(
-            [next(found) if live else None for live in self._live]
-        )
+        leaves = [next(found) if live else None for live in self._live]
+        return jax.tree.structure(params).unflatten(leaves)
 
     def _traces(self, state: State) -> Any:
         return self.rule.init(self.graph) if state.traces is None else state.traces
 
     def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
-        return State(self.cell.tree_carry(carry), traces, self.counted(before.steps, steps))
-
-    @staticmethod
-    def counted(before: Any, steps: int) -> jax.Array:
-        """A number of steps that has grown by `steps`; it stops at its largest value."""
-        largest = before > _LAST_STEP - steps
-        return jnp.where(largest, _LAST_STEP, before + steps).astype(jnp.int32)
-
-
-def _array(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+        return State(self.cell.tree_carry(carry), traces, counted(before.steps, steps))

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 @functools.partial(
@@ -51,7 +52,7 @@ class Info:
     (True, (5, 2), (5,))
 
     Attributes:
-        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them,
+        losses: (T,) or, for a loss with one value per sample, (T, B), as the loss function gave them,
             not weighted.
         aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else
             None.
@@ -61,3 +62,9 @@ class Info:
 
     losses: Any
     aux: Any = None
+
+
+def counted(before: Any, steps: int) -> jax.Array:
+    """A number of steps that has grown by `steps`; it stops at its largest value."""
+    last = jnp.iinfo(jnp.int32).max
+    return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)

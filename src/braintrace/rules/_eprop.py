@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..cell import fraction
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, FiringRate, OutputFilter
 from ..core.traces import PerParameter
@@ -120,6 +120,6 @@ class EPropRule(Algorithm):
 def _check_firing_rate(given: Any) -> None:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UsageError(
-            problem("Invalid firing_rate.", got=repr(given), expected="(target, strength), or None")
+            "Invalid firing_rate.", got=repr(given), expected="(target, strength), or None"
         )
     _options.positive("strength of firing_rate", given[1])

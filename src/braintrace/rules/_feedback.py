@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from . import _options
 
 
@@ -33,9 +33,7 @@ class FixedRandomFeedback:
         for name, value in (("n_target", n_target), ("n_layer", n_layer)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(
-                    problem(
-                        f"Invalid {name}.", got=repr(value), expected="a whole number of at least 1"
-                    )
+                    f"Invalid {name}.", got=repr(value), expected="a whole number of at least 1"
                 )
         drawn = jax.random.key(key) if isinstance(key, int) else key
         self.B = _options.positive("init_scale", init_scale) * jax.random.normal(

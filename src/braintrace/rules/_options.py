@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compat import ETraceConfig
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 
 def trace_dtype(value: Any) -> Any:
@@ -20,12 +20,10 @@ def trace_dtype(value: Any) -> Any:
         if jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return jnp.dtype(value)
     raise UsageError(
-        problem(
-            "Invalid trace_dtype.",
-            got=repr(value),
-            expected="a floating-point dtype, or None",
-            do="pass jnp.float32, say",
-        )
+        "Invalid trace_dtype.",
+        got=repr(value),
+        expected="a floating-point dtype, or None",
+        do="pass jnp.float32, say",
     )
 
 
@@ -38,19 +36,17 @@ def decay_or_rank(value: Any) -> float:
         if 0 <= number < 1:
             return number
     raise UsageError(
-        problem(
-            "Invalid decay_or_rank.",
-            got=repr(value),
-            expected="a decay in [0, 1), or a whole number of at least 1",
-            do="pass 0.9, or the rank 19 that stands for it",
-        )
+        "Invalid decay_or_rank.",
+        got=repr(value),
+        expected="a decay in [0, 1), or a whole number of at least 1",
+        do="pass 0.9, or the rank 19 that stands for it",
     )
 
 
 def positive(name: str, value: Any) -> float:
     """A number above zero."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or value <= 0:
-        raise UsageError(problem(f"Invalid {name}.", got=repr(value), expected="a number above 0"))
+        raise UsageError(f"Invalid {name}.", got=repr(value), expected="a number above 0")
     return float(value)
 
 
@@ -59,9 +55,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     for choice in choices:
         if isinstance(value, str) and value.lower() == choice.lower():
             return choice
-    raise UsageError(
-        problem(f"Unknown {name}.", got=repr(value), expected=" or ".join(map(repr, choices)))
-    )
+    raise UsageError(f"Unknown {name}.", got=repr(value), expected=" or ".join(map(repr, choices)))
 
 
 def seed(name: str, value: Any) -> Any:
@@ -76,9 +70,7 @@ def seed(name: str, value: Any) -> Any:
         is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
         data = jnp.asarray(jax.random.key_data(value) if is_key else value)
         return tuple(int(v) for v in data.reshape(-1))
-    raise UsageError(
-        problem(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
-    )
+    raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
 
 
 def matrices(given: Any) -> tuple[np.ndarray, ...] | None:
@@ -90,11 +82,9 @@ def drawn_or_given(subject: str, key: Any, weights: Any) -> None:
     """Feedback through matrices B that are drawn with a key, or given."""
     if key is None and weights is None:
         raise UsageError(
-            problem(
-                f"{subject} needs to know how to draw B.",
-                expected="random_feedback_key",
-                do="pass random_feedback_key=0, say, or feedback_weights",
-            )
+            f"{subject} needs to know how to draw B.",
+            expected="random_feedback_key",
+            do="pass random_feedback_key=0, say, or feedback_weights",
         )
 
 
@@ -104,10 +94,8 @@ def config(value: Any, factored: bool) -> None:
         return
     wanted = "io_factorized" if factored else "per_param"
     raise UsageError(
-        problem(
-            "Invalid config.",
-            got=repr(value),
-            expected=f"an ETraceConfig with trace_factorization={wanted!r}",
-            do="pass the config to braintrace.compile in the algorithm's place: it chooses the class",
-        )
+        "Invalid config.",
+        got=repr(value),
+        expected=f"an ETraceConfig with trace_factorization={wanted!r}",
+        do="pass the config to braintrace.compile in the algorithm's place: it chooses the class",
     )

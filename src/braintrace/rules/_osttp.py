@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import TargetProjection
 from ..core.traces import PerParameter, WithinLayer
@@ -72,11 +72,9 @@ class OSTTPRule(Algorithm):
         )
         if self.B_list is None and self.feedback_key is None:
             raise UsageError(
-                problem(
-                    "OSTTP needs its feedback matrices.",
-                    expected="B_list, or feedback_key to draw them",
-                    do="pass feedback_key=0, say",
-                )
+                "OSTTP needs its feedback matrices.",
+                expected="B_list, or feedback_key to draw them",
+                do="pass feedback_key=0, say",
             )
         self._set(
             B_list=_options.matrices(self.B_list),

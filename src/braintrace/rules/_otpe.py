@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ..cell import fraction
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
@@ -73,11 +73,9 @@ class OTPERule(Algorithm):
         self._set(mode=_options.one_of("mode", self.mode, ("full", "approx")))
         if self.leak is None:
             raise UsageError(
-                problem(
-                    "OTPE needs the leak of the membranes.",
-                    expected="a number in [0, 1)",
-                    do="pass leak=0.9, say",
-                )
+                "OTPE needs the leak of the membranes.",
+                expected="a number in [0, 1)",
+                do="pass leak=0.9, say",
             )
         self._set(
             leak=fraction("leak", self.leak), trace_dtype=_options.trace_dtype(self.trace_dtype)
@@ -86,11 +84,9 @@ class OTPERule(Algorithm):
             _options.positive("trace_clip_abs", self.trace_clip_abs)
             if self.mode == "approx":
                 raise UsageError(
-                    problem(
-                        "trace_clip_abs clips traces of weights, and F-OTPE has none.",
-                        got="mode='approx'",
-                        do="use mode='full', or leave trace_clip_abs out",
-                    )
+                    "trace_clip_abs clips traces of weights, and F-OTPE has none.",
+                    got="mode='approx'",
+                    do="use mode='full', or leave trace_clip_abs out",
                 )
 
     def parts(self) -> Rule:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ..cell import fraction
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Presynaptic
 from . import _options
@@ -69,11 +69,9 @@ class OTTTRule(Algorithm):
         )
         if self.leak is None:
             raise UsageError(
-                problem(
-                    "OTTT needs the leak of the membrane.",
-                    expected="a number in [0, 1], one for each group, or 'model'",
-                    do="pass leak=0.5, say, or leak='model' to read it from the model",
-                )
+                "OTTT needs the leak of the membrane.",
+                expected="a number in [0, 1], one for each group, or 'model'",
+                do="pass leak=0.5, say, or leak='model' to read it from the model",
             )
         self._leaks()
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ..compat import ETraceConfig, configured
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Factored
 from . import _options
@@ -78,7 +78,7 @@ class PPPropRule(Algorithm):
         pair = given if isinstance(given, tuple | list) else (given, given)
         if len(pair) != 2:
             raise UsageError(
-                problem("Invalid decay_or_rank.", got=repr(given), expected="one value, or a pair")
+                "Invalid decay_or_rank.", got=repr(given), expected="one value, or a pair"
             )
         return _options.decay_or_rank(pair[0]), _options.decay_or_rank(pair[1])
 

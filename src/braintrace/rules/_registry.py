@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..compat import ETraceConfig
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ._algorithm import Algorithm
 from ._d_rtrl import DRTRLRule
 from ._eprop import EPropRule
@@ -42,10 +42,8 @@ def algorithm_of(given: Any) -> type[Algorithm]:
     if isinstance(found, type) and issubclass(found, Algorithm):
         return found
     raise UsageError(
-        problem(
-            "Unknown algorithm.",
-            got=repr(given),
-            expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
-            do="pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
-        )
+        "Unknown algorithm.",
+        got=repr(given),
+        expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
+        do="pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
     )

@@ -11,19 +11,16 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import Values, sequence_length
+from ...cell import Values
 from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
-from ...core._errors import UsageError, problem
+from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Rule
-from ...learner import State
+from ...learner import State, counted
 from ...reports import CompilationReport
 from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
-from ._step import UserStep
-
-_MOST_STEPS = 32
 
 
 class EligibilityTrace(brainstate.ShortTermState):
@@ -71,18 +68,16 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         super().__init__(name=name)  # pyright: ignore[reportCallIssue]
         if not isinstance(model, brainstate.nn.Module):
             raise UsageError(
-                problem(
-                    "This model is no brainstate module.",
-                    got=type(model).__name__,
-                    expected="a brainstate.nn.Module",
-                    do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry",
-                )
+                "This model is no brainstate module.",
+                got=type(model).__name__,
+                expected="a brainstate.nn.Module",
+                do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry",
             )
         self.model = model
         self._rule = rule
         self._functional: ModuleLearner | None = None
-        self._active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
-        self._steps: dict[Any, UserStep] = {}
+        self.active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
+        self.user_steps: dict[Any, Any] = {}  # what is known of step functions, for the drivers
         self._zero: Any = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
@@ -125,11 +120,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         if not example_inputs:
             raise UsageError(
-                problem(
-                    "No example input.",
-                    expected="the inputs of one step",
-                    do="compile_graph(x), with x as in learner(x)",
-                )
+                "No example input.",
+                expected="the inputs of one step",
+                do="compile_graph(x), with x as in learner(x)",
             )
         x = tuple(v.data if isinstance(v, SingleStepData) else v for v in example_inputs)
         if mapped is None:
@@ -148,7 +141,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
-        self._steps.clear()
+        self.user_steps.clear()
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -163,10 +156,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """The functional learner of the model as a pure cell."""
         if self._functional is None:
             raise UsageError(
-                problem(
-                    f"{type(self).__name__} is not compiled.",
-                    do="call compile_graph(x) with the inputs of one step first",
-                )
+                f"{type(self).__name__} is not compiled.",
+                do="call compile_graph(x) with the inputs of one step first",
             )
         return self._functional
 
@@ -222,16 +213,14 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         functional = self.functional
         x, many = unwrap(inputs)
-        if self._active is not None:
+        if self.active is not None:
             if many or y_target is not None:
                 raise UsageError(
-                    problem(
-                        "Inside a sequence driver the learner is called with the inputs of one step.",
-                        got="MultiStepData" if many else "y_target",
-                        do="pass sequences and y_target to the driver",
-                    )
+                    "Inside a sequence driver the learner is called with the inputs of one step.",
+                    got="MultiStepData" if many else "y_target",
+                    do="pass sequences and y_target to the driver",
                 )
-            return self._active(x)
+            return self.active(x)
         functional.check_states()
         params, state = self.now()
         if many:
@@ -271,11 +260,11 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     @contextlib.contextmanager
     def calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
         """Inside, the learner's calls go to `call`; with None they are the ordinary ones."""
-        before, self._active = self._active, call
+        before, self.active = self.active, call
         try:
             yield
         finally:
-            self._active = before
+            self.active = before
 
     def online(self, x: tuple[Any, ...]) -> Any:
         """The learner's ordinary call."""
@@ -285,64 +274,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     def forward(self, x: tuple[Any, ...]) -> Any:
         """One step of the model that counts, nothing learned."""
         out = self.functional.forward(x)
-        self.running_index.value = self.functional.counted(self.running_index.value, 1)
+        self.running_index.value = counted(self.running_index.value, 1)
         return out
-
-    def checked(self, sequences: tuple[Any, ...], step_fn: Any) -> int:
-        """The length of the sequences of a driver, whose arguments are checked."""
-        self.functional.check_states()
-        if not sequences:
-            raise UsageError(
-                problem(
-                    "No sequence.",
-                    expected="arrays with time on axis 0",
-                    do="etrace_grad(xs, ys, step_fn=f)",
-                )
-            )
-        if step_fn is not None and not callable(step_fn):
-            raise UsageError(
-                problem(
-                    "step_fn is not a function.",
-                    got=type(step_fn).__name__,
-                    expected="a function of one slice of each sequence",
-                )
-            )
-        if self._active is not None:
-            raise UsageError(
-                problem(
-                    "A sequence driver is called inside a step function.",
-                    do="call learner(x) there",
-                )
-            )
-        return sequence_length(sequences)
-
-    def user_step(
-        self, step_fn: Any, has_aux: bool, sequences: Any, wanted: list[brainstate.State]
-    ) -> UserStep:
-        """What `step_fn` does; those used last are kept."""
-        slices = jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences
-        )
-        leaves = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
-        key = step_fn, has_aux, jax.tree.structure(slices), leaves, tuple(map(id, wanted))
-        found = self._steps.pop(key, None) or UserStep(self, step_fn, has_aux, slices, wanted)
-        if len(self._steps) >= _MOST_STEPS:
-            del self._steps[next(iter(self._steps))]
-        self._steps[key] = found
-        return found
-
-    def wanted(self, weights: Any) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
-        """The states to differentiate by, and how their gradients are put together."""
-        if weights is None:
-            trained = self.functional.trained_states
-            weights = {k: s for k, s in self.param_states.items() if id(s) in trained}
-        if isinstance(weights, dict):
-            keys = list(weights)
-            states = [self._state_of(w) for w in weights.values()]
-            return states, lambda found: dict(zip(keys, found, strict=True))
-        if isinstance(weights, (list, tuple)):
-            return [self._state_of(w) for w in weights], type(weights)
-        return [self._state_of(weights)], lambda found: found[0]
 
     # States
     # --------------------------------------------------------------------------------------------------------
@@ -357,12 +290,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         functional = self.functional
         if batch_size is not None and batch_size != functional.graph.lanes:
             raise UsageError(
-                problem(
-                    "Another batch size than the compiled one.",
-                    got=batch_size,
-                    expected=functional.graph.lanes,
-                    do="compile again for another batch size",
-                )
+                "Another batch size than the compiled one.",
+                got=batch_size,
+                expected=functional.graph.lanes,
+                do="compile again for another batch size",
             )
         self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
@@ -381,7 +312,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
         entry per site.
         """
-        wanted = self._own_state(weight)
+        wanted = self.parameter(weight)
         owners = self.functional.module.params.leaf_states()
         traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
         return {
@@ -390,10 +321,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             if state is wanted
         }
 
-    def _state_of(self, weight: Any) -> brainstate.State:
-        return weight if isinstance(weight, brainstate.State) else self._own_state(weight)
-
-    def _own_state(self, weight: Any) -> brainstate.State:
+    def parameter(self, weight: Any) -> brainstate.State:
         """The parameter of the model that a state, a path or a name stands for."""
         layout = self.functional.module.params
         wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight
@@ -401,12 +329,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             if state is wanted or name == weight:
                 return state
         raise UsageError(
-            problem(
-                "No such parameter of the model.",
-                got=weight,
-                expected=f"one of {list(layout.names)}",
-                do="pass a ParamState of the model, or its path",
-            )
+            "No such parameter of the model.",
+            got=weight,
+            expected=f"one of {list(layout.names)}",
+            do="pass a ParamState of the model, or its path",
         )
 
     @property
@@ -447,12 +373,10 @@ def unwrap(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
     many = [isinstance(v, MultiStepData) for v in inputs]
     if any(many) and not all(many):
         raise UsageError(
-            problem(
-                "Some inputs hold several steps and some hold one.",
-                got=[type(v).__name__ for v in inputs],
-                expected="MultiStepData for all inputs, or for none",
-                do="repeat the inputs of one step over time",
-            )
+            "Some inputs hold several steps and some hold one.",
+            got=[type(v).__name__ for v in inputs],
+            expected="MultiStepData for all inputs, or for none",
+            do="repeat the inputs of one step over time",
         )
     return tuple(
         v.data if isinstance(v, (SingleStepData, MultiStepData)) else v for v in inputs

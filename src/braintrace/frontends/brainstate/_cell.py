@@ -8,7 +8,7 @@ import brainstate
 import jax
 
 from ...cell import Values
-from ...core._errors import CompilationError, problem
+from ...core._errors import CompilationError
 from ._states import Layout, lent, named_states
 
 stop = jax.lax.stop_gradient
@@ -87,12 +87,10 @@ class ModuleCell:
                 raise
             shared = [n for n, axis in zip(carry.names, inner_axes, strict=True) if axis is None]
             raise CompilationError(
-                problem(
-                    "The step writes a state that the samples share.",
-                    got=f"shared states {shared}",
-                    expected="states with one value per sample, made by init_state",
-                    do="make the state in init_state, or write the model for a batch and leave vmap out",
-                )
+                "The step writes a state that the samples share.",
+                got=f"shared states {shared}",
+                expected="states with one value per sample, made by init_state",
+                do="make the state in init_state, or write the model for a batch and leave vmap out",
             ) from error
         return Values(new.names, [after.get(k, v) for k, v in enumerate(new.leaves)]), out
 
@@ -141,22 +139,18 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
         if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
             raise
         raise CompilationError(
-            problem(
-                "The step fails, and the model has no hidden state.",
-                got=f"AttributeError: {error}",
-                expected="a model whose states are initialised",
-                do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first",
-            )
+            "The step fails, and the model has no hidden state.",
+            got=f"AttributeError: {error}",
+            expected="a model whose states are initialised",
+            do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first",
         ) from error
     made = set(named_states(model)) - set(own)
     if made:
         raise CompilationError(
-            problem(
-                "The step makes states.",
-                got=sorted(made),
-                expected="states that exist before the first step",
-                do="make them in __init__ or in init_state",
-            )
+            "The step makes states.",
+            got=sorted(made),
+            expected="states that exist before the first step",
+            do="make them in __init__ or in init_state",
         )
 
 
@@ -178,10 +172,8 @@ def _outside_name(state: brainstate.State, names: dict[int, str]) -> str:
 def _check_written(params: list[brainstate.State], names: dict[int, str]) -> None:
     if params:
         raise CompilationError(
-            problem(
-                "The step writes a parameter.",
-                got=names[id(params[0])],
-                expected="parameters that only an optimiser writes",
-                do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
-            )
+            "The step writes a parameter.",
+            got=names[id(params[0])],
+            expected="parameters that only an optimiser writes",
+            do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
         )

@@ -8,7 +8,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...core._errors import UsageError, problem
+from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
 from ._states import as_before_on_error, states_of
 from ._vmap import ETraceVmap
@@ -20,12 +20,10 @@ def initialise(
     """Call `init_state` of every part of the model; the ids of the states that it made."""
     if vmap and batch_size is None:
         raise UsageError(
-            problem(
-                "vmap=True needs a batch size.",
-                got="batch_size=None",
-                expected="the number of samples",
-                do="pass batch_size=x.shape[0]",
-            )
+            "vmap=True needs a batch size.",
+            got="batch_size=None",
+            expected="the number of samples",
+            do="pass batch_size=x.shape[0]",
         )
     seeded = contextlib.nullcontext() if seed is None else brainstate.random.seed_context(seed)
     with seeded, brainstate.catch_new_states() as made:
@@ -88,12 +86,10 @@ def compile_module(
         if other and _succeeds(learner.model, lambda: attempt(lanes)):
             shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(example_inputs))
             raise UsageError(
-                problem(
-                    "The states do not have the batch size of the inputs.",
-                    got=f"batch_size={batch_size}, inputs of shape {shapes}",
-                    expected=f"batch_size={lanes}",
-                    do=f"pass batch_size={lanes}, or vmap=True for a model of one sample",
-                )
+                "The states do not have the batch size of the inputs.",
+                got=f"batch_size={batch_size}, inputs of shape {shapes}",
+                expected=f"batch_size={lanes}",
+                do=f"pass batch_size={lanes}, or vmap=True for a model of one sample",
             ) from error
         raise
 

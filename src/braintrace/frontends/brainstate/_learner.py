@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ...cell import BatchSpec, Values
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
-from ...core._errors import CompilationError, UsageError, problem
+from ...core._errors import CompilationError, UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
 from ...learner import FunctionLearner
@@ -82,12 +82,10 @@ class ModuleLearner(FunctionLearner):
                 continue
             if self.graph.leaf_axis(k) is None:
                 raise UsageError(
-                    problem(
-                        f"The state {self.cell.carry.names[n]} has no batch axis that reset could refer to.",
-                        got=f"shape {leaf.shape}",
-                        expected=f"axis 0 of size {self.graph.lanes}",
-                        do="reset between calls, with reset_state(model=True)",
-                    )
+                    f"The state {self.cell.carry.names[n]} has no batch axis that reset could refer to.",
+                    got=f"shape {leaf.shape}",
+                    expected=f"axis 0 of size {self.graph.lanes}",
+                    do="reset between calls, with reset_state(model=True)",
                 )
             found.append(k)
         return tuple(found)
@@ -112,12 +110,10 @@ class ModuleLearner(FunctionLearner):
         """The model must still hold the states that were compiled."""
         if {id(s) for s in states_of(self.model).values()} != self._ids:
             raise UsageError(
-                problem(
-                    "The model's states were made anew after it was compiled.",
-                    got="other states than the compiled ones",
-                    expected="the same states with new values",
-                    do="compile again after init_all_states; to reset call learner.reset_state(model=True)",
-                )
+                "The model's states were made anew after it was compiled.",
+                got="other states than the compiled ones",
+                expected="the same states with new values",
+                do="compile again after init_all_states; to reset call learner.reset_state(model=True)",
             )
 
     # The model's states
@@ -140,7 +136,7 @@ class ModuleLearner(FunctionLearner):
         """One step of the model, nothing learned."""
         params, carry = self.read()
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
-        flat, outs = self._evolve(self._flat(params), self.cell.flat_carry(carry), xs)
+        flat, outs = self.programs.evolve(self._flat(params), self.cell.flat_carry(carry), xs)
         self.write(self.cell.tree_carry(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 
@@ -149,12 +145,10 @@ class ModuleLearner(FunctionLearner):
         structure = self.cell.x.structure
         if len(x) != self._inputs_count:
             raise UsageError(
-                problem(
-                    "Invalid number of inputs.",
-                    got=f"{len(x)} input(s)",
-                    expected=f"{self._inputs_count}, as compiled",
-                    do="call the learner with the inputs that the model takes",
-                )
+                "Invalid number of inputs.",
+                got=f"{len(x)} input(s)",
+                expected=f"{self._inputs_count}, as compiled",
+                do="call the learner with the inputs that the model takes",
             )
         same = jax.tree.structure(x) == structure
         return x if same else structure.unflatten(fit(x, structure, "input"))
@@ -170,21 +164,17 @@ class ModuleLearner(FunctionLearner):
 def _check_learnable(graph: CellGraph) -> None:
     if not graph.groups and not graph.hidden:
         raise CompilationError(
-            problem(
-                "The model has no hidden state.",
-                got="a step that writes no differentiable state",
-                expected="a recurrent or spiking model, with HiddenStates",
-                do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces",
-            )
+            "The model has no hidden state.",
+            got="a step that writes no differentiable state",
+            expected="a recurrent or spiking model, with HiddenStates",
+            do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces",
         )
     if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
         raise CompilationError(
-            problem(
-                "No parameter reaches a hidden state.",
-                got=f"parameters {[row.path for row in graph.parameters]}",
-                expected="a ParamState that the hidden state depends on",
-                do="hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad",
-            )
+            "No parameter reaches a hidden state.",
+            got=f"parameters {[row.path for row in graph.parameters]}",
+            expected="a ParamState that the hidden state depends on",
+            do="hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad",
         )
 
 
@@ -199,12 +189,10 @@ def _mapped_size(x: tuple[Any, ...]) -> int:
     sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
     if len(sizes) != 1 or () in sizes:
         raise UsageError(
-            problem(
-                "With vmap=True the inputs share axis 0, the batch.",
-                got=[jnp.shape(v) for v in jax.tree.leaves(x)],
-                expected="one size of axis 0",
-                do="give every input the batch as axis 0",
-            )
+            "With vmap=True the inputs share axis 0, the batch.",
+            got=[jnp.shape(v) for v in jax.tree.leaves(x)],
+            expected="one size of axis 0",
+            do="give every input the batch as axis 0",
         )
     return sizes.pop()[0]
 

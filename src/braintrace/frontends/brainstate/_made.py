@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import brainstate
 
-from ...core._errors import UsageError, problem
+from ...core._errors import UsageError
 from ...core.engine import Rule
 from ...core.jaxpr import ControlFlowPolicy
 from ...rules import Algorithm
@@ -67,20 +67,16 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             self._analysis = {"control_flow": control_flow}
         if vjp_method not in ("single-step", "multi-step"):
             raise UsageError(
-                problem(
-                    "Unknown vjp_method.",
-                    got=repr(vjp_method),
-                    expected="'single-step' or 'multi-step'",
-                )
+                "Unknown vjp_method.",
+                got=repr(vjp_method),
+                expected="'single-step' or 'multi-step'",
             )
         if vjp_method == "multi-step" and rule.multi_step_problem:
             raise UsageError(
-                problem(
-                    f"{rule.name} has no multi-step form.",
-                    got="vjp_method='multi-step'",
-                    expected="'single-step'",
-                    do=rule.multi_step_problem,
-                )
+                f"{rule.name} has no multi-step form.",
+                got="vjp_method='multi-step'",
+                expected="'single-step'",
+                do=rule.multi_step_problem,
             )
         self.vjp_method = vjp_method
         self._full = vjp_method == "multi-step"

@@ -8,9 +8,10 @@ import jax
 
 from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport, compare_gradients
-from ...core._errors import UsageError, problem
+from ...core._errors import UsageError
 from ...learner import Options, fit_mode, step_options
 from ._states import lent
+from ._step import StepFunction
 
 
 class SequenceDriverMixin:
@@ -88,19 +89,17 @@ class SequenceDriverMixin:
                 States are as before.
         """
         learner, window = self._driven, chunk_size if window is None else window
-        check_driver(learner.checked(sequences, step_fn), (), reduction, window)
+        check_driver(_checked(learner, sequences, step_fn), (), reduction, window)
         loss_output = {"per_step": "step", "scalar": "total"}.get(loss_output, loss_output)
         if loss_output not in ("step", "total"):
             raise UsageError(
-                problem(
-                    "Unknown loss_output.",
-                    got=repr(loss_output),
-                    expected="'step' or 'total' ('per_step' and 'scalar' are the same)",
-                )
+                "Unknown loss_output.",
+                got=repr(loss_output),
+                expected="'step' or 'total' ('per_step' and 'scalar' are the same)",
             )
-        wanted, together = learner.wanted(weights)
+        wanted, together = _wanted(learner, weights)
         options = Options(mask, reset, window, reduction, return_state, y_target)
-        step = learner.user_step(step_fn, has_aux, sequences, wanted)
+        step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted)
         step.check(options)
         gradients, losses, aux = step.gradient(sequences, options)
         result = [together([gradients[id(s)] for s in wanted])]
@@ -138,11 +137,9 @@ class SequenceDriverMixin:
         """
         if "return_value" in options:
             raise UsageError(
-                problem(
-                    "etrace_fit has no return_value.",
-                    got=f"return_value={options['return_value']!r}",
-                    do="leave it out: the losses are returned in any case",
-                )
+                "etrace_fit has no return_value.",
+                got=f"return_value={options['return_value']!r}",
+                do="leave it out: the losses are returned in any case",
             )
         if fit_mode(mode, self._driven._rule, options) == "A":
             gradients, *rest = self.etrace_grad(
@@ -152,12 +149,10 @@ class SequenceDriverMixin:
             return tuple(rest) if options.get("has_aux") else rest[0]
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
-                problem(
-                    "With an update at every step there is no total of the losses.",
-                    got=f"mode='O', loss_output={options['loss_output']!r}",
-                    expected="loss_output='step', or mode='A'",
-                    do="add up the losses that are returned",
-                )
+                "With an update at every step there is no total of the losses.",
+                got=f"mode='O', loss_output={options['loss_output']!r}",
+                expected="loss_output='step', or mode='A'",
+                do="add up the losses that are returned",
             )
         timed, fixed = step_options(options)
         sequence_length(sequences)
@@ -193,13 +188,13 @@ class SequenceDriverMixin:
                 evaluation, or where `reset_state` follows.
         """
         learner = self._driven
-        check_driver(learner.checked(sequences, step_fn), (), "mean", chunk_size)
+        check_driver(_checked(learner, sequences, step_fn), (), "mean", chunk_size)
         if step_fn is None:
             params, state = learner.now()
             new, outs = learner.functional.evolved(params, state, sequences, traces, chunk_size)
             learner.move(new)
             return outs if return_outputs else None
-        nested = learner.user_step(step_fn, False, sequences, []).nested
+        nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
         before = learner.etrace.value
         with learner.calling(None if traces or nested else learner.forward):
             outs = brainstate.transform.for_loop(step_fn, *sequences)
@@ -227,24 +222,22 @@ class SequenceDriverMixin:
             **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
         """
         learner, graph = self._driven, self._driven.graph
-        wanted, together = learner.wanted(None)
+        wanted, together = _wanted(learner, None)
         asked = Options(**options)
         with lent([*learner.functional.module.states, *learner.own_states]):
-            learner.checked(sequences, step_fn)
+            _checked(learner, sequences, step_fn)
             learner.reset_state()
             online = learner.etrace_grad(
                 *sequences, step_fn=step_fn, **{**options, "return_state": False}
             )
-            step = learner.user_step(step_fn, False, sequences, wanted)
+            step = StepFunction.of(learner, step_fn, False, sequences, wanted)
             if not step.windowed:
                 raise UsageError(
-                    problem(
-                        "BPTT goes through a step_fn that calls the learner once, and directly.",
-                        got=f"{step.calls} calls"
-                        if step.calls != 1
-                        else sorted(step.disturbed) or "a call inside a transformation",
-                        expected="one call of learner(x)",
-                    )
+                    "BPTT goes through a step_fn that calls the learner once, and directly.",
+                    got=f"{step.calls} calls"
+                    if step.calls != 1
+                    else sorted(step.disturbed) or "a call inside a transformation",
+                    expected="one call of learner(x)",
                 )
             reference = step.bptt(sequences, asked)
         owners = learner.functional.module.params.leaf_states()
@@ -261,3 +254,42 @@ class SequenceDriverMixin:
             tolerance=tolerance,
             dropped={name: len(row.dropped) for name, row in by_name.items()},
         )
+
+
+def _checked(learner: Any, sequences: tuple[Any, ...], step_fn: Any) -> int:
+    """The length of the sequences of a driver, whose arguments are checked."""
+    learner.functional.check_states()
+    if not sequences:
+        raise UsageError(
+            "No sequence.",
+            expected="arrays with time on axis 0",
+            do="etrace_grad(xs, ys, step_fn=f)",
+        )
+    if step_fn is not None and not callable(step_fn):
+        raise UsageError(
+            "step_fn is not a function.",
+            got=type(step_fn).__name__,
+            expected="a function of one slice of each sequence",
+        )
+    if learner.active is not None:
+        raise UsageError(
+            "A sequence driver is called inside a step function.", do="call learner(x) there"
+        )
+    return sequence_length(sequences)
+
+
+def _wanted(
+    learner: Any, weights: Any
+) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
+    """The states to differentiate by, and how their gradients are put together."""
+    state_of = lambda w: w if isinstance(w, brainstate.State) else learner.parameter(w)
+    if weights is None:
+        trained = learner.functional.trained_states
+        weights = {k: s for k, s in learner.param_states.items() if id(s) in trained}
+    if isinstance(weights, dict):
+        keys = list(weights)
+        states = [state_of(w) for w in weights.values()]
+        return states, lambda found: dict(zip(keys, found, strict=True))
+    if isinstance(weights, (list, tuple)):
+        return [state_of(w) for w in weights], type(weights)
+    return [state_of(weights)], lambda found: found[0]

@@ -24,17 +24,20 @@ from ...cell import (
 )
 from ...checks import bptt_gradient
 from ...core._compat import is_differentiable
-from ...core._errors import UsageError, problem
+from ...core._errors import UsageError
 from ...learner import Objective, Options
 from ._states import Layout, lent
 
 stop = jax.lax.stop_gradient
+transform: Any = brainstate.transform  # its annotations are narrower than what it does
+
+_MOST_KEPT = 32
 
 # gradients by the state's id, losses, aux
 Found = tuple[dict[int, Any], Any, Any]
 
 
-class UserStep:
+class StepFunction:
     """One step function of a learner, at the shapes of its slices.
 
     Attributes:
@@ -63,7 +66,29 @@ class UserStep:
         self.fixed = _layout([s for s in read if id(s) not in outer])
         leaves = self.outer.read().leaves
         self.live = [k for k, v in enumerate(leaves) if is_differentiable(jnp.result_type(v))]
-        self._compiled = brainstate.transform.jit(self._run_one_by_one, static_argnums=2)
+        self._compiled = transform.jit(self._run_one_by_one, static_argnums=2)
+
+    @classmethod
+    def of(
+        cls,
+        learner: Any,
+        step_fn: Callable[..., Any],
+        has_aux: bool,
+        sequences: Any,
+        wanted: list[brainstate.State],
+    ) -> "StepFunction":
+        """The step at the slices of `sequences`; those used last are kept with the learner."""
+        slices = jax.tree.map(
+            lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences
+        )
+        avals = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
+        key = step_fn, has_aux, jax.tree.structure(slices), avals, tuple(map(id, wanted))
+        kept: dict[Any, StepFunction] = learner.user_steps
+        found = kept.pop(key, None) or cls(learner, step_fn, has_aux, slices, wanted)
+        if len(kept) >= _MOST_KEPT:
+            del kept[next(iter(kept))]
+        kept[key] = found
+        return found
 
     # What the step does
     # --------------------------------------------------------------------------------------------
@@ -116,11 +141,9 @@ class UserStep:
                     (written if wrote else read).append(state)
         if self.calls == 0:
             raise UsageError(
-                problem(
-                    "step_fn does not call the learner.",
-                    expected="a function that calls learner(x) and returns the loss of a step",
-                    do="call the learner in it, not the model",
-                )
+                "step_fn does not call the learner.",
+                expected="a function that calls learner(x) and returns the loss of a step",
+                do="call the learner in it, not the model",
             )
         return written, read
 
@@ -136,33 +159,27 @@ class UserStep:
         short = {n for n, s in named if isinstance(s, brainstate.ShortTermState)}
         if hidden := sorted(short & self.disturbed):
             raise UsageError(
-                problem(
-                    "step_fn writes a state of the model outside of learner(x).",
-                    got=hidden,
-                    expected="states that only the learner's call writes: traces would not follow",
-                    do="to reset samples pass reset=, a (T, B) array; to reset all call reset_state(model=True)",
-                )
+                "step_fn writes a state of the model outside of learner(x).",
+                got=hidden,
+                expected="states that only the learner's call writes: traces would not follow",
+                do="to reset samples pass reset=, a (T, B) array; to reset all call reset_state(model=True)",
             )
         _split_loss(self.result, self.has_aux)
         if self.windowed:
             return
         if options.reset is not None:
             raise UsageError(
-                problem(
-                    "With reset, step_fn calls the learner once, and not inside a transformation of its own.",
-                    got=f"{self.calls} calls"
-                    if self.calls != 1
-                    else sorted(self.disturbed) or "a call inside a transformation",
-                    expected="one call",
-                    do="call the learner directly, give step_fn a RandomState of its own, or reset between calls of etrace_grad",
-                )
+                "With reset, step_fn calls the learner once, and not inside a transformation of its own.",
+                got=f"{self.calls} calls"
+                if self.calls != 1
+                else sorted(self.disturbed) or "a call inside a transformation",
+                expected="one call",
+                do="call the learner directly, give step_fn a RandomState of its own, or reset between calls of etrace_grad",
             )
         if options.y_target is not None:
             raise UsageError(
-                problem(
-                    "With y_target, step_fn calls the learner once and leaves the model's states to it.",
-                    do="call learner(x) once, directly in step_fn",
-                )
+                "With y_target, step_fn calls the learner once and leaves the model's states to it.",
+                do="call learner(x) once, directly in step_fn",
             )
 
     # Steps together
@@ -225,12 +242,10 @@ class UserStep:
         for name, a, b in zip(self.moving.leaf_names, now, before, strict=True):
             if a.shape != b.shape:
                 raise UsageError(
-                    problem(
-                        f"step_fn changes the shape of a state ({name}).",
-                        got=a.shape,
-                        expected=b.shape,
-                        do="write a value of the shape that the state has before the sequence",
-                    )
+                    f"step_fn changes the shape of a state ({name}).",
+                    got=a.shape,
+                    expected=b.shape,
+                    do="write a value of the shape that the state has before the sequence",
                 )
         pairs = zip(now, before, strict=True)
         return [stop(a if a.dtype == b.dtype else a.astype(b.dtype)) for a, b in pairs]
@@ -312,11 +327,11 @@ class UserStep:
                 loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
                 return weigh(loss, weight), (loss, aux)
 
-            found, report = brainstate.transform.grad(objective, live, has_aux=True)()
+            found, report = transform.grad(objective, live, has_aux=True)()
             return jax.tree.map(jnp.add, total, found), report
 
         start = [jax.tree.map(jnp.zeros_like, s.value) for s in live]
-        total, reports = brainstate.transform.scan(one, start, (sequences, weights))
+        total, reports = transform.scan(one, start, (sequences, weights))
         nothing = {id(s): jax.tree.map(lambda _: None, s.value) for s in self.wanted}
         return nothing | {id(s): g for s, g in zip(live, total, strict=True)}, reports
 
@@ -334,32 +349,26 @@ def _split_loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
     """(loss, aux) of what a step returned."""
     if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise UsageError(
-            problem(
-                "With has_aux, step_fn returns a pair.",
-                got=type(result).__name__,
-                expected="(loss, aux)",
-                do="return the loss and a tree of arrays, or leave has_aux out",
-            )
+            "With has_aux, step_fn returns a pair.",
+            got=type(result).__name__,
+            expected="(loss, aux)",
+            do="return the loss and a tree of arrays, or leave has_aux out",
         )
     loss, aux = result if has_aux else (result, None)
     if isinstance(loss, brainunit.Quantity):
         raise UsageError(
-            problem(
-                "The loss has a unit.",
-                got=str(loss.unit),
-                expected="a plain number",
-                do="divide by a scale, as in jnp.square((out / brainunit.mV))",
-            )
+            "The loss has a unit.",
+            got=str(loss.unit),
+            expected="a plain number",
+            do="divide by a scale, as in jnp.square((out / brainunit.mV))",
         )
     shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
     if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise UsageError(
-            problem(
-                "step_fn does not return a loss.",
-                got=type(loss).__name__ if shape is None else f"{dtype}{list(shape)}",
-                expected="a floating-point scalar, or one value per sample",
-                do="return the loss of the step"
-                + ("" if has_aux else "; pass has_aux=True to return (loss, aux)"),
-            )
+            "step_fn does not return a loss.",
+            got=type(loss).__name__ if shape is None else f"{dtype}{list(shape)}",
+            expected="a floating-point scalar, or one value per sample",
+            do="return the loss of the step"
+            + ("" if has_aux else "; pass has_aux=True to return (loss, aux)"),
         )
     return loss, aux
