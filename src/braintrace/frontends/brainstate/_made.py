@@ -20,13 +20,12 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
     of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
-    entry, which is another number.
+    entry, which is another value.
 
     Args:
-        control_flow: a `ControlFlowPolicy` for loops and branches in the step. fast_solve,
-        chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package braintrace they
-        choose between
-            ways to compute the same numbers.
+        control_flow: a `ControlFlowPolicy` for loops and branches in the step.
+        fast_solve, chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package
+            braintrace they choose between ways to compute the same values.
 
     Raises:
         UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
