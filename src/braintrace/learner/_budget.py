@@ -25,7 +25,7 @@ class Budget:
             not isinstance(limit, int) or isinstance(limit, bool) or limit < 1
         ):
             raise UsageError(
-                "Wrong memory_budget.", got=repr(limit), expected="a number of bytes, or None"
+                "Invalid memory_budget.", got=repr(limit), expected="a number of bytes, or None"
             )
         self.graph, self.rule, self.limit = graph, rule, limit
         self._known: dict[tuple[Any, ...], int] = {}
@@ -55,7 +55,7 @@ class Budget:
         """The plan of a call, whether it fits or not."""
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise UsageError(
-                "Wrong number of steps.", got=repr(steps), expected="a whole number, at least 1"
+                "Invalid number of steps.", got=repr(steps), expected="a whole number, at least 1"
             )
         check_driver(steps, (), "mean", window)
         plan = memory_plan(

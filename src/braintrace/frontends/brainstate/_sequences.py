@@ -224,12 +224,14 @@ class SequenceDriverMixin:
         learner, graph = self._driven, self._driven.graph
         wanted, together = _wanted(learner, None)
         asked = Options(**options)
-        with lent([*learner.functional.module.states, *learner.own_states]):
-            _checked(learner, sequences, step_fn)
+        states = [*learner.functional.module.states, *learner.own_states]
+        _checked(learner, sequences, step_fn)
+        with lent(states):
             learner.reset_state()
             online = learner.etrace_grad(
                 *sequences, step_fn=step_fn, **{**options, "return_state": False}
             )
+        with lent(states):
             step = StepFunction.of(learner, step_fn, False, sequences, wanted)
             if not step.windowed:
                 raise UsageError(
