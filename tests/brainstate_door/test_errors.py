@@ -137,7 +137,7 @@ def test_states_made_anew():
 The model's states were made anew after it was compiled.
   got:      other states than the compiled ones
   expected: the same states with new values
-  do:       compile again after init_all_states; to start afresh call learner.reset_state(model=True)
+  do:       compile again after init_all_states; to reset call learner.reset_state(model=True)
 """,
         lambda: learner(X),
     )

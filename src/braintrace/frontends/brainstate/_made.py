@@ -84,35 +84,36 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 def class_of(algorithm: type[Algorithm]) -> type[ETraceVjpAlgorithm]:
     """The class of learners that is made of an algorithm."""
     if algorithm not in _CLASSES:
-        body = {"__module__": algorithm.__module__, "__init__": None}
+        body = {"__module__": algorithm.__module__}
         type(algorithm.name, (ETraceVjpAlgorithm,), body, algorithm=algorithm)
     return _CLASSES[algorithm]
 
 
 def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
-    """`__init__(self, model, <the rule's fields>, vjp_method, name, **settings)`."""
-    make = inspect.Parameter
-    front = [
+    """`__init__(self, model, <the rule's fields>, name, **settings)`; `vjp_method` stands in front
+    of `trace_dtype` where the algorithm has a multi-step form.
+    """
+    make, keyword = inspect.Parameter, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
         make("self", make.POSITIONAL_OR_KEYWORD),
         make("model", make.POSITIONAL_OR_KEYWORD, annotation=brainstate.nn.Module),
     ]
-    method = make("vjp_method", make.KEYWORD_ONLY, default="single-step", annotation=str)
-    fields = list(inspect.signature(algorithm).parameters.values())
-    if algorithm.multi_step:
-        names = [field.name for field in fields]
-        fields.insert(names.index("trace_dtype"), method)
-    name = make("name", make.KEYWORD_ONLY, default=None, annotation=str | None)
-    settings = make("settings", make.VAR_KEYWORD, annotation=Any)
-    signature = inspect.Signature([*front, *fields, name, settings])
+    for field in inspect.signature(algorithm).parameters.values():
+        if field.name == "trace_dtype" and algorithm.multi_step:
+            method = make("vjp_method", keyword, default="single-step", annotation=str)
+            parameters.append(method)
+        parameters.append(field)
+    parameters.append(make("name", keyword, default=None, annotation=str | None))
+    parameters.append(make("settings", make.VAR_KEYWORD, annotation=Any))
+    signature = inspect.Signature(parameters)
 
     def __init__(self: Any, *args: Any, **options: Any) -> None:
         given = dict(signature.bind(self, *args, **options).arguments)
         settings = given.pop("settings", {})
-        own = {f.name: given[f.name] for f in fields if f.name in given and f is not method}
-        for k in ("vjp_method", "name"):
-            if k in given:
-                settings[k] = given[k]
-        ETraceVjpAlgorithm.__init__(self, given["model"], algorithm(**own).parts(), **settings)
+        settings |= {k: given.pop(k) for k in ("vjp_method", "name") if k in given}
+        del given["self"]
+        model = given.pop("model")
+        ETraceVjpAlgorithm.__init__(self, model, algorithm(**given).parts(), **settings)
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
