@@ -323,12 +323,11 @@ class FunctionLearner:
                 opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
                 gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`: loss_fn or step_fn, mask, reset, reduction, has_aux and
-                y_target; for mode 'A' also window and return_state (with False the state that comes
-                back is None). In mode 'O' every step is a window of its own and moves the state on,
-                so these two are not looked at.
+            **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the
+                state on: `window` and `return_state` are for mode 'A' alone, and are not looked at.
         """
-        return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
+        start = params, opt_state, state
+        return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
     def etrace_evolve(
         self, params: Any, state: State, xs: Any, *, traces: bool = True

@@ -41,13 +41,4 @@ def compile_model(
             expected="a module called as model(carry, x) -> (carry, out) or model(x) -> out",
             do="give it __call__",
         )
-    return NNXLearner(
-        model,
-        rule,
-        inputs,
-        given.get("carry"),
-        given.get("wrt", nnx.Param),
-        given.get("vmap", False),
-        {k: v for k, v in given.items() if k.startswith("batch")},
-        analysis,
-    )
+    return NNXLearner(model, rule, inputs, given, **analysis)

@@ -83,13 +83,11 @@ class NNXLearner(nnx.Module):
         model: nnx.Module,
         rule: Rule,
         inputs: tuple[Any, ...],
-        carry: Any,
-        wrt: Any,
-        vmap: bool,
-        batch: Mapping[str, Any],
-        analysis: dict[str, Any],
+        given: Mapping[str, Any],
+        **analysis: Any,
     ):
-        inputs, carry = jax.tree.map(jnp.asarray, (inputs, carry))
+        inputs, carry = jax.tree.map(jnp.asarray, (inputs, given.get("carry")))
+        wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
         trained, rest = functional.read(model)
         params, start = functional.params_of(trained, rest), functional.carry_of(carry, rest)
@@ -102,7 +100,7 @@ class NNXLearner(nnx.Module):
             params,
             start,
             inputs,
-            batch=functional.batch(batch, carry, start, inputs),
+            batch=functional.batch(given, carry, start, inputs),
             resets=functional.hidden(start),
             rows=len(trained),
             **analysis,
