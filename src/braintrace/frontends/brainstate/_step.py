@@ -229,7 +229,7 @@ class StepFunction:
         states += [*self.outer.states, *self.moving.states, *self.fixed.states]
         with lent(states), self.learner.calling(call):
             self.core.module.put_params(params.leaves)
-            self.core.module.carry.put(carry.leaves)
+            self.core.module.carry.put([stop(v) for v in carry.leaves])  # the past is the traces'
             self.outer.put(self._outer_leaves(outside.live, others))
             self.moving.put(outside.moving)
             self.fixed.put([stop(v) for v in fixed])
@@ -291,23 +291,23 @@ class StepFunction:
 
     def _one_by_one(self, sequences: tuple[Any, ...], options: Options) -> Found:
         """As `gradient`, for a step that calls the learner in a way of its own."""
-        hidden = [
-            s for s in self.core.module.carry.states if isinstance(s, brainstate.ShortTermState)
-        ]
-        restored = [*self.learner.own_states, *hidden]
-        everything = [*restored, *self.core.module.carry.states, *self.moving.states]
-        before = {id(s): (s, s.value) for s in everything}
+        own, carried = self.learner.own_states, self.core.module.carry.states
+        hidden = [*own, *(s for s in carried if isinstance(s, brainstate.ShortTermState))]
+        everything = [*own, *carried, *self.moving.states]
+        before = {id(s): s.value for s in everything}
+
+        def put_back(states: list[brainstate.State]) -> None:
+            for state in states:
+                state.value = before[id(state)]
+
         gradients, (losses, aux) = self._compiled(sequences, options.mask, options.reduction)
         try:
             check_finite(losses, options.mask)
         except UsageError:
-            restored = everything
+            put_back(everything)
             raise
-        else:
-            restored = [] if options.return_state else restored
-        finally:
-            for state, value in (before[id(s)] for s in restored):
-                state.value = value
+        if not options.return_state:
+            put_back(hidden)
         return gradients, losses, aux
 
     def _run_one_by_one(self, sequences: tuple[Any, ...], mask: Any, reduction: str) -> Any:
