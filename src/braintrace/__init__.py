@@ -158,5 +158,8 @@ def _optional(name: str) -> _Any:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
-        text = f"braintrace.{name} needs {framework}, which is not installed: pip install 'braintrace[{extra}]'"
+        text = (
+            f"braintrace.{name} needs {framework}, which is not installed: pip install "
+            f"'braintrace[{extra}]'"
+        )
         raise ModuleNotFoundError(text, name=framework) from error

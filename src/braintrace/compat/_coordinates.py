@@ -189,7 +189,8 @@ class ETraceConfig:
         if self.recurrence_scope != "diagonal" and self.recursion_f != "jacobian":
             refuse(
                 "The scope of the recurrence is that of a Jacobian, and this rule has none.",
-                f"recurrence_scope={self.recurrence_scope!r}, temporal_recursion={self.temporal_recursion!r}",
+                f"recurrence_scope={self.recurrence_scope!r}, "
+                f"temporal_recursion={self.temporal_recursion!r}",
                 "recurrence_scope='diagonal', or temporal_recursion='jacobian'",
             )
         if self.trace_filter == "kappa" and self.trace_factorization != "per_param":
@@ -200,7 +201,8 @@ class ETraceConfig:
             )
         if self.recurrence_scope == "sparse_n" and self.trace_factorization != "per_param":
             refuse(
-                "A neighbourhood of neurons is part of the trace of a weight; two factors hold no such part.",
+                "A neighbourhood of neurons is part of the trace of a weight; two factors hold no "
+                "such part.",
                 f"trace_factorization={self.trace_factorization!r}, recurrence_scope='sparse_n'",
                 "trace_factorization='per_param'",
             )

@@ -8,7 +8,10 @@ from typing import Any
 INSTEAD = {
     "ETraceParam": "a brainstate.ParamState and ordinary JAX, or braintrace.matmul and its like",
     "ElemWiseParam": "a brainstate.ParamState and ordinary JAX, or braintrace.element_wise",
-    "NonTempParam": "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` of braintrace.compile",
+    "NonTempParam": (
+        "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` of "
+        "braintrace.compile"
+    ),
     "FakeETraceParam": "an array, or a brainstate.FakeState",
     "FakeElemWiseParam": "an array, or a brainstate.FakeState",
     "ETraceOp": "a function",
@@ -22,6 +25,9 @@ INSTEAD = {
 
 def legacy(name: str) -> Any:
     """The class of a name of 0.1, with a warning that says what to write instead."""
-    message = f"braintrace.{name} is a name of release 0.1 of the PyPI package: write {INSTEAD[name]} instead"
+    message = (
+        f"braintrace.{name} is a name of release 0.1 of the PyPI package: write {INSTEAD[name]} "
+        "instead"
+    )
     warnings.warn(message, DeprecationWarning, stacklevel=3)
     return getattr(importlib.import_module("._legacy", __package__), name)

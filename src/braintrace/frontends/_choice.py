@@ -32,7 +32,8 @@ class FrontEnd:
                 f"{' and '.join(wrong)}: not for {self.models}.",
                 got=", ".join(wrong) + (f", for {' or '.join(others)}" if others else ""),
                 expected=f"of these options only {', '.join(self.options)}",
-                do="a function has its batch in params and carry; a module holds its own parameters",
+                do="a function has its batch in params and carry; a module holds its own "
+                "parameters",
             )
 
 
@@ -61,7 +62,8 @@ def front_end_of(model: Any) -> FrontEnd:
         raise UsageError(
             "Not a model.",
             got=f"the class {model.__name__}" if is_class else type(model).__name__,
-            expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
+            expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> "
+            "(carry, out)",
             do="make an instance of the class" if is_class else "",
         )
     return FRONT_ENDS[-1]

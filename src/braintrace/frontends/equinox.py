@@ -176,7 +176,8 @@ def compile_model(
             "The carry is missing.",
             got=f"compile({type(model).__name__}, ...)",
             expected="carry=...",
-            do="pass the state before the first step, batch first: jnp.zeros((batch, cell.hidden_size)), say",
+            do="pass the state before the first step, batch first: jnp.zeros((batch, "
+            "cell.hidden_size)), say",
         )
     if len(inputs) != 1:
         raise UsageError(

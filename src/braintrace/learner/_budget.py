@@ -93,7 +93,8 @@ class Budget:
         )
         return UsageError(
             f"{plan.algorithm} needs more memory than the budget.",
-            got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, {size(plan.traces)} of it traces",
+            got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, "
+            f"{size(plan.traces)} of it traces",
             expected=f"at most {size(self.limit)} (memory_budget)",
             do=f"use {best}",
         )

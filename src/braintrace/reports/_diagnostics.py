@@ -149,7 +149,8 @@ def _of_parameters(graph: Any) -> list[CompilationRecord]:
                 CompilationRecord(
                     DiagnosticKind.RELATION_PARTIAL_PATH,
                     DiagnosticLevel.WARNING,
-                    f"the gradient of {row.path} leaves out a {dropped.kind} path through {dropped.operation}",
+                    f"the gradient of {row.path} leaves out a {dropped.kind} path through "
+                    f"{dropped.operation}",
                     dropped.operation,
                     path,
                     (),

@@ -111,7 +111,10 @@ class EPropRule(Algorithm):
             scale, decay = float(self.feedback_scale), float(self.feedback_decay)
             adaptive = self.feedback == "adaptive"
             edits.append(Feedback(adaptive, seed, scale, decay, self.feedback_weights))
-            why = "use vjp_method='single-step': inside a multi-step window BPTT would follow the readout's weight and the traces B"
+            why = (
+                "use vjp_method='single-step': inside a multi-step window BPTT would follow the "
+                "readout's weight and the traces B"
+            )
         if self.firing_rate is not None:
             edits.append(FiringRate(*map(float, self.firing_rate)))
         return Rule("e-prop", PerParameter(self.trace_dtype), tuple(edits), why)

@@ -90,6 +90,7 @@ class OSTTPRule(Algorithm):
             "OSTTP",
             carrier(self.trace_dtype),
             (TargetProjection(seed, self.feedback_scale, self.B_list),),
-            "use vjp_method='single-step': BPTT inside a window would follow the true error and the traces the target",
+            "use vjp_method='single-step': BPTT inside a window would follow the true error and "
+            "the traces the target",
             target_timing=self.target_timing,
         )

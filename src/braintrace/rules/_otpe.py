@@ -90,7 +90,10 @@ class OTPERule(Algorithm):
                 )
 
     def parts(self) -> Rule:
-        why = "use vjp_method='single-step': BPTT inside a window would follow the spikes and the traces their estimates"
+        why = (
+            "use vjp_method='single-step': BPTT inside a window would follow the spikes and the "
+            "traces their estimates"
+        )
         if self.mode == "approx":
             carrier = Presynaptic((self.leak,), twice=True, dtype=self.trace_dtype)
             return Rule("F-OTPE", carrier, (Postsynaptic(self.leak, True),), why)

@@ -84,5 +84,8 @@ class OTTTRule(Algorithm):
 
     def parts(self) -> Rule:
         carrier = Presynaptic(self._leaks(), bool(self.bias_trace), dtype=self.trace_dtype)
-        why = "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window could continue"
+        why = (
+            "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window "
+            "could continue"
+        )
         return Rule("OTTT", carrier, multi_step_problem=why, schedule=self.mode)

@@ -70,5 +70,8 @@ class RFLORule(Algorithm):
     def parts(self) -> Rule:
         seed = 0 if self.random_feedback_key is None else self.random_feedback_key
         signal = Feedback(False, seed, self.feedback_scale, weights=self.feedback_weights)
-        why = "use vjp_method='single-step': inside a window BPTT would follow the readout's weight and the traces B"
+        why = (
+            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
+            "and the traces B"
+        )
         return Rule("RFLO", PerParameter(self.trace_dtype), (signal,), why)

@@ -71,7 +71,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 "This model is no brainstate module.",
                 got=type(model).__name__,
                 expected="a brainstate.nn.Module",
-                do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry",
+                do="for a function (params, carry, x) -> (carry, out) call braintrace.compile "
+                "with params and carry",
             )
         self.model = model
         self._rule = rule
@@ -83,7 +84,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._analysis: dict[str, Any] = {}
 
     # Compiling
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def compile_graph(
         self,
@@ -203,7 +204,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         return self.functional.memory_plan(T, window, return_state=return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def update(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Its states and the traces move on.
@@ -278,7 +279,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         return out
 
     # States
-    # --------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
         """Set the traces and `running_index` to zero; with `model`, short-term states to their

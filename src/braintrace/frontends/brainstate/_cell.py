@@ -90,7 +90,8 @@ class ModuleCell:
                 "The step writes a state that the samples share.",
                 got=f"shared states {shared}",
                 expected="states with one value per sample, made by init_state",
-                do="make the state in init_state, or write the model for a batch and leave vmap out",
+                do="make the state in init_state, or write the model for a batch and leave vmap "
+                "out",
             ) from error
         return Values(new.names, [after.get(k, v) for k, v in enumerate(new.leaves)]), out
 
@@ -142,7 +143,8 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
             "The step fails, and the model has no hidden state.",
             got=f"AttributeError: {error}",
             expected="a model whose states are initialised",
-            do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first",
+            do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) "
+            "first",
         ) from error
     made = set(named_states(model)) - set(own)
     if made:

@@ -82,7 +82,8 @@ class ModuleLearner(FunctionLearner):
                 continue
             if self.graph.leaf_axis(k) is None:
                 raise UsageError(
-                    f"The state {self.cell.carry.names[n]} has no batch axis that reset could refer to.",
+                    f"The state {self.cell.carry.names[n]} has no batch axis that reset could "
+                    "refer to.",
                     got=f"shape {leaf.shape}",
                     expected=f"axis 0 of size {self.graph.lanes}",
                     do="reset between calls, with reset_state(model=True)",
@@ -113,7 +114,8 @@ class ModuleLearner(FunctionLearner):
                 "The model's states were made anew after it was compiled.",
                 got="other states than the compiled ones",
                 expected="the same states with new values",
-                do="compile again after init_all_states; to reset call learner.reset_state(model=True)",
+                do="compile again after init_all_states; to reset call "
+                "learner.reset_state(model=True)",
             )
 
     # The model's states
@@ -167,14 +169,16 @@ def _check_learnable(graph: CellGraph) -> None:
             "The model has no hidden state.",
             got="a step that writes no differentiable state",
             expected="a recurrent or spiking model, with HiddenStates",
-            do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces",
+            do="differentiate a feed-forward model with brainstate.transform.grad: it needs no "
+            "traces",
         )
     if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
         raise CompilationError(
             "No parameter reaches a hidden state.",
             got=f"parameters {[row.path for row in graph.parameters]}",
             expected="a ParamState that the hidden state depends on",
-            do="hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad",
+            do="hold trainable weights in brainstate.ParamState; for a readout alone use "
+            "brainstate.transform.grad",
         )
 
 

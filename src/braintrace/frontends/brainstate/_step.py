@@ -162,23 +162,27 @@ class StepFunction:
                 "step_fn writes a state of the model outside of learner(x).",
                 got=hidden,
                 expected="states that only the learner's call writes: traces would not follow",
-                do="to reset samples pass reset=, a (T, B) array; to reset all call reset_state(model=True)",
+                do="to reset samples pass reset=, a (T, B) array; to reset all call "
+                "reset_state(model=True)",
             )
         _split_loss(self.result, self.has_aux)
         if self.windowed:
             return
         if options.reset is not None:
             raise UsageError(
-                "With reset, step_fn calls the learner once, and not inside a transformation of its own.",
+                "With reset, step_fn calls the learner once, and not inside a transformation of "
+                "its own.",
                 got=f"{self.calls} calls"
                 if self.calls != 1
                 else sorted(self.disturbed) or "a call inside a transformation",
                 expected="one call",
-                do="call the learner directly, give step_fn a RandomState of its own, or reset between calls of etrace_grad",
+                do="call the learner directly, give step_fn a RandomState of its own, or reset "
+                "between calls of etrace_grad",
             )
         if options.y_target is not None:
             raise UsageError(
-                "With y_target, step_fn calls the learner once and leaves the model's states to it.",
+                "With y_target, step_fn calls the learner once and leaves the model's states to "
+                "it.",
                 do="call learner(x) once, directly in step_fn",
             )
 

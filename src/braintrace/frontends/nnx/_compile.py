@@ -25,7 +25,8 @@ def compile_model(
         raise UsageError(
             f"nnx.{type(model).__name__} runs whole sequences.",
             expected="a module that does one step",
-            do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs the sequence",
+            do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs "
+            "the sequence",
         )
     if "carry" not in given and hasattr(model, "initialize_carry"):
         raise UsageError(

@@ -111,7 +111,7 @@ class NNXLearner(nnx.Module):
         self.steps = nnx.Variable(first.steps)
 
     # What is known
-    # -------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def graph(self) -> CellGraph:
@@ -144,7 +144,7 @@ class NNXLearner(nnx.Module):
         return self._core.memory_plan(T, window, return_state=return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def __call__(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
@@ -199,7 +199,7 @@ class NNXLearner(nnx.Module):
         return loss, gradients
 
     # Sequences
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def etrace_grad(
         self,
@@ -317,7 +317,7 @@ class NNXLearner(nnx.Module):
         return self._core.check_gradients(params, fresh, given, *targets, **options)
 
     # State
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, *, model: bool = False) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their

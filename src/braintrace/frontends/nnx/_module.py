@@ -90,10 +90,12 @@ class SplitModule:
         graphdef, params, rest = nnx.split(model, self.wrt, ...)
         if graphdef != self.graphdef:
             raise UsageError(
-                "The model is not the one that was compiled: a static attribute, or a part of it, has changed.",
+                "The model is not the one that was compiled: a static attribute, or a part of it, "
+                "has changed.",
                 got="another graph definition",
                 expected="the compiled one; train() and eval() change it, for instance",
-                do="for evaluation call the model itself, or etrace_evolve of a learner compiled in that mode; "
+                do="for evaluation call the model itself, or etrace_evolve of a learner compiled "
+                "in that mode; "
                 "else compile again",
             )
         return jax.tree.leaves(params), jax.tree.leaves(rest)
@@ -151,7 +153,7 @@ class SplitModule:
         return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
 
     # The cell
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         """The step as a pure function."""
@@ -228,7 +230,8 @@ class SplitModule:
                 "The step changes what the model is made of.",
                 got=_changes(self.rest, after),
                 expected="a step that only gives Variables new values of the same structure",
-                do="make Variables in __init__; leave out sow and perturb; set modes before compiling",
+                do="make Variables in __init__; leave out sow and perturb; set modes before "
+                "compiling",
             )
         written = [
             n
@@ -250,7 +253,8 @@ class SplitModule:
                 "The module does not return a pair.",
                 got=type(got).__name__,
                 expected="(carry, out)",
-                do="return (carry, out) from model(carry, x); leave carry out of compile for a module called as model(x)",
+                do="return (carry, out) from model(carry, x); leave carry out of compile for a "
+                "module called as model(x)",
             )
         if jax.tree.structure(got[0]) != self.carry_structure:
             raise CompilationError(
@@ -262,7 +266,7 @@ class SplitModule:
         return got[0], got[1]
 
     # The batch
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def hidden(self, carry: Values) -> list[bool]:
         """For each leaf of the carry, whether a reset sets it to its first value."""
@@ -328,15 +332,18 @@ def functionalise(
             "With vmap=True the step writes Variables that the samples would share.",
             got=[slots[1].names[k] for k in written],
             expected="a module that keeps its state in the carry",
-            do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and write the module for a "
-            "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading batch axes",
+            do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and "
+            "write the module for a "
+            "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading "
+            "batch axes",
         )
     if carry is None and not set(written) - lasting:
         raise CompilationError(
             "The model has no hidden state.",
             got="a step model(x) that writes no Variable (statistics do not count)",
             expected="a carry, or state in Variables that the step writes",
-            do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no traces: use nnx.grad",
+            do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no "
+            "traces: use nnx.grad",
         )
     constants = tuple(k for k in everything if k not in written)
     return dataclasses.replace(whole, written=tuple(written), constants=constants)
