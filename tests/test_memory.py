@@ -245,7 +245,8 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
     assert "needs more memory than the budget" in text and "64 of 96 steps at once" in text
     assert "use window=16, which needs" in text
     assert re.search(
-        "; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), which needs",
+        "; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), "
+        "which needs",
         text,
     )
 

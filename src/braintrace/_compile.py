@@ -100,7 +100,9 @@ def compile(
     (4, 1)
     >>> cell = lambda p, h, x: (0.5 * h + x @ p["w"], h)
     >>> params, h = {"w": jnp.ones((2, 3))}, jnp.zeros((4, 3))
-    >>> learner = braintrace.compile(cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5)
+    >>> learner = braintrace.compile(
+    ...     cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5
+    ... )
     >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((4, 2)))
     >>> out.shape
     (4, 3)

@@ -70,7 +70,8 @@ WRONG = [
     (
         "ottt",
         {},
-        "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each group, or 'model'\n"
+        "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each "
+        "group, or 'model'\n"
         "  do:       pass leak=0.5, say, or leak='model' to read it from the model",
     ),
     ("ottt", {"leak": 1.5}, "Invalid leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
@@ -78,7 +79,8 @@ WRONG = [
     (
         "otpe",
         {},
-        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass leak=0.9, say",
+        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass "
+        "leak=0.9, say",
     ),
     ("otpe", {"leak": 1.0}, "Invalid leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
     (
@@ -112,7 +114,8 @@ WRONG = [
     (
         "d_rtrl",
         {"trace_dtype": int},
-        "Invalid trace_dtype.\n  got:      <class 'int'>\n  expected: a floating-point dtype, or None\n"
+        "Invalid trace_dtype.\n  got:      <class 'int'>\n"
+        "  expected: a floating-point dtype, or None\n"
         "  do:       pass jnp.float32, say",
     ),
 ]
@@ -159,35 +162,43 @@ MODELS = [
     (
         without_readout,
         "No readout that a feedback weight could replace was found.\n"
-        "  expected: an output, or a leaky readout, fed by a product of the hidden activity with a weight\n"
-        "  do:       read the activity out with a linear layer inside the model, or use feedback='symmetric'",
+        "  expected: an output, or a leaky readout, fed by a product of the hidden activity with "
+        "a weight\n"
+        "  do:       read the activity out with a linear layer inside the model, or use "
+        "feedback='symmetric'",
     ),
     (
         lambda: compiled("one_lif", "osttp", B_list=[np.zeros((3, 7))]),
-        f"A feedback matrix has a wrong shape.\n  got:      B_list[0] of shape (3, 7)\n  expected: (3, {N})",
+        "A feedback matrix has a wrong shape.\n  got:      B_list[0] of shape (3, 7)\n  "
+        f"expected: (3, {N})",
     ),
     (
         lambda: compiled("three_lif", "osttp", B_list=[np.zeros((3, N))]),
-        "The number of feedback matrices does not fit the model.\n  got:      1 matrices in B_list\n"
+        "The number of feedback matrices does not fit the model.\n  got:      1 matrices in "
+        "B_list\n"
         "  expected: 3: one for each hidden group\n  do:       look at the groups in the report",
     ),
     (
         lambda: compiled("one_lif", "osttp", B_list=[np.zeros((3, N))] * 2),
-        "The number of feedback matrices does not fit the model.\n  got:      2 matrices in B_list\n"
+        "The number of feedback matrices does not fit the model.\n  got:      2 matrices in "
+        "B_list\n"
         "  expected: 1: one for each hidden group\n  do:       look at the groups in the report",
     ),
     (
         lambda: compiled("one_lif", "rflo", feedback_weights=[np.zeros((O, N))]),
-        f"A feedback matrix has a wrong shape.\n  got:      feedback_weights[0] of shape ({O}, {N})\n  expected: ({N}, {O})",
+        f"A feedback matrix has a wrong shape.\n  got:      feedback_weights[0] of shape ({O}, "
+        f"{N})\n  expected: ({N}, {O})",
     ),
     (
         lambda: compiled("gru", "otpe", leak=0.5, mode="approx"),
-        "A layer's drive and its activity differ in shape.\n  got:      (2, 12) and (2, 4)\n  expected: one shape\n"
+        "A layer's drive and its activity differ in shape.\n  got:      (2, 12) and (2, 4)\n  "
+        "expected: one shape\n"
         "  do:       use EProp or D_RTRL",
     ),
     (
         circle,
-        "OTPE is defined for layers that feed each other one way.\n  got:      layers that feed each other in a circle\n"
+        "OTPE is defined for layers that feed each other one way.\n  got:      layers that feed "
+        "each other in a circle\n"
         "  do:       use OSTLRecurrent, EProp or D_RTRL",
     ),
 ]
@@ -245,14 +256,15 @@ def test_a_target_goes_to_an_algorithm_that_projects_targets():
         ),
         (
             lambda: d_rtrl.update(params, plain, xs[0], y_target=ys[0]),
-            first
-            + f"  got:      an array of shape ({B}, {O})\n  expected: no y_target: this algorithm does not project targets",
+            first + f"  got:      an array of shape ({B}, {O})\n"
+            "  expected: no y_target: this algorithm does not project targets",
         ),
         (
             lambda: osttp.etrace_grad(
                 params, state, xs, ys, y_target=jnp.zeros((T, B, 5)), **given
             ),
-            f"The target has a wrong shape.\n  got:      an array of shape ({B}, 5)\n  expected: shape ({B}, {O})",
+            f"The target has a wrong shape.\n  got:      an array of shape ({B}, 5)\n  expected: "
+            f"shape ({B}, {O})",
         ),
     ):
         with pytest.raises(braintrace.UsageError) as error:
@@ -338,6 +350,8 @@ def test_otpe_refuses_a_drive_that_moves():
     with pytest.raises(braintrace.CompilationError) as error:
         rolled()
     assert str(error.value) == (
-        "A layer's drive and its activity are not in one order.\n  got:      elements that move between the two\n"
-        "  expected: the activity of each neuron where its drive is\n  do:       use EProp or D_RTRL"
+        "A layer's drive and its activity are not in one order.\n  got:      elements that move "
+        "between the two\n"
+        "  expected: the activity of each neuron where its drive is\n  do:       use EProp or "
+        "D_RTRL"
     )

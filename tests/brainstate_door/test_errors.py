@@ -160,7 +160,8 @@ The model has no hidden state.
 No parameter reaches a hidden state.
   got:      parameters ['w']
   expected: a ParamState that the hidden state depends on
-  do:       hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad
+  do:       hold trainable weights in brainstate.ParamState; for a readout alone use \
+brainstate.transform.grad
 """,
         lambda: braintrace.compile(Leak(lambda x, w, h: 0.9 * h + x * u.mV), "d_rtrl", X[0]),
     )

@@ -31,7 +31,9 @@ def data(name, steps=T, lanes=B, seed=7):
 
 @functools.cache
 def learner(name, lanes=B):
-    """The learner of a case; tests that only need some learner share it, and what it has compiled."""
+    """The learner of a case; tests that only need some learner share it, and what it has
+    compiled.
+    """
     params, carry, xs, _ = data(name, lanes=lanes)
     return learner_for(CASES[name].cell, params, carry, xs[0])
 

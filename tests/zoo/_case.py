@@ -10,7 +10,7 @@ A mark never changes a value. Without marks (both are `keep`, the default) the s
 The oracle evaluates it twice from the same carry, and the marks stop gradients:
 
     carry lane   old = mix = stop_gradient        gives the next carry: positional paths only
-    live lane    old = stop_gradient, mix = keep  gives the output: anything made at this step is live
+    live lane    old = stop_gradient, mix = keep  gives the output: what this step makes is live
 
 A parameter whose every way into the carry runs through `mix` has no site: it acts in the live lane
 only. The gradient of a scan of the oracle is the D-RTRL gradient of the cell.

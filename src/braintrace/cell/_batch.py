@@ -32,7 +32,9 @@ class BatchSpec:
 
 
 def said_batch(given: Mapping[str, Any], carry: Any, x: Any) -> BatchSpec | None:
-    """The options `batch`, `batch_size` and `batch_axes` of `compile`; None where nothing is said."""
+    """The options `batch`, `batch_size` and `batch_axes` of `compile`; None where nothing is
+    said.
+    """
     size, axes = given.get("batch_size"), given.get("batch_axes")
     if "batch" in given:
         if given["batch"] is not None:

@@ -163,8 +163,8 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays of
-    the carry share. `rule` is the algorithm, which may edit the program. The certificate
+    `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
+    of the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -244,7 +244,8 @@ def _check_carry(expected: Tree, new: Any) -> None:
                 "The step returns a carry of another structure.",
                 got=found.structure,
                 expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, carry, x) -> (carry, out)",
+                do="return the new carry as a tree like the carry that came in: cell(params, "
+                "carry, x) -> (carry, out)",
             )
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
@@ -254,6 +255,7 @@ def _check_carry(expected: Tree, new: Any) -> None:
                     f"The step changes the shape or dtype of the state {name}.",
                     got=f"{a.dtype}{list(a.shape)}",
                     expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or convert it in the step",
+                    do="start with a state of the shape and dtype that the step returns, or "
+                    "convert it in the step",
                 )
             )

@@ -76,8 +76,8 @@ def user_body(
 
 
 def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, *rest: Any) -> Any:
-    """What `step(params, carry, take, *rest)` returns, which must take the model's step once, and not inside a transformation
-    of its own.
+    """What `step(params, carry, take, *rest)` returns, which must take the model's step once, and
+    not inside a transformation of its own.
     """
     calls, level = [0], trace_state()
 
@@ -174,7 +174,8 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
             problem(
                 "step_fn does not take what it is given.",
                 got=f"step_fn{inspect.signature(step_fn)}: {error}",
-                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} sequences",
+                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
+                "sequences",
                 do="call the model's step as call(x) in it",
             )
         ) from error

@@ -269,7 +269,9 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
 
 
 def _side(recursion: Any, decay: float | None) -> tuple[str, float | None]:
-    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay 0."""
+    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay
+    0.
+    """
     if recursion == "none":
         if decay:
             refuse(

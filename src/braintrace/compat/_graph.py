@@ -72,7 +72,9 @@ class HiddenParamOpRelation:
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> relations = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_param_op_relations
+    >>> relations = braintrace.compile(
+    ...     model, "d_rtrl", jnp.zeros(2)
+    ... ).graph.hidden_param_op_relations
     >>> sorted({(relation.operation, *relation.path) for relation in relations})
     [('add', 'layers', 0, 'Wh', 'weight'), ('add', 'layers', 0, 'Wrz', 'weight'),
      ('dot_general', 'layers', 0, 'Wh', 'weight'), ('dot_general', 'layers', 0, 'Wrz', 'weight')]
@@ -120,7 +122,12 @@ class ETraceGraph(CellGraph):
     >>> graph = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph
     >>> str(graph.exactness("layers[1].weight.weight"))
     'exact'
-    >>> [record.level.value for record in graph.explain(kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)]
+    >>> [
+    ...     record.level.value
+    ...     for record in graph.explain(
+    ...         kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
+    ...     )
+    ... ]
     ['info', 'info']
     """
 

@@ -21,7 +21,7 @@ class ETraceOp:
         is_diagonal, name: of no effect.
 
     >>> import warnings, braintrace
-    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # each use of these names warns
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     ...     class Scale(braintrace.ETraceOp):
     ...         def xw_to_y(self, inputs, weights):
     ...             return inputs * weights
@@ -78,7 +78,12 @@ class ConvOp(ETraceOp):
 
     >>> import warnings, braintrace, jax, jax.numpy as jnp
     >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    ...     op = braintrace.ConvOp(jax.ShapeDtypeStruct((1, 5, 2), float), (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    ...     op = braintrace.ConvOp(
+    ...         jax.ShapeDtypeStruct((1, 5, 2), float),
+    ...         (1,),
+    ...         "SAME",
+    ...         dimension_numbers=("NWC", "WIO", "NWC"),
+    ...     )
     >>> op(jnp.ones((1, 5, 2)), {"weight": jnp.ones((3, 2, 4))}).shape
     (1, 5, 4)
     """

@@ -41,7 +41,9 @@ class EquinoxLearner(FunctionLearner):
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=hidden, vmap=True)
         >>> xs, ys = jnp.ones((10, 2, 3)), jnp.ones((10, 2, 4))
         >>> loss = lambda out, y: jnp.mean((out - y) ** 2)
-        >>> gradients, state, info = learner.etrace_grad(cell, learner.init(cell, hidden), xs, ys, loss_fn=loss)
+        >>> gradients, state, info = learner.etrace_grad(
+        ...     cell, learner.init(cell, hidden), xs, ys, loss_fn=loss
+        ... )
         >>> gradients.weight_hh.shape, info.losses.shape
         ((12, 4), (10,))
 

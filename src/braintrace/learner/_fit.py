@@ -22,7 +22,9 @@ def fit_sequence(
     mode: str | None,
     options: dict[str, Any],
 ) -> tuple[Any, Any, Any, Any]:
-    """`(params, opt_state, state, info)` after the sequence; `options` are those of `etrace_grad`."""
+    """`(params, opt_state, state, info)` after the sequence; `options` are those of
+    `etrace_grad`.
+    """
     if fit_mode(mode, learner.rule, options) == "O":
         return _each_step(learner, start, sequences, optimizer, options)
     params, opt_state, state = start

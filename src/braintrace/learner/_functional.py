@@ -223,8 +223,8 @@ class FunctionLearner:
             state: the state before the sequence.
             xs: inputs, time on axis 0 of every array.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,). With
-                `has_aux`, `(loss, aux)`.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
+                With `has_aux`, `(loss, aux)`.
             step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`,
                 which takes the cell's step once, `out = call(x)`, and returns the same. It may
                 prepare the input and read params itself: what it does with them beside the call has

@@ -96,8 +96,8 @@ class Options:
 def gradient(
     cell: Cell, rule: Rule, plan: Plan, params: list[Any], state: EngineState, given: Given
 ) -> Any:
-    """((gradients of the params, of what is outside of the model), state, Info). The values that the
-    user's step carries on stand behind the engine's carry.
+    """((gradients of the params, of what is outside of the model), state, Info). The values that
+    the user's step carries on stand behind the engine's carry.
     """
     sequences, mask = given.sequences, given.mask
     steps, has_aux = sequence_length(sequences), plan.objective.has_aux

@@ -75,7 +75,10 @@ class CompilationRecord:
 
     >>> import braintrace
     >>> record = braintrace.CompilationRecord(
-    ...     braintrace.DiagnosticKind.SCAN_UNROLLED, braintrace.DiagnosticLevel.INFO, "a loop of 4 sub-steps is unrolled")
+    ...     braintrace.DiagnosticKind.SCAN_UNROLLED,
+    ...     braintrace.DiagnosticLevel.INFO,
+    ...     "a loop of 4 sub-steps is unrolled",
+    ... )
     >>> print(record)
     info: a loop of 4 sub-steps is unrolled
     """

@@ -63,8 +63,9 @@ class EPropRule(Algorithm):
 
     >>> import braintrace, jax.numpy as jnp
     >>> cell = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), jnp.tanh(h) @ p["o"])
-    >>> params, h, x = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, jnp.zeros((1, 3)), jnp.ones((1, 2))
-    >>> learner = braintrace.compile(cell, "eprop", x, params=params, carry=h, kappa_filter_decay=0.9)
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> given, x = {"params": params, "carry": jnp.zeros((1, 3))}, jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "eprop", x, kappa_filter_decay=0.9, **given)
     >>> learner.rule.name
     'e-prop'
     """

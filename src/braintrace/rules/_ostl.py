@@ -37,7 +37,8 @@ class OSTLRecurrentRule(Algorithm):
 
     >>> import braintrace, jax.numpy as jnp
     >>> cell = lambda p, h, x: ((h := jnp.tanh(h @ p["u"] + x @ p["w"])), h)
-    >>> params, h, x = {"w": jnp.ones((2, 3)), "u": jnp.ones((3, 3))}, jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> params = {"w": jnp.ones((2, 3)), "u": jnp.ones((3, 3))}
+    >>> h, x = jnp.zeros((1, 3)), jnp.ones((1, 2))
     >>> learner = braintrace.compile(cell, "ostl_recurrent", x, params=params, carry=h)
     >>> learner.report.counts["exact"]  # recurrent weights included
     2

@@ -46,7 +46,8 @@ class OSTTPRule(Algorithm):
 
     >>> import braintrace, jax.numpy as jnp
     >>> cell = lambda p, h, x: ((h := jnp.tanh(0.5 * h + x @ p["w"])), h @ p["o"])
-    >>> params, h, x = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, jnp.zeros((4, 3)), jnp.ones((4, 2))
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> h, x = jnp.zeros((4, 3)), jnp.ones((4, 2))
     >>> learner = braintrace.compile(cell, "osttp", x, params=params, carry=h, feedback_key=0)
     >>> state, out = learner.update(params, learner.init(params, h), x, y_target=jnp.ones((4, 1)))
     >>> out.shape

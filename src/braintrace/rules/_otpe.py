@@ -53,9 +53,10 @@ class OTPERule(Algorithm):
     ...     v = 0.5 * h[0] + x @ p["w"]
     ...     y = 0.5 * h[1] + jnp.tanh(v) @ p["o"]
     ...     return (v, y), y
-    >>> params, h = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)), jnp.zeros((1, 1)))
-    >>> learner = braintrace.compile(cell, "otpe", jnp.ones((1, 2)), params=params, carry=h, leak=0.5)
-    >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((1, 2)))
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> h, x = (jnp.zeros((1, 3)), jnp.zeros((1, 1))), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "otpe", x, params=params, carry=h, leak=0.5)
+    >>> state, out = learner.update(params, learner.init(params, h), x)
     >>> out.shape
     (1, 1)
     """

@@ -48,7 +48,8 @@ class OTTTRule(Algorithm):
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
     >>> learner = braintrace.compile(cell, "ottt", xs[0], params=params, carry=h, leak=0.5)
-    >>> gradients, *_ = learner.etrace_grad(params, learner.init(params, h), xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> state, loss = learner.init(params, h), lambda out: out.sum(-1)
+    >>> gradients, *_ = learner.etrace_grad(params, state, xs, loss_fn=loss, reduction="sum")
     >>> gradients["w"].tolist()  # exact here: the leak is the neurons' own
     [[6.125, 6.125, 6.125], [6.125, 6.125, 6.125]]
     """

@@ -44,8 +44,9 @@ class RFLORule(Algorithm):
 
     >>> import braintrace, jax.numpy as jnp
     >>> cell = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), jnp.tanh(h) @ p["o"])
-    >>> params, h, x = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, jnp.zeros((1, 3)), jnp.ones((1, 2))
-    >>> learner = braintrace.compile(cell, "rflo", x, params=params, carry=h, random_feedback_key=0)
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> given, x = {"params": params, "carry": jnp.zeros((1, 3))}, jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "rflo", x, random_feedback_key=0, **given)
     >>> str(learner.graph.exactness("['w']")), str(learner.graph.exactness("['o']"))
     ('approximate', 'exact')
     """

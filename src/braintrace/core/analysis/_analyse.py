@@ -225,7 +225,9 @@ def _assemble(
 def _rule(
     equation: Equation, operand: int, labels: Labels, deps: Dependence, positional: set[Var]
 ) -> tuple[SiteRule | None, bool, np.ndarray | None]:
-    """The rule of a parameter operand, whether it is a weight operation, and the labels of its y."""
+    """The rule of a parameter operand, whether it is a weight operation, and the labels of its
+    y.
+    """
     if (rule := site_rule(equation, operand)) is not None:
         if any(isinstance(v, Var) and v not in deps.prelude for v in rule.structure):
             return None, True, None

@@ -87,7 +87,9 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
-    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a region."""
+    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a
+    region.
+    """
 
     edge: Edge
     rule: SiteRule

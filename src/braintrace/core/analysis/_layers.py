@@ -57,7 +57,9 @@ def with_layers(graph: CellGraph) -> CellGraph:
 
 
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:
-    """The layers whose state the site moves at its own step without passing through another layer."""
+    """The layers whose state the site moves at its own step without passing through another
+    layer.
+    """
     assert graph.layers is not None
     plan = graph.layers
     found = []

@@ -87,7 +87,9 @@ class Editor:
 
 
 class Edit(abc.ABC):
-    """What an algorithm adds to the step: an output filter, a feedback weight, a projected target."""
+    """What an algorithm adds to the step: an output filter, a feedback weight, a projected
+    target.
+    """
 
     #: What it puts in place of the gradient of the loss at the exits, as a reason in the
     #: certificate; '' for nothing.

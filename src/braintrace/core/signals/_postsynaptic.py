@@ -3,7 +3,7 @@ way down.
 
 For a hidden layer with spikes z and drive y, leak l of the layer above:
 
-    R  <- l R + z                      (its eligibility is R-hat, the decay of the layer's influence in the layer above)
+    R  <- l R + z      (its eligibility is R-hat, the decay of the layer's influence above)
     c  <- l c + 1,   g <- (l c_old g_old + dz/dy) / c          (the leaky mean of the surrogate)
     what the layer above reads:  sg(z) + (R - sg R) + sg(g) (y' - sg y')
 

@@ -93,8 +93,10 @@ class Feedback(Edit):
             raise CompilationError(
                 problem(
                     "No readout that a feedback weight could replace was found.",
-                    expected="an output, or a leaky readout, fed by a product of the hidden activity with a weight",
-                    do="read the activity out with a linear layer inside the model, or use feedback='symmetric'",
+                    expected="an output, or a leaky readout, fed by a product of the hidden "
+                    "activity with a weight",
+                    do="read the activity out with a linear layer inside the model, or use "
+                    "feedback='symmetric'",
                 )
             )
         _check_number(self.weights, len(readouts), "feedback_weights", "readout")
@@ -134,7 +136,8 @@ def _weight_of(equation: Any, k: int, sites: dict[Any, Site], editor: Editor) ->
         return equation.inputs[1 - k]
     raise CompilationError(
         problem(
-            "A readout is not a product of the hidden activity with a weight, so no feedback weight can replace it.",
+            "A readout is not a product of the hidden activity with a weight, so no feedback "
+            "weight can replace it.",
             got=equation.name,
             expected="a linear readout (x @ w, a convolution)",
             do="use feedback='symmetric'",

@@ -69,7 +69,9 @@ def keeping_step(
     xs: Sequence[Any],
     kept: Sequence[Equation],
 ) -> tuple[list[Any], list[Any], list[list[Any]]]:
-    """The step as the model defines it: (new carry, outputs, the results of the equations `kept`)."""
+    """The step as the model defines it: (new carry, outputs, the results of the equations
+    `kept`).
+    """
     env = dict(
         zip((*graph.prelude_results, *graph.carry, *graph.xs), (*ready, *carry, *xs), strict=True)
     )

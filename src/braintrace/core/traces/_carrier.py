@@ -116,7 +116,9 @@ class Carrier(abc.ABC):
         return _USEFUL_WINDOW
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
-        """Whether sequences move the traces of `site` without an array of their size beside them."""
+        """Whether sequences move the traces of `site` without an array of their size beside
+        them.
+        """
         return False
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:

@@ -3,7 +3,8 @@ pp_prop).
 
     ex <- ax ex + x                                 for each site, shaped as its data
     ef <- af D ef + (1 - af) f                      for each site and slot, shaped as its y
-    c  <- af c + (1 - af)                           (= 1 - af^(t+1): the weight that ef has gathered; by lane)
+    c  <- af c + (1 - af)                           (= 1 - af^(t+1): the weight that ef has
+                                                    gathered, for each sample)
     gradient of W = weight gradient of the operation at ex and  sum_s (dL/dh_s) ef_s / c
 
 Sites whose y meet in a sum have one ef.

@@ -1,7 +1,7 @@
 """The per-parameter carrier: one eligibility trace for each state slot and each element of y times
 contraction index.
 
-    C[s] <- sum_q D[s, q] C[q] + f[s] * x                     (K steps at once: D and f of `Sensitivity`)
+    C[s] <- sum_q D[s, q] C[q] + f[s] * x         (K steps at once: D and f of `Sensitivity`)
     gradient of W = sum over y's shared axes of  sum_s a[s] C[s]
 
 Memory O(B I O S) for a dense weight; time O(B I O S^2) for a step, O(B I O S (S + K)) for K steps
@@ -160,7 +160,9 @@ class PerParameter(Carrier):
         return rows, [self._drive(n, place, local, s) for s in place.slots]
 
     def _drive(self, n: int, place: Place, local: Sensitivity, s: int) -> Any:
-        """The derivative of slot s with respect to y at each step; None where y cannot move it yet."""
+        """The derivative of slot s with respect to y at each step; None where y cannot move it
+        yet.
+        """
         moved = local.slots[place.group][s]
         assert moved is not None
         drive = moved.drive[n]

@@ -55,7 +55,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> _ = brainstate.nn.init_all_states(model)
     >>> learner = braintrace.D_RTRL(model).compile_graph(jnp.zeros(2))
-    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(jnp.ones(2))
+    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(
+    ...     jnp.ones(2)
+    ... )
     >>> sorted(gradients) == sorted(learner.param_states)
     True
     >>> int(learner.running_index.value)
@@ -247,7 +249,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         return params, State(carry, None if zero else traces, self.running_index.value)
 
     def move(self, new: State, *, hidden: bool = True) -> None:
-        """Take over a state of the functional learner; without `hidden` only statistics and keys."""
+        """Take over a state of the functional learner; without `hidden` only statistics and
+        keys.
+        """
         self.functional.write(new.carry, hidden=hidden)
         if hidden:
             self.etrace.value = new.traces

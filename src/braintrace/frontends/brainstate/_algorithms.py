@@ -16,8 +16,9 @@ class D_RTRL(ParamDimVjpAlgorithm, algorithm=rules.DRTRLRule):
     """D-RTRL under its usual name: the equations, costs and options of `ParamDimVjpAlgorithm`.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.D_RTRL, jnp.zeros((4, 2)), batch_size=4)
-    >>> learner(jnp.ones((4, 2))).shape
+    >>> cell, x = brainstate.nn.GRUCell(2, 3), jnp.zeros((4, 2))
+    >>> learner = braintrace.compile(cell, braintrace.D_RTRL, x, batch_size=4)
+    >>> learner(x).shape
     (4, 3)
     """
 
@@ -31,7 +32,8 @@ class pp_prop(IODimVjpAlgorithm, algorithm=rules.PPPropRule):
     `IODimVjpAlgorithm`.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.ES_D_RTRL, jnp.zeros(2), decay_or_rank=0.9)
+    >>> cell, x = brainstate.nn.GRUCell(2, 3), jnp.zeros(2)
+    >>> learner = braintrace.compile(cell, braintrace.ES_D_RTRL, x, decay_or_rank=0.9)
     >>> learner.config.trace_factorization
     'io_factorized'
     """

@@ -124,8 +124,8 @@ def _documented(algorithm: type[Algorithm]) -> str:
     head, _, tail = (inspect.getdoc(algorithm) or "").partition("Args:\n")
     fields, _, rest = tail.partition("\n\n")
     method = (
-        "    vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData`\n"
-        "        plus the traces at its entry.\n"
+        "    vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with\n"
+        "        `MultiStepData` plus the traces at its entry.\n"
     )
     return (
         f"{head}Args:\n    model: a one-step brainstate module whose states are initialised.\n"

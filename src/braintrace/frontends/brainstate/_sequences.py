@@ -7,7 +7,8 @@ import brainstate
 import jax
 
 from ...cell import check_driver, reduced, sequence_length
-from ...checks import GradientReport, compare_gradients
+from ...checks import GradientReport
+from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
 from ...learner import Options, fit_mode, step_options
 from ._states import lent
@@ -24,7 +25,9 @@ class SequenceDriverMixin:
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
     >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
-    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> gradients, losses = learner.etrace_grad(
+    ...     xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+    ... )
     >>> losses.shape
     (10,)
     """
@@ -60,9 +63,9 @@ class SequenceDriverMixin:
                 scalar, or one value per sample, shape (B,). With `has_aux`, `(loss, aux)`.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
                 per sample.
-            reset: (T, B) bool: where true, that sample's short-term states are set to their values at
-                compile time and its traces to zero before that step. The step must call the learner
-                once.
+            reset: (T, B) bool: where true, that sample's short-term states are set to their values
+                at compile time and its traces to zero before that step. The step must call the
+                learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory,
                 never the values beyond rounding. Default: as many as fit a memory budget, at most
                 64 (16 where traces are factors, 64 of one sample).
@@ -217,20 +220,23 @@ class SequenceDriverMixin:
 
         Args:
             *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
-            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-                float64, 1e-3 in float32.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+            tolerance: relative error up to which a gradient counts as equal, as for
+                `braintrace.checks.check_gradients`.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
+                `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, graph = self._driven, self._driven.graph
         wanted, together = _wanted(learner, None)
-        asked = Options(**options)
         states = [*learner.functional.module.states, *learner.own_states]
         _checked(learner, sequences, step_fn)
-        with lent(states):
-            learner.reset_state()
-            online = learner.etrace_grad(
-                *sequences, step_fn=step_fn, **{**options, "return_state": False}
-            )
+        chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
+        online = {}
+        for window in chosen:
+            with lent(states):
+                learner.reset_state()
+                online[window] = learner.etrace_grad(
+                    *sequences, step_fn=step_fn, window=window, **options
+                )
         with lent(states):
             step = StepFunction.of(learner, step_fn, False, sequences, wanted)
             if not step.windowed:
@@ -241,20 +247,19 @@ class SequenceDriverMixin:
                     else sorted(step.disturbed) or "a call inside a transformation",
                     expected="one call of learner(x)",
                 )
-            reference = step.bptt(sequences, asked)
+            reference = step.bptt(sequences, Options(**options))
         owners = learner.functional.module.params.leaf_states()
         rows: dict[int, list[Any]] = {}
         for row, state in zip(graph.parameters, owners, strict=True):
             rows.setdefault(id(state), []).append(row)
         paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
         named = zip(paths, [row for s in wanted for row in rows[id(s)]], strict=True)
-        by_name = {jax.tree_util.keystr(path): row for (path, _), row in named}
-        return compare_gradients(
+        return judge(
             online,
             together([reference[id(s)] for s in wanted]),
-            {name: row.exactness for name, row in by_name.items()},
-            tolerance=tolerance,
-            dropped={name: len(row.dropped) for name, row in by_name.items()},
+            {jax.tree_util.keystr(path): row for (path, _), row in named},
+            tolerance,
+            inner_dtypes(graph),
         )
 
 

@@ -22,7 +22,9 @@ class HiddenCarry(nnx.Variable):
 
 
 class EligibilityTrace(nnx.Variable):
-    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's carrier."""
+    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's
+    carrier.
+    """
 
 
 class _Core(FunctionLearner):
@@ -58,7 +60,9 @@ class NNXLearner(nnx.Module):
         >>> cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=jnp.zeros((2, 4)))
         >>> optimizer = nnx.Optimizer(cell, optax.sgd(0.1), wrt=nnx.Param)
-        >>> loss, gradients = learner.value_and_grad(jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2))
+        >>> loss, gradients = learner.value_and_grad(
+        ...     jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2)
+        ... )
         >>> _ = optimizer.update(cell, gradients)
         >>> gradients["dense_h"]["kernel"].shape
         (4, 12)
@@ -221,8 +225,8 @@ class NNXLearner(nnx.Module):
             xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
                 several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,). With
-                `has_aux`, `(loss, aux)`.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
+                With `has_aux`, `(loss, aux)`.
             step_fn: instead of `loss_fn` a whole step, `step_fn(model, call, x_t, *target_t)`,
                 which takes the model's step once, `out = call(x)`, and returns the same. `model` is
                 a copy whose Variables are those of this step; what the step does with its

@@ -1,4 +1,6 @@
-"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and `merge`."""
+"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and
+`merge`.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -180,7 +182,9 @@ class SplitModule:
         return [rest[k] for k in range(len(self.rest.names))]
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
-        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves it."""
+        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves
+        it.
+        """
 
         def step(params: Values, carry: Values, take: Take, slices: Any, outside: Outside) -> Any:
             trained = self.params.structure.unflatten(params.leaves[: len(self.params.names)])
