@@ -18,7 +18,7 @@ import numpy as np
 
 from ..analysis import CellGraph, columns, size
 from ..step import plain_step, prelude, saving_step
-from ..traces import FactorCarrier, sensitivity_bytes, zero_nudges
+from ..traces import TraceCarrier, sensitivity_bytes, zero_nudges
 from ._rule import Rule
 
 
@@ -122,7 +122,7 @@ def memory_plan(
     forms = return_state or window < steps
     held = (
         _nbytes(jax.eval_shape(lambda: rule.init(graph)))
-        if traces or forms or isinstance(carrier, FactorCarrier)
+        if traces or forms or not isinstance(carrier, TraceCarrier)
         else 0
     )
     weights = [v for v in graph.params if v.differentiable]
@@ -131,7 +131,7 @@ def memory_plan(
         _nbytes([s.y for s in graph.sites]),
         _nbytes([v for s in graph.sites for v in s.data]),
     )
-    if isinstance(carrier, FactorCarrier):
+    if not isinstance(carrier, TraceCarrier):
         forming, each = held, data + 2 * outputs
     else:
         each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
