@@ -19,11 +19,14 @@ class BatchSpec:
         axes: for each leaf of the carry, then of the input, its batch axis, or None for a leaf that
             the samples share; None where only the size is said.
         none: whether there is no batch.
+        said: whether the user said it; else it is a front end's convention, which the model may
+            refute.
     """
 
     size: int | None = None
     axes: tuple[int | None, ...] | None = None
     none: bool = False
+    said: bool = True
 
     @classmethod
     def mapped(cls, carry: Any, x: Any) -> "BatchSpec":

@@ -45,16 +45,20 @@ class ModuleLearner(FunctionLearner):
         self.model, self._inputs_count = model, len(x)
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         if vmap:
-            lanes = _mapped_size(x)
+            axes = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
+            batch = BatchSpec(_mapped_size(x), axes)
         elif isinstance(lanes, EllipsisType):
-            lanes = _batch_size(self.module.carry, x)
+            size = _batch_size(self.module.carry, x)
+            batch = BatchSpec(size, none=size is None, said=False)
+        else:
+            batch = BatchSpec(lanes, none=lanes is None)
         super().__init__(
             self.module.cell,
             rule,
             self.module.read_params(),
-            jax.tree.map(_array, self.module.carry.read()),
+            jax.tree.map(jnp.asarray, self.module.carry.read()),
             x,
-            batch=BatchSpec(lanes, none=lanes is None),
+            batch=batch,
             rows=len(self.module.params.leaf_names),
             **analysis,
         )
@@ -214,7 +218,3 @@ def _batch_size(carry: Layout, x: Any) -> int | None:
     if len(sizes) != 1 or () in sizes or all(jnp.ndim(v) == 1 for v in hidden):
         return None
     return sizes.pop()[0]
-
-
-def _array(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)

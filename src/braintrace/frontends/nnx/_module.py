@@ -294,7 +294,7 @@ class SplitModule:
             rest = [one if h and jnp.ndim(v) else None for h, v in list(states)[len(own) :]]
             said = {**said, "batch_axes": (Values(start.names, [*own, *rest]), pair[1])}
         size = lane_count([v for v, h in zip(start.leaves, self.hidden(start), strict=True) if h])
-        return said_batch(said, start, x) or (None if size is None else BatchSpec(size))
+        return said_batch(said, start, x) or (None if size is None else BatchSpec(size, said=False))
 
 
 def functionalise(
