@@ -91,7 +91,7 @@ class FunctionLearner:
         self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule
         self._budget = Budget(self.graph, self.rule, memory_budget)
-        self.programs = Programs(self.cell, self.rule, self._with_gradient)
+        self._programs = Programs(self.cell, self.rule, self._with_gradient)
 
     @property
     def graph(self) -> CellGraph:
@@ -171,7 +171,7 @@ class FunctionLearner:
         flat = self._flat(params)
         xs = self._inputs(x)
         signals = target_signal(self.graph, y_target, self.rule.target_timing)
-        carry, traces, outs = self.programs.update(
+        carry, traces, outs = self._programs.update(
             flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
         )
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
@@ -195,7 +195,7 @@ class FunctionLearner:
             )
         flat = self._flat(params)
         leaves = self._inputs(xs, (steps,))
-        carry, traces, outs = self.programs.window(
+        carry, traces, outs = self._programs.window(
             full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
         )
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
@@ -286,7 +286,7 @@ class FunctionLearner:
         plan = Plan(resets, objective, options.reduction, chosen, keep)
         initial = [] if reset is None else self.cell.flat_carry(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
-        gradients, carry, traces, info, moved = self.programs.gradient(
+        gradients, carry, traces, info, moved = self._programs.gradient(
             plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
         )
         check_finite(info.losses, options.mask)
@@ -337,9 +337,9 @@ class FunctionLearner:
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
         with `traces=False` they stay as they are, which is faster: for an evaluation.
         """
-        return self.evolved(params, state, xs, traces, None)
+        return self._evolved(params, state, xs, traces, None)
 
-    def evolved(
+    def _evolved(
         self, params: Any, state: State, xs: Any, traces: bool, window: int | None
     ) -> tuple[State, Any]:
         """As `etrace_evolve`, `window` steps at once."""
@@ -348,11 +348,11 @@ class FunctionLearner:
         moved, start = state.traces, self.cell.flat_carry(state.carry)
         if traces:
             size = self._budget.window(steps, window)
-            carry, moved, outs = self.programs.advance(
+            carry, moved, outs = self._programs.advance(
                 size, flat, start, self._traces(state), leaves
             )
         else:
-            carry, outs = self.programs.evolve(flat, start, leaves)
+            carry, outs = self._programs.evolve(flat, start, leaves)
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(

@@ -79,8 +79,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.model = model
         self._rule = rule
         self._functional: ModuleLearner | None = None
-        self.active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
-        self.user_steps: dict[Any, Any] = {}  # what is known of step functions, for the drivers
+        self._active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
+        self._user_steps: dict[Any, Any] = {}  # what is known of step functions, for the drivers
         self._zero: Any = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
@@ -144,7 +144,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
-        self.user_steps.clear()
+        self._user_steps.clear()
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -216,21 +216,21 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         functional = self.functional
         x, many = unwrap(inputs)
-        if self.active is not None:
+        if self._active is not None:
             if many or y_target is not None:
                 raise UsageError(
                     "Inside a sequence driver the learner is called with the inputs of one step.",
                     got="MultiStepData" if many else "y_target",
                     do="pass sequences and y_target to the driver",
                 )
-            return self.active(x)
+            return self._active(x)
         functional.check_states()
-        params, state = self.now()
+        params, state = self._now()
         if many:
             new, out = functional.update_window(params, state, x, full=self._full)
         else:
             new, out = functional.update(params, state, x, y_target=y_target)
-        self.move(new)
+        self._move(new)
         return out
 
     __call__ = update
@@ -238,7 +238,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     # What the sequence drivers need
     # --------------------------------------------------------------------------------------------
 
-    def now(self, *, known_zero: bool = False) -> tuple[Values, State]:
+    def _now(self, *, known_zero: bool = False) -> tuple[Values, State]:
         """The parameters and the state of the functional learner; with `known_zero`, without
         traces where these are known to be zero.
         """
@@ -248,7 +248,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         zero = known_zero and all(a is b for a, b in pairs)
         return params, State(carry, None if zero else traces, self.running_index.value)
 
-    def move(self, new: State, *, hidden: bool = True) -> None:
+    def _move(self, new: State, *, hidden: bool = True) -> None:
         """Take over a state of the functional learner; without `hidden` only statistics and
         keys.
         """
@@ -258,25 +258,25 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             self.running_index.value = new.steps
 
     @property
-    def own_states(self) -> list[brainstate.State]:
+    def _own_states(self) -> list[brainstate.State]:
         """The learner's states beside the model's."""
         return [self.etrace, self.running_index]
 
     @contextlib.contextmanager
-    def calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
+    def _calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
         """Inside, the learner's calls go to `call`; with None they are the ordinary ones."""
-        before, self.active = self.active, call
+        before, self._active = self._active, call
         try:
             yield
         finally:
-            self.active = before
+            self._active = before
 
-    def online(self, x: tuple[Any, ...]) -> Any:
+    def _online(self, x: tuple[Any, ...]) -> Any:
         """The learner's ordinary call."""
-        with self.calling(None):
+        with self._calling(None):
             return self(*x)
 
-    def forward(self, x: tuple[Any, ...]) -> Any:
+    def _forward(self, x: tuple[Any, ...]) -> Any:
         """One step of the model that counts, nothing learned."""
         out = self.functional.forward(x)
         self.running_index.value = counted(self.running_index.value, 1)
@@ -310,14 +310,14 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.etrace.value = self._clear()
 
     def _clear(self) -> Any:
-        self._zero = self._rule.init(self.graph)
+        self._zero = self.functional.rule.init(self.functional.graph)
         return self._zero
 
     def get_etrace_of(self, weight: Any) -> dict[str, list[Any]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
         entry per site.
         """
-        wanted = self.parameter(weight)
+        wanted = self._parameter(weight)
         owners = self.functional.module.params.leaf_states()
         traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
         return {
@@ -326,7 +326,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             if state is wanted
         }
 
-    def parameter(self, weight: Any) -> brainstate.State:
+    def _parameter(self, weight: Any) -> brainstate.State:
         """The parameter of the model that a state, a path or a name stands for."""
         layout = self.functional.module.params
         wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight

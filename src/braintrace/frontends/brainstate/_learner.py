@@ -142,7 +142,7 @@ class ModuleLearner(FunctionLearner):
         """One step of the model, nothing learned."""
         params, carry = self.read()
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
-        flat, outs = self.programs.evolve(self._flat(params), self.cell.flat_carry(carry), xs)
+        flat, outs = self._programs.evolve(self._flat(params), self.cell.flat_carry(carry), xs)
         self.write(self.cell.tree_carry(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 

@@ -193,13 +193,13 @@ class SequenceDriverMixin:
         learner = self._driven
         check_driver(_checked(learner, sequences, step_fn), (), "mean", chunk_size)
         if step_fn is None:
-            params, state = learner.now()
-            new, outs = learner.functional.evolved(params, state, sequences, traces, chunk_size)
-            learner.move(new)
+            params, state = learner._now()
+            new, outs = learner.functional._evolved(params, state, sequences, traces, chunk_size)
+            learner._move(new)
             return outs if return_outputs else None
         nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
         before = learner.etrace.value
-        with learner.calling(None if traces or nested else learner.forward):
+        with learner._calling(None if traces or nested else learner._forward):
             outs = brainstate.transform.for_loop(step_fn, *sequences)
         if not traces:
             learner.etrace.value = before  # a program that the step has kept moves them
@@ -227,7 +227,7 @@ class SequenceDriverMixin:
         """
         learner, graph = self._driven, self._driven.graph
         wanted, together = _wanted(learner, None)
-        states = [*learner.functional.module.states, *learner.own_states]
+        states = [*learner.functional.module.states, *learner._own_states]
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
         online = {}
@@ -278,7 +278,7 @@ def _checked(learner: Any, sequences: tuple[Any, ...], step_fn: Any) -> int:
             got=type(step_fn).__name__,
             expected="a function of one slice of each sequence",
         )
-    if learner.active is not None:
+    if learner._active is not None:
         raise UsageError(
             "A sequence driver is called inside a step function.", do="call learner(x) there"
         )
@@ -289,7 +289,7 @@ def _wanted(
     learner: Any, weights: Any
 ) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
     """The states to differentiate by, and how their gradients are put together."""
-    state_of = lambda w: w if isinstance(w, brainstate.State) else learner.parameter(w)
+    state_of = lambda w: w if isinstance(w, brainstate.State) else learner._parameter(w)
     if weights is None:
         trained = learner.functional.trained_states
         weights = {k: s for k, s in learner.param_states.items() if id(s) in trained}

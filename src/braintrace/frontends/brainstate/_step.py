@@ -83,7 +83,7 @@ class StepFunction:
         )
         avals = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
         key = step_fn, has_aux, jax.tree.structure(slices), avals, tuple(map(id, wanted))
-        kept: dict[Any, StepFunction] = learner.user_steps
+        kept: dict[Any, StepFunction] = learner._user_steps
         found = kept.pop(key, None) or cls(learner, step_fn, has_aux, slices, wanted)
         if len(kept) >= _MOST_KEPT:
             del kept[next(iter(kept))]
@@ -116,20 +116,20 @@ class StepFunction:
                 self.calls += 1
                 if not level.is_valid():
                     self.nested = True
-                    return self.learner.online(x)
+                    return self.learner._online(x)
                 look()
                 out = self.core.forward(x)
                 last[:] = layout.read().leaves
                 return out
 
             last[:] = layout.read().leaves
-            with self.learner.calling(call):
+            with self.learner._calling(call):
                 result = self.step_fn(*slices)
             if not self.nested:
                 look()
             return jax.tree.map(jnp.asarray, result)
 
-        own = self.learner.own_states
+        own = self.learner._own_states
         known, mine = {id(s) for s in [*self.core.module.states, *own]}, {id(s) for s in own}
         written, read = [], []
         with lent([*self.core.module.states, *own]) as trace:
@@ -193,13 +193,13 @@ class StepFunction:
         """The gradient of a sequence. States are written when it has succeeded."""
         if not self.windowed:
             return self._one_by_one(sequences, options)
-        params, state = self.learner.now(known_zero=True)
+        params, state = self.learner._now(known_zero=True)
         objective = Objective(None, self.step_fn, self.has_aux, self._adapted)
         (of_model, of_outer), new, info, moved = self.core.sequence_gradient(
             params, state, sequences, objective, options, self.outside()
         )
         self.moving.write(moved)
-        self.learner.move(new, hidden=options.return_state)
+        self.learner._move(new, hidden=options.return_state)
         found = _by_state(self.core.module.params, of_model)
         return found | _by_state(self.outer, self._outer_leaves(of_outer)), info.losses, info.aux
 
@@ -229,9 +229,9 @@ class StepFunction:
             return out
 
         others, fixed = outside.fixed
-        states = [*self.core.module.states, *self.learner.own_states]
+        states = [*self.core.module.states, *self.learner._own_states]
         states += [*self.outer.states, *self.moving.states, *self.fixed.states]
-        with lent(states), self.learner.calling(call):
+        with lent(states), self.learner._calling(call):
             self.core.module.put_params(params.leaves)
             self.core.module.carry.put([stop(v) for v in carry.leaves])  # the past is the traces'
             self.outer.put(self._outer_leaves(outside.live, others))
@@ -295,7 +295,7 @@ class StepFunction:
 
     def _one_by_one(self, sequences: tuple[Any, ...], options: Options) -> Found:
         """As `gradient`, for a step that calls the learner in a way of its own."""
-        own, carried = self.learner.own_states, self.core.module.carry.states
+        own, carried = self.learner._own_states, self.core.module.carry.states
         hidden = [*own, *(s for s in carried if isinstance(s, brainstate.ShortTermState))]
         everything = [*own, *carried, *self.moving.states]
         before = {id(s): s.value for s in everything}
