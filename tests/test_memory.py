@@ -265,9 +265,9 @@ def test_a_model_beyond_the_budget_is_refused_before_its_traces_exist():
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1 GB"])
 def test_wrong_arguments(wrong):
-    with pytest.raises(braintrace.UsageError, match="Wrong memory_budget"):
+    with pytest.raises(braintrace.UsageError, match="Invalid memory_budget"):
         learner_of("gru", "d_rtrl", memory_budget=wrong)
-    with pytest.raises(braintrace.UsageError, match="Wrong number of steps"):
+    with pytest.raises(braintrace.UsageError, match="Invalid number of steps"):
         learner_of("gru", "d_rtrl")[1].memory_plan(wrong)
 
 

@@ -153,13 +153,14 @@ def test_single_and_half_precision(case, dtype):
 
 @pytest.mark.parametrize(("algorithm", "target"), [("rflo", False), ("osttp", True)])
 def test_matrices_are_drawn_as_numbers_inside_a_transformation_too(algorithm, target):
-    """The program with resets is analysed at its first use, here under jit; then it is used
-    outside.
-    """
+    """A program that is analysed under jit."""
     params, carry, xs, ys = data(NAME)
     key = {"feedback_key": 0} if target else {"random_feedback_key": 0}
     cell, more = EXAMPLES[NAME].cell, {"y_target": ys} if target else {}
-    this = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry, **key)
-    run = lambda p: this.etrace_grad(p, this.init(p, carry), xs, ys, reset=RESET, **SUM, **more)[0]
-    inside = jax.jit(run)(params)
-    same(run(params), inside)
+
+    def run(p):
+        this = braintrace.compile(cell, algorithm, xs[0], params=p, carry=carry, **key)
+        state = this.init(p, carry)
+        return this.etrace_grad(p, state, xs, ys, reset=RESET, **SUM, **more)[0]
+
+    same(run(params), jax.jit(run)(params))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import braintrace
+from braintrace import FixedRandomFeedback, KappaFilter, PresynapticTrace
 from braintrace.checks import Layer, LayeredCell
-from braintrace.rules import ALGORITHMS, FixedRandomFeedback, KappaFilter, PresynapticTrace
+from braintrace.rules import ALGORITHMS
 from zoo import loss
 
 from ._rules import drawn
@@ -33,22 +34,22 @@ WRONG = [
     (
         "pp_prop",
         {"decay_or_rank": 1.0},
-        f"Wrong decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}",
+        f"Invalid decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}",
     ),
     (
         "pp_prop",
         {"decay_or_rank": -1},
-        f"Wrong decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}",
+        f"Invalid decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}",
     ),
     (
         "pp_prop",
         {"decay_or_rank": (0.1, 0.2, 0.3)},
-        "Wrong decay_or_rank.\n  got:      (0.1, 0.2, 0.3)\n  expected: one value, or a pair",
+        "Invalid decay_or_rank.\n  got:      (0.1, 0.2, 0.3)\n  expected: one value, or a pair",
     ),
     (
         "eprop",
         {"kappa_filter_decay": 1.0},
-        "Wrong kappa_filter_decay.\n  got:      1.0\n  expected: a number in [0, 1)",
+        "Invalid kappa_filter_decay.\n  got:      1.0\n  expected: a number in [0, 1)",
     ),
     (
         "eprop",
@@ -64,7 +65,7 @@ WRONG = [
     (
         "eprop",
         {"firing_rate": 0.1},
-        "Wrong firing_rate.\n  got:      0.1\n  expected: (target, strength), or None",
+        "Invalid firing_rate.\n  got:      0.1\n  expected: (target, strength), or None",
     ),
     (
         "ottt",
@@ -73,7 +74,7 @@ WRONG = [
         "group, or 'model'\n"
         "  do:       pass leak=0.5, say, or leak='model' to read it from the model",
     ),
-    ("ottt", {"leak": 1.5}, "Wrong leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
+    ("ottt", {"leak": 1.5}, "Invalid leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
     ("ottt", {"leak": 0.5, "mode": "B"}, "Unknown mode.\n  got:      'B'\n  expected: 'A' or 'O'"),
     (
         "otpe",
@@ -81,7 +82,7 @@ WRONG = [
         "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass "
         "leak=0.9, say",
     ),
-    ("otpe", {"leak": 1.0}, "Wrong leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
+    ("otpe", {"leak": 1.0}, "Invalid leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
     (
         "otpe",
         {"leak": 0.5, "mode": "approx", "trace_clip_abs": 1.0},
@@ -113,8 +114,8 @@ WRONG = [
     (
         "d_rtrl",
         {"trace_dtype": int},
-        "Wrong trace_dtype.\n  got:      <class 'int'>\n  expected: a floating-point dtype, or "
-        "None\n"
+        "Invalid trace_dtype.\n  got:      <class 'int'>\n"
+        "  expected: a floating-point dtype, or None\n"
         "  do:       pass jnp.float32, say",
     ),
 ]
@@ -123,7 +124,7 @@ WRONG = [
 @pytest.mark.parametrize(("algorithm", "options", "message"), WRONG)
 def test_a_wrong_option(algorithm, options, message):
     with pytest.raises(braintrace.UsageError) as error:
-        ALGORITHMS[algorithm].rule(**options)
+        ALGORITHMS[algorithm](**options)
     assert str(error.value) == message
 
 
@@ -332,7 +333,7 @@ def test_filters_refuse_decays_out_of_range():
 def test_an_algorithm_is_one_short_file_and_one_line_of_the_registry():
     for algorithm in set(ALGORITHMS.values()):
         assert len(Path(inspect.getfile(algorithm)).read_text().splitlines()) <= 150, algorithm
-    assert ALGORITHMS["rflo"].__name__ == "RFLO"
+    assert ALGORITHMS["rflo"].name == "RFLO"
 
 
 def rolled():

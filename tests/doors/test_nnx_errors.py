@@ -109,9 +109,9 @@ class Plain(nnx.Module):
         ),
         (
             lambda: Cell(nnx.Rngs(0)),
-            {"carry": ZERO, "batch_size": B},
+            {"carry": ZERO, "seed": B},
             UsageError,
-            "batch_size: not for an NNX module",
+            "seed: not for an NNX module",
         ),
         (
             lambda: Cell(nnx.Rngs(0)),

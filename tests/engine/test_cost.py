@@ -62,9 +62,8 @@ def test_the_cell_is_staged_once(counted):
     jax.jit(learner.update)(params, state, xs[0])
     assert cell.count == 1
     reset = jnp.zeros(xs.shape[:2], bool)
-    for _ in range(2):
-        learner.etrace_grad(params, state, xs, ys, loss_fn=loss, reset=reset)
-        assert cell.count == 2  # the cell with its resets is another one
+    learner.etrace_grad(params, state, xs, ys, loss_fn=loss, reset=reset)
+    assert cell.count == 1
 
 
 def test_a_second_eager_call_compiles_nothing(counted):

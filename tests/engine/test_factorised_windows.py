@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import braintrace
-from zoo import CASES, loss
 
-from ._door import assert_same, data, stepwise
+from ._door import assert_same, stepwise
 
 T, B, I, N = 7, 2, 3, 4
 RULES = {"pp_prop": {"decay_or_rank": 0.8}, "ottt": {"leak": 0.7}}
@@ -192,29 +191,6 @@ def test_what_mixes_inside_a_step_is_instantaneous():
         S, _ = matrix_state(PARAMS, S, x)
     for window in (1, 3, None):
         assert_same(gradient(learner, CELLS[matrix_state], window, reduction="sum")[0], expected)
-
-
-@pytest.mark.parametrize("name", ["gru_reset_after", "alif", "lstm", "three_lif_layers"])
-@pytest.mark.parametrize("rule", RULES)
-def test_mapped_steps_and_steps_one_by_one_agree(name, rule, monkeypatch):
-    """Small cells are mapped; wide recurrent ones go step by step."""
-    from braintrace.core.engine import _factor_window
-
-    params, carry, xs, ys = data(name)
-
-    def found(mapped):
-        monkeypatch.setattr(_factor_window, "pays", lambda graph: mapped)
-        learner = braintrace.compile(
-            CASES[name].cell, rule, xs[0], params=params, carry=carry, **RULES[rule]
-        )
-        run = lambda p, s: learner.etrace_grad(p, s, xs, ys, loss_fn=loss, window=3)
-        state = learner.init(params, carry)
-        loops = str(jax.make_jaxpr(run)(params, state)).count("scan[")
-        return run(params, state), loops
-
-    (mapped, loops), (single, fewer) = found(True), found(False)
-    assert loops > fewer
-    assert_same(mapped, single, 1e-9)
 
 
 def test_a_loss_with_effects_is_evaluated_once_a_step():

@@ -37,7 +37,7 @@ def complex_unpack(leaf, n):
 
 
 def layout(rng, count):
-    """A random way to keep `count` states: (pack, unpack) between their list and a list of leaves."""
+    """A random way to keep `count` states: (pack, unpack) from their list to a list of leaves."""
     if count == 2 and rng.random() < 0.25:
         pack, unpack = complex_pack, complex_unpack
     elif count == 1 or rng.random() < 0.4:

@@ -3,8 +3,8 @@
 `CASES` holds them by name; `_case.py` says how a case is written, `_reference.py` has the loss,
 BPTT and the tolerance. `FEATURES` says what the words in `Case.features` mean.
 
-`test_zoo.py` checks the cases themselves, `test_matrix.py` every algorithm on every case. A new case
-is one function in a module of this directory; where an algorithm must refuse it, the table of
+`test_zoo.py` checks the cases themselves, `test_matrix.py` every algorithm on every case. A new
+case is one function in a module of this directory; where an algorithm must refuse it, the table of
 `test_matrix.py` says with what words. Programs run on NumPy (`run_once`), not compiled.
 """
 

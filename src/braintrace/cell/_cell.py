@@ -7,7 +7,6 @@ trees and the flat lists of the engine.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import EllipsisType
 from typing import Any
 
 import jax
@@ -16,11 +15,11 @@ import numpy as np
 
 from ..core._compat import is_traced
 from ..core._errors import CompilationError, UsageError, problem
-from ..core.analysis import BatchClaim, CellGraph, Signature, analyse
+from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
-from ._lanes import lane_count
+from ._batch import BatchSpec, claim_of
 from ._select import Selection
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -152,7 +151,7 @@ def compile_cell(
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
-    lanes: int | EllipsisType | None = ...,
+    batch: BatchSpec | None = None,
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
     rows: int | None = None,
@@ -163,9 +162,8 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `lanes` is the size of the batch axis, or None for no batch; by default the size of axis 0 that
-    the arrays of the carry share. `rule` is the algorithm, which may edit the program. The
-    certificate
+    `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
+    of the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -206,9 +204,7 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
-    unknown = ((...,) * len(flat_carry), (...,) * len(trees[2].leaves))
-    claim = None if lanes is None else BatchClaim(lanes, *unknown, said=False)
+    claim = claim_of(batch, carry, partial._complex, len(trees[2].leaves))
     signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 from jax.extend.core import primitives
-from jax.interpreters import batching
 
 Literal = jex_core.Literal
 ClosedJaxpr = jex_core.ClosedJaxpr
@@ -22,13 +21,6 @@ P = primitives
 CUSTOM_DERIVATIVE = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
 CONTROL_FLOW = (primitives.scan_p, primitives.while_p, primitives.cond_p)
 STOP_GRADIENT = getattr(primitives, "stop_gradient_p", None)
-
-# Of these names, some can only be written to, in one version or another.
-_BATCHING_RULES = [
-    rules
-    for name in ("primitive_batchers", "axis_primitive_batchers", "fancy_primitive_batchers")
-    if isinstance(rules := getattr(batching, name, None), dict)
-]
 
 # Frames of these packages are never "the user's line".
 _LIBRARIES = tuple(
@@ -94,23 +86,6 @@ def source_line(equation: Any) -> str:
 def is_traced(value: Any) -> bool:
     """Whether `value` is not known yet: a tracer of some transformation."""
     return isinstance(value, jax.core.Tracer)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def can_be_mapped(program: ClosedJaxpr) -> bool:
-    """Whether a program can be mapped over a new axis, and gives what a loop would: it has no
-    effects, no callbacks and no primitive without a batching rule, and draws no values that depend
-    on how they are drawn.
-    """
-    return not program.effects and all(map(_is_mapped, program.jaxpr.eqns))
-
-
-def _is_mapped(equation: Any) -> bool:
-    name, inner = equation.primitive.name, sub_jaxprs(equation.params)
-    if "callback" in name or name.startswith("rng_") or not all(map(can_be_mapped, inner)):
-        return False
-    if name == "ffi_call" and equation.params.get("vmap_method") is None:
-        return False
-    return bool(inner) or any(equation.primitive in rules for rules in _BATCHING_RULES)
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

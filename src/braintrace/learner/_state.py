@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 @functools.partial(
@@ -53,8 +54,8 @@ class Info:
     (True, (5, 2), (5,))
 
     Attributes:
-        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them,
-            not weighted.
+        losses: (T,) or, for a loss with one value per sample, (T, B), as the loss function gave
+            them, not weighted.
         aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else
             None.
     """
@@ -63,3 +64,9 @@ class Info:
 
     losses: Any
     aux: Any = None
+
+
+def counted(before: Any, steps: int) -> jax.Array:
+    """A number of steps that has grown by `steps`; it stops at its largest value."""
+    last = jnp.iinfo(jnp.int32).max
+    return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)

@@ -8,13 +8,12 @@ is brainstate's.
 
 from typing import Any
 
+from ..compat import _precision as _precision  # isort: skip  (first: it guards the precision)
 import brainstate
 from brainstate.nn import Embedding as Embedding
 from brainstate.nn import Linear as Linear
 from brainstate.nn import SignedWLinear as SignedWLinear
 
-# isort: skip
-from ..frontends import brainstate as _brainstate
 from ._conv import Conv1d as Conv1d
 from ._conv import Conv2d as Conv2d
 from ._conv import Conv3d as Conv3d

@@ -5,10 +5,8 @@ nothing is compiled.
 
 A step in a window keeps what its reverse pass reads (found by tracing it over shapes), the data of
 each site, a derivative for each y and, where an end trace is formed from the dynamics, the
-derivatives of the state that form it. Factored carriers reverse each step at once and keep their
-factors; where a window's steps are mapped, also its carries, the results of products, and D and f,
-about half of which live at a time. BPTT keeps, for all T steps, what the reverse pass of the
-model's own step reads.
+derivatives of the state that form it. Factor carriers reverse each step at once and keep their
+factors. BPTT keeps, for all T steps, what the reverse pass of the model's own step reads.
 """
 
 import dataclasses
@@ -19,9 +17,8 @@ import jax
 import numpy as np
 
 from ..analysis import CellGraph, columns, size
-from ..step import plain_step, prelude, saving_step, worth_keeping
-from ..traces import FactorCarrier, sensitivity_bytes, zero_nudges
-from ._factor_window import pays
+from ..step import plain_step, prelude, saving_step
+from ..traces import TraceCarrier, sensitivity_bytes, zero_nudges
 from ._rule import Rule
 
 
@@ -127,7 +124,7 @@ def memory_plan(
     forms = return_state or window < steps
     held = (
         _nbytes(jax.eval_shape(lambda: rule.init(graph)))
-        if traces or forms or isinstance(carrier, FactorCarrier)
+        if traces or forms or not isinstance(carrier, TraceCarrier)
         else 0
     )
     weights = [v for v in graph.params if v.differentiable]
@@ -136,12 +133,8 @@ def memory_plan(
         _nbytes([s.y for s in graph.sites]),
         _nbytes([v for s in graph.sites for v in s.data]),
     )
-    if isinstance(carrier, FactorCarrier):
+    if not isinstance(carrier, TraceCarrier):
         forming, each = held, data + 2 * outputs
-        if window > 1 and pays(graph):
-            kept = [v for e in worth_keeping(graph) for v in e.outputs]
-            each = 2 * _nbytes(graph.carry) + _nbytes(kept) + data + _nbytes(zero_nudges(graph))
-            each += carrier.working_bytes(graph, 1)
     else:
         each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
         forming = (

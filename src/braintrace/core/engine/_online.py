@@ -17,7 +17,15 @@ import jax.numpy as jnp
 from .._compat import is_differentiable
 from ..analysis import CellGraph
 from ..step import Step, plain_step, prelude, step
-from ..traces import FactorCarrier, Sensitivity, every_drive, scan, sensitivity, zero_nudges
+from ..traces import (
+    FactorCarrier,
+    Sensitivity,
+    TraceCarrier,
+    every_drive,
+    scan,
+    sensitivity,
+    zero_nudges,
+)
 from ._records import EngineState, Signals, with_signals
 from ._rule import Rule
 
@@ -86,23 +94,24 @@ def update(
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the
     online gradient.
     """
-    before = EngineState.of(graph, carry, traces)
-    carry = with_signals(graph, before.carry, signals)
+    state = EngineState.of(graph, carry, traces)
+    carry = with_signals(graph, state.carry, signals)
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
     bound = graph.bound(structure)
-    local, after = _moved(bound, rule, ready, EngineState(carry, before.traces), xs)
+    local, moved = _moved(bound, rule, ready, EngineState(carry, state.traces), xs)
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
-        traces, data, structure = kept
-        found = rule.carrier.gradients(graph.bound(structure), *traces, entry, drives, data)
+        (before, after), data, structure = kept
+        now = graph.bound(structure)
+        found = rule.carrier.gradients(now, before, after, entry, drives, data)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
-    read = rule.carrier.kept_for_gradients(before.traces, after)
+    read = rule.carrier.kept_for_gradients(state.traces, moved)
     start, nudges = link(graph, gradients, ready, carry, (read, data, structure))
     result = step(graph, ready, start, xs, nudges)
-    return *EngineState(result.carry, after).parts(graph), result.outs
+    return *EngineState(result.carry, moved).parts(graph), result.outs
 
 
 def window(
@@ -153,7 +162,7 @@ def advance_through(
 ) -> Any:
     """The traces after all steps of `xs` (time first)."""
     state, xs = stop((state, list(xs)))
-    if not isinstance(rule.carrier, FactorCarrier) and rule.carrier.longest_window is None:
+    if isinstance(rule.carrier, TraceCarrier) and rule.carrier.longest_window is None:
         local = sensitivity(graph, stop(list(ready)), state.carry, xs, evaluate=evaluate)
         return rule.carrier.advance(graph, state.traces, local)
 

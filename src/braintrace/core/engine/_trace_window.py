@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
 from ..step import calls_back, saving_step, step
-from ..traces import every_drive, pulled_back, scan, sensitivity, zero_nudges
+from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_nudges
 from ._online import advance_through
 from ._records import (
     EngineState,
@@ -47,13 +47,14 @@ def trace_window(
     total: Gradients,
     keep_trace: bool,
 ) -> tuple[Gradients, EngineState, Any]:
-    """(`total` plus the gradient of the differentiable part of the prelude and that of `extra`,
-    the new state, the reports).
+    """For a `TraceCarrier`: (`total` plus the gradient of the differentiable part of the prelude
+    and that of `extra`, the new state, the reports).
 
     Without `keep_trace` the traces of the new state are those before the window.
     """
     problem = problem.bound(prepared)
     graph, carrier = problem.graph, problem.rule.carrier
+    assert isinstance(carrier, TraceCarrier)
     merge, live = differentiable_part(graph, prepared.ready)
     evaluate = saving_step if steps.count > 1 else step
 

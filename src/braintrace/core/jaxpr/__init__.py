@@ -1,7 +1,5 @@
 """From a Python function to one flat program that every later stage reads."""
 
-from ._cost import CHEAP as CHEAP
-from ._cost import is_cheap as is_cheap
 from ._elementwise import ELEMENTWISE as ELEMENTWISE
 from ._elementwise import is_elementwise as is_elementwise
 from ._policy import ControlFlowPolicy as ControlFlowPolicy
@@ -12,7 +10,6 @@ from ._program import Equation as Equation
 from ._program import Program as Program
 from ._program import Var as Var
 from ._program import evaluate as evaluate
-from ._program import needed as needed
 from ._program import reader as reader
 from ._stage import extend as extend
 from ._stage import inline as inline

@@ -98,13 +98,3 @@ def evaluate(equations: Sequence[Equation], env: dict[Var, Any]) -> None:
 def reader(env: dict[Var, Any]) -> Callable[[Atom], Any]:
     """A function that reads an atom's value from `env`."""
     return lambda atom: atom.value if isinstance(atom, Const) else env[atom]
-
-
-def needed(equations: Sequence[Equation], outputs: Sequence[Atom]) -> list[Equation]:
-    """The equations that the outputs need, in order."""
-    wanted, found = set(outputs), []
-    for e in reversed(equations):
-        if any(v in wanted for v in e.outputs):
-            wanted.update(e.inputs)
-            found.append(e)
-    return found[::-1]

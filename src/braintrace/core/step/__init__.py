@@ -7,8 +7,5 @@ from ._evaluate import free_step as free_step
 from ._evaluate import plain_step as plain_step
 from ._evaluate import prelude as prelude
 from ._evaluate import step as step
-from ._known import feeds_back_at_a_cost as feeds_back_at_a_cost
-from ._known import keeping_step as keeping_step
-from ._known import worth_keeping as worth_keeping
 from ._saving import calls_back as calls_back
 from ._saving import saving_step as saving_step

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 
 from ..analysis import CellGraph
 from ..jaxpr import Atom, Equation, Var, evaluate, reader
-from ._known import NOTHING_KNOWN, Known, keeping_step
 from ._layered import apply_nudged, layered_lanes, remembering, with_nudge
 
 stop = jax.lax.stop_gradient
@@ -53,7 +52,12 @@ def plain_step(
     graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
 ) -> tuple[list[Any], list[Any]]:
     """The step as the model defines it, with every path live: (new carry, outputs)."""
-    return keeping_step(graph, ready, carry, xs, ())[:2]
+    env = dict(
+        zip((*graph.prelude_results, *graph.carry, *graph.xs), (*ready, *carry, *xs), strict=True)
+    )
+    evaluate(graph.step, env)
+    read = reader(env)
+    return [read(v) for v in graph.new_carry], [read(v) for v in graph.outs]
 
 
 def free_step(
@@ -75,18 +79,16 @@ def step(
     carry: Sequence[Any],
     xs: Sequence[Any],
     nudges: Sequence[Any] | None = None,
-    known: Known = NOTHING_KNOWN,
 ) -> Step:
     """Evaluate both lanes. `ready` is the prelude's result.
 
     With `nudges`, an array for each site, site weights are constants and the nudge is added to the
-    site's y, so that the derivative with respect to a nudge is that with respect to y. Equations
-    whose results are `known` are not done again.
+    site's y, so that the derivative with respect to a nudge is that with respect to y.
     """
     if graph.layers is not None:
         lanes = layered_lanes(graph, graph.layers, _environment(graph, ready, carry, xs), nudges)
     else:
-        walk = _Walk(graph, ready, carry, xs, nudges, known)
+        walk = _Walk(graph, ready, carry, xs, nudges)
         walk.run()
         lanes = walk.signal, walk.local
     signal, local = reader(lanes[0]), lanes[1]
@@ -116,15 +118,9 @@ def _environment(
 
 class _Walk:
     def __init__(
-        self,
-        graph: CellGraph,
-        ready: Any,
-        carry: Any,
-        xs: Any,
-        nudges: Sequence[Any] | None,
-        known: Known,
+        self, graph: CellGraph, ready: Any, carry: Any, xs: Any, nudges: Sequence[Any] | None
     ):
-        self.graph, self.known = graph, known
+        self.graph = graph
         self.signal = _environment(graph, ready, carry, xs)
         self.local = {graph.carry[k]: carry[k] for k in graph.hidden}
         self.leaves = set(self.local)
@@ -206,8 +202,6 @@ class _Walk:
         """The results of `e`, with the nudges of its sites."""
         return dict(
             zip(
-                e.outputs,
-                apply_nudged(self.graph, self.sites, self.nudges, e, values, self.known),
-                strict=True,
+                e.outputs, apply_nudged(self.graph, self.sites, self.nudges, e, values), strict=True
             )
         )

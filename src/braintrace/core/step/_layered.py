@@ -13,7 +13,6 @@ import jax
 
 from ..analysis import CellGraph, LayerPlan
 from ..jaxpr import Atom, Equation, Var, is_stop_trace, reader
-from ._known import NOTHING_KNOWN, Known, results_of
 
 stop = jax.lax.stop_gradient
 
@@ -129,13 +128,12 @@ def apply_nudged(
     nudges: Sequence[Any] | None,
     e: Equation,
     values: list[Any],
-    known: Known = NOTHING_KNOWN,
 ) -> list[Any]:
     """The results of `e`; with nudges, its site weights are constants and each nudge is added to
     its site's y.
     """
     if nudges is None:
-        return results_of(e, values, known)
+        return e.bind(values)
     values = list(values)
     for k in range(len(values)):
         n = sites.get((e, k))
@@ -144,7 +142,7 @@ def apply_nudged(
         values[k] = stop(values[k])
         if not graph.sites[n].is_operation and nudges[n] is not None:
             values[k] = values[k] + nudges[n].astype(values[k].dtype)
-    return with_nudge(graph, nudges, e, results_of(e, values, known))
+    return with_nudge(graph, nudges, e, e.bind(values))
 
 
 def with_nudge(

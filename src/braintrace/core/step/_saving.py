@@ -13,8 +13,23 @@ import numpy as np
 
 from .._compat import sub_jaxprs
 from ..analysis import CellGraph
-from ..jaxpr import CHEAP, Var
+from ..jaxpr import ELEMENTWISE, Var
 from ._evaluate import Step, step
+
+_MOVES = (
+    "broadcast_in_dim",
+    "concatenate",
+    "expand_dims",
+    "iota",
+    "pad",
+    "reshape",
+    "rev",
+    "slice",
+    "split",
+    "squeeze",
+    "transpose",
+)
+_CHEAP = frozenset((*(p.name for p in ELEMENTWISE), *_MOVES))  # names of primitives
 
 
 def saving_step(
@@ -37,7 +52,7 @@ def saving_step(
         return done.carry, done.local, done.outs, done.data
 
     saved = jax.checkpoint(
-        once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in CHEAP
+        once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in _CHEAP
     )
     return Step(*saved(ready, carry, xs, nudges))
 

@@ -5,6 +5,7 @@ state.
 from ._carrier import Carrier as Carrier
 from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import Sums as Sums
+from ._carrier import TraceCarrier as TraceCarrier
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step

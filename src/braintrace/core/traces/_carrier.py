@@ -26,8 +26,8 @@ class Carrier(abc.ABC):
     the step, and `drives`, for each site that with respect to its y. Both enter linearly. Traces
     are a pytree; `before` and `after` are those of steps t-1 and t.
 
-    The engine moves the traces of a `FactorCarrier` step by step and makes one weight product of a
-    window. Those of the other kinds move over a whole window at once.
+    A kind is one of two: of a `FactorCarrier` the engine moves the traces step by step and makes
+    one weight product of a window; those of a `TraceCarrier` move over a whole window at once.
     """
 
     def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
@@ -54,7 +54,7 @@ class Carrier(abc.ABC):
 
     @abc.abstractmethod
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        """The traces after the step (or steps) that `local` describes.
+        """The traces after the step (of a `TraceCarrier` also: steps) that `local` describes.
 
         A sample that is reset before a step has D = 0 there, which clears what D moves.
         """
@@ -83,6 +83,20 @@ class Carrier(abc.ABC):
         """
         return before, None
 
+    @property
+    def longest_window(self) -> int | None:
+        """The most steps that may be done at once; None for any number."""
+        return None
+
+    def useful_window(self, graph: CellGraph) -> int:
+        """The number of steps beyond which a window is not faster."""
+        return _USEFUL_WINDOW
+
+
+class TraceCarrier(Carrier):
+    """Traces that move over a whole window at once, by the sensitivities over its steps."""
+
+    @abc.abstractmethod
     def advance_and_contract(
         self,
         graph: CellGraph,
@@ -97,23 +111,10 @@ class Carrier(abc.ABC):
         `now`: for a single step, the derivatives with respect to each y; they are for the sites
             that `adds_now` names.
         """
-        raise NotImplementedError
 
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
         """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""
         return False
-
-    # Windows and memory
-    # ---------------------------------------------------------------------------------------------
-
-    @property
-    def longest_window(self) -> int | None:
-        """The most steps that may be done at once; None for any number."""
-        return None
-
-    def useful_window(self, graph: CellGraph) -> int:
-        """The number of steps beyond which a window is not faster."""
-        return _USEFUL_WINDOW
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
         """Whether sequences move the traces of `site` without a second array of their size."""

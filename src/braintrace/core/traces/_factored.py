@@ -24,7 +24,7 @@ import numpy as np
 from ..analysis import BatchAxis, CellGraph, ParameterRow, Place, Site
 from ._carrier import FactorCarrier, along, kept, represented, represented_shape, trace_dtype
 from ._filters import counting, kappa_step, leaky_step
-from ._sensitivity import Sensitivity, sensitivity_bytes
+from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot, where_acting
 
 
@@ -111,9 +111,6 @@ class Factored(FactorCarrier):
                     total = total + self.state_decay * row * trace
             new.append(total.astype(own.dtype))
         return new
-
-    def working_bytes(self, graph: CellGraph, steps: int) -> int:
-        return steps * sensitivity_bytes(graph)
 
     def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
         found = []

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..analysis import CellGraph, Place, Site
 from ..kernels import in_place
-from ._carrier import Carrier, Sums, represented, trace_dtype
+from ._carrier import Sums, TraceCarrier, represented, trace_dtype
 from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot, where_acting
@@ -30,7 +30,7 @@ Passing = dict[str, Any]  # the last step's 'data' and, of each place and active
 
 
 @dataclasses.dataclass(frozen=True)
-class PerParameter(Carrier):
+class PerParameter(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32. `clip`: the largest absolute
     value of a trace.
     """

@@ -34,11 +34,6 @@ class SlotSensitivity:
     drive: list[Any]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["slots", "data", "carry", "layers"],
-    meta_fields=[],
-)
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
     """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time

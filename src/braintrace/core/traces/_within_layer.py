@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from .._errors import CompilationError, problem
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
-from ._carrier import Carrier, Sums, represented, trace_dtype
+from ._carrier import Sums, TraceCarrier, represented, trace_dtype
 from ._layer_blocks import EXACT, block_bytes, each_block, lanes_at_once, mix
 from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
 from ._per_parameter import PerParameter
@@ -41,7 +41,7 @@ _FEWEST_ROWS = 16  # lanes times elements that are worth a pass
 
 
 @dataclasses.dataclass(frozen=True)
-class WithinLayer(Carrier):
+class WithinLayer(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32."""
 
     dtype: Any = None

@@ -5,17 +5,15 @@ them.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import brainstate
 from jax.extend.core import Primitive
 
-from ...cell import Cell
-from ...core.analysis import CellGraph
-from ...core.jaxpr import Unfolding
-from ...reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
-from ._functional import Functional
-from ._states import states_of
+from ..cell import Cell
+from ..core.analysis import CellGraph
+from ..core.jaxpr import Unfolding
+from ..reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
+from ._precision import brainstate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,15 +132,15 @@ class ETraceGraph(CellGraph):
     """
 
     cell: Cell
-    functional: Functional
+    functional: Any  # the model as a cell, with layouts of its states
     module_info: "ModuleInfo"
     unfoldings: tuple[Unfolding, ...] = ()
     hidden_perturb: None = None
 
     @classmethod
-    def of(cls, cell: Cell, functional: Functional, model: brainstate.nn.Module) -> "ETraceGraph":
+    def of(cls, cell: Cell, functional: Any, model: brainstate.nn.Module) -> "ETraceGraph":
         """The graph of a compiled cell of a model."""
-        own = states_of(model)
+        own = cast(dict[Path, brainstate.State], model.states())
         paths = {id(s): path for path, s in own.items()}
         for layout in (functional.params, functional.constants, functional.carry):
             for state, name in zip(layout.states, layout.names, strict=True):
