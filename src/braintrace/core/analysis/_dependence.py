@@ -8,16 +8,12 @@ and `stop_gradient`, comparisons and rounding end it.
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
-from .._compat import P, Primitive
+from .._compat import named
 from ..jaxpr import Equation, Program, Var
 
 Edge = tuple[Equation, int]  # an equation and the number of one of its operands
 
-_NO_DERIVATIVE: frozenset[Primitive] = frozenset(
-    p
-    for n in ["stop_gradient", "floor", "ceil", "round", "sign"]
-    if (p := getattr(P, n + "_p", None)) is not None
-)
+_NO_DERIVATIVE = named("stop_gradient floor ceil round sign")
 
 
 def passes_derivative(equation: Equation) -> bool:

@@ -3,6 +3,7 @@
 from ._constant import constant_results as constant_results
 from ._cost import CHEAP as CHEAP
 from ._cost import is_cheap as is_cheap
+from ._derivative import Derivative as Derivative
 from ._distribute import DistributedScan as DistributedScan
 from ._distribute import Loop as Loop
 from ._distribute import needed as needed
@@ -17,6 +18,7 @@ from ._program import Program as Program
 from ._program import Var as Var
 from ._program import evaluate as evaluate
 from ._program import reader as reader
+from ._stage import derivative as derivative
 from ._stage import extend as extend
 from ._stage import inline as inline
 from ._stage import sort_equations as sort_equations

@@ -48,6 +48,10 @@ class Const:
     def dtype(self) -> Any:
         return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
 
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
     differentiable = False
 
 

@@ -7,6 +7,7 @@ evaluation uses that derivative.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,16 +23,28 @@ from .._compat import (
     bind,
     is_differentiable,
     is_key,
+    is_traced,
+    named,
     scan_counts,
     source_line,
     sub_jaxprs,
 )
 from .._errors import CompilationError, NotSupportedError, problem
+from ._derivative import Derivative, pullback
 from ._elementwise import is_elementwise
 from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
+from ._stop_trace import mark_bent
 
 _FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
+
+# Operations whose derivative is finite whatever their operands are.
+_HARMLESS = named(
+    "add add_jaxvals sub neg copy convert_element_type real imag complex conj name stop_gradient "
+    "reshape squeeze transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum "
+    "select_n gather dynamic_slice dynamic_update_slice scatter scatter_add"
+)
+_KEPT_DERIVATIVES = 256
 
 
 def stage(
@@ -55,6 +68,7 @@ def stage(
         v for v, r in zip(inputs, relevant, strict=True) if r and v.differentiable
     )
     stager.trained.update(v for v in inputs[:n_params] if v in stager.relevant)
+    stager.ready.update(inputs[: n_params or 0])
     outputs = stager.open(closed, inputs, "")
     return Program(inputs, stager.equations, outputs), stager.unfoldings
 
@@ -66,6 +80,28 @@ def inline(closed: ClosedJaxpr) -> Program:
     stager = _Stager()
     inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
+
+
+_derivatives: dict[Any, tuple[Equation, Derivative | None]] = {}
+
+
+def derivative(equation: Equation) -> Derivative | None:
+    """The derivative that a call brings along; None where it cannot be staged in reverse.
+
+    Copies of an equation share their parameters and constants, and so the answer.
+    """
+    constants = tuple(id(v.value) if isinstance(v, Const) else None for v in equation.inputs)
+    key = id(equation.params), constants
+    if key not in _derivatives:
+        try:
+            closed, operands, results = pullback(equation)
+            found = Derivative(inline(closed), operands, results)
+        except Exception:  # the user's rule refuses: nothing is known of it
+            found = None
+        if len(_derivatives) >= _KEPT_DERIVATIVES:
+            _derivatives.clear()
+        _derivatives[key] = equation, found  # the equation keeps what the key numbers alive
+    return _derivatives[key][1]
 
 
 def extend(
@@ -85,7 +121,8 @@ def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
         pending = [first]
         while pending:
             e = pending[-1]
-            missing = [m for v in e.inputs if (m := maker.get(v)) is not None and m not in done]  # type: ignore[arg-type]
+            makers = [maker[v] for v in e.inputs if isinstance(v, Var) and v in maker]
+            missing = [m for m in makers if m not in done]
             if missing:
                 pending += missing
             else:
@@ -101,6 +138,9 @@ class _Stager:
     trained: set[Var] = dataclasses.field(default_factory=set)  # reached from a parameter
     unfoldings: list[Unfolding] = dataclasses.field(default_factory=list)
     depth: int = 0  # of the control flow that is being unfolded
+    ready: set[Atom] = dataclasses.field(default_factory=set)  # made of parameters and constants
+    taken: Atom | None = None  # inside a branch: whether it is the one that is taken
+    guarded: dict[Atom, Atom] = dataclasses.field(default_factory=dict)  # operands in this branch
 
     def open(self, closed: ClosedJaxpr, inputs: Sequence[Atom], source: str) -> list[Atom]:
         """Append the equations of `closed`, applied to `inputs`; return its outputs."""
@@ -145,8 +185,12 @@ class _Stager:
     def _emit(
         self, primitive: Any, operands: list[Atom], avals: list[Any], params: dict, source: str
     ) -> list[Atom]:
+        if primitive is P.pad_p and isinstance(operands[1], Var):
+            return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
+        if self.taken is not None and primitive not in _HARMLESS:
+            operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
-        equation = Equation(primitive, operands, outputs, params, source)
+        equation = Equation(primitive, list(operands), outputs, params, source)
         if (folded := _fold(equation)) is not None:
             return folded
         if (
@@ -155,11 +199,40 @@ class _Stager:
             and is_elementwise(equation)
         ):
             self._broadcast_operands(equation)
+        if primitive in CUSTOM_DERIVATIVE:
+            self._mark_bent(equation)
+        if all(isinstance(v, Const) or v in self.ready for v in operands):
+            self.ready.update(outputs)
         for reached in (self.relevant, self.trained):
             if any(v in reached for v in operands):
                 reached.update(v for v in outputs if v.differentiable)
         self.equations.append(equation)
         return list(outputs)
+
+    def _mark_bent(self, call: Equation) -> None:
+        """Keep traces out of a call where its own derivative is not linear."""
+        numbers = [k for k, v in enumerate(call.inputs) if v in self.relevant]
+        if not numbers:
+            return
+        found = derivative(call)
+        for k in numbers:
+            if found is None or k in found.bent:
+                mark = mark_bent(call.inputs[k], call)
+                self.equations.append(mark)
+                [call.inputs[k]] = mark.outputs
+
+    def _guard(self, v: Atom, source: str) -> Atom:
+        """`v` where this branch is taken, elsewhere a harmless number that passes no derivative.
+
+        A branch that is not taken may be undefined there, and NaN times a zero cotangent is NaN.
+        What parameters alone make stays as it is.
+        """
+        if self.taken is None or not v.differentiable or v in self.ready:
+            return v
+        if v not in self.guarded:
+            select = lambda taken, v: jax.lax.select_n(taken, jax.numpy.full_like(v, 0.5), v)
+            [self.guarded[v]] = self.apply(select, [self.taken, v], source)
+        return self.guarded[v]
 
     def _broadcast_operands(self, equation: Equation) -> None:
         """Give the operands of an elementwise equation the shape of its result, so that each
@@ -244,7 +317,15 @@ class _Stager:
         ordinary ones.
         """
         index, *rest = operands
-        branches = [self.open(b, rest, source) for b in eqn.params["branches"]]
+        outer = self.taken, self.guarded
+        branches = []
+        for k, branch in enumerate(eqn.params["branches"]):
+            within = [index] if outer[0] is None else [index, outer[0]]
+            is_taken = lambda i, *outer, k=k: functools.reduce(jax.numpy.logical_and, outer, i == k)
+            [taken] = self.apply(is_taken, within, source)
+            self.taken, self.guarded = taken, {}
+            branches.append(self.open(branch, rest, source))
+            self.taken, self.guarded = outer
         results = []
         for cases in zip(*branches, strict=True):
             if all(c is cases[0] for c in cases):
@@ -289,15 +370,29 @@ def _index(i: Any, n: int) -> Any:
     return i.astype(bool) if n == 2 else jax.numpy.clip(i, 0, n - 1)
 
 
+def _pad(x: Any, value: Any, padding_config: Any) -> Any:
+    """`lax.pad` whose derivative for the value is defined where x has none."""
+    padded = jax.lax.pad(x, np.zeros((), x.dtype), padding_config)
+    outside = jax.lax.pad(np.zeros(x.shape, bool), np.ones((), bool), padding_config)
+    return jax.numpy.where(outside, value, padded)
+
+
 def _fold(equation: Equation) -> list[Atom] | None:
-    """The results of index arithmetic on constants, so that constant indices are seen as constant."""
-    if not all(isinstance(v, Const) for v in equation.inputs) or sub_jaxprs(equation.params):
+    """The results of index arithmetic on constants, so that constant indices are seen as constant,
+    and of the conversion of a constant number.
+    """
+    values = [v.value for v in equation.inputs if isinstance(v, Const)]
+    if len(values) < len(equation.inputs) or sub_jaxprs(equation.params):
         return None
-    small = all(v.size <= _FOLD_LIMIT for v in equation.outputs)
-    if not small or any(
-        is_differentiable(v.dtype) or is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)
+    if any(map(is_traced, values)) or any(
+        is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)
+    ):
+        return None
+    if equation.primitive is P.convert_element_type_p and np.shape(values[0]) == ():
+        return [Const(np.asarray(values[0]).astype(equation.outputs[0].dtype))]
+    if any(v.size > _FOLD_LIMIT for v in equation.outputs) or any(
+        is_differentiable(v.dtype) for v in (*equation.inputs, *equation.outputs)
     ):
         return None
     with jax.ensure_compile_time_eval():
-        results = bind(equation.primitive, [v.value for v in equation.inputs], equation.params)  # type: ignore[union-attr]
-    return [Const(np.asarray(r)) for r in results]
+        return [Const(np.asarray(r)) for r in bind(equation.primitive, values, equation.params)]

@@ -13,16 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P
+from .._compat import P, named
 from ..jaxpr import Equation, Var, evaluate
 from ._dot_general import DotGeneralRule
 from ._rule import SiteRule, site_rule
 
-_LINEAR = frozenset(
-    p
-    for n in ("neg", "copy", "convert_element_type")
-    if (p := getattr(P, n + "_p", None)) is not None
-)
+_LINEAR = named("neg copy convert_element_type")
 
 
 class ChainRule(SiteRule):

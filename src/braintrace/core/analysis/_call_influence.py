@@ -1,0 +1,61 @@
+"""The influence of calls that bring their own derivative: that of their rule, not of their result."""
+
+from collections.abc import Callable
+
+from ..jaxpr import Atom, Derivative, Equation, Var, derivative
+from ._maps import Influence, Map, union
+
+
+def of_call(
+    equation: Equation, influences: Callable[[Equation], list[Influence]]
+) -> list[Influence]:
+    """An element of an operand influences those elements of the results whose cotangents reach its
+    own; `influences` answers for the equations of the rule.
+    """
+    rule = derivative(equation)
+    if rule is None:
+        return [None] * len(equation.inputs)
+    found: list[Influence] = [[] for _ in equation.inputs]
+    for k, cotangent in zip(rule.operands, rule.program.outputs, strict=True):
+        ways = _ways(rule, cotangent, influences)
+        arrived = [ways.get(c, []) for c in rule.cotangents]
+        if all(maps is not None for maps in arrived):
+            ends = zip(rule.results, arrived, strict=True)
+            found[k] = [m.reversed(o) for o, maps in ends for m in maps or ()]
+        else:
+            found[k] = None
+    return found
+
+
+def _ways(
+    rule: Derivative, end: Atom, influences: Callable[[Equation], list[Influence]]
+) -> dict[Atom, Influence]:
+    """For each variable of the rule that the results' cotangents reach: its influence on `end`."""
+    moving: set[Atom] = set(rule.cotangents)
+    for e in rule.program.equations:
+        if any(v in moving for v in e.inputs):
+            moving.update(e.outputs)
+    ways: dict[Atom, Influence] = {end: [Map(0)]} if end in moving else {}
+    for e in reversed(rule.program.equations):
+        after = [ways.get(v, []) for v in e.outputs]
+        if all(maps == [] for maps in after):
+            continue
+        for v, influence in zip(e.inputs, influences(e), strict=True):
+            if isinstance(v, Var) and v in moving:
+                ways[v] = _joined(ways.get(v, []), influence, after, v.size)
+    return ways
+
+
+def _joined(known: Influence, influence: Influence, after: list[Influence], size: int) -> Influence:
+    """`known` and what goes on along `influence`, where `after` holds the ways of the results."""
+    if known is None or influence is None:
+        return None
+    maps = list(known)
+    for m in influence:
+        onward = after[m.output]
+        joined = [None] if onward is None else [m.then(way) for way in onward]
+        for way in joined:
+            if way is None:
+                return None
+            maps.append(way)
+    return union(maps, size) if maps else []
