@@ -192,7 +192,7 @@ def _assemble(
         and k not in (*hidden, *inert)
         and _is_read(carry[k], equations, outputs)
     }
-    paths = Paths(equations, mixing, unsited, old, new, carried)
+    paths = Paths(equations, mixing, unsited, old, new, carried, outputs)
     rows = certify(signature.params, params, sites, arranged.groups, paths, signature.frozen)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]

@@ -35,6 +35,7 @@ class Exactness(enum.StrEnum):
     EXACT = "exact"
     APPROXIMATE = "approximate"
     INSTANTANEOUS = "instantaneous"
+    UNUSED = "unused"  # the step does not read the parameter
     FROZEN = "frozen"  # not trained
 
 

@@ -79,8 +79,9 @@ def _stays_zero(equation: Equation, zero: list[bool]) -> bool:
 
 
 def _is_zero(atom: Atom) -> bool:
-    known = isinstance(atom, Const) and is_differentiable(atom.dtype) and not is_traced(atom.value)
-    return known and not np.any(np.asarray(atom.value))
+    if not isinstance(atom, Const) or not is_differentiable(atom.dtype) or is_traced(atom.value):
+        return False
+    return not np.any(np.asarray(atom.value))
 
 
 def pullback(equation: Equation) -> tuple[ClosedJaxpr, tuple[int, ...], tuple[int, ...]]:

@@ -195,7 +195,10 @@ def _check_learnable(graph: CellGraph) -> None:
                 do="differentiate a feed-forward model with brainstate.transform.grad: it needs no traces",
             )
         )
-    if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
+    if not any(
+        row.sites or row.exactness not in (Exactness.EXACT, Exactness.UNUSED)
+        for row in graph.parameters
+    ):
         raise CompilationError(
             problem(
                 "No parameter reaches a hidden state.",
