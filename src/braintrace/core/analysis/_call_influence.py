@@ -18,12 +18,15 @@ def of_call(
     found: list[Influence] = [[] for _ in equation.inputs]
     for k, cotangent in zip(rule.operands, rule.program.outputs, strict=True):
         ways = _ways(rule, cotangent, influences)
-        arrived = [ways.get(c, []) for c in rule.cotangents]
-        if all(maps is not None for maps in arrived):
-            ends = zip(rule.results, arrived, strict=True)
-            found[k] = [m.reversed(o) for o, maps in ends for m in maps or ()]
-        else:
+        arrived = [(o, ways.get(c, [])) for o, c in zip(rule.results, rule.cotangents, strict=True)]
+        if k in rule.bent and not any(maps for _, maps in arrived):
+            # made of values alone: such a derivative acts where the values are
+            same = [o for o in rule.results if equation.outputs[o].size == equation.inputs[k].size]
+            arrived = [(o, [Map(0)]) for o in same] or [(0, None)]
+        if any(maps is None for _, maps in arrived):
             found[k] = None
+        else:
+            found[k] = [m.reversed(o) for o, maps in arrived for m in maps or ()]
     return found
 
 

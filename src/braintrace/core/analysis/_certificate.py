@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Collection, Iterable, Sequence
 
-from ..jaxpr import Atom, Equation, Var
+from ..jaxpr import Atom, Equation, Var, is_bent
 from ._dependence import Edge, passes_derivative, reach
 from ._graph import DroppedPath, Exactness, ParameterRow, Site, StateGroup
 
@@ -31,9 +31,10 @@ class Paths:
         """The cut edges in order, each with the hidden leaves that it leads to."""
         found = []
         for e in self.equations:
-            mine = [(e, k) for k in range(len(e.inputs)) if (e, k) in self.mixing | self.unsited]
+            edges = [(e, k) for k in range(len(e.inputs))]
+            mine = [x for x in edges if x in self.mixing or x in self.unsited or is_bent(e)]
             ends = self.leaves(reach(self.equations, e.outputs)) if mine else set()
-            if ends and passes_derivative(e):
+            if passes_derivative(e) and (ends or is_bent(e)):
                 found += [(edge, ends) for edge in mine]
         return found
 
@@ -63,8 +64,9 @@ class Paths:
         `beyond`. Paths to the leaves `own` are recurrent.
         """
         found = reach(self.equations, start, beyond)
+        kind = lambda ends: "recurrent" if ends & own else "cross-layer" if ends else "readout"
         paths = [
-            DroppedPath("recurrent" if ends & own else "cross-layer", e.name, e.source)
+            DroppedPath(kind(ends), e.name, e.source)
             for (e, k), ends in self.cuts
             if e.inputs[k] in found and (e, k) not in beyond
         ]

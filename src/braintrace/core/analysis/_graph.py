@@ -127,7 +127,9 @@ class DroppedPath:
     out.
     """
 
-    kind: str  # 'recurrent', 'cross-layer' or 'carried' (through a value that is not hidden state)
+    # 'recurrent', 'cross-layer', 'carried' (through a value that is not hidden state) or 'readout'
+    # (through a derivative of the user's own that is not linear)
+    kind: str
     operation: str
     source: str
 

@@ -23,5 +23,6 @@ from ._stage import extend as extend
 from ._stage import inline as inline
 from ._stage import sort_equations as sort_equations
 from ._stage import stage as stage
+from ._stop_trace import is_bent as is_bent
 from ._stop_trace import is_stop_trace as is_stop_trace
 from ._stop_trace import stop_trace as stop_trace

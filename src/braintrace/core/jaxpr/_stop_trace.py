@@ -64,8 +64,16 @@ def _marked(leaf: Any) -> Any:
 
 def is_stop_trace(equation: Equation) -> bool:
     """Whether an equation is a mark of `stop_trace`, or one that staging made."""
-    name = equation.params.get("name") if equation.primitive is P.name_p else None
-    return name is not None and (name == _MARK or name.endswith(_BENT))
+    return _mark_of(equation) == _MARK or is_bent(equation)
+
+
+def is_bent(equation: Equation) -> bool:
+    """Whether an equation marks the way into a call whose own derivative is not linear."""
+    return _mark_of(equation).endswith(_BENT)
+
+
+def _mark_of(equation: Equation) -> str:
+    return equation.params.get("name", "") if equation.primitive is P.name_p else ""
 
 
 def mark_bent(operand: Atom, call: Equation) -> Equation:
