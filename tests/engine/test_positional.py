@@ -81,6 +81,24 @@ def chosen_by_a_parameter(p, h, x):
     return h, h
 
 
+@cell({"r": draw(6, N)}, H)
+def a_diagonal_matrix(p, h, x):
+    h = 0.8 * jnp.tanh(h) @ jnp.diag(p["r"]) + x @ p["W"]
+    return h, h
+
+
+@cell({"R": draw(7, N, N)}, H)
+def a_masked_matrix(p, h, x):
+    h = (-(p["R"] * jnp.eye(N)).T / 2 @ h.T).T + x @ p["W"]
+    return h, h
+
+
+@control({"R": draw(8, N, N, scale=0.3)}, H)
+def a_triangular_matrix(p, h, x):
+    h = h @ jnp.tril(p["R"]) + x @ p["W"]
+    return h, h
+
+
 @control({}, H)
 def another_column_added_in_place(p, h, x):
     h = 0.8 * h.at[:, 2].add(-0.3 * h[:, 1]) + x @ p["W"]
@@ -112,7 +130,8 @@ def test_exact(name):
 
 @pytest.mark.parametrize("name", MIXING)
 def test_what_mixes_is_not(name):
-    assert_certificates(*MIXING[name], X, approximate="W")
+    step, params, carry = MIXING[name]
+    assert_certificates(step, params, carry, X, approximate=params)
 
 
 def test_a_site_is_judged_by_the_leaves_that_it_reaches():

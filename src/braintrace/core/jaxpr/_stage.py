@@ -31,6 +31,7 @@ from .._compat import (
 )
 from .._errors import CompilationError, NotSupportedError, problem
 from ._derivative import Derivative, pullback
+from ._diagonal import diagonal_side, scaled
 from ._elementwise import is_elementwise
 from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
@@ -139,6 +140,7 @@ class _Stager:
     unfoldings: list[Unfolding] = dataclasses.field(default_factory=list)
     depth: int = 0  # of the control flow that is being unfolded
     ready: set[Atom] = dataclasses.field(default_factory=set)  # made of parameters and constants
+    makers: dict[Var, Equation] = dataclasses.field(default_factory=dict)  # of those
     taken: Atom | None = None  # inside a branch: whether it is the one that is taken
     guarded: dict[Atom, Atom] = dataclasses.field(default_factory=dict)  # operands in this branch
 
@@ -187,6 +189,12 @@ class _Stager:
     ) -> list[Atom]:
         if primitive is P.pad_p and isinstance(operands[1], Var):
             return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
+        side = (
+            diagonal_side(operands, params, self.makers) if primitive is P.dot_general_p else None
+        )
+        if side is not None:
+            scale = functools.partial(scaled, side, params, avals[0].dtype)
+            return self.apply(scale, operands, source)
         if self.taken is not None and primitive not in _HARMLESS:
             operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
@@ -203,6 +211,7 @@ class _Stager:
             self._mark_bent(equation)
         if all(isinstance(v, Const) or v in self.ready for v in operands):
             self.ready.update(outputs)
+            self.makers.update(dict.fromkeys(outputs, equation))
         for reached in (self.relevant, self.trained):
             if any(v in reached for v in operands):
                 reached.update(v for v in outputs if v.differentiable)
