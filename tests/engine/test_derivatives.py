@@ -136,6 +136,20 @@ def test_a_clip_between_a_weight_and_the_state_is_instantaneous():
     assert learner.graph.exactness("['W']").value == "instantaneous"
 
 
+@pytest.mark.parametrize("name", ["a reversed gradient", "clipped"])
+def test_inside_control_flow_that_is_not_unfolded(name):
+    function = (POSITIONAL | BENT)[name]
+
+    def cell(p, h, x):
+        kept = lax.cond(x[0, 0] > 0, lambda h: 0.8 * function(h), lambda h: 0.7 * h, h)
+        h = kept + x @ p["W"]
+        return h, h
+
+    options = {"control_flow": ControlFlowPolicy(cond="opaque")}
+    approximate = "W" if name in BENT else ()
+    assert_certificates(cell, {"W": W}, H, X, "ostl_recurrent", approximate, **options)
+
+
 def equation_of(function, *shapes):
     avals = [jax.ShapeDtypeStruct(s, jnp.float64) for s in shapes]
     program, _ = stage(lambda *v: [function(*v)], avals, [False] * len(avals), ControlFlowPolicy())

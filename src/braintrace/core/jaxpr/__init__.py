@@ -18,10 +18,10 @@ from ._program import Program as Program
 from ._program import Var as Var
 from ._program import evaluate as evaluate
 from ._program import reader as reader
+from ._program import sort_equations as sort_equations
 from ._stage import derivative as derivative
 from ._stage import extend as extend
 from ._stage import inline as inline
-from ._stage import sort_equations as sort_equations
 from ._stage import stage as stage
 from ._stop_trace import is_bent as is_bent
 from ._stop_trace import is_stop_trace as is_stop_trace

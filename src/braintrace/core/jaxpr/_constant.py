@@ -1,12 +1,14 @@
-"""Results of a function that are the same for any arguments, as numbers."""
+"""Results that are the same for any arguments, as values."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._compat import is_traced
-from ._program import Const, Program, evaluate, reader
+from .._compat import P, bind, is_differentiable, is_key, is_traced, sub_jaxprs
+from ._program import Const, Equation, Program, evaluate, reader
+
+_FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
 
 
 def constant_results(program: Program) -> list[np.ndarray | None]:
@@ -19,3 +21,24 @@ def constant_results(program: Program) -> list[np.ndarray | None]:
                 evaluate([e], known)
     read = reader(known)
     return [np.asarray(read(v)) if is_known(v) else None for v in program.outputs]
+
+
+def folded(equation: Equation) -> list[Const] | None:
+    """The results of index arithmetic on constants, so that constant indices are seen as constant,
+    and of the conversion of a constant number.
+    """
+    values = [v.value for v in equation.inputs if isinstance(v, Const)]
+    if len(values) < len(equation.inputs) or sub_jaxprs(equation.params):
+        return None
+    if any(map(is_traced, values)) or any(
+        is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)
+    ):
+        return None
+    if equation.primitive is P.convert_element_type_p and np.shape(values[0]) == ():
+        return [Const(np.asarray(values[0]).astype(equation.outputs[0].dtype))]
+    if any(v.size > _FOLD_LIMIT for v in equation.outputs) or any(
+        is_differentiable(v.dtype) for v in (*equation.inputs, *equation.outputs)
+    ):
+        return None
+    with jax.ensure_compile_time_eval():
+        return [Const(np.asarray(r)) for r in bind(equation.primitive, values, equation.params)]

@@ -20,7 +20,8 @@ from ._program import Atom, Const, Equation, Program, Var
 _JOINTLY = named(
     "add add_jaxvals sub neg copy convert_element_type real imag complex conj name reshape squeeze "
     "transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum select_n gather "
-    "dynamic_slice dynamic_update_slice scatter scatter_add reduce_window_sum fft"
+    "dynamic_slice dynamic_update_slice scatter scatter_add scatter_sub stack unstack tile "
+    "reduce_window_sum fft"
 )
 _IN_ONE = named("mul dot_general conv_general_dilated")  # linear in each operand alone
 _IN_THIS = {P.div_p: 0, P.triangular_solve_p: 1}  # linear in the operand of this number

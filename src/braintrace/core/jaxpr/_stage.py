@@ -8,7 +8,7 @@ evaluation uses that derivative.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -20,16 +20,13 @@ from .._compat import (
     ClosedJaxpr,
     Literal,
     P,
-    bind,
-    is_differentiable,
-    is_key,
-    is_traced,
     named,
     scan_counts,
     source_line,
     sub_jaxprs,
 )
 from .._errors import CompilationError, NotSupportedError, problem
+from ._constant import folded
 from ._derivative import Derivative, pullback
 from ._diagonal import diagonal_side, scaled
 from ._elementwise import is_elementwise
@@ -37,13 +34,12 @@ from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
 from ._stop_trace import mark_bent
 
-_FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
-
 # Operations whose derivative is finite whatever their operands are.
 _HARMLESS = named(
     "add add_jaxvals sub neg copy convert_element_type real imag complex conj name stop_gradient "
     "reshape squeeze transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum "
-    "select_n gather dynamic_slice dynamic_update_slice scatter scatter_add"
+    "select_n gather dynamic_slice dynamic_update_slice scatter scatter_add scatter_sub stack unstack "
+    "tile sharding_constraint device_put optimization_barrier"
 )
 _KEPT_DERIVATIVES = 256
 
@@ -114,23 +110,6 @@ def extend(
     return _Stager(equations=equations).apply(function, operands, "")
 
 
-def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
-    """The equations in an order in which each comes after those that it reads, otherwise as given."""
-    maker = {v: e for e in equations for v in e.outputs}
-    done: dict[Equation, None] = {}
-    for first in equations:
-        pending = [first]
-        while pending:
-            e = pending[-1]
-            makers = [maker[v] for v in e.inputs if isinstance(v, Var) and v in maker]
-            missing = [m for m in makers if m not in done]
-            if missing:
-                pending += missing
-            else:
-                done[pending.pop()] = None
-    return list(done)
-
-
 @dataclasses.dataclass
 class _Stager:
     policy: ControlFlowPolicy = dataclasses.field(default_factory=ControlFlowPolicy)
@@ -199,15 +178,15 @@ class _Stager:
             operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
         equation = Equation(primitive, list(operands), outputs, params, source)
-        if (folded := _fold(equation)) is not None:
-            return folded
+        if (known := folded(equation)) is not None:
+            return list(known)
         if (
             outputs
             and any(v.shape != outputs[0].shape for v in operands)
             and is_elementwise(equation)
         ):
             self._broadcast_operands(equation)
-        if primitive in CUSTOM_DERIVATIVE:
+        if sub_jaxprs(params):
             self._mark_bent(equation)
         if all(isinstance(v, Const) or v in self.ready for v in operands):
             self.ready.update(outputs)
@@ -219,13 +198,11 @@ class _Stager:
         return list(outputs)
 
     def _mark_bent(self, call: Equation) -> None:
-        """Keep traces out of a call where its own derivative is not linear."""
-        numbers = [k for k, v in enumerate(call.inputs) if v in self.relevant]
-        if not numbers:
-            return
-        found = derivative(call)
-        for k in numbers:
-            if found is None or k in found.bent:
+        """Keep traces out of a call where its own derivative, or one inside it, is not linear."""
+        relevant = [k for k, v in enumerate(call.inputs) if v in self.relevant]
+        bent = _bent(call) if relevant else ()
+        for k in relevant:
+            if k in bent:
                 mark = mark_bent(call.inputs[k], call)
                 self.equations.append(mark)
                 [call.inputs[k]] = mark.outputs
@@ -379,29 +356,18 @@ def _index(i: Any, n: int) -> Any:
     return i.astype(bool) if n == 2 else jax.numpy.clip(i, 0, n - 1)
 
 
+def _bent(call: Equation) -> Collection[int]:
+    """The operands for which the derivative of a call is not seen to be linear."""
+    every = range(len(call.inputs))
+    if call.primitive in CUSTOM_DERIVATIVE:
+        found = derivative(call)
+        return every if found is None else found.bent
+    inner = [e for program in sub_jaxprs(call.params) for e in inline(program).equations]
+    return every if any(sub_jaxprs(e.params) and _bent(e) for e in inner) else ()
+
+
 def _pad(x: Any, value: Any, padding_config: Any) -> Any:
     """`lax.pad` whose derivative for the value is defined where x has none."""
     padded = jax.lax.pad(x, np.zeros((), x.dtype), padding_config)
     outside = jax.lax.pad(np.zeros(x.shape, bool), np.ones((), bool), padding_config)
     return jax.numpy.where(outside, value, padded)
-
-
-def _fold(equation: Equation) -> list[Atom] | None:
-    """The results of index arithmetic on constants, so that constant indices are seen as constant,
-    and of the conversion of a constant number.
-    """
-    values = [v.value for v in equation.inputs if isinstance(v, Const)]
-    if len(values) < len(equation.inputs) or sub_jaxprs(equation.params):
-        return None
-    if any(map(is_traced, values)) or any(
-        is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)
-    ):
-        return None
-    if equation.primitive is P.convert_element_type_p and np.shape(values[0]) == ():
-        return [Const(np.asarray(values[0]).astype(equation.outputs[0].dtype))]
-    if any(v.size > _FOLD_LIMIT for v in equation.outputs) or any(
-        is_differentiable(v.dtype) for v in (*equation.inputs, *equation.outputs)
-    ):
-        return None
-    with jax.ensure_compile_time_eval():
-        return [Const(np.asarray(r)) for r in bind(equation.primitive, values, equation.params)]
