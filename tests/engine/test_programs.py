@@ -145,6 +145,15 @@ def test_a_weight_inside_a_branch_that_is_not_taken():
     assert_certificates(cell, {"W": jnp.abs(W) + 0.1, "V": W}, H, xs)
 
 
+def test_a_branch_that_parameters_choose():
+    def cell(p, h, x):
+        decay = lax.cond(p["a"][0] > 0, jnp.sqrt, lambda a: 0.5 + 0.1 * a, p["a"])
+        h = decay * h + x @ p["W"]
+        return h, h
+
+    assert_certificates(cell, {"a": jnp.array([0.0, 0.3, 0.2, 0.5]), "W": W}, H, X)
+
+
 def test_nested_branches_and_switches():
     def cell(p, h, x):
         inner = lambda h: lax.cond(x[1, 0] > 0, jnp.sqrt, lambda h: 1 / h, h)

@@ -211,9 +211,10 @@ class _Stager:
         """`v` where this branch is taken, elsewhere a harmless number that passes no derivative.
 
         A branch that is not taken may be undefined there, and NaN times a zero cotangent is NaN.
-        What parameters alone make stays as it is.
+        What parameters alone make is left as it is where the branch depends on more than they do.
         """
-        if self.taken is None or not v.differentiable or v in self.ready:
+        ready = v in self.ready and self.taken not in self.ready
+        if self.taken is None or not v.differentiable or ready:
             return v
         if v not in self.guarded:
             select = lambda taken, v: jax.lax.select_n(taken, jax.numpy.full_like(v, 0.5), v)
