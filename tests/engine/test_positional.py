@@ -93,6 +93,73 @@ def a_masked_matrix(p, h, x):
     return h, h
 
 
+def leaky(p, v, x):
+    return 0.8 * v * jnp.tanh(v) + x @ p["W"]
+
+
+@cell({"tau": draw(20, 3, scale=0.3)}, (H, draw(21, B, N, 3)))
+def a_bank_of_filters(p, c, x):
+    v = leaky(p, c[0], x)
+    bank = jax.nn.sigmoid(p["tau"]) * c[1] + v[..., None]
+    return (v, bank), bank.sum(-1)
+
+
+@cell({}, (H, H))
+def signs_by_concatenation(p, c, x):
+    v = leaky(p, c[0], x)
+    return (v, 0.9 * c[1] + jnp.concatenate([c[0][:, :2], -c[0][:, 2:]], -1)), c[1]
+
+
+@cell({}, (H, draw(22, B, N)))
+def rolls_of_another_leaf(p, c, x):
+    a = 0.8 * c[0] + 0.3 * jnp.tanh(jnp.roll(c[1], 1, -1)) + x @ p["W"]
+    return (a, 0.8 * c[1] + 0.3 * jnp.roll(c[0], -1, -1)), a
+
+
+@cell({}, draw(23, B, N, 2))
+def a_stack_written_in_place(p, c, x):
+    v = leaky(p, c[..., 0], x) - 0.1 * c[..., 1]
+    return c.at[..., 0].set(v).at[..., 1].set(0.9 * c[..., 1] + v), v
+
+
+@cell({}, H)
+def pairs_that_rotate(p, h, x):
+    a, b = h[:, :2], h[:, 2:]
+    turned = jnp.concatenate([0.8 * a - 0.3 * jnp.tanh(b), 0.3 * a + 0.8 * b], -1)
+    h = turned + x @ p["W"]
+    return h, h
+
+
+@cell({}, (H, draw(24, B, 3, N)))
+def a_shift_register(p, c, x):
+    v = leaky(p, c[0], x) - 0.2 * jnp.tanh(c[1][:, 0])
+    return (v, jnp.concatenate([c[1][:, 1:], v[:, None]], 1)), v
+
+
+@cell({}, draw(25, B, N, 3))
+def a_softmax_over_own_slots(p, c, x):
+    c = 0.8 * c + jax.nn.softmax(c, -1) + (x @ p["W"])[..., None]
+    return c, c
+
+
+@control({}, H)
+def a_roll_of_its_own(p, h, x):
+    h = 0.8 * jnp.roll(h, 1, -1) + x @ p["W"]
+    return h, h
+
+
+@control({}, (H, H))
+def two_rolls_of_another_leaf(p, c, x):
+    a = 0.8 * c[0] + 0.3 * jnp.roll(c[1], 1, -1) + x @ p["W"]
+    return (a, 0.8 * c[1] + 0.3 * jnp.roll(c[0], 1, -1)), a
+
+
+@control({}, H)
+def a_softmax_over_neurons(p, h, x):
+    h = 0.8 * h + jax.nn.softmax(h, -1) + x @ p["W"]
+    return h, h
+
+
 @control({"R": draw(8, N, N, scale=0.3)}, H)
 def a_triangular_matrix(p, h, x):
     h = h @ jnp.tril(p["R"]) + x @ p["W"]
