@@ -116,13 +116,14 @@ class _Walk:
         new = _filled(labels, use)
         return new if self.positions.join(new[use.source], use.target) else None
 
-    def _join_together(self, variable: Var, labels: np.ndarray) -> None:
-        """Uses that reach parts of a position each (slices of a state) are joined at once."""
+    def _join_together(self, variable: Var, labels: np.ndarray | None = None) -> None:
+        """Uses that reach parts of a group's positions each (slices of a state) are joined at once."""
         uses = self.uses.get(variable, [])
         if len(uses) > 1:
             source, target = (
                 np.concatenate([getattr(u, n) for u in uses]) for n in ("source", "target")
             )
+            labels = np.full(variable.size, -1) if labels is None else labels
             self._place(labels, _Use(None, source, target, lambda new: None))
 
     def _resolve(self, equation: Equation) -> list[Equation]:
@@ -132,7 +133,7 @@ class _Walk:
         repeated = []
         for k, out in enumerate(equation.outputs):
             refused: list[_Use] = []
-            self._join_together(out, np.full(out.size, -1))
+            self._join_together(out)
             for use in self.uses.pop(out, []):
                 labels = self.result.of.get(out)
                 placed = self._place(np.full(out.size, -1) if labels is None else labels, use)
