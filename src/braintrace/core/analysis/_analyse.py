@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from .._compat import P
-from ..jaxpr import Equation, Program, Var
+from ..jaxpr import Equation, Program, Var, is_elementwise
 from ..sites import OperandRule, ScaleRule, SiteRule, chain_rule, site_rule
 from ._certificate import Paths, certify
 from ._dependence import Dependence, Edge, dependence, live, reach
 from ._graph import CellGraph, ExtraLeaf, Site
 from ._groups import Block, Layout, layout
+from ._influence import influences
 from ._labels import Labels, label
-from ._pieces import Piece, pieces
 from ._positions import Positions
 from ._untraced import untraced_values, without_idle_marks
 
@@ -42,22 +42,17 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
     first = len(carry) - len(signature.extra)
     inert = {first + k for k, leaf in enumerate(signature.extra) if leaf.inert}
     hidden = [k for k, v in enumerate(carry) if v.differentiable and k not in inert]
-    cut: dict[int, list[Piece]] = {}  # leaves that are cut into equal blocks
+    cut: set[int] = set()  # leaves that are cut into equal blocks
     while True:
         deps = dependence(program.equations, params, [carry[k] for k in hidden])
-        blocks = _blocks(carry, hidden, cut)
+        blocks = _blocks(carry, hidden, program, cut)
         labels, positions = _settle(program, carry, blocks, deps, max_slots)
         delays = {
             blocks[b].leaf
             for b in labels.shifted
             if (positions.group == positions.group[b]).sum() > 1
         }
-        fused = {
-            blocks[b].leaf: found
-            for b, apart in labels.clashing.items()
-            if blocks[b].leaf not in cut
-            and (found := pieces(program, blocks[b].leaf, apart, max_slots))
-        }
+        fused = {k for k in {blocks[b].leaf for b in labels.clashing} - cut if _pieces(program, k)}
         if fused:
             cut |= fused
         elif delays & set(hidden):
@@ -70,15 +65,49 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
 
 
 def _blocks(
-    carry: Sequence[Var], hidden: Sequence[int], cut: Mapping[int, list[Piece]]
+    carry: Sequence[Var], hidden: Sequence[int], program: Program, cut: set[int]
 ) -> list[Block]:
     blocks, start = [], 0
     for k in hidden:
         whole = [(np.arange(carry[k].size), carry[k].shape)]
-        for elements, shape in cut.get(k, whole):
+        for elements, shape in (_pieces(program, k) or whole) if k in cut else whole:
             blocks.append(Block(k, elements, shape, start))
             start += elements.size
     return blocks
+
+
+def _pieces(program: Program, leaf: int) -> list[tuple[np.ndarray, tuple[int, ...]]]:
+    """The equal pieces that the new value of a leaf is put together from, as element numbers; none
+    if it is not.
+
+    Equations that only move the whole value (a reshape, a scatter that overwrites all) are looked
+    through.
+    """
+    makers = {v: e for e in program.equations for v in e.outputs}
+    out = program.outputs[leaf]
+    numbers = (
+        np.arange(out.size) if isinstance(out, Var) else np.arange(0)
+    )  # of the leaf, for each element of `out`
+    while (
+        isinstance(out, Var)
+        and (maker := makers.get(out)) is not None
+        and not is_elementwise(maker)
+    ):
+        found = influences(maker)
+        acting = [k for k, influence in enumerate(found) if influence is None or influence]
+        if any(found[k] is None or len(found[k] or ()) != 1 for k in acting):
+            return []
+        pieces = []
+        for k in acting:
+            source, target = found[k][0].pairs(int(np.prod(maker.inputs[k].shape)))  # type: ignore[index]
+            pieces.append((numbers[target[np.argsort(source)]], maker.inputs[k].shape))
+        complete = np.sort(np.concatenate([p for p, _ in pieces])) if pieces else np.arange(0)
+        if complete.size != out.size or (complete != np.arange(out.size)).any():
+            return []
+        if len(pieces) > 1:
+            return pieces if len({shape for _, shape in pieces}) == 1 else []
+        [(numbers, _)], out = pieces, maker.inputs[acting[0]]
+    return []
 
 
 def _settle(
@@ -163,7 +192,7 @@ def _assemble(
         and k not in (*hidden, *inert)
         and _is_read(carry[k], equations, outputs)
     }
-    paths = Paths(equations, mixing, unsited, old, new, carried, outputs)
+    paths = Paths(equations, mixing, unsited, old, new, carried)
     rows = certify(signature.params, params, sites, arranged.groups, paths, signature.frozen)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]

@@ -49,7 +49,7 @@ class Labels:
     shifted: set[
         int
     ]  # blocks read only at positions of their own block other than their own: delay lines
-    clashing: dict[int, set[int]]  # blocks whose elements meet, with how far apart these are
+    clashing: set[int]  # blocks whose elements meet elements of the same block
 
 
 def label(
@@ -76,7 +76,7 @@ class _Walk:
         self.outputs = list(program.outputs)
         self.inputs = set(program.inputs)
         self.uses: dict[Var, list[_Use]] = defaultdict(list)
-        self.result = Labels({}, {}, set(), [], [], set(), {})
+        self.result = Labels({}, {}, set(), [], [], set(), set())
         self.repeats = 0
 
     def run(self, hidden: Sequence[tuple[int, Var, np.ndarray]]) -> Labels:
@@ -113,18 +113,11 @@ class _Walk:
 
     def _place(self, labels: np.ndarray, use: _Use) -> np.ndarray | None:
         """`labels` with those of `use`, or None when an element would get two positions."""
-        new = _filled(labels, use)
-        return new if self.positions.join(new[use.source], use.target) else None
-
-    def _join_together(self, variable: Var, labels: np.ndarray | None = None) -> None:
-        """Uses that reach parts of a group's positions each (slices of a state) are joined at once."""
-        uses = self.uses.get(variable, [])
-        if len(uses) > 1:
-            source, target = (
-                np.concatenate([getattr(u, n) for u in uses]) for n in ("source", "target")
-            )
-            labels = np.full(variable.size, -1) if labels is None else labels
-            self._place(labels, _Use(None, source, target, lambda new: None))
+        new = labels.copy()
+        fresh = labels[use.source] < 0
+        new[use.source[fresh][::-1]] = use.target[fresh][::-1]
+        placed = new[use.source]
+        return new if self.positions.join(placed, use.target) else None
 
     def _resolve(self, equation: Equation) -> list[Equation]:
         """Label the results of `equation`; return the repetitions that uses at other positions
@@ -133,7 +126,6 @@ class _Walk:
         repeated = []
         for k, out in enumerate(equation.outputs):
             refused: list[_Use] = []
-            self._join_together(out)
             for use in self.uses.pop(out, []):
                 labels = self.result.of.get(out)
                 placed = self._place(np.full(out.size, -1) if labels is None else labels, use)
@@ -193,7 +185,6 @@ class _Walk:
         block = self.positions.block
         own: set[int] = set()
         shifted: set[int] = set()
-        self._join_together(variable, elements)
         for use in self.uses.pop(variable, []):
             same = block[elements[use.source]] == block[use.target]
             blocks = set(block[use.target[same]].tolist())
@@ -208,17 +199,6 @@ class _Walk:
         self.result.shifted |= shifted - own
 
     def _note_clash(self, labels: np.ndarray, use: _Use) -> None:
-        here, there = _filled(labels, use)[use.source], use.target
-        block = self.positions.block
-        met = (here != there) & (block[here] == block[there])
-        for k in np.unique(block[there[met]]).tolist():
-            apart = np.abs(here - there)[met & (block[there] == k)]
-            self.result.clashing.setdefault(k, set()).update(np.unique(apart).tolist())
-
-
-def _filled(labels: np.ndarray, use: _Use) -> np.ndarray:
-    """The labels, those that are missing taken from the use."""
-    new = labels.copy()
-    fresh = labels[use.source] < 0
-    new[use.source[fresh][::-1]] = use.target[fresh][::-1]
-    return new
+        here, there = labels[use.source], use.target
+        met = (here >= 0) & (here != there)
+        self.result.clashing |= set(self.positions.block[there[met]].tolist())
