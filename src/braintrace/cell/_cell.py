@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core._compat import is_traced
 from ..core._errors import CompilationError, UsageError, problem
-from ..core.analysis import CellGraph, Signature, analyse
+from ..core.analysis import BatchClaim, CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
@@ -208,7 +208,9 @@ def compile_cell(
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
     lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
-    signature = Signature(trees[0].names, tuple(names), lanes, resets, frozen=chosen.frozen)
+    unknown = ((...,) * len(flat_carry), (...,) * len(trees[2].leaves))
+    claim = None if lanes is None else BatchClaim(lanes, *unknown, said=False)
+    signature = Signature(trees[0].names, tuple(names), claim, resets, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))

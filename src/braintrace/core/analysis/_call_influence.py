@@ -56,7 +56,7 @@ def _joined(known: Influence, influence: Influence, after: list[Influence], size
     maps = list(known)
     for m in influence:
         onward = after[m.output]
-        joined = [None] if onward is None else [m.then(way) for way in onward]
+        joined = [None] if onward is None else [m.made().then(way) for way in onward]
         for way in joined:
             if way is None:
                 return None

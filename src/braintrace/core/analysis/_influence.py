@@ -5,6 +5,7 @@ list with one `Map` for each result that the operand influences. A rule is index
 movement is run on arrays of element numbers. What has no rule mixes.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from .._compat import CUSTOM_DERIVATIVE, P, Primitive, bind, is_traced, named
 from ..jaxpr import Atom, Const, Equation, Var, is_elementwise, is_stop_trace
 from ._call_influence import of_call
-from ._maps import Influence, Map
+from ._maps import Influence, LazyMap, Map
 
 Rule = Callable[[Equation], list[Influence]]
 
@@ -81,7 +82,8 @@ def _of_dot_general(equation: Equation) -> list[Influence]:
         axes, first = tuple(contract[side]), tuple(batch[side])
         free = [d for d in range(len(operand.shape)) if d not in (*axes, *first)]
         order = np.argsort([*first, *free])  # the axes of the result, as they lie in the operand
-        found.append([_summed(operand, equation.outputs[0], order, axes)])
+        make = functools.partial(_summed, operand, equation.outputs[0], order, axes)
+        found.append([LazyMap(0, make=make)])
     return found
 
 

@@ -1,6 +1,7 @@
 """Relations between the elements of two variables: what says which element influences which."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,6 +17,15 @@ class Map:
     output: int
     source: np.ndarray | None = None
     target: np.ndarray | None = None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it is the identity: element by element."""
+        return self.source is None
+
+    def made(self) -> "Map":
+        """The map with its pairs."""
+        return self
 
     def pairs(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.source is None or self.target is None:
@@ -45,6 +55,23 @@ class Map:
     def reversed(self, output: int) -> "Map":
         """From the result to the operand."""
         return Map(output, self.target, self.source)
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyMap(Map):
+    """A map whose pairs are made when they are asked for: those of a weight are many, and few ask."""
+
+    make: Callable[[], Map] = lambda: Map(0)
+
+    @property
+    def in_order(self) -> bool:
+        return False
+
+    def made(self) -> Map:
+        return self.make()
+
+    def pairs(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.make().pairs(size)
 
 
 Influence = list[Map] | None

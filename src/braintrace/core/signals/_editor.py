@@ -89,7 +89,11 @@ class Editor:
     def signature(self, before: Signature) -> Signature:
         names = tuple(f"<{leaf.name}>" for leaf in self.leaves)
         return dataclasses.replace(
-            before, carry=(*before.carry, *names), extra=tuple(self.leaves), marks=self.marks
+            before,
+            carry=(*before.carry, *names),
+            claim=before.claim and before.claim.extended(len(names)),
+            extra=tuple(self.leaves),
+            marks=self.marks,
         )
 
 

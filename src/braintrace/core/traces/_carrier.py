@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Site
+from ..analysis import BatchAxis, CellGraph, Site
 from ._sensitivity import Sensitivity
 
 Traces = Any
@@ -159,19 +159,17 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def keep_lanes(values: jax.Array, axis: int | None, reset: Any) -> jax.Array:
-    """`values` with the lanes that `reset` marks set to zero."""
-    if reset is None or axis is None:
+def keep_samples(values: jax.Array, axis: BatchAxis | None, reset: Any) -> jax.Array:
+    """`values` with the samples that `reset` marks set to zero."""
+    if reset is None or (axis is None and reset.size > 1):
         return values
-    shape = [1] * values.ndim
-    shape[axis] = reset.size
-    return jnp.where(reset.reshape(shape), 0, values)
+    if axis is None:  # one sample: everything is its own
+        return jnp.where(reset.reshape(()), 0, values)
+    return jnp.where(axis.along(reset, values.ndim), 0, values)
 
 
-def along(values: jax.Array, axis: int | None, ndim: int) -> jax.Array:
-    """Values given for each lane, shaped to multiply an array whose lanes run along `axis`."""
+def along(values: jax.Array, axis: BatchAxis | None, ndim: int) -> jax.Array:
+    """Values given for each sample, shaped to multiply an array whose samples lie along `axis`."""
     if values.ndim == 0 or axis is None:
         return values.reshape(-1)[0]
-    shape = [1] * ndim
-    shape[axis] = values.size
-    return values.reshape(shape)
+    return axis.along(values, ndim)

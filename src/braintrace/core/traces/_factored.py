@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Place, Site
-from ._carrier import along, keep_lanes, represented, represented_shape, trace_dtype
+from ..analysis import BatchAxis, CellGraph, Place, Site
+from ._carrier import along, keep_samples, represented, represented_shape, trace_dtype
 from ._filters import LONGEST_PRODUCT, counting, kappa_step, leaky_step, linear_sums
 from ._product_carrier import ProductCarrier, filtered, filtered_inputs, represented_over_time
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot
+from ._slots import at_place, read_slot, where_acting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +49,15 @@ class Factored(ProductCarrier):
                 for n, s in enumerate(graph.sites)
             ],
             "weight": jnp.zeros(
-                () if graph.lanes is None else (graph.lanes,), self._weight_dtype(graph)
+                () if graph.batch is None else (graph.batch.size,), self._weight_dtype(graph)
             ),
         }
 
     def of_site(self, traces: Any, site: int) -> Any:
         return {"input": traces["input"][site], "state": traces["state"][site]}
+
+    def _weight_axis(self, graph: CellGraph) -> BatchAxis | None:
+        return None if graph.batch is None else BatchAxis(0, graph.batch.size)
 
     def _weight_dtype(self, graph: CellGraph) -> Any:
         return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
@@ -62,11 +65,10 @@ class Factored(ProductCarrier):
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         inputs = []
         for n, site in enumerate(graph.sites):
-            old, axis = before["input"][n], graph.lane_axis(site)
-            old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
+            old = keep_samples(before["input"][n], graph.data_axis(site), reset)
             x = represented(site, [d[0] for d in local.data[n]], old.dtype)
             inputs.append(leaky_step(old, x, self.input_decay).astype(old.dtype))
-        weight = keep_lanes(before["weight"], 0 if before["weight"].ndim else None, reset)
+        weight = keep_samples(before["weight"], self._weight_axis(graph), reset)
         weight = kappa_step(weight, 1, self.state_decay)
         return {
             "input": inputs,
@@ -90,7 +92,7 @@ class Factored(ProductCarrier):
         new = []
         for s, own in zip(place.slots, old, strict=True):
             moved = slots[place.group][s]
-            total = (1 - self.state_decay) * jnp.where(place.positions >= 0, moved.drive[n][0], 0)
+            total = (1 - self.state_decay) * where_acting(place, moved.drive[n][0])
             for q, trace in zip(place.slots, old, strict=True):
                 if group.coupling[s, q]:
                     total = (
@@ -121,7 +123,7 @@ class Factored(ProductCarrier):
             (steps, *before["weight"].shape), 1 - self.state_decay, before["weight"].dtype
         )
         weight = filtered(
-            gained, before["weight"], self.state_decay, 0 if before["weight"].ndim else None, reset
+            gained, before["weight"], self.state_decay, self._weight_axis(graph), reset
         )
 
         traced = {n: drives[n] for n in self._traced(graph)}
@@ -172,9 +174,11 @@ class Factored(ProductCarrier):
                             continue
                         if not isinstance(leaf, np.ndarray):
                             return None
-                        entries = leaf.reshape(-1)[
-                            group.slots[q].elements[place.positions[place.positions >= 0]]
-                        ]
+                        with jax.ensure_compile_time_eval():
+                            rows = slots[place.group][s].rows
+                            read = at_place(read_slot(graph, rows, group.slots[q]), place)
+                        acts = np.ones((), bool) if place.acts is None else place.acts
+                        entries = np.asarray(read)[np.broadcast_to(acts, read.shape)]
                         if (entries != entries[:1]).any():
                             return None
                         matrix[i, j] = entries[0]
@@ -201,17 +205,18 @@ class Factored(ProductCarrier):
         """What a slot's trace gains at each step: a number, where that is the same at all steps and
         elements.
         """
-        acts = place.positions >= 0
-        if isinstance(drive, np.ndarray) and acts.all() and (drive == drive.reshape(-1)[:1]).all():
+        everywhere = isinstance(drive, np.ndarray) and place.acts is None
+        if everywhere and (drive == drive.reshape(-1)[:1]).all():
             return (1 - self.state_decay) * float(drive.reshape(-1)[0])
-        gained = (1 - self.state_decay) * jnp.where(acts, drive, 0)
-        return jnp.broadcast_to(gained.reshape(-1, *acts.shape), (steps, *acts.shape))
+        gained = (1 - self.state_decay) * where_acting(place, drive)
+        shape = place.shape if place.axis is None else place.axis.full_shape(place.shape)
+        return jnp.broadcast_to(gained.reshape(-1, *shape), (steps, *shape))
 
     def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
         found = []
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
-            gathered = along(traces["weight"], graph.lane_axis(site), signal.ndim)
+            gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
             found.append(
                 site.rule.weight_gradient(
                     traces["input"][n], signal / jnp.where(gathered == 0, 1, gathered)
@@ -261,7 +266,7 @@ class Factored(ProductCarrier):
             site, drive = graph.sites[n], drives[n]
             past = self.state_decay * self._signal(graph, site, states[n], entry)
             found[n] = (past + (1 - self.state_decay) * drive) / along(
-                weight, graph.lane_axis(site), drive.ndim
+                weight, graph.y_axis(site), drive.ndim
             )
         return found
 

@@ -23,7 +23,7 @@ from ..kernels import in_place
 from ._carrier import Carrier, Sums, represented, trace_dtype
 from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot
+from ._slots import at_place, read_slot, where_acting
 
 Traces = list[Any]  # by site: of each place and active slot, or `Passing`
 Passing = dict[str, Any]  # the last step's 'data' and, of each place and active slot, 'drive'
@@ -168,7 +168,7 @@ class PerParameter(Carrier):
         drive = moved.drive[n]
         if s not in place.direct and drive.shape[0] == 1:
             return None
-        return jnp.where(place.positions >= 0, drive, 0) if (place.positions < 0).any() else drive
+        return where_acting(place, drive)
 
     def _advance(self, graph: CellGraph, n: int, site: Site, old: Any, local: Sensitivity) -> Any:
         moves = [self._moves(graph, n, place, local) for place in site.places]

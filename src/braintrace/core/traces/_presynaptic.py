@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from .._errors import CompilationError, problem
 from ..analysis import CellGraph, Site
-from ._carrier import keep_lanes, represented, represented_shape, trace_dtype
+from ._carrier import keep_samples, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
 from ._product_carrier import ProductCarrier, filtered_inputs
 from ._sensitivity import Sensitivity
@@ -74,11 +74,11 @@ class Presynaptic(ProductCarrier):
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity, reset: Any) -> Any:
         new = []
         for n, site in enumerate(graph.sites):
-            axis = graph.lane_axis(site)
+            axis = graph.data_axis(site)
             x = represented(site, [d[0] for d in local.data[n]], before[n][0].dtype)
             filtered = []
             for old in before[n]:
-                old = keep_lanes(old, None if axis is None else site.rule.lane_axis(axis), reset)
+                old = keep_samples(old, axis, reset)
                 x = leaky_step(old, x, self.leak(site)).astype(old.dtype)
                 filtered.append(x)
             new.append(filtered)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import jax
 
-from ..analysis import CellGraph, Site
-from ._carrier import Carrier, keep_lanes, represented
+from ..analysis import BatchAxis, CellGraph, Site
+from ._carrier import Carrier, keep_samples, represented
 from ._filters import leaky_step, leaky_sums
 
 
@@ -54,27 +54,25 @@ def filtered_inputs(
     next, and so on.
     """
     values = represented_over_time(site, data, first[0].dtype, steps)
-    axis = graph.lane_axis(site)
+    axis = graph.data_axis(site)
     found = []
     for old in first:
-        values = filtered(
-            values, old, leak, None if axis is None else site.rule.lane_axis(axis), reset
-        )
+        values = filtered(values, old, leak, axis, reset)
         found.append(values)
     return found
 
 
 def filtered(
-    values: jax.Array, first: jax.Array, leak: float, axis: int | None, reset: Any
+    values: jax.Array, first: jax.Array, leak: float, axis: BatchAxis | None, reset: Any
 ) -> jax.Array:
     """`leaky_step` over the leading axis of `values`, from `first`; `reset` marks, at each step,
     lanes that start afresh.
     """
-    if reset is None or axis is None:
+    if reset is None:
         return leaky_sums(values, first, leak)
 
     def one(old: jax.Array, at: Any) -> tuple[jax.Array, jax.Array]:
-        new = leaky_step(keep_lanes(old, axis, at[1]), at[0], leak).astype(old.dtype)
+        new = leaky_step(keep_samples(old, axis, at[1]), at[0], leak).astype(old.dtype)
         return new, new
 
     return jax.lax.scan(one, first, (values, reset))[1]
