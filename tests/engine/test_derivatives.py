@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from braintrace.core._errors import CompilationError
 from braintrace.core.analysis._influence import influences
 from braintrace.core.jaxpr import ControlFlowPolicy, derivative, stage
 
@@ -110,6 +111,20 @@ def test_on_the_way_to_a_readout_it_is_named(name):
     rows = learner_of(cell, {"W": W, "o": OUT}, H, X).graph.parameters
     assert [row.exactness.value for row in rows] == ["approximate", "exact"]
     assert [path.kind for path in rows[0].dropped] == ["readout"]
+
+
+@pytest.mark.parametrize("algorithm", ["d_rtrl", "ostl_recurrent"])
+def test_a_rule_that_mixes_samples_is_seen(algorithm):
+    """The values keep the samples apart; the derivative does not. A refusal is an answer, too."""
+    cell, params = recurrent(with_backward(lambda g, v: g - g.mean(0))), {"W": W, "o": OUT}
+    try:
+        learner = learner_of(cell, params, H, X, algorithm)
+    except CompilationError as refusal:
+        assert algorithm == "ostl_recurrent" and "sample" in str(refusal)
+        return
+    off = errors(online(learner, params, H, X), bptt(cell, params, H, X))
+    assert (off["W"] < 1e-10) == (learner.graph.exactness("['W']").value == "exact")
+    assert off["W"] > 0.01 or algorithm == "ostl_recurrent"
 
 
 def test_a_parameter_under_a_clipped_gradient_is_instantaneous():

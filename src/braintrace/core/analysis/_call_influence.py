@@ -15,7 +15,8 @@ def of_call(
     rule = derivative(equation)
     if rule is None:
         return [None] * len(equation.inputs)
-    found: list[Influence] = [[] for _ in equation.inputs]
+    moving = [isinstance(v, Var) and v.differentiable for v in equation.inputs]
+    found: list[Influence] = [None if m else [] for m in moving]
     for k, cotangent in zip(rule.operands, rule.program.outputs, strict=True):
         ways = _ways(rule, cotangent, influences)
         arrived = [(o, ways.get(c, [])) for o, c in zip(rule.results, rule.cotangents, strict=True)]

@@ -3,6 +3,7 @@
 from ._constant import constant_results as constant_results
 from ._cost import CHEAP as CHEAP
 from ._cost import is_cheap as is_cheap
+from ._derivative import RULE as RULE
 from ._derivative import Derivative as Derivative
 from ._distribute import DistributedScan as DistributedScan
 from ._distribute import Loop as Loop

@@ -16,6 +16,8 @@ import numpy as np
 from .._compat import ClosedJaxpr, P, is_differentiable, is_traced, named
 from ._program import Atom, Const, Equation, Program, Var
 
+RULE = "derivative"  # the parameter of a call that brings its `Derivative` along
+
 # Linear in all their floating-point operands together; what else they read says where elements go.
 _JOINTLY = named(
     "add add_jaxvals sub neg copy convert_element_type real imag complex conj name reshape squeeze "
@@ -29,11 +31,12 @@ _IN_THIS = {P.div_p: 0, P.triangular_solve_p: 1}  # linear in the operand of thi
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Derivative:
-    """`program` has inputs (variables among the call's operands, cotangents of its results
-    `results`) and outputs (cotangents of its operands `operands`).
+    """`program` has inputs (the call's operands `variables`, cotangents of its results `results`)
+    and outputs (cotangents of its operands `operands`).
     """
 
     program: Program
+    variables: tuple[int, ...]
     operands: tuple[int, ...]
     results: tuple[int, ...]
 
@@ -85,9 +88,12 @@ def _is_zero(atom: Atom) -> bool:
     return not np.any(np.asarray(atom.value))
 
 
-def pullback(equation: Equation) -> tuple[ClosedJaxpr, tuple[int, ...], tuple[int, ...]]:
-    """The program of a `Derivative` before its calls are opened, with `operands` and `results`."""
-    variables = [k for k, v in enumerate(equation.inputs) if isinstance(v, Var)]
+Numbers = tuple[int, ...]
+
+
+def pullback(equation: Equation) -> tuple[ClosedJaxpr, Numbers, Numbers, Numbers]:
+    """The program of a `Derivative` before its calls are opened, with its other fields."""
+    variables = tuple(k for k, v in enumerate(equation.inputs) if isinstance(v, Var))
     operands = tuple(k for k in variables if equation.inputs[k].differentiable)
     results = tuple(o for o, v in enumerate(equation.outputs) if v.differentiable)
 
@@ -108,4 +114,4 @@ def pullback(equation: Equation) -> tuple[ClosedJaxpr, tuple[int, ...], tuple[in
     avals = lambda atoms: [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in atoms]
     known = avals(equation.inputs[k] for k in variables)
     closed = jax.make_jaxpr(function)(known, avals(equation.outputs[o] for o in results))
-    return closed, operands, results
+    return closed, variables, operands, results
