@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from zoo import CASES
 
 import braintrace
 from braintrace.cell import Tree
@@ -13,6 +12,7 @@ from braintrace.core.analysis._batch import BatchClaim, find_batch
 from braintrace.core.analysis._dependence import dependence
 from braintrace.core.analysis._sample import of_one_sample
 from braintrace.core.jaxpr import Const, ControlFlowPolicy, evaluate, reader, stage
+from zoo import CASES
 
 T, B = 2, 3
 
