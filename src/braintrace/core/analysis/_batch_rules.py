@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .._compat import CUSTOM_DERIVATIVE, P, Primitive, sub_jaxprs
+from .._compat import CUSTOM_DERIVATIVE, Primitive, named, sub_jaxprs
 from ..jaxpr import RULE, Equation, Program, Var, derivative, inline, is_elementwise
 from ._batch_axis import BatchAxis
 from ._dependence import live
@@ -171,6 +171,26 @@ def _concatenate(equation: Equation, operands: Operands) -> Moved | None:
         return None
     aligned = {k: axis for k, a in enumerate(operands) if a is None}
     return Moved((axis,), equation.params, aligned)
+
+
+def _stack(equation: Equation, operands: Operands) -> Moved | None:
+    axis, new = _common(operands), equation.params["axis"]
+    if axis is None:
+        return None
+    aligned = {k: axis for k, a in enumerate(operands) if a is None}
+    return Moved((axis.at(axis.dim + (axis.dim >= new)),), equation.params, aligned)
+
+
+def _unstack(equation: Equation, operands: Operands) -> Moved | None:
+    axis, gone = operands[0], equation.params["axis"]
+    if axis is None or axis.dim == gone:
+        return None
+    return Moved((axis.at(axis.dim - (axis.dim > gone)),) * len(equation.outputs), equation.params)
+
+
+def _tile(equation: Equation, operands: Operands) -> Moved | None:
+    axis, repeats = operands[0], equation.params["reps"]
+    return None if axis is None or repeats[axis.dim] != 1 else Moved((axis,), equation.params)
 
 
 def _dynamic_slice(equation: Equation, operands: Operands) -> Moved | None:
@@ -394,7 +414,7 @@ Rule = Callable[[Equation, Operands], Moved | None]
 
 
 def _of(names: str, rule: Rule) -> dict[Primitive, Rule]:
-    return {p: rule for n in names.split() if (p := getattr(P, n + "_p", None)) is not None}
+    return dict.fromkeys(named(names), rule)
 
 
 _RULES: dict[Primitive, Rule] = {
@@ -405,6 +425,9 @@ _RULES: dict[Primitive, Rule] = {
     **_of("slice", _slice),
     **_of("pad", _pad),
     **_of("concatenate", _concatenate),
+    **_of("stack", _stack),
+    **_of("unstack", _unstack),
+    **_of("tile", _tile),
     **_of("dynamic_slice", _dynamic_slice),
     **_of("dynamic_update_slice", _dynamic_update_slice),
     **_of("dot_general", _dot_general),

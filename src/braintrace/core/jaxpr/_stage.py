@@ -70,11 +70,11 @@ def stage(
     return Program(inputs, stager.equations, outputs), stager.unfoldings
 
 
-def inline(closed: ClosedJaxpr) -> Program:
+def inline(closed: ClosedJaxpr, undifferentiated: bool = False) -> Program:
     """The program of a sub-jaxpr, with every call in it opened and its control flow left as it
-    stands.
+    stands; calls with a derivative of their own too, where the program is never differentiated.
     """
-    stager = _Stager()
+    stager = _Stager(undifferentiated=undifferentiated)
     inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
 
@@ -94,7 +94,7 @@ def derivative(equation: Equation) -> Derivative | None:
     if key not in _derivatives:
         try:
             closed, *numbers = pullback(equation)
-            found = Derivative(inline(closed), *numbers)
+            found = Derivative(inline(closed, undifferentiated=True), *numbers)
         except Exception:  # the user's rule refuses: nothing is known of it
             found = None
         if len(_derivatives) >= _KEPT_DERIVATIVES:
@@ -119,6 +119,7 @@ class _Stager:
     relevant: set[Var] = dataclasses.field(default_factory=set)
     trained: set[Var] = dataclasses.field(default_factory=set)  # reached from a parameter
     unfoldings: list[Unfolding] = dataclasses.field(default_factory=list)
+    undifferentiated: bool = False
     depth: int = 0  # of the control flow that is being unfolded
     ready: set[Atom] = dataclasses.field(default_factory=set)  # made of parameters and constants
     makers: dict[Var, Equation] = dataclasses.field(default_factory=dict)  # of those
@@ -159,7 +160,7 @@ class _Stager:
             return self._control_flow(eqn, operands, avals, source)
         if (
             len(subs) == 1
-            and eqn.primitive not in CUSTOM_DERIVATIVE
+            and (self.undifferentiated or eqn.primitive not in CUSTOM_DERIVATIVE)
             and _is_call(subs[0], operands)
         ):
             return self.open(subs[0], operands, source)
