@@ -148,9 +148,9 @@ def a_roll_of_its_own(p, h, x):
     return h, h
 
 
-@control({}, (H, H))
-def two_rolls_of_another_leaf(p, c, x):
-    a = 0.8 * c[0] + 0.3 * jnp.roll(c[1], 1, -1) + x @ p["W"]
+@cell({}, (H, H))
+def two_rolls_that_make_two_rings(p, c, x):
+    a = 0.8 * c[0] + 0.3 * jnp.tanh(jnp.roll(c[1], 1, -1)) + x @ p["W"]
     return (a, 0.8 * c[1] + 0.3 * jnp.roll(c[0], 1, -1)), a
 
 

@@ -235,8 +235,9 @@ def _handed_on(
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these; None for none."""
     found = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(found) == 1 and isinstance(found[0][1], Run) and _is_identity(found[0][0], size):
-        return None, found[0][1]
+    only = found[0][1] if len(found) == 1 else None
+    if isinstance(only, Run) and only.size == size and _is_identity(found[0][0], size):
+        return None, only
     sources, targets = [], []
     for m, reached in found:
         source, target = m.pairs(size)
