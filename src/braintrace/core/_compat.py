@@ -18,6 +18,16 @@ Jaxpr = jex_core.Jaxpr
 Primitive = jex_core.Primitive
 
 P = primitives
+
+
+def named(names: str) -> frozenset[Primitive]:
+    """The primitives of these names, separated by spaces, that this version of JAX has."""
+    places = (primitives, jax.lax)
+    return frozenset(
+        p for n in names.split() for m in places if (p := getattr(m, n + "_p", None)) is not None
+    )
+
+
 CUSTOM_DERIVATIVE = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
 CONTROL_FLOW = (primitives.scan_p, primitives.while_p, primitives.cond_p)
 STOP_GRADIENT = getattr(primitives, "stop_gradient_p", None)
@@ -36,12 +46,6 @@ _LIBRARIES = tuple(
         "equinox",
     )
 )
-
-
-def named(names: str) -> frozenset[Primitive]:
-    """The primitives of these names that this JAX has."""
-    found = (getattr(primitives, f"{name}_p", None) for name in names.split())
-    return frozenset(p for p in found if p is not None)
 
 
 trace_state = jex_core.get_opaque_trace_state  # equal for two places under the same transformations

@@ -130,7 +130,7 @@ def _of_parameters(graph: Any) -> list[CompilationRecord]:
                 )
             )
         if not included:
-            alone = row.exactness in (Exactness.EXACT, Exactness.FROZEN)
+            alone = row.exactness in (Exactness.EXACT, Exactness.FROZEN, Exactness.UNUSED)
             kind = (
                 DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
                 if alone

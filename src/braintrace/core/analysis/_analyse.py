@@ -123,7 +123,7 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         and k not in (*hidden, *signature.inert)
         and _is_read(carry[k], equations, outputs)
     }
-    paths = Paths(equations, found.mixing, found.unsited, old, new, carried)
+    paths = Paths(equations, found.mixing, found.unsited, old, new, carried, outputs)
     rows = certify(signature.params, params, found.sites, arranged.groups, paths, signature.frozen)
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)

@@ -9,11 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
-from .._compat import CUSTOM_DERIVATIVE, P, Primitive, sub_jaxprs
-from ..jaxpr import Const, Equation, Program, evaluate, inline, is_elementwise, reader
+from .._compat import CUSTOM_DERIVATIVE, Primitive, named, sub_jaxprs
+from ..jaxpr import RULE, Equation, Program, Var, derivative, inline, is_elementwise
 from ._batch_axis import BatchAxis
+from ._dependence import live
 
 Operands = Sequence[BatchAxis | None]
 
@@ -183,6 +182,26 @@ def _concatenate(equation: Equation, operands: Operands) -> Moved | None:
     return Moved((axis,), equation.params, aligned)
 
 
+def _stack(equation: Equation, operands: Operands) -> Moved | None:
+    axis, new = _common(operands), equation.params["axis"]
+    if axis is None:
+        return None
+    aligned = {k: axis for k, a in enumerate(operands) if a is None}
+    return Moved((axis.at(axis.dim + (axis.dim >= new)),), equation.params, aligned)
+
+
+def _unstack(equation: Equation, operands: Operands) -> Moved | None:
+    axis, gone = operands[0], equation.params["axis"]
+    if axis is None or axis.dim == gone:
+        return None
+    return Moved((axis.at(axis.dim - (axis.dim > gone)),) * len(equation.outputs), equation.params)
+
+
+def _tile(equation: Equation, operands: Operands) -> Moved | None:
+    axis, repeats = operands[0], equation.params["reps"]
+    return None if axis is None or repeats[axis.dim] != 1 else Moved((axis,), equation.params)
+
+
 def _dynamic_slice(equation: Equation, operands: Operands) -> Moved | None:
     axis, sizes = operands[0], equation.params["slice_sizes"]
     if axis is None or any(operands[1:]) or sizes[axis.dim] != equation.inputs[0].shape[axis.dim]:
@@ -346,16 +365,26 @@ def _inside(program: Program, operands: Operands) -> _Inside | None:
 
 
 def _custom_call(equation: Equation, operands: Operands) -> Moved | None:
-    """A call with a derivative of its own: its inner program, followed through."""
-    closed = sub_jaxprs(equation.params)[0]
-    inside = _inside(inline(closed), operands)
-    if inside is None:
+    """A call with a derivative of its own: its inner program and its rule, followed through."""
+    inside = _inside(inline(sub_jaxprs(equation.params)[0]), operands)
+    rule = derivative(equation)
+    if inside is None or rule is None:
         return None
-    name = next(
-        n for n, v in equation.params.items() if closed.jaxpr in (v, getattr(v, "jaxpr", None))
+    aligned = inside.aligned(operands)
+    axes = [aligned.get(k, a) for k, a in enumerate(operands)]
+    kept = [
+        n for n, k in enumerate(rule.operands) if axes[k]
+    ]  # a shared operand's is a sum of samples
+    program = rule.program
+    program = live(Program(program.inputs, program.equations, [program.outputs[n] for n in kept]))
+    back = _inside(
+        program, [axes[k] for k in rule.variables] + [inside.outs[o] for o in rule.results]
     )
-    params = {**equation.params, name: _of_one_sample(inside)}
-    return Moved(inside.outs, params, inside.aligned(operands))
+    own = tuple(rule.operands[n] for n in kept)
+    if back is None or any(a not in (None, axes[k]) for k, a in zip(own, back.outs, strict=True)):
+        return None
+    of_one = dataclasses.replace(rule, program=_of_one_sample(back), operands=own)
+    return Moved(inside.outs, {**equation.params, RULE: of_one}, aligned)
 
 
 def _linear_solve(equation: Equation, operands: Operands) -> Moved | None:
@@ -367,37 +396,34 @@ def _linear_solve(equation: Equation, operands: Operands) -> Moved | None:
     return None if inside is None else Moved(inside.outs, equation.params)
 
 
-def _of_one_sample(inside: _Inside) -> Any:
+def _of_one_sample(inside: _Inside) -> Program:
     """The inner program at the shapes of one sample."""
-    program, axes = inside.program, inside.axes
+    made: dict[Any, Var] = {}
 
-    def run(*values: Any) -> list[Any]:
-        env = dict(zip(program.inputs, values, strict=True))
-        for e in program.equations:
-            found = inside.moved.get(e) or Moved((), e.params)
-            inputs = [
-                _first(v, found.aligned[k]) if k in found.aligned and isinstance(v, Const) else v
-                for k, v in enumerate(e.inputs)
-            ]
-            evaluate([Equation(e.primitive, inputs, e.outputs, found.params)], env)
-        return [reader(env)(v) for v in program.outputs]
+    def of(v: Any, axis: BatchAxis | None) -> Any:
+        if axis is None:
+            return v
+        if v not in made:
+            made[v] = Var(axis.sample_shape(v.shape), v.dtype)
+        return made[v]
 
-    shapes = [axes[v].sample_shape(v.shape) if v in axes else v.shape for v in program.inputs]
-    avals = [jax.ShapeDtypeStruct(s, v.dtype) for s, v in zip(shapes, program.inputs, strict=True)]
-    return jax.make_jaxpr(run)(*avals)
-
-
-def _first(constant: Const, axis: BatchAxis) -> Const:
-    """The part of a constant that the first sample reads."""
-    return Const(axis.apart(constant.value)[0])
+    own = lambda v: of(v, inside.axes.get(v))
+    equations = []
+    for e in inside.program.equations:
+        found = inside.moved.get(e) or Moved((), e.params)
+        inputs = [of(v, inside.axes.get(v) or found.aligned.get(k)) for k, v in enumerate(e.inputs)]
+        equations.append(
+            Equation(e.primitive, inputs, [own(v) for v in e.outputs], found.params, e.source)
+        )
+    program = inside.program
+    return Program([own(v) for v in program.inputs], equations, [own(v) for v in program.outputs])
 
 
 Rule = Callable[[Equation, Operands], Moved | None]
 
 
 def _of(names: str, rule: Rule) -> dict[Primitive, Rule]:
-    found = (getattr(P, n + "_p", None) or getattr(jax.lax, n + "_p", None) for n in names.split())
-    return {p: rule for p in found if p is not None}
+    return dict.fromkeys(named(names), rule)
 
 
 _RULES: dict[Primitive, Rule] = {
@@ -408,6 +434,9 @@ _RULES: dict[Primitive, Rule] = {
     **_of("slice", _slice),
     **_of("pad", _pad),
     **_of("concatenate", _concatenate),
+    **_of("stack", _stack),
+    **_of("unstack", _unstack),
+    **_of("tile", _tile),
     **_of("dynamic_slice", _dynamic_slice),
     **_of("dynamic_update_slice", _dynamic_update_slice),
     **_of("dot_general", _dot_general),

@@ -9,6 +9,8 @@ from ._elements import Elements, Run, as_array
 from ._groups import Block
 from ._influence import influences
 
+_MOST_SLABS = 16
+
 
 def blocks_of(
     program: Program, carry: Sequence[Var], hidden: Sequence[int], cut: Collection[int]
@@ -62,6 +64,20 @@ def pieces(program: Program, leaf: int) -> list[tuple[Elements, tuple[int, ...]]
         if not np.array_equal(complete, np.arange(out.size)):
             return []
         if len(parts) > 1:
-            return parts if len({shape for _, shape in parts}) == 1 else []
+            alike = len({shape for _, shape in parts}) == 1
+            return parts if alike else _slabs(parts, maker.params.get("dimension"))
         [(numbers, _)], out = parts, maker.inputs[acting[0]]
     return []
+
+
+def _slabs(
+    parts: Sequence[tuple[np.ndarray, tuple[int, ...]]], axis: int | None
+) -> list[tuple[Elements, tuple[int, ...]]]:
+    """Unequal parts along an axis (of a shift register) as the slabs of size 1 that they hold."""
+    if axis is None or sum(shape[axis] for _, shape in parts) > _MOST_SLABS:
+        return []
+    return [
+        (slab.reshape(-1), slab.shape)
+        for numbers, shape in parts
+        for slab in np.split(numbers.reshape(shape), shape[axis], axis)
+    ]

@@ -1,14 +1,15 @@
 """The exactness certificate: which paths the online gradient of a parameter leaves out.
 
-A parameter is exact when it acts on the hidden state through sites only, and when no state of the
-groups that its sites feed reaches a carried value through a mixing edge. Otherwise each such edge
-is a dropped path.
+A parameter is exact when it acts on the hidden state through sites only, and when no leaf that can
+hold its trace reaches a carried value through a cut edge. Otherwise each such edge is a dropped
+path.
 """
 
 import dataclasses
-from collections.abc import Collection, Sequence
+import functools
+from collections.abc import Collection, Iterable, Sequence
 
-from ..jaxpr import Equation, Var
+from ..jaxpr import Atom, Equation, Var, is_bent
 from ._dependence import Edge, passes_derivative, reach
 from ._graph import DroppedPath, Exactness, ParameterRow, Site, StateGroup
 
@@ -23,33 +24,55 @@ class Paths:
     old: dict[int, Var]  # hidden leaves, old
     new: dict[int, Var]  # hidden leaves, new
     carried: dict[Var, str]  # other differentiable carried values, new, with their paths
+    outputs: Sequence[Atom]  # the new carry and the outputs
+
+    @functools.cached_property
+    def cuts(self) -> list[tuple[Edge, set[int]]]:
+        """The cut edges in order, each with the hidden leaves that it leads to."""
+        found = []
+        for e in self.equations:
+            edges = [(e, k) for k in range(len(e.inputs))]
+            mine = [x for x in edges if x in self.mixing or x in self.unsited or is_bent(e)]
+            ends = self.leaves(reach(self.equations, e.outputs)) if mine else set()
+            if passes_derivative(e) and (ends or is_bent(e)):
+                found += [(edge, ends) for edge in mine]
+        return found
+
+    @functools.cached_property
+    def read(self) -> set[Atom]:
+        """Whatever an equation reads or the step returns."""
+        return {*self.outputs, *(v for e in self.equations for v in e.inputs)}
+
+    def leaves(self, variables: Collection[Var]) -> set[int]:
+        """The hidden leaves whose new values are among the variables."""
+        return {leaf for leaf, v in self.new.items() if v in variables}
+
+    def held(self, results: Sequence[Var]) -> set[int]:
+        """The hidden leaves that a change of `results` reaches without a cut, now or later."""
+        leaves: set[int] = set()
+        found = self.leaves(reach(self.equations, results, self.mixing))
+        while found - leaves:
+            leaves |= found
+            start = [self.old[leaf] for leaf in leaves]
+            found = self.leaves(reach(self.equations, start, self.mixing))
+        return leaves
 
     def dropped(
-        self, start: Sequence[Var], groups: set[int], leaf_group: dict[int, int], beyond: set[Edge]
+        self, start: Iterable[Var], own: set[int], beyond: Collection[Edge] = ()
     ) -> list[DroppedPath]:
-        """The cut edges, and carried values, that a derivative from `start` meets; `beyond` edges
-        are not passed.
+        """The cut edges, and carried values, that a derivative from `start` meets; it does not pass
+        `beyond`. Paths to the leaves `own` are recurrent.
         """
         found = reach(self.equations, start, beyond)
-        paths = []
-        for e in self.equations:
-            for k, v in enumerate(e.inputs):
-                if (
-                    (e, k) not in self.mixing | self.unsited
-                    or v not in found
-                    or (e, k) in beyond
-                    or not passes_derivative(e)
-                ):
-                    continue
-                reached = reach(self.equations, e.outputs)
-                ends = {leaf_group[leaf] for leaf, v in self.new.items() if v in reached}
-                if ends:
-                    kind = "recurrent" if ends & groups else "cross-layer"
-                    paths.append(DroppedPath(kind, e.name, e.source))
-        paths += [
-            DroppedPath("carried", name, "") for v, name in self.carried.items() if v in found
+        kind = lambda ends: "recurrent" if ends & own else "cross-layer" if ends else "readout"
+        paths = [
+            DroppedPath(kind(ends), e.name, e.source)
+            for (e, k), ends in self.cuts
+            if e.inputs[k] in found and (e, k) not in beyond
         ]
-        return paths
+        return paths + [
+            DroppedPath("carried", n, "") for v, n in self.carried.items() if v in found
+        ]
 
 
 def certify(
@@ -61,50 +84,36 @@ def certify(
     frozen: Collection[int] = (),
 ) -> tuple[ParameterRow, ...]:
     """One row for each parameter."""
-    leaf_group = {leaf: g for g, group in enumerate(groups) for leaf in group.leaves}
     site_edges = {s.edge for s in sites}
-    of_group: dict[int, list[DroppedPath]] = {}
     rows = []
-    ends = set(paths.new.values()) | set(paths.carried)
     for k, (name, param) in enumerate(zip(names, params, strict=True)):
-        mine = [n for n, s in enumerate(sites) if k in s.params]
-        my_groups = {leaf_group[leaf] for leaf in _fed(sites, mine, paths)} if mine else set()
-        dropped = paths.dropped([param], my_groups, leaf_group, site_edges)
-        dropped += paths.dropped(_results(sites, mine), my_groups, leaf_group, set())
-        for g in my_groups:
-            if g not in of_group:
-                start = [paths.old[leaf] for leaf in groups[g].leaves]
-                of_group[g] = paths.dropped(start, {g}, leaf_group, set())
-            dropped += of_group[g]
-        touches = bool(reach(paths.equations, [param]) & ends) or param in ends
-        exact = not dropped
+        mine = tuple(n for n, s in enumerate(sites) if k in s.params)
+        results = [v for n in mine for v in sites[n].end.outputs]
+        held = paths.held(results)
+        own = {leaf for g in groups if held & set(g.leaves) for leaf in g.leaves}
+        start = [*results, *(paths.old[leaf] for leaf in sorted(held))]
+        dropped = paths.dropped([param], own, site_edges) + paths.dropped(start, own)
+        dropped = tuple(dict.fromkeys(dropped))
+        exactness, reason = _verdict(paths, param, bool(mine), dropped)
         if k in frozen:
             exactness, reason = Exactness.FROZEN, "not trained"
-        elif exact:
-            exactness, reason = (
-                Exactness.EXACT,
-                "every path to the loss is kept" if touches else "acts at its own step only",
-            )
-        elif mine:
-            exactness, reason = Exactness.APPROXIMATE, f"{len(set(dropped))} dropped path(s)"
-        else:
-            exactness, reason = (
-                Exactness.INSTANTANEOUS,
-                "has no site: only its effect at the same step is seen",
-            )
-        rows.append(
-            ParameterRow(
-                name, param.shape, exactness, tuple(mine), reason, tuple(dict.fromkeys(dropped))
-            )
-        )
+        rows.append(ParameterRow(name, param.shape, exactness, mine, reason, dropped))
     return tuple(rows)
 
 
-def _fed(sites: Sequence[Site], numbers: list[int], paths: Paths) -> set[int]:
-    """The hidden leaves that sites reach without mixing."""
-    reached = reach(paths.equations, _results(sites, numbers), paths.mixing)
-    return {leaf for leaf, v in paths.new.items() if v in reached}
-
-
-def _results(sites: Sequence[Site], numbers: list[int]) -> list[Var]:
-    return [v for n in numbers for v in sites[n].end.outputs]
+def _verdict(
+    paths: Paths, param: Var, sited: bool, dropped: Sequence[DroppedPath]
+) -> tuple[Exactness, str]:
+    if param not in paths.read:
+        return Exactness.UNUSED, (
+            "the step does not read it; if it makes the initial state, "
+            "read it in the step: h = where(first, h0, h)"
+        )
+    if dropped and sited:
+        return Exactness.APPROXIMATE, f"{len(dropped)} dropped path(s)"
+    if dropped:
+        return Exactness.INSTANTANEOUS, "has no site: only its effect at the same step is seen"
+    ends = {*paths.new.values(), *paths.carried}
+    if ends & {param, *reach(paths.equations, [param])}:
+        return Exactness.EXACT, "every path to the loss is kept"
+    return Exactness.EXACT, "acts at its own step only"

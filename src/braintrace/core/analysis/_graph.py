@@ -40,6 +40,7 @@ class Exactness(enum.StrEnum):
     EXACT = "exact"
     APPROXIMATE = "approximate"
     INSTANTANEOUS = "instantaneous"
+    UNUSED = "unused"  # the step does not read the parameter
     FROZEN = "frozen"  # not trained
 
 
@@ -142,7 +143,9 @@ class DroppedPath:
     out.
     """
 
-    kind: str  # 'recurrent', 'cross-layer' or 'carried' (through a value that is not hidden state)
+    # 'recurrent', 'cross-layer', 'carried' (through a value that is not hidden state) or 'readout'
+    # (through a derivative of the user's own that is not linear)
+    kind: str
     operation: str
     source: str
 

@@ -50,7 +50,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
         and k not in graph.hidden
         and not _inert(graph, k)
     }
-    paths = Paths(equations, crossing, unsited, old, new, carried)
+    paths = Paths(equations, crossing, unsited, old, new, carried, [*graph.new_carry, *graph.outs])
     names = [row.path for row in graph.parameters]
     frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
     rows = certify(names, graph.params, sites, graph.groups, paths, frozen)

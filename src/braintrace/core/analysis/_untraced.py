@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from .._compat import P
 from .._errors import CompilationError, problem
-from ..jaxpr import Equation, Program, Var, is_stop_trace
+from ..jaxpr import Equation, Program, Var, is_bent, is_stop_trace
 from ._dependence import Edge, reach
 
 
@@ -16,11 +16,11 @@ def stopped_edges(equations: Sequence[Equation]) -> set[Edge]:
 
 
 def without_idle_marks(program: Program, n_carry: int) -> Program:
-    """The program without the marks that no new state comes from: they have no meaning there."""
+    """The program without marks of the user's that no new state comes from: they mean nothing."""
     ends = {v for v in program.outputs[:n_carry] if isinstance(v, Var)}
     equations = [
         Equation(P.copy_p, e.inputs, e.outputs, {}, e.source)
-        if is_stop_trace(e) and not reach(program.equations, e.outputs) & ends
+        if is_stop_trace(e) and not is_bent(e) and not reach(program.equations, e.outputs) & ends
         else e
         for e in program.equations
     ]

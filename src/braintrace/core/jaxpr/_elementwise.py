@@ -14,88 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P, Primitive, bind, is_differentiable, sub_jaxprs
+from .._compat import bind, is_differentiable, named, sub_jaxprs
 from ._program import Const, Equation, Var
 
-_KNOWN_NAMES = [
-    "abs",
-    "acos",
-    "acosh",
-    "add",
-    "add_jaxvals",
-    "and",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "bessel_i0e",
-    "bessel_i1e",
-    "cbrt",
-    "ceil",
-    "clamp",
-    "complex",
-    "conj",
-    "convert_element_type",
-    "copy",
-    "cos",
-    "cosh",
-    "digamma",
-    "div",
-    "eq",
-    "erf",
-    "erf_inv",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "ge",
-    "gt",
-    "igamma",
-    "igammac",
-    "imag",
-    "integer_pow",
-    "is_finite",
-    "le",
-    "lgamma",
-    "log",
-    "log1p",
-    "logistic",
-    "lt",
-    "max",
-    "min",
-    "mul",
-    "name",
-    "ne",
-    "neg",
-    "nextafter",
-    "not",
-    "or",
-    "pow",
-    "real",
-    "reduce_precision",
-    "rem",
-    "round",
-    "rsqrt",
-    "select_n",
-    "shift_left",
-    "shift_right_arithmetic",
-    "shift_right_logical",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "stop_gradient",
-    "sub",
-    "tan",
-    "tanh",
-    "xor",
-]
-ELEMENTWISE: frozenset[Primitive] = frozenset(
-    p for n in _KNOWN_NAMES if (p := getattr(P, n + "_p", None)) is not None
-)
+ELEMENTWISE = named("""
+abs acos acosh add add_jaxvals and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
+clamp complex conj convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2
+expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p logistic lt max
+min mul name ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n
+shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient
+sub tan tanh xor
+""")
 
 _SIDE = 2  # elements along each axis of a probe
 _POINTS = 3  # random points at which a primitive is probed, in each of the domains

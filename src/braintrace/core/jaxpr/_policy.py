@@ -14,8 +14,9 @@ class ControlFlowPolicy:
     hidden state reach them.
 
     Control flow that only inputs and constants reach always stays as it is. Unfolding changes no
-    number: a converted `cond` evaluates every branch and selects (guard a partial operation, such
-    as a square root, inside its branch), an unrolled `scan` computes what the loop computes.
+    number: a converted `cond` evaluates every branch and selects, an unrolled `scan` computes what
+    the loop computes. A branch may be undefined where it is not taken (a square root, a quotient):
+    there its operations see a harmless number, and no derivative leaves them.
 
     Args:
         cond: 'convert' evaluates every branch and selects, so that the paths through them are
@@ -82,7 +83,7 @@ def _whole(value: Any) -> bool:
 
 def _refuse(name: str, got: Any, expected: str) -> None:
     raise UsageError(
-        problem(f"Wrong {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
+        problem(f"Invalid {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
     )
 
 

@@ -48,6 +48,10 @@ class Const:
     def dtype(self) -> Any:
         return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
 
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
     differentiable = False
 
 
@@ -98,3 +102,20 @@ def evaluate(equations: Sequence[Equation], env: dict[Var, Any]) -> None:
 def reader(env: dict[Var, Any]) -> Callable[[Atom], Any]:
     """A function that reads an atom's value from `env`."""
     return lambda atom: atom.value if isinstance(atom, Const) else env[atom]
+
+
+def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
+    """The equations, each after those that it reads, otherwise in the order given."""
+    maker = {v: e for e in equations for v in e.outputs}
+    done: dict[Equation, None] = {}
+    for first in equations:
+        pending = [first]
+        while pending:
+            e = pending[-1]
+            makers = [maker[v] for v in e.inputs if isinstance(v, Var) and v in maker]
+            missing = [m for m in makers if m not in done]
+            if missing:
+                pending += missing
+            else:
+                done[pending.pop()] = None
+    return list(done)

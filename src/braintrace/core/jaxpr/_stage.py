@@ -7,7 +7,8 @@ evaluation uses that derivative.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
@@ -19,20 +20,28 @@ from .._compat import (
     ClosedJaxpr,
     Literal,
     P,
-    bind,
-    is_differentiable,
-    is_key,
-    is_traced,
+    named,
     scan_counts,
     source_line,
     sub_jaxprs,
 )
 from .._errors import CompilationError, NotSupportedError, problem
+from ._constant import folded
+from ._derivative import RULE, Derivative, pullback
+from ._diagonal import diagonal_side, scaled
 from ._elementwise import is_elementwise
 from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
+from ._stop_trace import mark_bent
 
-_FOLD_LIMIT = 1 << 22  # elements; larger integer constants are left to run time
+# Operations whose derivative is finite whatever their operands are.
+_HARMLESS = named(
+    "add add_jaxvals sub neg copy convert_element_type real imag complex conj name stop_gradient "
+    "reshape squeeze transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum "
+    "select_n gather dynamic_slice dynamic_update_slice scatter scatter_add scatter_sub stack "
+    "unstack tile sharding_constraint device_put optimization_barrier"
+)
+_KEPT_DERIVATIVES = 256
 
 
 def stage(
@@ -56,17 +65,42 @@ def stage(
         v for v, r in zip(inputs, relevant, strict=True) if r and v.differentiable
     )
     stager.trained.update(v for v in inputs[:n_params] if v in stager.relevant)
+    stager.ready.update(inputs[: n_params or 0])
     outputs = stager.open(closed, inputs, "")
     return Program(inputs, stager.equations, outputs), stager.unfoldings
 
 
-def inline(closed: ClosedJaxpr) -> Program:
+def inline(closed: ClosedJaxpr, undifferentiated: bool = False) -> Program:
     """The program of a sub-jaxpr, with every call in it opened and its control flow left as it
-    stands.
+    stands; calls with a derivative of their own too, where the program is never differentiated.
     """
-    stager = _Stager()
+    stager = _Stager(undifferentiated=undifferentiated)
     inputs = [Var(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
+
+
+_derivatives: dict[Any, tuple[Equation, Derivative | None]] = {}
+
+
+def derivative(equation: Equation) -> Derivative | None:
+    """The derivative that a call brings along; None where it cannot be staged in reverse.
+
+    Copies of an equation share their parameters and constants, and so the answer.
+    """
+    if RULE in equation.params:
+        return equation.params[RULE]
+    constants = tuple(id(v.value) if isinstance(v, Const) else None for v in equation.inputs)
+    key = id(equation.params), constants
+    if key not in _derivatives:
+        try:
+            closed, *numbers = pullback(equation)
+            found = Derivative(inline(closed, undifferentiated=True), *numbers)
+        except Exception:  # the user's rule refuses: nothing is known of it
+            found = None
+        if len(_derivatives) >= _KEPT_DERIVATIVES:
+            _derivatives.clear()
+        _derivatives[key] = equation, found  # the equation keeps what the key numbers alive
+    return _derivatives[key][1]
 
 
 def extend(
@@ -78,24 +112,6 @@ def extend(
     return _Stager(equations=equations).apply(function, operands, "")
 
 
-def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
-    """The equations in an order in which each comes after those that it reads, otherwise as
-    given.
-    """
-    maker = {v: e for e in equations for v in e.outputs}
-    done: dict[Equation, None] = {}
-    for first in equations:
-        pending = [first]
-        while pending:
-            e = pending[-1]
-            missing = [m for v in e.inputs if (m := maker.get(v)) is not None and m not in done]  # type: ignore[arg-type]
-            if missing:
-                pending += missing
-            else:
-                done[pending.pop()] = None
-    return list(done)
-
-
 @dataclasses.dataclass
 class _Stager:
     policy: ControlFlowPolicy = dataclasses.field(default_factory=ControlFlowPolicy)
@@ -103,7 +119,12 @@ class _Stager:
     relevant: set[Var] = dataclasses.field(default_factory=set)
     trained: set[Var] = dataclasses.field(default_factory=set)  # reached from a parameter
     unfoldings: list[Unfolding] = dataclasses.field(default_factory=list)
+    undifferentiated: bool = False
     depth: int = 0  # of the control flow that is being unfolded
+    ready: set[Atom] = dataclasses.field(default_factory=set)  # made of parameters and constants
+    makers: dict[Var, Equation] = dataclasses.field(default_factory=dict)  # of those
+    taken: Atom | None = None  # inside a branch: whether it is the one that is taken
+    guarded: dict[Atom, Atom] = dataclasses.field(default_factory=dict)  # operands in this branch
 
     def open(self, closed: ClosedJaxpr, inputs: Sequence[Atom], source: str) -> list[Atom]:
         """Append the equations of `closed`, applied to `inputs`; return its outputs."""
@@ -139,7 +160,7 @@ class _Stager:
             return self._control_flow(eqn, operands, avals, source)
         if (
             len(subs) == 1
-            and eqn.primitive not in CUSTOM_DERIVATIVE
+            and (self.undifferentiated or eqn.primitive not in CUSTOM_DERIVATIVE)
             and _is_call(subs[0], operands)
         ):
             return self.open(subs[0], operands, source)
@@ -148,21 +169,60 @@ class _Stager:
     def _emit(
         self, primitive: Any, operands: list[Atom], avals: list[Any], params: dict, source: str
     ) -> list[Atom]:
+        if primitive is P.pad_p and isinstance(operands[1], Var):
+            return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
+        side = (
+            diagonal_side(operands, params, self.makers) if primitive is P.dot_general_p else None
+        )
+        if side is not None:
+            scale = functools.partial(scaled, side, params, avals[0].dtype)
+            return self.apply(scale, operands, source)
+        if self.taken is not None and primitive not in _HARMLESS:
+            operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
-        equation = Equation(primitive, operands, outputs, params, source)
-        if (folded := _fold(equation)) is not None:
-            return folded
+        equation = Equation(primitive, list(operands), outputs, params, source)
+        if (known := folded(equation)) is not None:
+            return list(known)
         if (
             outputs
             and any(v.shape != outputs[0].shape for v in operands)
             and is_elementwise(equation)
         ):
             self._broadcast_operands(equation)
+        if sub_jaxprs(params):
+            self._mark_bent(equation)
+        if all(isinstance(v, Const) or v in self.ready for v in operands):
+            self.ready.update(outputs)
+            self.makers.update(dict.fromkeys(outputs, equation))
         for reached in (self.relevant, self.trained):
             if any(v in reached for v in operands):
                 reached.update(v for v in outputs if v.differentiable)
         self.equations.append(equation)
         return list(outputs)
+
+    def _mark_bent(self, call: Equation) -> None:
+        """Keep traces out of a call where its own derivative, or one inside it, is not linear."""
+        relevant = [k for k, v in enumerate(call.inputs) if v in self.relevant]
+        bent = _bent(call) if relevant else ()
+        for k in relevant:
+            if k in bent:
+                mark = mark_bent(call.inputs[k], call)
+                self.equations.append(mark)
+                [call.inputs[k]] = mark.outputs
+
+    def _guard(self, v: Atom, source: str) -> Atom:
+        """`v` where this branch is taken, elsewhere a harmless number that passes no derivative.
+
+        A branch that is not taken may be undefined there, and NaN times a zero cotangent is NaN.
+        What parameters alone make is left as it is where the branch depends on more than they do.
+        """
+        ready = v in self.ready and self.taken not in self.ready
+        if self.taken is None or not v.differentiable or ready:
+            return v
+        if v not in self.guarded:
+            select = lambda taken, v: jax.lax.select_n(taken, jax.numpy.full_like(v, 0.5), v)
+            [self.guarded[v]] = self.apply(select, [self.taken, v], source)
+        return self.guarded[v]
 
     def _broadcast_operands(self, equation: Equation) -> None:
         """Give the operands of an elementwise equation the shape of its result, so that each
@@ -254,7 +314,15 @@ class _Stager:
         ordinary ones.
         """
         index, *rest = operands
-        branches = [self.open(b, rest, source) for b in eqn.params["branches"]]
+        outer = self.taken, self.guarded
+        branches = []
+        for k, branch in enumerate(eqn.params["branches"]):
+            within = [index] if outer[0] is None else [index, outer[0]]
+            is_taken = lambda i, *outer, k=k: functools.reduce(jax.numpy.logical_and, outer, i == k)
+            [taken] = self.apply(is_taken, within, source)
+            self.taken, self.guarded = taken, {}
+            branches.append(self.open(branch, rest, source))
+            self.taken, self.guarded = outer
         results = []
         for cases in zip(*branches, strict=True):
             if all(c is cases[0] for c in cases):
@@ -299,16 +367,18 @@ def _index(i: Any, n: int) -> Any:
     return i.astype(bool) if n == 2 else jax.numpy.clip(i, 0, n - 1)
 
 
-def _fold(equation: Equation) -> list[Atom] | None:
-    """Results of index arithmetic on constants, so that constant indices are seen as such."""
-    known = all(isinstance(v, Const) and not is_traced(v.value) for v in equation.inputs)
-    if not known or sub_jaxprs(equation.params):
-        return None
-    small = all(v.size <= _FOLD_LIMIT for v in equation.outputs)
-    if not small or any(
-        is_differentiable(v.dtype) or is_key(v.dtype) for v in (*equation.inputs, *equation.outputs)
-    ):
-        return None
-    with jax.ensure_compile_time_eval():
-        results = bind(equation.primitive, [v.value for v in equation.inputs], equation.params)  # type: ignore[union-attr]
-    return [Const(np.asarray(r)) for r in results]
+def _bent(call: Equation) -> Collection[int]:
+    """The operands for which the derivative of a call is not seen to be linear."""
+    every = range(len(call.inputs))
+    if call.primitive in CUSTOM_DERIVATIVE:
+        found = derivative(call)
+        return every if found is None else found.bent
+    inner = [e for program in sub_jaxprs(call.params) for e in inline(program).equations]
+    return every if any(sub_jaxprs(e.params) and _bent(e) for e in inner) else ()
+
+
+def _pad(x: Any, value: Any, padding_config: Any) -> Any:
+    """`lax.pad` whose derivative for the value is defined where x has none."""
+    padded = jax.lax.pad(x, np.zeros((), x.dtype), padding_config)
+    outside = jax.lax.pad(np.zeros(x.shape, bool), np.ones((), bool), padding_config)
+    return jax.numpy.where(outside, value, padded)

@@ -6,9 +6,10 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from .._compat import P, is_differentiable
-from ._program import Equation
+from ._program import Atom, Equation, Var
 
 _MARK = "braintrace.stop_trace"
+_BENT = ", whose own derivative is not linear"
 
 T = TypeVar("T")
 
@@ -62,5 +63,24 @@ def _marked(leaf: Any) -> Any:
 
 
 def is_stop_trace(equation: Equation) -> bool:
-    """Whether an equation is a mark of `stop_trace`."""
-    return equation.primitive is P.name_p and equation.params.get("name") == _MARK
+    """Whether an equation is a mark of `stop_trace`, or one that staging made."""
+    return _mark_of(equation) == _MARK or is_bent(equation)
+
+
+def is_bent(equation: Equation) -> bool:
+    """Whether an equation marks the way into a call whose own derivative is not linear."""
+    return _mark_of(equation).endswith(_BENT)
+
+
+def _mark_of(equation: Equation) -> str:
+    return equation.params.get("name", "") if equation.primitive is P.name_p else ""
+
+
+def mark_bent(operand: Atom, call: Equation) -> Equation:
+    """A mark on the way into a call whose own derivative is not linear in its cotangent.
+
+    Such a derivative (a clipped one, say) needs the whole cotangent at once. Traces pull back their
+    parts of it one by one, ahead of the loss, so no trace may pass.
+    """
+    name = {"name": call.name + _BENT}
+    return Equation(P.name_p, [operand], [Var(operand.shape, operand.dtype)], name, call.source)

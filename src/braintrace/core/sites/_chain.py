@@ -13,16 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P
+from .._compat import P, named
 from ..jaxpr import Equation, Var, evaluate
 from ._dot_general import DotGeneralRule
 from ._rule import SiteRule, site_rule
 
-_LINEAR = frozenset(
-    p
-    for n in ("neg", "copy", "convert_element_type")
-    if (p := getattr(P, n + "_p", None)) is not None
-)
+_LINEAR = named("neg copy convert_element_type")
 
 
 class ChainRule(SiteRule):
@@ -148,6 +144,13 @@ def _axes(equation: Equation, operand: int) -> dict[int, int] | None:
         return {d: d for d in range(len(shape))} if same else None
     if equation.primitive is P.transpose_p:
         return dict(enumerate(equation.params["permutation"]))
+    if equation.primitive is P.gather_p and operand == 0:
+        numbers = equation.params["dimension_numbers"]
+        gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+        of_u = [d for d in range(len(equation.inputs[0].shape)) if d not in gone]
+        sizes, whole = equation.params["slice_sizes"], equation.inputs[0].shape
+        ways = zip(numbers.offset_dims, of_u, strict=True)
+        return {d: axis for d, axis in ways if sizes[axis] == whole[axis]}
     if equation.primitive is P.dot_general_p:
         rule = site_rule(equation, 1 - operand)
         assert rule is not None
