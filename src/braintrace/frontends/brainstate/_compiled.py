@@ -95,25 +95,27 @@ class Compiled:
 
     def resettable(self) -> tuple[int, ...]:
         """The leaves of the engine's carry that a reset sets to their first values."""
+        numbers, graph = self.cell.leaf_numbers, self.cell.graph
         found = []
-        for state, name, leaf in zip(
+        leaves = zip(
             self.functional.carry.leaf_states(),
             self.initial.names,
             self.initial.leaves,
             strict=True,
-        ):
+        )
+        for n, (state, name, leaf) in enumerate(leaves):
             short = isinstance(state, brainstate.ShortTermState) and not is_key(leaf.dtype)
-            found.append(short and leaf.ndim > 0 and leaf.shape[0] == self.lanes)
+            found.append(short and graph.leaf_axis(numbers.index(n)) is not None)
             if short and leaf.ndim > 0 and not found[-1]:
                 raise UsageError(
                     problem(
-                        f"The state {name} has no lane axis that reset could refer to.",
+                        f"The state {name} has no batch axis that reset could refer to.",
                         got=f"shape {leaf.shape}",
-                        expected=f"axis 0 of size {self.lanes}",
+                        expected=f"an axis of size {self.lanes}",
                         do="reset between calls, with reset_state(model=True)",
                     )
                 )
-        return tuple(k for k, n in enumerate(self.cell.leaf_numbers) if found[n])
+        return tuple(k for k, n in enumerate(numbers) if found[n])
 
     def trained_states(self) -> set[int]:
         """Ids of the parameters that are trained, in part at least."""
