@@ -14,7 +14,9 @@ from .table import report
 
 
 def main() -> int:
-    """Measure on the first device; the table goes to standard output, table and data to the folder."""
+    """Measure on the first device; the table goes to standard output, table and data to the
+    folder.
+    """
     wanted = parser(
         "benchmarks.accelerator", "Measure this project and BPTT on the accelerator that JAX finds."
     )
@@ -31,7 +33,8 @@ def main() -> int:
         return 1
     if device["platform"] == "cpu" and not options.cpu:
         print(
-            "JAX finds no accelerator here, only a CPU. Install JAX for yours (pip install 'jax[cuda13]', say), or pass --cpu to"
+            "JAX finds no accelerator here, only a CPU. Install JAX for yours (pip install "
+            "'jax[cuda13]', say), or pass --cpu to"
             " try the script without one; the CPU's own table is made by `make bench`.",
             file=sys.stderr,
         )

@@ -99,7 +99,9 @@ LONG = (BPTT, _ours("d_rtrl"), *_pair("pp_prop"))
 
 
 def full() -> list[Work]:
-    """Every cell at every size, a wide layer, and a long sequence; what the targets speak of first."""
+    """Every cell at every size, a wide layer, and a long sequence; what the targets speak of
+    first.
+    """
     works = []
     for neurons, lanes in ((512, 32), (128, 32), (128, 1), (512, 1)):
         for cell, more in MORE.items():

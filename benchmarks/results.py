@@ -1,4 +1,6 @@
-"""Results as they come, in a JSON file, and the figures that tables, plots and targets are made of."""
+"""Results as they come, in a JSON file, and the figures that tables, plots and targets are made
+of.
+"""
 
 import json
 from pathlib import Path
@@ -26,7 +28,9 @@ class Results:
         return self.data["cases"]
 
     def about(self, values: dict[str, Any]) -> None:
-        """Machine and versions; those of the first part of a run that was continued are kept too."""
+        """Machine and versions; those of the first part of a run that was continued are kept
+        too.
+        """
         self.data.setdefault("about", []).append(values)
         self.save()
 

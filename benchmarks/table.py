@@ -26,7 +26,8 @@ def _about(data: dict[str, Any]) -> str:
     lines = []
     for about in data.get("about", []):
         lines.append(
-            f"{about['date']}, commit {about['commit']}: {about['machine']}, {about['cores']} cores, load {about['load']:.1f} at"
+            f"{about['date']}, commit {about['commit']}: {about['machine']}, {about['cores']} "
+            f"cores, load {about['load']:.1f} at"
             f" the start; {about['system']}."
         )
         for side, versions in about["versions"].items():

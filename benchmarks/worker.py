@@ -3,9 +3,12 @@ reply a line out.
 
 python -m benchmarks.worker ours|peer
 
-{"do": "prepare", "key": ..., "case": {...}, "rule": ..., "form": ..., "seconds": 1.0}    -> first, peak, traces, steps, warm
-{"do": "repeat", "key": ...}                                                              -> seconds
-{"do": "gradients", "case": {...}, "rule": ..., "form": ..., "file": ..., "runs": 1}      -> writes an .npz file
+{"do": "prepare", "key": ..., "case": {...}, "rule": ..., "form": ..., "seconds": 1.0}
+    -> first, peak, traces, steps, warm
+{"do": "repeat", "key": ...}
+    -> seconds
+{"do": "gradients", "case": {...}, "rule": ..., "form": ..., "file": ..., "runs": 1}
+    -> writes an .npz file
 {"do": "forget"}    {"do": "limits"}    {"do": "versions"}
 """
 
@@ -122,7 +125,10 @@ def main() -> None:
             reply = getattr(worker, request.pop("do"))(**request)
         except Exception as error:  # the case is then shown with this text, and the rest goes on
             reply = {
-                "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                "error": (
+                    f"{type(error).__name__}: "
+                    f"{str(error).strip().splitlines()[0] if str(error) else ''}"
+                )
             }
         print(json.dumps(reply), file=replies, flush=True)
 

@@ -108,7 +108,9 @@ def train_module(
 def module_through_time(
     model: Any, batch_size: int, label: Any, mask: Any, x: Any
 ) -> tuple[Any, Any]:
-    """BPTT's gradient for a brainstate module, and the mean cross-entropy of the steps that count."""
+    """BPTT's gradient for a brainstate module, and the mean cross-entropy of the steps that
+    count.
+    """
 
     def loss() -> jax.Array:
         brainstate.nn.init_all_states(model, batch_size=batch_size)

@@ -30,7 +30,9 @@ def cell(p, h, x):
 
 
 def initial(key):
-    """The update gates start with time scales from 1 to 50 steps (Tallec and Ollivier, ICLR 2018)."""
+    """The update gates start with time scales from 1 to 50 steps (Tallec and Ollivier, ICLR
+    2018).
+    """
     keys = jax.random.split(key, 4)
     scales = jax.random.uniform(keys[3], (N,), minval=1.0, maxval=50.0)
     return {

@@ -75,7 +75,9 @@ def through_time(carry):
 
 
 def run(gradient, params, trials, updates):
-    """`(first and last loss, seconds)`; the task is one curve, so there is nothing new to test on."""
+    """`(first and last loss, seconds)`; the task is one curve, so there is nothing new to test
+    on.
+    """
     params, losses, seconds = train(gradient, params, [trials] * updates, optax.adam(3e-3))
     return losses[0], np.mean(losses[-10:]), seconds
 

@@ -4,6 +4,7 @@ and running them does not.
 
 import quick_compilation  # isort: skip  (first: JAX reads its settings when it is imported)
 
+import gc
 from pathlib import Path
 
 import brainstate
@@ -14,6 +15,8 @@ import pytest
 #: then it is killed.
 MOST_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
+
+gc.freeze()  # what is imported stays: looking through it again and again takes time
 
 
 @pytest.fixture(scope="session")

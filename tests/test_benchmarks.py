@@ -69,3 +69,20 @@ def test_an_interrupted_run_goes_on(run, tmp_path):
 def test_no_accelerator_is_said(tmp_path):
     done = harness("benchmarks.accelerator", tmp_path, "--tiny")
     assert done.returncode == 2 and "only a CPU" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "figures"),
+    [
+        (("analysis", "50", "2", "time"), {"seconds", "peak", "growth"}),
+        (("analysis", "50", "2", "memory"), {"seconds", "peak", "growth"}),
+        (("first_call", "rnn", "4"), {"compile", "gradient"}),
+    ],
+)
+def test_what_a_compilation_costs(arguments, figures):
+    command = [sys.executable, "-m", "benchmarks.compile_time", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found) == figures
+    assert (found.get("peak", 0) > 0) == (arguments[-1] == "memory")

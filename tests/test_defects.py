@@ -142,7 +142,9 @@ def rolled(p, h, neighbour, x):
 
 
 def test_c_mixing_by_anything_but_a_product():
-    """Wrong: D by one VJP with ones, a column sum that counts the neighbour's edge as the own one."""
+    """Wrong: D by one VJP with ones, a column sum that counts the neighbour's edge as the own
+    one.
+    """
     params = leaky()
     cell = lambda p, h, x: rolled(p, h, jnp.roll(h, 1, axis=-1), x)
     right = by_autodiff(lambda p, h, x: rolled(p, h, sg(jnp.roll(h, 1, axis=-1)), x), params)

@@ -245,7 +245,8 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
     assert "needs more memory than the budget" in text and "64 of 96 steps at once" in text
     assert "use window=16, which needs" in text
     assert re.search(
-        "; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), which needs",
+        "; or pp_prop with window=(32|64), which needs .* [KM]iB; or ottt with window=(32|64), "
+        "which needs",
         text,
     )
 
@@ -264,9 +265,9 @@ def test_a_model_beyond_the_budget_is_refused_before_its_traces_exist():
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1 GB"])
 def test_wrong_arguments(wrong):
-    with pytest.raises(braintrace.UsageError, match="Wrong memory_budget"):
+    with pytest.raises(braintrace.UsageError, match="Invalid memory_budget"):
         learner_of("gru", "d_rtrl", memory_budget=wrong)
-    with pytest.raises(braintrace.UsageError, match="Wrong number of steps"):
+    with pytest.raises(braintrace.UsageError, match="Invalid number of steps"):
         learner_of("gru", "d_rtrl")[1].memory_plan(wrong)
 
 

@@ -1,6 +1,7 @@
 """What must hold of the source tree as a whole."""
 
 import ast
+import pickle
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import braintrace
+from braintrace.compat._instead import INSTEAD
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -86,16 +88,66 @@ def test_one_version():
     assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_import_brings_in_no_optional_package():
-    """Beyond those that the declared dependencies import by themselves where they are installed."""
+FRAMEWORKS = {"brainevent", "brainstate", "brainunit", "saiunit"}
 
-    def loaded(modules: str) -> set[str]:
-        code = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return OPTIONAL & set(done.stdout.split())
 
-    assert loaded("braintrace, braintrace.tasks") <= loaded("jax, brainstate")
-    assert loaded("optax") == {"optax"}  # control: an optional package is seen
+def loaded(code: str) -> set[str]:
+    """The frameworks and optional packages that a fresh interpreter has imported after `code`."""
+    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return (OPTIONAL | FRAMEWORKS) & set(done.stdout.split())
+
+
+def test_import_brings_in_no_framework():
+    assert loaded("import braintrace, braintrace.tasks, braintrace.rules") == set()
+    assert loaded("import optax") == {"optax"}  # control: an optional package is seen
+
+
+def test_a_function_needs_no_framework():
+    """Compiling, learning, reporting, and asking for a name that there is not."""
+    code = """
+import braintrace, jax.numpy as jnp
+cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+w, h, xs = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((5, 2, 4))
+learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
+learner.etrace_grad(w, learner.init(w, h), xs, loss_fn=lambda out: out.sum(-1))
+print(learner.report, hasattr(braintrace, "NoSuchName"), dir(braintrace))
+"""
+    assert loaded(code) == set()
+    by_name = loaded("import braintrace; braintrace.D_RTRL")
+    assert "brainstate" in by_name  # control: a brainstate name brings brainstate
+    assert by_name & OPTIONAL <= loaded("import jax, brainstate")
+
+
+def test_served_names_are_declared_to_type_checkers():
+    source = ast.parse((ROOT / "src" / "braintrace" / "__init__.py").read_text())
+    [block] = [n for n in source.body if isinstance(n, ast.If)]
+    declared = {a.name for n in block.body for a in n.names if isinstance(n, ast.ImportFrom)}
+    served = {"nn", *braintrace._BRAINSTATE, *braintrace._OPTIONAL}
+    assert declared - set(INSTEAD) == served
+    assert set(INSTEAD) <= declared
+    assert served <= set(dir(braintrace))
+
+
+def test_a_served_name_is_the_object_itself():
+    names: dict[str, object] = {}
+    exec("from braintrace import *", names)
+    assert names["D_RTRL"] is braintrace.D_RTRL and names["nn"] is braintrace.nn
+    for value in (braintrace.D_RTRL, braintrace.KappaFilter, braintrace.ES_D_RTRL):
+        assert pickle.loads(pickle.dumps(value)) is value
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchName'"):
+        braintrace.NoSuchName  # noqa: B018
+
+
+def test_brainstate_imported_late_keeps_the_precision():
+    code = """
+import braintrace, jax
+jax.config.update("jax_enable_x64", True)
+braintrace.{name}
+assert jax.config.read("jax_enable_x64")
+"""
+    for name in ("D_RTRL", "nn", "KappaFilter"):
+        assert "brainstate" in loaded(code.format(name=name))

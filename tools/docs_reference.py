@@ -26,12 +26,12 @@ def public_names(module: str) -> dict[str, Any]:
 
 
 def _served_when_asked() -> dict[str, Any]:
-    """The names that `braintrace` imports when they are asked for: doors whose framework is there,
-    and names of 0.1.
+    """The names that `braintrace` imports when they are asked for: front ends whose framework is
+    there, and names of 0.1.
     """
     package, old = (
         importlib.import_module("braintrace"),
-        importlib.import_module("braintrace.compat._legacy"),
+        importlib.import_module("braintrace.compat._instead"),
     )
     doors = {n: framework for n, (_, framework, _) in package._OPTIONAL.items()}
     names = [

@@ -1,14 +1,18 @@
-"""Online learning of recurrent and spiking networks with eligibility traces, on JAX."""
+"""Online learning of recurrent and spiking networks with eligibility traces, on JAX.
+
+Names that need a framework are imported when they are used: `import braintrace` imports JAX alone.
+"""
 
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import checks as checks
-from . import nn as nn
 from . import tasks as tasks
 from ._compile import compile as compile
 from .compat import ETraceConfig as ETraceConfig
+from .compat import MultiStepData as MultiStepData
+from .compat import SingleStepData as SingleStepData
 from .core._errors import BrainTraceError as BrainTraceError
 from .core._errors import CompilationError as CompilationError
 from .core._errors import NotSupportedError as NotSupportedError
@@ -19,23 +23,6 @@ from .core.jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from .core.jaxpr import stop_trace as stop_trace
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
-from .frontends.brainstate import EligibilityTrace as EligibilityTrace
-from .frontends.brainstate import ETraceAlgorithm as ETraceAlgorithm
-from .frontends.brainstate import ETraceGraph as ETraceGraph
-from .frontends.brainstate import ETraceVjpAlgorithm as ETraceVjpAlgorithm
-from .frontends.brainstate import ETraceVmap as ETraceVmap
-from .frontends.brainstate import GradExpon as GradExpon
-from .frontends.brainstate import HiddenGroup as HiddenGroup
-from .frontends.brainstate import HiddenParamOpRelation as HiddenParamOpRelation
-from .frontends.brainstate import ModuleInfo as ModuleInfo
-from .frontends.brainstate import MultiStepData as MultiStepData
-from .frontends.brainstate import SequenceDriverMixin as SequenceDriverMixin
-from .frontends.brainstate import SingleStepData as SingleStepData
-from .frontends.brainstate import compile_etrace_graph as compile_etrace_graph
-from .frontends.brainstate import find_hidden_groups_from_module as find_hidden_groups_from_module
-from .frontends.brainstate import (
-    find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module,
-)
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
 from .learner import State as State
@@ -51,23 +38,10 @@ from .reports import CompilationRecord as CompilationRecord
 from .reports import CompilationReport as CompilationReport
 from .reports import DiagnosticKind as DiagnosticKind
 from .reports import DiagnosticLevel as DiagnosticLevel
-from .rules import D_RTRL as D_RTRL
-from .rules import ES_D_RTRL as ES_D_RTRL
-from .rules import OSTTP as OSTTP
-from .rules import OTPE as OTPE
-from .rules import OTTT as OTTT
-from .rules import RFLO as RFLO
-from .rules import EProp as EProp
 from .rules import FixedRandomFeedback as FixedRandomFeedback
-from .rules import IODimVjpAlgorithm as IODimVjpAlgorithm
-from .rules import KappaFilter as KappaFilter
-from .rules import OSTLFeedforward as OSTLFeedforward
-from .rules import OSTLRecurrent as OSTLRecurrent
-from .rules import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
-from .rules import PresynapticTrace as PresynapticTrace
-from .rules import pp_prop as pp_prop
 
 if _TYPE_CHECKING:
+    from . import nn as nn
     from .compat._legacy import ConvOp as ConvOp
     from .compat._legacy import ElemWiseOp as ElemWiseOp
     from .compat._legacy import ElemWiseParam as ElemWiseParam
@@ -79,10 +53,70 @@ if _TYPE_CHECKING:
     from .compat._legacy import MatMulOp as MatMulOp
     from .compat._legacy import NonTempParam as NonTempParam
     from .compat._legacy import SpMatMulOp as SpMatMulOp
+    from .frontends.brainstate import D_RTRL as D_RTRL
+    from .frontends.brainstate import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate import OSTTP as OSTTP
+    from .frontends.brainstate import OTPE as OTPE
+    from .frontends.brainstate import OTTT as OTTT
+    from .frontends.brainstate import RFLO as RFLO
+    from .frontends.brainstate import EligibilityTrace as EligibilityTrace
+    from .frontends.brainstate import EProp as EProp
+    from .frontends.brainstate import ETraceAlgorithm as ETraceAlgorithm
+    from .frontends.brainstate import ETraceGraph as ETraceGraph
+    from .frontends.brainstate import ETraceVjpAlgorithm as ETraceVjpAlgorithm
+    from .frontends.brainstate import ETraceVmap as ETraceVmap
+    from .frontends.brainstate import GradExpon as GradExpon
+    from .frontends.brainstate import HiddenGroup as HiddenGroup
+    from .frontends.brainstate import HiddenParamOpRelation as HiddenParamOpRelation
+    from .frontends.brainstate import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate import KappaFilter as KappaFilter
+    from .frontends.brainstate import ModuleInfo as ModuleInfo
+    from .frontends.brainstate import OSTLFeedforward as OSTLFeedforward
+    from .frontends.brainstate import OSTLRecurrent as OSTLRecurrent
+    from .frontends.brainstate import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
+    from .frontends.brainstate import PresynapticTrace as PresynapticTrace
+    from .frontends.brainstate import SequenceDriverMixin as SequenceDriverMixin
+    from .frontends.brainstate import compile_etrace_graph as compile_etrace_graph
+    from .frontends.brainstate import (
+        find_hidden_groups_from_module as find_hidden_groups_from_module,
+    )
+    from .frontends.brainstate import (
+        find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module,
+    )
+    from .frontends.brainstate import pp_prop as pp_prop
     from .frontends.equinox import EquinoxLearner as EquinoxLearner
     from .frontends.nnx import NNXLearner as NNXLearner
 
-_OPTIONAL = {  # name: (door, its framework, the extra that brings it)
+_BRAINSTATE = [
+    "D_RTRL",
+    "ES_D_RTRL",
+    "OSTTP",
+    "OTPE",
+    "OTTT",
+    "RFLO",
+    "EligibilityTrace",
+    "EProp",
+    "ETraceAlgorithm",
+    "ETraceGraph",
+    "ETraceVjpAlgorithm",
+    "ETraceVmap",
+    "GradExpon",
+    "HiddenGroup",
+    "HiddenParamOpRelation",
+    "IODimVjpAlgorithm",
+    "KappaFilter",
+    "ModuleInfo",
+    "OSTLFeedforward",
+    "OSTLRecurrent",
+    "ParamDimVjpAlgorithm",
+    "PresynapticTrace",
+    "SequenceDriverMixin",
+    "compile_etrace_graph",
+    "find_hidden_groups_from_module",
+    "find_hidden_param_op_relations_from_module",
+    "pp_prop",
+]
+_OPTIONAL = {  # name: (front end, its framework, the extra that brings it)
     "EquinoxLearner": ("equinox", "equinox", "equinox"),
     "NNXLearner": ("nnx", "flax", "nnx"),
 }
@@ -91,20 +125,41 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> _Any:
-    """Names of doors whose framework is imported only when they are used, and names of 0.1, which
-    warn.
-    """
-    from .compat._legacy import INSTEAD, legacy
+    """Names that are imported when they are used, and names of 0.1, which warn.
 
-    if name in INSTEAD:
+    Not in `__all__`: learners of frameworks that need not be installed, and names of 0.1.
+    """
+    if name in _BRAINSTATE:
+        value = getattr(_importlib.import_module(".frontends.brainstate", __name__), name)
+    elif name == "nn":
+        value = _importlib.import_module(".nn", __name__)
+    elif name in _OPTIONAL:
+        value = _optional(name)
+    elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
+        return [n for n in {**globals(), "nn": None, **dict.fromkeys(_BRAINSTATE)} if n[0] != "_"]
+    else:
+        from .compat._instead import INSTEAD, legacy
+
+        if name not in INSTEAD:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return legacy(name)
-    if name not in _OPTIONAL:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    door, framework, extra = _OPTIONAL[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "nn", *_BRAINSTATE, *_OPTIONAL})
+
+
+def _optional(name: str) -> _Any:
+    front_end, framework, extra = _OPTIONAL[name]
     try:
-        return getattr(_importlib.import_module(f"{__name__}.frontends.{door}"), name)
+        return getattr(_importlib.import_module(f".frontends.{front_end}", __name__), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != framework:
             raise
-        text = f"braintrace.{name} needs {framework}, which is not installed: pip install 'braintrace[{extra}]'"
+        text = (
+            f"braintrace.{name} needs {framework}, which is not installed: pip install "
+            f"'braintrace[{extra}]'"
+        )
         raise ModuleNotFoundError(text, name=framework) from error

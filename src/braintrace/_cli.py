@@ -65,7 +65,10 @@ def _compare(options: argparse.Namespace) -> int:
         )
         return 2
     model = make(options.inputs, options.neurons, options.outputs, options.batch)
-    sizes = f"I={options.inputs}, N={options.neurons}, O={options.outputs}, B={options.batch}, T={options.steps}"
+    sizes = (
+        f"I={options.inputs}, N={options.neurons}, O={options.outputs}, B={options.batch}, "
+        f"T={options.steps}"
+    )
     rows = measure(model, options.inputs, options.outputs, options.steps)
     print(
         table(
@@ -87,7 +90,8 @@ def _demo(options: argparse.Namespace) -> int:
         return 2
     if not options.out.absolute().parent.is_dir():
         print(
-            f"There is no folder {options.out.absolute().parent} for the figure; name another with --out.",
+            f"There is no folder {options.out.absolute().parent} for the figure; name another "
+            "with --out.",
             file=sys.stderr,
         )
         return 2
@@ -104,7 +108,8 @@ def _installed(command: str, *packages: str) -> bool:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         print(
-            f"braintrace {command} needs {' and '.join(missing)}: pip install 'braintrace[{command}]'",
+            f"braintrace {command} needs {' and '.join(missing)}: pip install "
+            f"'braintrace[{command}]'",
             file=sys.stderr,
         )
     return not missing

@@ -1,35 +1,30 @@
 """`compile`: one call from a model to a learner."""
 
+import functools
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import brainstate
-
 from .cell import Patterns
 from .compat import ETraceConfig
-from .core._errors import UsageError, problem
+from .core._errors import UsageError
 from .core.jaxpr import ControlFlowPolicy
-from .frontends.brainstate import ETraceAlgorithm, ETraceVjpAlgorithm, ETraceVmap, compile_module
-from .frontends.function import compile_function
-from .rules import ALGORITHMS, IODimVjpAlgorithm, ParamDimVjpAlgorithm
+from .frontends import FrontEnd, front_end_of
+from .rules import algorithm_of
 
 _ABSENT: Any = object()
 
-_KINDS = {
-    "a brainstate module": ("batch_size", "seed", "vmap"),
-    "a plain function": ("params", "carry"),
-    "an NNX module": ("carry", "wrt", "vmap"),
-    "an Equinox module": ("carry", "call", "vmap"),
-}
+#: Options of every class of brainstate learners, beside those of its algorithm.
+_OF_CLASSES = ("vjp_method", "name", "fast_solve", "chunked_trace", "snap_max_jacobian_elements")
 
 
 def compile(
-    model: brainstate.nn.Module | Callable[..., Any],
-    algorithm: str | type[ETraceAlgorithm] | ETraceConfig,
+    model: Any,
+    algorithm: str | type | ETraceConfig,
     *example_inputs: Any,
     batch_size: int | None = _ABSENT,
+    batch_axes: Any = _ABSENT,
+    batch: None = _ABSENT,
     seed: int | None = _ABSENT,
     verbose: int = 0,
     vmap: bool = _ABSENT,
@@ -54,8 +49,15 @@ def compile(
             out)`; or a function `(params, carry, x) -> (carry, out)`.
         algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
         *example_inputs: the inputs of one step. Only shapes and dtypes count.
-        batch_size: brainstate: the batch size with which the module's states are initialised
-            (`init_state(batch_size=...)`).
+        batch_size: the number of samples. brainstate: the module's states are initialised with it
+            (`init_state(batch_size=...)`). Others: the size of axis 0 of the carry's arrays that
+            have a batch; by default the size of axis 0 that they share.
+        batch_axes: function, NNX, Equinox: where the batch is, as in `jax.vmap`: an axis for every
+            array, or a pair (axes of the carry, axes of the input), each an axis, None (shared by
+            the samples), or a tree of these. For NNX the first speaks of the given carry; hidden
+            Variables have the batch on axis 0, or on the one axis that is said.
+        batch: function, NNX, Equinox: None says that the model has no batch, whatever the sizes of
+            its arrays.
         seed: brainstate: seed for initialising the states; brainstate's default key is as before
             afterwards.
         verbose: 1 prints the report, 2 also the compiler's warnings.
@@ -98,29 +100,30 @@ def compile(
     (4, 1)
     >>> cell = lambda p, h, x: (0.5 * h + x @ p["w"], h)
     >>> params, h = {"w": jnp.ones((2, 3))}, jnp.zeros((4, 3))
-    >>> learner = braintrace.compile(cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5)
+    >>> learner = braintrace.compile(
+    ...     cell, "pp_prop", jnp.ones((4, 2)), params=params, carry=h, decay_or_rank=0.5
+    ... )
     >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((4, 2)))
     >>> out.shape
     (4, 3)
     """
-    chosen = _algorithm(algorithm)
+    chosen = algorithm_of(algorithm)
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)
     if verbose not in (0, 1, 2):
-        raise UsageError(problem("Unknown verbose.", got=repr(verbose), expected="0, 1 or 2"))
+        raise UsageError("Unknown verbose.", got=repr(verbose), expected="0, 1 or 2")
     if not example_inputs:
         raise UsageError(
-            problem(
-                "No example input.",
-                got="compile(model, algorithm)",
-                expected="the inputs of one step",
-                do="compile(model, algorithm, x), with x as in learner(x)",
-            )
+            "No example input.",
+            got="compile(model, algorithm)",
+            expected="the inputs of one step",
+            do="compile(model, algorithm, x), with x as in learner(x)",
         )
-    _check_options(chosen, options)
-    kind = _kind(model)
-    asked = {
+    front_end = front_end_of(model)
+    given = {
         "batch_size": batch_size,
+        "batch_axes": batch_axes,
+        "batch": batch,
         "seed": seed,
         "vmap": vmap,
         "params": params,
@@ -128,158 +131,48 @@ def compile(
         "wrt": wrt,
         "call": call,
     }
-    given = {k: v for k, v in asked.items() if v is not _ABSENT}
-    _check_given(kind, given, options)
-    analysis = {
-        "unroll_limit": unroll_limit,
-        "max_slots": max_slots,
-        "memory_budget": memory_budget,
-        "trainable": trainable,
-        "exclude": exclude,
-        "control_flow": control_flow,
-    }
-    if kind == "a brainstate module":
-        learner = chosen(model, **options)
-        settings: dict[str, Any] = {
-            "batch_size": None,
-            "seed": None,
-            "vmap": False,
-            **given,
-            **analysis,
-        }
-        compile_module(learner, example_inputs, **settings)
-        if verbose:
-            learner.report.show(verbose)
-        return ETraceVmap(learner) if settings["vmap"] else learner
-    learner = _DOORS[kind](model, chosen.rule(**options), example_inputs, given, **analysis)
+    given = {k: v for k, v in given.items() if v is not _ABSENT}
+    front_end.check(given)
+    made: Any = chosen
+    if front_end.module == "brainstate":
+        is_class = isinstance(algorithm, type) and algorithm is not chosen
+        made = algorithm if is_class else front_end.load().class_of(chosen)
+    _check_options(made, chosen.name, options, front_end)
+    learner = front_end.load().compile_model(
+        model,
+        functools.partial(made, **options),
+        example_inputs,
+        given,
+        unroll_limit=unroll_limit,
+        max_slots=max_slots,
+        memory_budget=memory_budget,
+        trainable=trainable,
+        exclude=exclude,
+        control_flow=control_flow,
+    )
     if verbose:
         learner.report.show(verbose)
     return learner
 
 
-def _nnx(*arguments: Any, **analysis: Any) -> Any:
-    from .frontends.nnx import compile_nnx  # only here: flax is imported for its own models alone
-
-    return compile_nnx(*arguments, **analysis)
-
-
-def _equinox(*arguments: Any, **analysis: Any) -> Any:
-    from .frontends.equinox import compile_equinox  # as above
-
-    return compile_equinox(*arguments, **analysis)
-
-
-_DOORS: dict[str, Callable[..., Any]] = {
-    "a plain function": compile_function,
-    "an NNX module": _nnx,
-    "an Equinox module": _equinox,
-}
-
-
-def _kind(model: Any) -> str:
-    """What `model` is. A framework that is not imported made no model."""
-    if isinstance(model, brainstate.nn.Module):
-        return "a brainstate module"
-    if _made_by(model, "flax.nnx"):
-        return "an NNX module"
-    if _made_by(model, "equinox"):
-        return "an Equinox module"
-    if _made_by(model, "flax.linen"):
+def _check_options(made: Any, name: str, options: dict[str, Any], front_end: FrontEnd) -> None:
+    """The options are those of what `made` makes."""
+    is_class = front_end.module == "brainstate"
+    parameters = inspect.signature(made.__init__).parameters
+    own = [n for n in parameters if n not in ("self", "model", "settings")]
+    if not is_class and (rejected := sorted(set(_OF_CLASSES) & set(options))):
         raise UsageError(
-            problem(
-                "A Linen module is called through its apply function.",
-                got=type(model).__name__,
-                expected="a function (params, carry, x) -> (carry, out)",
-                do="compile(model.apply, algorithm, x, params=variables, carry=carry)",
-            )
+            "These options are for brainstate modules.",
+            got=", ".join(rejected),
+            expected=f"none of them for {front_end.models}",
+            do="leave them out: an NNX learner takes single steps, and windows in etrace_grad"
+            if front_end.module == "nnx"
+            else "leave them out; the multi-step form is learner.update_window(..., full=True)",
         )
-    if isinstance(model, type) or not callable(model):
+    if unknown := sorted(set(options) - {*own, *_OF_CLASSES}):
         raise UsageError(
-            problem(
-                "This is no model.",
-                got=f"the class {model.__name__}"
-                if isinstance(model, type)
-                else type(model).__name__,
-                expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> (carry, out)",
-                do="make an instance of the class" if isinstance(model, type) else "",
-            )
+            f"{getattr(made, '__name__', name) if is_class else name} has no such option.",
+            got=", ".join(unknown),
+            expected=f"some of {', '.join(own)}",
+            do="look at the signature of braintrace.compile and of the algorithm",
         )
-    return "a plain function"
-
-
-def _made_by(model: Any, framework: str) -> bool:
-    module = getattr(sys.modules.get(framework), "Module", None)
-    return module is not None and isinstance(model, module)
-
-
-def _check_given(kind: str, given: dict[str, Any], options: dict[str, Any]) -> None:
-    wrong = [k for k in given if k not in _KINDS[kind]]
-    others = {k for k, names in _KINDS.items() if set(wrong) <= set(names)}
-    if wrong:
-        raise UsageError(
-            problem(
-                f"{' and '.join(wrong)}: not for {kind}.",
-                got=f"{', '.join(wrong)}, which belong to {' or '.join(others)}"
-                if others
-                else ", ".join(wrong),
-                expected=f"of these options only {', '.join(_KINDS[kind])}",
-                do="a function has its batch in params and carry; a module holds its own parameters",
-            )
-        )
-    rejected = (
-        sorted(set(_names(ETraceVjpAlgorithm.__init__)) & set(options))
-        if kind != "a brainstate module"
-        else []
-    )
-    if rejected:
-        raise UsageError(
-            problem(
-                "These options are for brainstate modules.",
-                got=", ".join(rejected),
-                expected=f"none of them for {kind}",
-                do="leave them out: an NNX learner takes single steps, and windows in etrace_grad"
-                if kind == "an NNX module"
-                else "leave them out; the multi-step form is learner.update_window(..., full=True)",
-            )
-        )
-
-
-def _algorithm(algorithm: Any) -> Any:
-    if isinstance(algorithm, ETraceConfig):
-        return IODimVjpAlgorithm if algorithm.is_factorized else ParamDimVjpAlgorithm
-    if isinstance(algorithm, str):
-        if (found := ALGORITHMS.get(algorithm.lower())) is not None:
-            return found
-    elif (
-        isinstance(algorithm, type)
-        and issubclass(algorithm, ETraceAlgorithm)
-        and hasattr(algorithm, "rule")
-    ):
-        return algorithm
-    raise UsageError(
-        problem(
-            "Unknown algorithm.",
-            got=repr(algorithm),
-            expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
-            do="pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
-        )
-    )
-
-
-def _check_options(algorithm: Any, options: dict[str, Any]) -> None:
-    own = [n for n in _names(algorithm.__init__) if n not in ("self", "model", "settings")]
-    known = [*own, *_names(ETraceVjpAlgorithm.__init__)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UsageError(
-            problem(
-                f"{algorithm.__name__} has no such option.",
-                got=", ".join(unknown),
-                expected=f"some of {', '.join(own)}",
-                do="look at the signature of braintrace.compile and of the algorithm",
-            )
-        )
-
-
-def _names(function: Callable[..., Any]) -> list[str]:
-    return list(inspect.signature(function).parameters)

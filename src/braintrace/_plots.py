@@ -1,4 +1,6 @@
-"""Figures. Colours are those of Okabe and Ito, which people with colour-blindness can tell apart."""
+"""Figures. Colours are those of Okabe and Ito, which people with colour-blindness can tell
+apart.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

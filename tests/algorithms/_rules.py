@@ -41,6 +41,12 @@ def projections(name):
     return tuple(drawn(TARGETS, size, seed=k) for k, size in enumerate(sizes))
 
 
+def split_projections(name):
+    """The same matrices, cut into one for each state group."""
+    groups = EXAMPLES[name].groups
+    return [b for whole in projections(name) for b in np.split(whole, groups, axis=1)]
+
+
 def target_of(steps=T, lanes=B):
     return jnp.asarray(drawn(steps, lanes, TARGETS))
 
@@ -148,14 +154,14 @@ CASES = {
     "osttp": Case(
         "osttp",
         checks.osttp_oracle,
-        lambda n: {"B_list": projections(n)},
+        lambda n: {"B_list": split_projections(n)},
         lambda n: {"B_list": projections(n)},
         target=True,
     ),
     "osttp_exact": Case(
         "osttp",
         checks.osttp_oracle,
-        lambda n: {"B_list": projections(n), "scope": "exact"},
+        lambda n: {"B_list": split_projections(n), "scope": "exact"},
         lambda n: {"B_list": projections(n), "exact": True},
         target=True,
     ),

@@ -26,6 +26,7 @@ class Example:
     carry: tuple
     x: tuple = (I,)
     scale: float = 1.0
+    groups: int = 1  # state groups of a layer, of one size
 
 
 def dense(k="", recurrent=True, bias=True):
@@ -92,6 +93,43 @@ def synapse_move(p, h, y):
     return {"g": g, "V": LEAK * h["V"] + g - THRESHOLD * fire(h["V"])}
 
 
+def joined_drive(k):
+    """One product of what comes from below beside the layer's own activity, as in brainstate and
+    Haiku.
+    """
+    return lambda p, below, own, one: (
+        jnp.concatenate([below, own], -1) @ p["M" + k] + one * p["b" + k]
+    )
+
+
+def lstm(k):
+    def move(p, h, y):
+        i, f, g, o = jnp.split(y, 4, axis=-1)
+        c = sigmoid(f + 1) * h["c"] + sigmoid(i) * jnp.tanh(g)
+        return {"c": c, "h": sigmoid(o) * jnp.tanh(c)}
+
+    return Layer(joined_drive(k), move, lambda h: h["h"])
+
+
+def populations(recurrent):
+    """LIF neurons beside neurons without a reset: two state groups, read as one array."""
+
+    def out(h):
+        return jnp.concatenate([fire(h["v"]), jnp.tanh(h["a"])], -1)
+
+    def move(p, h, y):
+        v, a = jnp.split(y, 2, axis=-1)
+        return {"v": lif_move(p, h["v"], v), "a": sigmoid(p["tau"]) * h["a"] + a}
+
+    def drive(p, below, own, one):
+        both = [below @ p["W" + k] for k in "va"]
+        if recurrent:
+            both = [y + own @ p["U" + k] for y, k in zip(both, "va", strict=True)]
+        return jnp.concatenate(both, -1)
+
+    return Layer(drive, move, out)
+
+
 def read(p, z):
     return z.reshape(z.shape[0], -1) @ p["o"]
 
@@ -149,6 +187,35 @@ EXAMPLES = {
     ),
     "one_lif": Example(
         stack(lif(recurrent=False)), {"W": (I, N), "b": (N,), "o": (N, O)}, ((N,), (O,))
+    ),
+    "joined": Example(
+        stack(lif("1", recurrent=False), Layer(joined_drive("2"), lif_move, fire)),
+        {"W1": (I, N), "b1": (N,), "M2": (N + M, M), "b2": (M,), "o": (M, O)},
+        ((N,), (M,), (O,)),
+    ),
+    "joined_lstm": Example(
+        stack(lstm("1"), lstm("2"), leak=None),
+        {"M1": (I + N, 4 * N), "b1": (4 * N,), "M2": (N + M, 4 * M), "b2": (4 * M,), "o": (M, O)},
+        ({"c": (N,), "h": (N,)}, {"c": (M,), "h": (M,)}),
+    ),
+    "populations": Example(
+        stack(populations(recurrent=True)),
+        {
+            "tau": (N,),
+            "Wv": (I, N),
+            "Wa": (I, N),
+            "Uv": (2 * N, N),
+            "Ua": (2 * N, N),
+            "o": (2 * N, O),
+        },
+        ({"v": (N,), "a": (N,)}, (O,)),
+        groups=2,
+    ),
+    "forward_populations": Example(
+        stack(populations(recurrent=False)),
+        {"tau": (N,), "Wv": (I, N), "Wa": (I, N), "o": (2 * N, O)},
+        ({"v": (N,), "a": (N,)}, (O,)),
+        groups=2,
     ),
 }
 

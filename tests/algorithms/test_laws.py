@@ -95,6 +95,7 @@ def assert_same_traces(batch, singles):
     """Every trace with a lane axis, after a reset, is that of the lane's own run."""
     parts, compared = [jax.tree.leaves(s.traces) for s in singles], 0
     for whole, *lanes in zip(jax.tree.leaves(batch), *parts, strict=True):
+        lanes = [jnp.atleast_1d(v) for v in lanes]  # a sample alone has one count, not a list
         if whole.ndim and whole.shape[0] == B and lanes[0].shape[0] == 1:
             np.testing.assert_allclose(whole, jnp.concatenate(lanes), rtol=1e-9, atol=1e-11)
             compared += 1

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import braintrace
+from braintrace import FixedRandomFeedback, KappaFilter, PresynapticTrace
 from braintrace.checks import Layer, LayeredCell
-from braintrace.rules import ALGORITHMS, FixedRandomFeedback, KappaFilter, PresynapticTrace
+from braintrace.rules import ALGORITHMS
 from zoo import loss
 
 from ._rules import drawn
@@ -33,22 +34,22 @@ WRONG = [
     (
         "pp_prop",
         {"decay_or_rank": 1.0},
-        f"Wrong decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}",
+        f"Invalid decay_or_rank.\n  got:      1.0\n  expected: {DECAY}\n  do:       {CHOOSE}",
     ),
     (
         "pp_prop",
         {"decay_or_rank": -1},
-        f"Wrong decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}",
+        f"Invalid decay_or_rank.\n  got:      -1\n  expected: {DECAY}\n  do:       {CHOOSE}",
     ),
     (
         "pp_prop",
         {"decay_or_rank": (0.1, 0.2, 0.3)},
-        "Wrong decay_or_rank.\n  got:      (0.1, 0.2, 0.3)\n  expected: one value, or a pair",
+        "Invalid decay_or_rank.\n  got:      (0.1, 0.2, 0.3)\n  expected: one value, or a pair",
     ),
     (
         "eprop",
         {"kappa_filter_decay": 1.0},
-        "Wrong kappa_filter_decay.\n  got:      1.0\n  expected: a number in [0, 1)",
+        "Invalid kappa_filter_decay.\n  got:      1.0\n  expected: a number in [0, 1)",
     ),
     (
         "eprop",
@@ -64,22 +65,24 @@ WRONG = [
     (
         "eprop",
         {"firing_rate": 0.1},
-        "Wrong firing_rate.\n  got:      0.1\n  expected: (target, strength), or None",
+        "Invalid firing_rate.\n  got:      0.1\n  expected: (target, strength), or None",
     ),
     (
         "ottt",
         {},
-        "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each group, or 'model'\n"
+        "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each "
+        "group, or 'model'\n"
         "  do:       pass leak=0.5, say, or leak='model' to read it from the model",
     ),
-    ("ottt", {"leak": 1.5}, "Wrong leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
+    ("ottt", {"leak": 1.5}, "Invalid leak.\n  got:      1.5\n  expected: a number in [0, 1]"),
     ("ottt", {"leak": 0.5, "mode": "B"}, "Unknown mode.\n  got:      'B'\n  expected: 'A' or 'O'"),
     (
         "otpe",
         {},
-        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass leak=0.9, say",
+        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass "
+        "leak=0.9, say",
     ),
-    ("otpe", {"leak": 1.0}, "Wrong leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
+    ("otpe", {"leak": 1.0}, "Invalid leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
     (
         "otpe",
         {"leak": 0.5, "mode": "approx", "trace_clip_abs": 1.0},
@@ -111,7 +114,8 @@ WRONG = [
     (
         "d_rtrl",
         {"trace_dtype": int},
-        "Wrong trace_dtype.\n  got:      <class 'int'>\n  expected: a floating-point dtype, or None\n"
+        "Invalid trace_dtype.\n  got:      <class 'int'>\n"
+        "  expected: a floating-point dtype, or None\n"
         "  do:       pass jnp.float32, say",
     ),
 ]
@@ -120,7 +124,7 @@ WRONG = [
 @pytest.mark.parametrize(("algorithm", "options", "message"), WRONG)
 def test_a_wrong_option(algorithm, options, message):
     with pytest.raises(braintrace.UsageError) as error:
-        ALGORITHMS[algorithm].rule(**options)
+        ALGORITHMS[algorithm](**options)
     assert str(error.value) == message
 
 
@@ -158,35 +162,43 @@ MODELS = [
     (
         without_readout,
         "No readout that a feedback weight could replace was found.\n"
-        "  expected: an output, or a leaky readout, fed by a product of the hidden activity with a weight\n"
-        "  do:       read the activity out with a linear layer inside the model, or use feedback='symmetric'",
+        "  expected: an output, or a leaky readout, fed by a product of the hidden activity with "
+        "a weight\n"
+        "  do:       read the activity out with a linear layer inside the model, or use "
+        "feedback='symmetric'",
     ),
     (
         lambda: compiled("one_lif", "osttp", B_list=[np.zeros((3, 7))]),
-        f"A feedback matrix has a wrong shape.\n  got:      B_list[0] of shape (3, 7)\n  expected: (3, {N})",
+        "A feedback matrix has a wrong shape.\n  got:      B_list[0] of shape (3, 7)\n  "
+        f"expected: (3, {N})",
     ),
     (
         lambda: compiled("three_lif", "osttp", B_list=[np.zeros((3, N))]),
-        "The number of feedback matrices does not fit the model.\n  got:      1 matrices in B_list\n"
+        "The number of feedback matrices does not fit the model.\n  got:      1 matrices in "
+        "B_list\n"
         "  expected: 3: one for each hidden group\n  do:       look at the groups in the report",
     ),
     (
         lambda: compiled("one_lif", "osttp", B_list=[np.zeros((3, N))] * 2),
-        "The number of feedback matrices does not fit the model.\n  got:      2 matrices in B_list\n"
+        "The number of feedback matrices does not fit the model.\n  got:      2 matrices in "
+        "B_list\n"
         "  expected: 1: one for each hidden group\n  do:       look at the groups in the report",
     ),
     (
         lambda: compiled("one_lif", "rflo", feedback_weights=[np.zeros((O, N))]),
-        f"A feedback matrix has a wrong shape.\n  got:      feedback_weights[0] of shape ({O}, {N})\n  expected: ({N}, {O})",
+        f"A feedback matrix has a wrong shape.\n  got:      feedback_weights[0] of shape ({O}, "
+        f"{N})\n  expected: ({N}, {O})",
     ),
     (
         lambda: compiled("gru", "otpe", leak=0.5, mode="approx"),
-        "A layer's drive and its activity differ in shape.\n  got:      (2, 12) and (2, 4)\n  expected: one shape\n"
+        "A layer's drive and its activity differ in shape.\n  got:      (2, 12) and (2, 4)\n  "
+        "expected: one shape\n"
         "  do:       use EProp or D_RTRL",
     ),
     (
         circle,
-        "OTPE is defined for layers that feed each other one way.\n  got:      layers that feed each other in a circle\n"
+        "OTPE is defined for layers that feed each other one way.\n  got:      layers that feed "
+        "each other in a circle\n"
         "  do:       use OSTLRecurrent, EProp or D_RTRL",
     ),
 ]
@@ -196,7 +208,7 @@ MODELS = [
 def test_a_model_that_does_not_fit(make, message):
     with pytest.raises(braintrace.CompilationError) as error:
         make()
-    assert str(error.value) == message
+    assert str(error.value).split("\n  at:")[0] == message
 
 
 def test_the_leak_of_a_model_that_has_no_constant_one():
@@ -244,14 +256,15 @@ def test_a_target_goes_to_an_algorithm_that_projects_targets():
         ),
         (
             lambda: d_rtrl.update(params, plain, xs[0], y_target=ys[0]),
-            first
-            + f"  got:      an array of shape ({B}, {O})\n  expected: no y_target: this algorithm does not project targets",
+            first + f"  got:      an array of shape ({B}, {O})\n"
+            "  expected: no y_target: this algorithm does not project targets",
         ),
         (
             lambda: osttp.etrace_grad(
                 params, state, xs, ys, y_target=jnp.zeros((T, B, 5)), **given
             ),
-            f"The target has a wrong shape.\n  got:      an array of shape ({B}, 5)\n  expected: shape ({B}, {O})",
+            f"The target has a wrong shape.\n  got:      an array of shape ({B}, 5)\n  expected: "
+            f"shape ({B}, {O})",
         ),
     ):
         with pytest.raises(braintrace.UsageError) as error:
@@ -320,7 +333,7 @@ def test_filters_refuse_decays_out_of_range():
 def test_an_algorithm_is_one_short_file_and_one_line_of_the_registry():
     for algorithm in set(ALGORITHMS.values()):
         assert len(Path(inspect.getfile(algorithm)).read_text().splitlines()) <= 150, algorithm
-    assert ALGORITHMS["rflo"].__name__ == "RFLO"
+    assert ALGORITHMS["rflo"].name == "RFLO"
 
 
 def rolled():
@@ -336,7 +349,9 @@ def rolled():
 def test_otpe_refuses_a_drive_that_moves():
     with pytest.raises(braintrace.CompilationError) as error:
         rolled()
-    assert str(error.value) == (
-        "A layer's drive and its activity are not in one order.\n  got:      elements that move between the two\n"
-        "  expected: the activity of each neuron where its drive is\n  do:       use EProp or D_RTRL"
+    assert str(error.value).split("\n  at:")[0] == (
+        "A layer's drive and its activity are not in one order.\n  got:      elements that move "
+        "between the two\n"
+        "  expected: the activity of each neuron where its drive is\n  do:       use EProp or "
+        "D_RTRL"
     )

@@ -1,4 +1,6 @@
-"""Every algorithm through the brainstate door: its gradients are those of the functional door."""
+"""Every algorithm on brainstate modules: its gradients are those of functions."""
+
+import dataclasses
 
 import brainstate
 import jax
@@ -7,6 +9,9 @@ import numpy as np
 import pytest
 
 import braintrace
+from braintrace.core.engine import Rule
+from braintrace.core.traces import PerParameter
+from braintrace.rules import Algorithm
 
 T, B, I, N, O = 5, 2, 3, 4, 2
 CASES = {
@@ -213,7 +218,12 @@ def test_check_gradients_compares_with_bptt(name, data):
     mask = jnp.ones((T, B)).at[3:, 0].set(0)
     h = model.h.value
     report = learner.check_gradients(
-        xs, ys, step_fn=lambda x, y: loss(learner(x), y), mask=mask, reduction="sum"
+        xs,
+        ys,
+        step_fn=lambda x, y: loss(learner(x), y),
+        mask=mask,
+        reduction="sum",
+        windows=(None, 1),
     )
     assert report.ok and model.h.value is h
     params = {k: v.value for k, v in (("w", model.w), ("u", model.u), ("o", model.o))}
@@ -229,3 +239,29 @@ def test_check_gradients_compares_with_bptt(name, data):
         same = row.relative_error < 1e-8
         assert same == (str(row.certificate) == "exact")
     assert any(row.relative_error > 1e-3 for row in report.rows) == (name != "ostl_recurrent")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnRule(Algorithm):
+    """D-RTRL with a clip, and an option of its own."""
+
+    name = "Own"
+
+    clip: float = 1.0
+
+    def parts(self):
+        return Rule("own", PerParameter(clip=self.clip))
+
+
+def test_an_algorithm_of_ones_own(data):
+    """A dataclass and its parts are all that every front end needs."""
+    x, model = data[0][0], Leaky()
+    learner = braintrace.compile(model, OwnRule, x, batch_size=B, clip=3.0)
+    assert type(learner).__name__ == "Own" and isinstance(learner, braintrace.ETraceVjpAlgorithm)
+    assert learner.functional.rule.carrier.clip == 3.0
+    params = {"w": jnp.ones((I, N)), "u": jnp.ones((N, N)), "o": jnp.ones((N, O))}
+    given = {"params": params, "carry": jnp.zeros((B, N))}
+    assert braintrace.compile(cell, OwnRule, x, clip=2.0, **given).rule.carrier.clip == 2.0
+    for target, said in ((model, {"batch_size": B}), (cell, given)):
+        with pytest.raises(braintrace.UsageError, match=r"Own has no such option.*\n.*clap"):
+            braintrace.compile(target, OwnRule, x, clap=1.0, **said)

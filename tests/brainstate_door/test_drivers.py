@@ -272,3 +272,36 @@ def test_states_are_as_before_after_an_error(learner):
         assert all(
             a is b for a, b in zip(jax.tree.leaves(now), jax.tree.leaves(before), strict=True)
         )
+
+
+@pytest.mark.parametrize(("name", "options"), [("d_rtrl", {}), ("pp_prop", {"decay_or_rank": 0.9})])
+def test_values_that_the_step_carries_on(name, options):
+    """A counter weighs the losses: the same in windows and step by step, and BPTT counts it too."""
+    learner = braintrace.compile(Readout(), name, jnp.zeros((B, IN)), batch_size=B, **options)
+    xs, ys = data()
+    seen = brainstate.ShortTermState(jnp.zeros(()))
+
+    def step_fn(x, y):
+        seen.value = seen.value + 1
+        return seen.value * lane_loss(learner(x), y)
+
+    gradient = brainstate.transform.grad(lambda x, y: step_fn(x, y).sum(), learner.param_states)
+    expected = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
+    for window in (1, 3, None):
+        afresh(learner)
+        seen.value = jnp.zeros(())
+        found = learner.etrace_grad(xs, ys, step_fn=step_fn, window=window, reduction="sum")
+        assert_close(found, jax.tree.map(lambda *v: sum(v), *expected))
+    reset = jnp.zeros((T, B), bool).at[3, 1].set(True)
+    report = learner.check_gradients(xs, ys, step_fn=step_fn, reset=reset)
+    assert report.ok and seen.value == T
+    dropped = lambda x, y: seen.value * lane_loss(learner(x), y)  # control: it counts no more
+    other = learner.etrace_grad(xs, ys, step_fn=dropped, reset=reset, return_state=False)
+    norms = {row.path: row.reference_norm for row in report.rows}
+    assert (
+        abs(
+            np.linalg.norm(other["out", "weight"]["bias"]) / norms["[('out', 'weight')]['bias']"]
+            - 1
+        )
+        > 0.1
+    )

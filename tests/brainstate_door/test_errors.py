@@ -137,7 +137,7 @@ def test_states_made_anew():
 The model's states were made anew after it was compiled.
   got:      other states than the compiled ones
   expected: the same states with new values
-  do:       compile again after init_all_states; to start afresh call learner.reset_state(model=True)
+  do:       compile again after init_all_states; to reset call learner.reset_state(model=True)
 """,
         lambda: learner(X),
     )
@@ -160,7 +160,8 @@ The model has no hidden state.
 No parameter reaches a hidden state.
   got:      parameters ['w']
   expected: a ParamState that the hidden state depends on
-  do:       hold trainable weights in brainstate.ParamState; for a readout alone use brainstate.transform.grad
+  do:       hold trainable weights in brainstate.ParamState; for a readout alone use \
+brainstate.transform.grad
 """,
         lambda: braintrace.compile(Leak(lambda x, w, h: 0.9 * h + x * u.mV), "d_rtrl", X[0]),
     )
@@ -249,5 +250,5 @@ def test_a_plain_function_needs_params_and_carry():
     cell = lambda params, carry, x: (carry, x)
     with pytest.raises(UsageError, match="A function needs its parameters and its carry"):
         braintrace.compile(cell, "d_rtrl", X)
-    with pytest.raises(UsageError, match="batch_size: not for a plain function"):
-        braintrace.compile(cell, "d_rtrl", X, params={}, carry=X, batch_size=B)
+    with pytest.raises(UsageError, match="seed: not for a plain function"):
+        braintrace.compile(cell, "d_rtrl", X, params={}, carry=X, seed=0)

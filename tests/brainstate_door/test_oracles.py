@@ -74,7 +74,9 @@ CELLS = {
 
 @pytest.fixture(params=CELLS, scope="module")
 def case(request):
-    """A learner, its data, and the oracle's and BPTT's gradients keyed like the model's parameters."""
+    """A learner, its data, and the oracle's and BPTT's gradients keyed like the model's
+    parameters.
+    """
     brainstate.environ.set(precision=64)
     cell, step, carry = CELLS[request.param]
     brainstate.random.seed(0)

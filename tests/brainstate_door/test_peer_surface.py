@@ -156,7 +156,7 @@ def test_what_replaces_the_gradient_is_not_called_exact(name, options, reason):
 def test_axis_zero_is_a_batch_only_where_inputs_share_it():
     x = jnp.zeros((N, IN))
     one = braintrace.compile(Leaky(), "ostl_recurrent", x[0])
-    assert one.compiled.lanes is None and one.graph.lanes is None
+    assert one.graph.lanes is None
     assert braintrace.compile(Leaky(), "ostl_recurrent", x, batch_size=N).graph.lanes == N
     model = Leaky()
     nn.init_all_states(model, batch_size=N)
@@ -219,10 +219,10 @@ def test_config_of_an_algorithm():
         ({"kappa": 0.5}, ("kappa has no effect", "trace_filter='kappa'")),
         ({"trace_filter": "kappa"}, ("needs kappa",)),
         ({"recurrence_scope": "sparse_n"}, ("needs sparse_n",)),
-        ({"recurrence_scope": "sparse_n", "sparse_n": 0}, ("Wrong sparse_n", "at least 1")),
+        ({"recurrence_scope": "sparse_n", "sparse_n": 0}, ("Invalid sparse_n", "at least 1")),
         ({"trace_factorization": "io_factorized"}, ("needs its decay",)),
         ({"temporal_recursion": "scalar_leak"}, ("needs its size",)),
-        ({"temporal_recursion": "scalar_leak", "decay": 1.0}, ("Wrong decay", "[0, 1)")),
+        ({"temporal_recursion": "scalar_leak", "decay": 1.0}, ("Invalid decay", "[0, 1)")),
         ({"decay": 0.5}, ("decay has no effect",)),
         ({"temporal_recursion": "none", "decay": 0.5}, ("no earlier trace",)),
         ({"temporal_recursion": "none", "recurrence_scope": "coupled"}, ("this rule has none",)),
@@ -238,7 +238,7 @@ def test_config_of_an_algorithm():
         ({"trace_factorization": "random_projection"}, ("unbiased for the whole Jacobian",)),
         (
             {"temporal_recursion": ("scalar_leak", "none"), "decay": (0.5, 0.0)},
-            ("Only a factored trace has two sides",),
+            ("Only a factorised trace has two sides",),
         ),
     ],
 )
@@ -411,7 +411,7 @@ def test_states_that_no_derivative_reaches_are_dynamic():
 
 
 # Control flow
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Branching(Leaky):
@@ -504,7 +504,7 @@ def test_wrong_policies(fields):
 
 
 # Learners
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_vmap_gives_a_learner_of_the_batch():

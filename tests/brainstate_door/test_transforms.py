@@ -54,11 +54,11 @@ def test_calls_trace_once(learner):
         learner(xs[0])
         learner.etrace_evolve(xs)
         learner.etrace_grad(xs, ys, step_fn=step_fn, window=3)
-        seen = (learner.compiled.update._cache_size(), len(traced))
+        seen = (learner.functional._programs.update._cache_size(), len(traced))
     learner(xs[1])
     learner.etrace_grad(xs, ys, step_fn=step_fn, window=3)
-    assert (learner.compiled.update._cache_size(), len(traced)) == seen
-    assert learner.compiled.update._cache_size() == 1
+    assert (learner.functional._programs.update._cache_size(), len(traced)) == seen
+    assert learner.functional._programs.update._cache_size() == 1
     assert (
         learner.model.traces == compiled
     )  # the model's own code runs when it is compiled, never again

@@ -148,7 +148,9 @@ def test_cells_as_they_are(name):
 
 
 class CarryFirst(eqx.Module):
-    """A batched user's module, with dropout whose key comes with the input, and an integer array."""
+    """A batched user's module, with dropout whose key comes with the input, and an integer
+    array.
+    """
 
     w: jax.Array
     u: jax.Array

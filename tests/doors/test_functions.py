@@ -118,7 +118,9 @@ def test_haiku_style_apply():
     xs, ys = data()
 
     class Transformed:
-        """What such a transformation returns: functions that find their parameters by module name."""
+        """What such a transformation returns: functions that find their parameters by module
+        name.
+        """
 
         @staticmethod
         def apply(params, carry, x, old=cells.keep, mix=cells.keep):
@@ -269,7 +271,8 @@ def test_options_of_brainstate_modules_are_refused_with_what_to_do():
     _, params, carry, xs, _ = leaky()
     with pytest.raises(
         UsageError,
-        match=r"vjp_method.*\n.*none of them for a plain function\n.*update_window\(..., full=True\)",
+        match=r"vjp_method.*\n.*none of them for a plain function\n.*update_window\(..., "
+        r"full=True\)",
     ):
         braintrace.compile(
             lambda p, h, x: (h + x @ p["w"], h),

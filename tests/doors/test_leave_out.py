@@ -85,7 +85,7 @@ def stepwise(learner, params=PARAMS, carry=ZERO):
 
 
 # exclude
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [["u"], ["a"], ["w", "a"], ["w", "u", "a"]], ids="+".join)
@@ -203,7 +203,7 @@ def test_a_weight_made_of_both_kinds_is_refused():
 
 
 # trainable
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_frozen_parameters_have_no_gradient():
@@ -254,7 +254,7 @@ def test_an_optimizer_leaves_frozen_parameters_alone(mode):
 
 
 # Patterns
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 NESTED = {
     "cell": {"w": PARAMS["w"], "u": PARAMS["u"]},
@@ -301,7 +301,7 @@ def test_a_pattern_that_matches_nothing(option):
 
 
 # stop_trace
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 EDGE = weights(w=(IN, N), u=(N, N), out=(N, OUT), slow=(N, OUT))
 TWO = (ZERO + 0.1, ZERO - 0.2)
@@ -331,7 +331,9 @@ def gated_input(p, h, x, old=keep, mix=keep, edge=braintrace.stop_trace):
 
 
 def both_in_one(p, h, x, old=keep, mix=keep, edge=braintrace.stop_trace):
-    """A marked edge that holds the old state of its own unit and what came into being at this step."""
+    """A marked edge that holds the old state of its own unit and what came into being at this
+    step.
+    """
     h = (
         0.8 * h
         + edge(jnp.tanh(0.5 * old(h) + mix(x) @ p["w"]))
@@ -402,7 +404,9 @@ def test_no_trace_passes_a_marked_edge(name):
 
 
 def test_a_marked_edge_within_a_layer():
-    """OSTL keeps what happens inside a layer, recurrent weights included, but for the marked edge."""
+    """OSTL keeps what happens inside a layer, recurrent weights included, but for the marked
+    edge.
+    """
     params = {k: EDGE[k] for k in ("w", "u", "out", "slow")}
     learner = compiled(adaptive, params, TWO, algorithm="ostl_recurrent")
     plain = compiled(
@@ -455,7 +459,7 @@ def test_outside_of_a_learner_it_is_the_identity():
 
 
 # The other doors
-# ---------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 class Network(brainstate.nn.Module):

@@ -109,9 +109,9 @@ class Plain(nnx.Module):
         ),
         (
             lambda: Cell(nnx.Rngs(0)),
-            {"carry": ZERO, "batch_size": B},
+            {"carry": ZERO, "seed": B},
             UsageError,
-            "batch_size: not for an NNX module",
+            "seed: not for an NNX module",
         ),
         (
             lambda: Cell(nnx.Rngs(0)),
@@ -163,7 +163,8 @@ def test_frameworks_are_imported_for_their_own_models_only():
     code = """
 import sys, jax.numpy as jnp, braintrace
 cell = lambda p, h, x: (0.5 * h + x @ p, h)
-braintrace.compile(cell, "d_rtrl", jnp.ones((2, 3)), params=jnp.ones((3, 3)), carry=jnp.ones((2, 3)))
+x, w, h = jnp.ones((2, 3)), jnp.ones((3, 3)), jnp.ones((2, 3))
+braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
 print({"flax", "equinox"} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -184,7 +185,10 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    expected = f"braintrace.{name} needs {framework}, which is not installed: pip install 'braintrace[{extra}]'"
+    expected = (
+        f"braintrace.{name} needs {framework}, which is not installed: pip install "
+        f"'braintrace[{extra}]'"
+    )
     assert done.stdout.strip() == expected, done.stderr
 
 

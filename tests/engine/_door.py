@@ -24,14 +24,16 @@ def learner_for(cell, params, carry, x, rule=D_RTRL, **options):
 
 
 @functools.cache
-def data(name, steps=T, lanes=B, seed=7):
+def data(name, steps=T, lanes=None, seed=7):
     """params, carry, xs, ys of a case."""
-    return CASES[name].make(jax.random.key(seed), steps, lanes)
+    return CASES[name].make(jax.random.key(seed), steps, lanes or CASES[name].B)
 
 
 @functools.cache
 def learner(name, lanes=B):
-    """The learner of a case; tests that only need some learner share it, and what it has compiled."""
+    """The learner of a case; tests that only need some learner share it, and what it has
+    compiled.
+    """
     params, carry, xs, _ = data(name, lanes=lanes)
     return learner_for(CASES[name].cell, params, carry, xs[0])
 

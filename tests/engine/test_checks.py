@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import braintrace
 from braintrace.checks import (
     GradientReport,
     assert_gradients_exact,
@@ -77,7 +78,7 @@ def test_report():
     assert row.dropped == 2
     text = str(report)
     assert "every certificate holds" in text
-    assert len(text.splitlines()) == 2 + len(report.rows)
+    assert len(text.splitlines()) == 3 + len(report.rows)
     assert all(r.path in text for r in report.rows)
     with pytest.raises(KeyError, match="no parameter"):
         report["nothing"]
@@ -129,6 +130,138 @@ def test_both_zero_is_equal_and_one_zero_is_not():
     assert (row.cosine, row.relative_error) == (0, np.inf)
 
 
+@dataclasses.dataclass
+class Changed:
+    """A learner whose gradients are changed, in one window if `only` says which."""
+
+    learner: object
+    change: object
+    only: object = "all"
+
+    def __getattr__(self, name):
+        return getattr(self.learner, name)
+
+    def etrace_grad(self, *given, window, **options):
+        gradients, *rest = self.learner.etrace_grad(*given, window=window, **options)
+        return self.change(gradients) if self.only in ("all", window) else gradients, *rest
+
+
+def test_a_small_wrong_gradient_does_not_hide_behind_a_large_one():
+    certificates = {f"['{name}']": "exact" for name in ("large", "small")}
+
+    def report(factor, size, dtype=jnp.float32, **options):
+        right = {"large": jnp.ones(4, dtype), "small": jnp.full(4, size, dtype)}
+        wrong = dict(right, small=factor * right["small"])
+        return compare_gradients(wrong, right, certificates, **options)
+
+    assert not report(1.01, 1e-1).ok
+    assert not report(2.0, 1e-3).ok
+    assert not report(2.0, 1e-3, tolerance=1e-2).ok
+    assert report(1.0005, 1e-3).ok
+    below = report(2.0, 1e-5)  # what rounding may leave in float32, and not in float64
+    assert below.ok and below["['small']"].relative_error == pytest.approx(1)
+    assert "zero up to rounding" in str(below)
+    assert not report(2.0, 1e-5, jnp.float64).ok and report(2.0, 1e-14, jnp.float64).ok
+    assert report(0.0, 1e-14, jnp.float64).ok and not report(0.0, 1e-5, jnp.float64).ok
+    assert report(2.0, 1e-3, dtypes=[jnp.bfloat16]).ok
+    assert not report(2.0, 1e-1, dtypes=[jnp.bfloat16]).ok
+
+
+def attention(p, h, x):
+    """The bias of the keys moves all scores of a query alike: its gradient is zero."""
+    e = x[:, :, None] * jnp.ones(4, x.dtype)
+    keys = e @ p["k"] + p["bk"]
+    scores = jax.nn.softmax(jnp.einsum("bid,bjd->bij", e @ p["q"], keys), -1)
+    h = 0.9 * h + (scores @ e).sum((1, 2))[:, None] * jnp.ones(5, x.dtype)
+    return h, h
+
+
+def test_a_gradient_that_is_zero_in_mathematics_is_not_called_wrong():
+    key = jax.random.split(jax.random.key(0), 3)
+    draw = lambda k, *shape: jax.random.normal(k, shape, jnp.float32)
+    p = {"q": draw(key[1], 4, 4), "k": draw(key[2], 4, 4), "bk": jnp.ones(4, jnp.float32)}
+    h, xs = jnp.zeros((4, 5), jnp.float32), draw(key[0], 40, 4, 3)
+    this = braintrace.compile(attention, "ostl_recurrent", xs[0], params=p, carry=h)
+    given = this, p, this.init(p, h), xs
+    options = {"loss_fn": lambda out: (out**2).mean(-1)}
+    report = check_gradients(*given, **options, windows=(None, 1))
+    assert report.ok and report["['bk']"].relative_error > 1e-2, report
+    assert "zero up to rounding" in str(report) and "WRONG" not in str(report)
+    with pytest.raises(AssertionError, match="gradient of zero, which says nothing"):
+        assert_gradients_exact(*given, **options)
+    assert_gradients_exact(*given, **options, paths=["['q']", "['k']"])
+    bias = jnp.zeros(4, jnp.float32).at[0].set(8e-3)  # a thousandth of the whole gradient
+    for off in (
+        Changed(this, lambda g: dict(g, bk=bias)),
+        Changed(this, lambda g: dict(g, k=1.01 * g["k"])),
+    ):
+        assert not check_gradients(off, *given[1:], **options).ok
+
+
+@pytest.mark.parametrize("where", ["cell", "loss"])
+def test_half_precision_under_float32_parameters(where):
+    half = lambda v: v.astype(jnp.bfloat16)
+
+    def cell(p, h, x):
+        drive = half(x) @ half(p["w"]) if where == "cell" else x @ p["w"]
+        h = 0.8 * h + jnp.tanh(drive.astype(jnp.float32))
+        return h, h
+
+    key = jax.random.split(jax.random.key(0), 2)
+    p = {"w": jax.random.normal(key[0], (3, 4), jnp.float32)}
+    h, xs = jnp.zeros((2, 4), jnp.float32), jax.random.normal(key[1], (20, 2, 3), jnp.float32)
+    this = braintrace.compile(cell, "d_rtrl", xs[0], params=p, carry=h)
+    loss_fn = lambda out: ((out if where == "cell" else half(out)) ** 2).sum(-1)
+    given = p, this.init(p, h), xs
+    report = check_gradients(this, *given, loss_fn=loss_fn)
+    assert report.ok and report.tolerance == 5e-2, report
+    off = Changed(this, lambda g: jax.tree.map(lambda v: 1.2 * v, g))
+    assert not check_gradients(off, *given, loss_fn=loss_fn).ok
+    whole = braintrace.compile(
+        lambda p, h, x: (h := 0.8 * h + jnp.tanh(x @ p["w"]), h), "d_rtrl", xs[0], params=p, carry=h
+    )
+    single = check_gradients(whole, *given, loss_fn=lambda out: (out**2).sum(-1))
+    assert single.ok and single.tolerance == 1e-3
+
+
+def test_the_window_of_training_is_checked():
+    """A learner whose default window is wrong, and one whose single steps are."""
+    this, *given = given_of("minimal_gated")
+    for wrong in (None, 1):
+        off = Changed(this, lambda g: jax.tree.map(lambda v: 1.01 * v, g), only=wrong)
+        plain = check_gradients(off, *given, loss_fn=loss)
+        assert plain.ok == (wrong == 1)
+        single = check_gradients(off, *given, loss_fn=loss, window=1)
+        assert single.ok == (wrong is None)
+        both = check_gradients(off, *given, loss_fn=loss, windows=(None, 1))
+        assert not both.ok and len(both.disagreements) == len(both.rows)
+        text = str(both)
+        assert "WINDOWS DISAGREE" in text and "window 1 against window default" in text
+    both = check_gradients(this, *given, loss_fn=loss, windows=(None, 1, 3))
+    assert both.ok and both.disagreements == ()
+    with pytest.raises(ValueError, match="window does not go with windows"):
+        check_gradients(this, *given, loss_fn=loss, window=1, windows=(1, 3))
+    with pytest.raises(ValueError, match="multi_step does not go with windows"):
+        check_gradients(this, *given, loss_fn=loss, windows=(1, 3), multi_step=True)
+
+
+def test_the_last_line_is_about_the_whole_gradient():
+    certificates = {"['a']": "approximate", "['b']": "approximate"}
+    right = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([0.0, 4.0])}
+    report = compare_gradients({"a": 3 * right["a"], "b": right["b"]}, right, certificates)
+    assert report.norm_ratio == pytest.approx(np.sqrt(81 + 16) / 5)
+    assert report.cosine == pytest.approx((27 + 16) / (5 * np.sqrt(81 + 16)))
+    *_, warning, advice, total = str(report).splitlines()
+    assert total == "total: cosine 0.8732, norm 1.970 of the reference's"
+    assert warning == "WARNING: norms are off by more than 2x: ['a'] (3x)"
+    for word in ("ostl_recurrent", "eprop", "multi-step"):
+        assert word in advice
+    report = compare_gradients(jax.tree.map(lambda v: 0.4 * v, right), right, certificates)
+    assert "the whole gradient (0.4x), ['a'] (0.4x)" in str(report)
+    near = compare_gradients(jax.tree.map(lambda v: 1.9 * v, right), right, certificates)
+    assert "WARNING" not in str(near) and near.ok
+
+
 def test_compare_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="different structures"):
         compare_gradients({"a": jnp.ones(3)}, {"b": jnp.ones(3)}, {})
@@ -153,23 +286,12 @@ def test_assert_gradients_exact():
 def test_assert_gradients_exact_catches_a_wrong_learner():
     """A learner whose rule is 1 % off, and one whose gradients are zero."""
 
-    @dataclasses.dataclass
-    class Off:
-        learner: object
-        factor: float
-
-        def __getattr__(self, name):
-            return getattr(self.learner, name)
-
-        def etrace_grad(self, *given, **options):
-            gradients, *rest = self.learner.etrace_grad(*given, **options)
-            return jax.tree.map(lambda g: self.factor * g, gradients), *rest
-
+    scaled = lambda factor: Changed(this, lambda g: jax.tree.map(lambda v: factor * v, g))
     this, *given = given_of("minimal_gated")
     with pytest.raises(AssertionError, match=r"certified exact and differs from BPTT by 1\.0e-02"):
-        assert_gradients_exact(Off(this, 1.01), *given, loss_fn=loss)
+        assert_gradients_exact(scaled(1.01), *given, loss_fn=loss)
     with pytest.raises(AssertionError, match="differs"):
-        assert_gradients_exact(Off(this, 0.0), *given, loss_fn=loss)
+        assert_gradients_exact(scaled(0.0), *given, loss_fn=loss)
     silent = dict(given[0], o=jnp.zeros_like(given[0]["o"]))
     with pytest.raises(AssertionError, match="gradient of zero"):
         assert_gradients_exact(this, silent, *given[1:], loss_fn=loss)

@@ -1,4 +1,6 @@
-"""What is compiled once stays compiled, and the memory of a sequence does not grow with its length."""
+"""What is compiled once stays compiled, and the memory of a sequence does not grow with its
+length.
+"""
 
 import logging
 

@@ -18,8 +18,9 @@ N = jnp.arange(1, 10).reshape(3, 3)
 Z = X + 0.5j * X.T
 
 _UNARY = """
-abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma erf erf_inv erfc exp exp2 expm1 floor
-is_finite lgamma log log1p logistic neg round rsqrt sign sin sinh sqrt square tan tanh
+abs acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt ceil cos cosh digamma erf erf_inv
+erfc exp exp2 expm1 floor is_finite lgamma log log1p logistic neg round rsqrt sign sin sinh sqrt
+square tan tanh
 """
 _BINARY = "add atan2 div eq ge gt igamma igammac le lt max min mul ne pow rem sub"
 UNARY, BINARY = _UNARY.split(), _BINARY.split()

@@ -132,7 +132,7 @@ def test_it_maps_and_differentiates(across):
 PROGRAM = """
 import warnings
 warnings.simplefilter("error" if {quiet} else "always")
-from braintrace._kernels import _build
+from braintrace.core.kernels import _build
 print(_build.compiled())
 """
 
@@ -162,7 +162,8 @@ def test_without_a_compiler_nothing_is_said(tmp_path):
 def test_a_compiler_that_fails_is_reported(tmp_path):
     fake = tmp_path / "cc"
     fake.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && exec echo fake 1.0\necho "traces.c:1: no such luck" >&2\nexit 1\n'
+        '#!/bin/sh\n[ "$1" = --version ] && exec echo fake 1.0\necho "traces.c:1: no such luck" '
+        ">&2\nexit 1\n"
     )
     fake.chmod(0o755)
     said, warned = compiled_in(False, CC=str(fake), XDG_CACHE_HOME=str(tmp_path / "cache"))

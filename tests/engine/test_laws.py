@@ -59,7 +59,7 @@ def total(trees):
 
 
 # The loss
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_linear_in_the_loss():
@@ -93,7 +93,7 @@ def test_a_mask_of_zeros_gives_zeros():
 
 
 # Lanes
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", LANED)
@@ -174,7 +174,7 @@ def test_a_reset_between_calls_is_a_reset_inside_one():
 
 
 # Masks
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_mask_of_steps_is_leaving_their_losses_out():
@@ -245,7 +245,7 @@ def test_a_nan_derivative_of_a_masked_loss_does_not_poison():
 
 
 # Ways of running
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_scan_loop_and_jit_agree():
@@ -415,7 +415,9 @@ def test_networks_in_front_of_the_learner_train():
 
 
 def test_a_loss_of_the_new_state_counts():
-    """L = sum of squares of the new carry: BPTT with the carry cut between steps, plus the traces."""
+    """L = sum of squares of the new carry: BPTT with the carry cut between steps, plus the
+    traces.
+    """
     name = "gru_reset_after"
     case, (params, carry, xs, _) = CASES[name], data(name)
     this = learner(name)

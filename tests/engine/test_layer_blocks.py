@@ -1,4 +1,6 @@
-"""Traces of a whole layer, moved block by block: the number and the size of blocks change nothing."""
+"""Traces of a whole layer, moved block by block: the number and the size of blocks change
+nothing.
+"""
 
 import jax
 import jax.numpy as jnp

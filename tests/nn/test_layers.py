@@ -17,7 +17,7 @@ import braintrace
 from braintrace import nn
 
 X = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)))
-PACKAGES = (nn, braintrace._operators)
+PACKAGES = (nn, braintrace.operators)
 MODULES = [m.name for p in PACKAGES for m in pkgutil.walk_packages(p.__path__, p.__name__ + ".")]
 OPERATORS = (
     "matmul",

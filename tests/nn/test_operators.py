@@ -145,7 +145,7 @@ def test_types_that_do_not_fit():
     with pytest.raises(TypeError, match="integers"):
         braintrace.embedding(jnp.array([0.5]), W)
     for value in (W, object()):
-        with pytest.raises(TypeError, match="no sparse matrix"):
+        with pytest.raises(TypeError, match="Not a sparse matrix"):
             braintrace.sparse_matmul(X, W, sparse_mat=value)
 
 

@@ -10,14 +10,15 @@ A mark never changes a value. Without marks (both are `keep`, the default) the s
 The oracle evaluates it twice from the same carry, and the marks stop gradients:
 
     carry lane   old = mix = stop_gradient        gives the next carry: positional paths only
-    live lane    old = stop_gradient, mix = keep  gives the output: anything made at this step is live
+    live lane    old = stop_gradient, mix = keep  gives the output: what this step makes is live
 
 A parameter whose every way into the carry runs through `mix` has no site: it acts in the live lane
 only. The gradient of a scan of the oracle is the D-RTRL gradient of the cell.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,11 +38,27 @@ class Case:
     """A one-step cell, its two-lane oracle, example data and what D-RTRL is to each parameter."""
 
     name: str
-    cell: Callable  # (params: dict, carry, x) -> (carry, out); lanes on axis 0
+    cell: Callable  # (params: dict, carry, x) -> (carry, out); the batch on axis 0
     oracle: Callable  # same signature, same values; BPTT through it is the D-RTRL gradient
     make: Callable  # (key, T, B) -> params, carry0, xs (T, B, ...), targets (T, B, OUT)
     certificate: Mapping[str, str]  # 'exact' | 'approximate' | 'instantaneous' per parameter
     features: frozenset[str]
+    B: int = 2  # samples, where the case is about their number
+    compiled: Mapping[str, Any] = field(default_factory=dict)  # what `compile` is told beside
+    axes: Any = 0  # batch axes: one number, or a pair of trees for (carry, x)
+    twin: Callable | None = None  # the same cell written otherwise: every rule gives it the same
+
+    @property
+    def apart(self):
+        """Whether the case has samples, and each is computed alone."""
+        return not self.features & {"meeting", "unbatched", "shared-carry"}
+
+    @property
+    def restarts(self):
+        """Whether a reset of one sample begins a new sequence: a key runs on, and a context that
+        all samples share does not move with one of them.
+        """
+        return self.apart and not self.features & {"key", "shared-context"}
 
 
 def keep(value):
@@ -60,17 +77,25 @@ def two_lanes(step):
     return oracle
 
 
-def case(make, *, exact="", approximate="", instantaneous="", features="", cell=None):
+def case(
+    make, *, exact="", approximate="", instantaneous="", features="", cell=None, name="", **more
+):
     """Register the decorated marked step; `cell`, if given, is the same step written otherwise."""
 
     def register(step):
         kinds = {EXACT: exact, APPROXIMATE: approximate, INSTANTANEOUS: instantaneous}
         certificate = {name: kind for kind, names in kinds.items() for name in names.split()}
-        name = step.__name__
-        if name in CASES:
-            raise ValueError(f"two cases are called {name!r}")
-        CASES[name] = Case(
-            name, cell or step, two_lanes(step), make, certificate, frozenset(features.split())
+        called = name or step.__name__
+        if called in CASES:
+            raise ValueError(f"two cases are called {called!r}")
+        CASES[called] = Case(
+            called,
+            cell or step,
+            two_lanes(step),
+            make,
+            certificate,
+            frozenset(features.split()),
+            **more,
         )
         return step
 

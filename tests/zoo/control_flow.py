@@ -70,7 +70,11 @@ def in_context(make):
     return make_in_context
 
 
-@case(in_context(shapes((N,), **LEAKY, d=(N,), u=(N,))), exact="a W d u o", features="branch")
+@case(
+    in_context(shapes((N,), **LEAKY, d=(N,), u=(N,))),
+    exact="a W d u o",
+    features="branch shared-context",
+)
 def cond(p, h, x, old=keep, mix=keep):
     """Positional branches on a product made outside."""
     drive = x @ p["W"]
@@ -85,7 +89,9 @@ def cond(p, h, x, old=keep, mix=keep):
     return h, h @ p["o"]
 
 
-@case(in_context(shapes((N,), **LEAKY, V=(IN, N))), exact="a W V o", features="branch")
+@case(
+    in_context(shapes((N,), **LEAKY, V=(IN, N))), exact="a W V o", features="branch shared-context"
+)
 def cond_products(p, h, x, old=keep, mix=keep):
     """A product of its own in each branch."""
     h = lax.cond(
@@ -101,7 +107,7 @@ def cond_products(p, h, x, old=keep, mix=keep):
     in_context(shapes((N,), **LEAKY, V=(IN, N), U=(N, N))),
     approximate="a W V U",
     exact="o",
-    features="branch recurrent",
+    features="branch recurrent shared-context",
 )
 def switch(p, h, x, old=keep, mix=keep):
     """Of three branches one is recurrent."""

@@ -1,6 +1,5 @@
 """The oracles have the cells' values, and their gradients are what the certificates say."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -10,12 +9,11 @@ import pytest
 from jax import lax
 
 from . import APPROXIMATE, CASES, EXACT, FEATURES, INSTANTANEOUS, tolerance, total_loss
+from ._interpret import run_once
 
-T, B = 5, 2
+T = 5
 #: A gradient that is not exact differs from BPTT by more than this.
 CONTROL = 1e-6
-#: These programs are compiled once and run once.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def inexact(tree):
@@ -33,27 +31,21 @@ def immediate_influence(cell, params, carry, xs):
     return jax.grad(lambda p: jnp.sum(lax.scan(lambda c, x: read(p, c, x), carry, xs)[1]))(params)
 
 
-@pytest.fixture(scope="module", params=CASES.values(), ids=CASES.keys())
-def measured(request):
-    """The case, its data, and what its cell and its oracle make of them."""
-    case = request.param
-    data = case.make(jax.random.key(7), T, B)
+def measure(case):
+    """What the case's cell and its oracle make of its data: two records."""
 
-    @partial(jax.jit, compiler_options=QUICK)
-    def measure(params, carry, xs, ys):
-        def of(cell):
+    def of(cell):
+        def both(params, carry, xs, ys):
             gradient, (last, outs) = jax.grad(
                 lambda p: total_loss(cell, p, carry, xs, ys), has_aux=True
             )(params)
             return last, outs, gradient, immediate_influence(cell, params, carry, xs)
 
-        last_lane = jax.tree.map(lambda leaf: leaf[-1:], carry)
-        return of(case.cell), of(case.oracle), case.cell(params, last_lane, xs[0, -1:])[1]
+        names = ("last", "outs", "gradient", "influence")
+        return SimpleNamespace(**dict(zip(names, run_once(both, *data), strict=True)))
 
-    cell, oracle, single = measure(*data)
-    names = ("last", "outs", "gradient", "influence")
-    cell, oracle = (SimpleNamespace(**dict(zip(names, of, strict=True))) for of in (cell, oracle))
-    return SimpleNamespace(case=case, data=data, cell=cell, oracle=oracle, single=single)
+    data = case.make(jax.random.key(7), T, case.B)
+    return data, of(case.cell), of(case.oracle)
 
 
 def distance(a, b):
@@ -62,30 +54,30 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
-def test_values_are_the_cells(measured):
-    cell, oracle = ((of.last, of.outs) for of in (measured.cell, measured.oracle))
-    assert jax.tree.structure(cell) == jax.tree.structure(oracle)
-    for a, b in zip(inexact(oracle), inexact(cell), strict=True):
+def check_values_are_the_cells(cell, oracle):
+    assert jax.tree.structure(cell.last) == jax.tree.structure(oracle.last)
+    for a, b in zip(
+        inexact((oracle.last, oracle.outs)), inexact((cell.last, cell.outs)), strict=True
+    ):
         assert a.dtype == b.dtype
         assert distance(a, b) < 1e-13
 
 
-def test_gradients_are_what_the_certificate_says(measured):
-    case, cell, oracle = measured.case, measured.cell.gradient, measured.oracle.gradient
-    assert set(case.certificate) == set(cell)
+def check_gradients_are_what_the_certificate_says(case, cell, oracle):
+    assert set(case.certificate) == set(cell.gradient)
     for name, kind in case.certificate.items():
-        assert np.linalg.norm(oracle[name]) > CONTROL, f"{name} has a dead gradient"
-        off = distance(oracle[name], cell[name])
+        assert np.linalg.norm(oracle.gradient[name]) > CONTROL, f"{name} has a dead gradient"
+        off = distance(oracle.gradient[name], cell.gradient[name])
         if kind == EXACT:
             assert off < tolerance(case), f"{name} is not exact: {off:.1e}"
         else:
             assert off > CONTROL, f"{name} is exact: {off:.1e}"
 
 
-def test_instantaneous_parameters_are_those_without_a_site(measured):
-    for name, kind in measured.case.certificate.items():
+def check_instantaneous_parameters_are_those_without_a_site(case, cell, oracle):
+    for name, kind in case.certificate.items():
         in_cell, in_carry_lane = (
-            np.any(np.asarray(of.influence[name]) != 0) for of in (measured.cell, measured.oracle)
+            np.any(np.asarray(of.influence[name]) != 0) for of in (cell, oracle)
         )
         expected = {
             INSTANTANEOUS: (True, False),
@@ -95,22 +87,68 @@ def test_instantaneous_parameters_are_those_without_a_site(measured):
         assert (in_cell, in_carry_lane) == expected[kind], name
 
 
-def test_outputs_are_alive(measured):
-    steps = np.any(np.asarray(measured.oracle.outs) != 0, axis=-1)
-    assert np.all(np.any(steps, axis=0)), "a lane never spikes"
+def check_outputs_are_alive(oracle):
+    steps = np.any(np.asarray(oracle.outs) != 0, axis=-1)
+    assert np.all(np.any(steps, axis=0)), "a sample never spikes"
 
 
-def test_lanes_are_independent(measured):
-    np.testing.assert_allclose(measured.single, measured.cell.outs[0, -1:], rtol=0, atol=1e-12)
+def last_sample(case, tree, axes):
+    """The last sample of a tree; `axes` is a number, or a tree of numbers and None."""
+
+    def cut(axis, part):
+        whole = axis is None
+        keep = lambda v: (
+            v if whole else lax.slice_in_dim(v, v.shape[axis] - 1, v.shape[axis], axis=axis)
+        )
+        return jax.tree.map(keep, part)
+
+    return jax.tree.map(cut, axes, tree, is_leaf=lambda v: v is None)
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_shapes_dtypes_and_features(case):
-    params, carry, xs, ys = case.make(jax.random.key(0), 3, 4)
+def check_samples_are_independent(case, data, cell):
+    """The last sample alone gives the same output."""
+    params, carry, xs, _ = data
+    of_carry, of_x = case.axes if isinstance(case.axes, tuple) else (case.axes, case.axes)
+    if "per-sample" in case.features:
+        params = params | {"U": params["U"][-1:]}
+    single = lambda p, c, x: case.cell(p, c, x)[1]
+    alone = run_once(
+        single, params, last_sample(case, carry, of_carry), last_sample(case, xs[0], of_x)
+    )
+    np.testing.assert_allclose(alone, cell.outs[0, -1:], rtol=0, atol=1e-12)
+
+
+def check_shapes_dtypes_and_features(case, data):
+    params, carry, xs, ys = data
     new, out = jax.eval_shape(case.cell, params, carry, xs[0])
     for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(carry), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    assert all(leaf.shape[0] == 4 for leaf in jax.tree.leaves((carry, out)))
-    assert xs.shape[:2] == ys.shape[:2] == (3, 4)
     assert out.shape == ys[0].shape
+    assert xs.shape[0] == ys.shape[0] == T
     assert case.features <= FEATURES.keys()
+
+
+def check_twin(case, data, cell):
+    """The twin has the values of the cell, and its gradient."""
+
+    def gradient(params, carry, xs, ys):
+        return jax.grad(lambda p: total_loss(case.twin, p, carry, xs, ys)[0])(params)
+
+    twin = run_once(gradient, *data)
+    for name, value in cell.gradient.items():
+        assert distance(twin[name], value) < tolerance(case), name
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_case(case):
+    """One test a case, so that its programs are traced once."""
+    data, cell, oracle = measure(case)
+    check_shapes_dtypes_and_features(case, data)
+    check_values_are_the_cells(cell, oracle)
+    check_gradients_are_what_the_certificate_says(case, cell, oracle)
+    check_instantaneous_parameters_are_those_without_a_site(case, cell, oracle)
+    check_outputs_are_alive(oracle)
+    if case.twin is not None:
+        check_twin(case, data, cell)
+    if case.apart:
+        check_samples_are_independent(case, data, cell)

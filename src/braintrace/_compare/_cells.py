@@ -13,8 +13,8 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A cell with its parameters and its first carry, for B lanes, I inputs, N neurons a layer and
-    O outputs.
+    """A cell with its parameters and its first carry, for B samples, I inputs, N neurons a layer
+    and O outputs.
     """
 
     cell: Callable[[Any, Any, Any], tuple[Any, Any]]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections import Counter
 from typing import Any
 
 import jax
@@ -10,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compile import compile
+from ..checks import bptt_gradient, compare_gradients
 from ..core._errors import BrainTraceError
+from ..core.analysis import Exactness, size
 from ._cells import Model
 
 
@@ -64,59 +65,34 @@ def measure(
     xs = jnp.asarray(random.normal(size=(steps, lanes, inputs)), jnp.float32)
     ys = jnp.asarray(random.normal(size=(steps, lanes, outputs)), jnp.float32)
 
-    @jax.jit
-    def bptt(params: Any) -> Any:
-        def one(carry: Any, at: Any) -> tuple[Any, Any]:
-            carry, out = model.cell(params, carry, at[0])
-            return carry, _loss(out, at[1])
+    bptt = jax.jit(
+        lambda params: bptt_gradient(model.cell, params, model.carry, xs, ys, loss_fn=_loss)[0]
+    )
+    reference, count = bptt(model.params), len(jax.tree.leaves(model.params))
 
-        return jax.lax.scan(one, model.carry, (xs, ys))[1].mean()
+    def row_of(name: str, options: dict[str, Any]) -> Row:
+        given = {"params": model.params, "carry": model.carry, **options}
+        try:
+            learner = compile(model.cell, name.split()[0], xs[0], **given)
+        except BrainTraceError as error:
+            return Row(name, note=str(error).splitlines()[0])
+        planned = _bytes(jax.eval_shape(lambda: learner.rule.init(learner.graph)))
+        certificates = {row.path: row.exactness for row in learner.graph.parameters}
+        exact = list(certificates.values()).count(Exactness.EXACT), len(certificates)
+        if planned > budget:
+            return Row(name, planned, exact=exact, note=f"not run: traces of {size(planned)}")
+        state = learner.init(model.params, model.carry)
+        target = {"y_target": ys} if name == "osttp" else {}
+        gradient = lambda: learner.etrace_grad(
+            model.params, state, xs, ys, loss_fn=_loss, **target
+        )[0]
+        cosine = compare_gradients(gradient(), reference, certificates).cosine
+        step = _median(gradient, repeats) / steps
+        return Row(name, planned, _bytes(state.traces), step, exact, cosine)
 
-    reference = jax.jit(jax.grad(bptt))
-    wanted = reference(model.params)
-    count = len(jax.tree.leaves(model.params))
-    rows = [
-        Row(
-            "BPTT",
-            step=_median(lambda: reference(model.params), repeats) / steps,
-            exact=(count, count),
-            cosine=1.0,
-        )
-    ]
-    for name, options in algorithms(model).items():
-        rows.append(_row(name, options, model, xs, ys, wanted, repeats, budget))
-    return rows
-
-
-def _row(
-    name: str,
-    options: dict[str, Any],
-    model: Model,
-    xs: Any,
-    ys: Any,
-    wanted: Any,
-    repeats: int,
-    budget: int,
-) -> Row:
-    extra = {"y_target": ys} if name == "osttp" else {}
-    try:
-        learner = compile(
-            model.cell, name.split()[0], xs[0], params=model.params, carry=model.carry, **options
-        )
-    except BrainTraceError as error:
-        return Row(name, note=str(error).splitlines()[0])
-    planned = _bytes(jax.eval_shape(lambda: learner.rule.init(learner.graph)))
-    kinds = Counter(str(row.exactness) for row in learner.graph.parameters)
-    exact = (kinds["exact"], sum(kinds.values()))
-    if planned > budget:
-        return Row(
-            name, planned, exact=exact, note=f"not run: its traces need {planned / 2**30:.1f} GiB"
-        )
-    state = learner.init(model.params, model.carry)
-    gradient = lambda: learner.etrace_grad(model.params, state, xs, ys, loss_fn=_loss, **extra)[0]
-    cosine = _cosine(gradient(), wanted)
-    step = _median(gradient, repeats) / xs.shape[0]
-    return Row(name, planned, _bytes(state.traces), step, exact, cosine)
+    step = _median(lambda: bptt(model.params), repeats) / steps
+    rows = [row_of(name, options) for name, options in algorithms(model).items()]
+    return [Row("BPTT", step=step, exact=(count, count), cosine=1.0), *rows]
 
 
 def _loss(out: jax.Array, y: jax.Array) -> jax.Array:
@@ -135,8 +111,3 @@ def _median(call: Any, repeats: int) -> float:
         jax.block_until_ready(call())
         times.append(time.perf_counter() - start)
     return float(np.median(times))
-
-
-def _cosine(a: Any, b: Any) -> float:
-    flat = [jnp.concatenate([v.reshape(-1) for v in jax.tree.leaves(t)]) for t in (a, b)]
-    return float(jnp.vdot(*flat) / (jnp.linalg.norm(flat[0]) * jnp.linalg.norm(flat[1]) + 1e-30))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ..core.analysis import columns, size
 from ._measure import Row
 
 _WHERE = {
@@ -25,37 +26,14 @@ def table(title: str, rows: Sequence[Row]) -> str:
     lines: list[tuple[str, ...]] = [head]
     for r in rows:
         grows, keeps = _WHERE.get(r.name, ("", ""))
+        of_traces = (size(n) if n else "-" for n in (r.planned, r.allocated))
         time = "-" if r.step != r.step else _seconds(r.step)
-        cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
         exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
-        lines.append(
-            (
-                r.name,
-                grows,
-                _size(r.planned),
-                _size(r.allocated),
-                time,
-                exact,
-                cosine,
-                r.note or keeps,
-            )
-        )
-    widths = [max(len(line[k]) for line in lines) for k in range(len(head) - 1)]
-    shown = [
-        "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in lines
-    ]
+        cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
+        lines.append((r.name, grows, *of_traces, time, exact, cosine, r.note or keeps))
+    shown = columns(lines)
     rule = "-" * min(max(map(len, shown)), 118)
     return "\n".join([title, rule, shown[0], rule, *shown[1:]])
-
-
-def _size(count: int) -> str:
-    if count == 0:
-        return "-"
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
 
 
 def _seconds(value: float) -> str:

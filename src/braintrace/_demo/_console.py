@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ..core.analysis import columns
+
 
 class Progress(Protocol):
     """Shows how a run goes: `start` it, `show` each epoch, `finish` it with a line that stays."""
@@ -89,11 +91,6 @@ def table(rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
     right.
     """
     widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            str(c).rjust(w) if k in right else str(c).ljust(w)
-            for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    pad = lambda k, cell: str(cell).rjust(widths[k]) if k in right else str(cell)
+    lines = columns([[pad(k, cell) for k, cell in enumerate(row)] for row in rows])
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

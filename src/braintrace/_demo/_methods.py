@@ -53,7 +53,7 @@ def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[s
 def _online(learner: Any, states: dict[Any, brainstate.ParamState]) -> Gradient:
     def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
         def step_loss(x: Any, weight: Any) -> jax.Array:
-            # Weighted here, not by mask=, which gives a loss for each step and lane: that would
+            # Weighted here, not by mask=, which gives a loss for each step and sample: that would
             # grow with T.
             return (weight * cross_entropy(learner(x), label)).sum()
 

@@ -48,9 +48,11 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
     recipes = [dataclasses.replace(RECIPES[0], epochs=3)] if quick else list(RECIPES)
     seeds = list(seeds)[:1] if quick else list(seeds)
     print(
-        f"Japanese Vowels: which of 9 men is speaking? {data.train.label.size} utterances to learn from, "
+        f"Japanese Vowels: which of 9 men is speaking? {data.train.label.size} utterances to "
+        "learn from, "
         f"{data.test.label.size} to test, {data.train.length.min()} to {steps} frames of 6.4 ms.\n"
-        f"Each run: {recipes[0].epochs} epochs from new weights; seeds {', '.join(map(str, seeds))}.\n"
+        f"Each run: {recipes[0].epochs} epochs from new weights; seeds "
+        f"{', '.join(map(str, seeds))}.\n"
     )
     results, panels = [], []
     for recipe in recipes:
@@ -129,8 +131,10 @@ def notes(results: Sequence[Result]) -> str:
     return (
         "test accuracy  mean over the seeds, after the last epoch\n"
         "s/run          training one seed, compilation not included\n"
-        f"frames         temporary memory of the compiled training step for {batch} utterances of that many frames\n"
-        "gradients      what the compiler certifies, array by array; an approximate gradient leaves out paths between neurons"
+        f"frames         temporary memory of the compiled training step for {batch} utterances of "
+        "that many frames\n"
+        "gradients      what the compiler certifies, array by array; an approximate gradient "
+        "leaves out paths between neurons"
     )
 
 

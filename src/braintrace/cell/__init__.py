@@ -1,7 +1,12 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
 from ._arguments import check_driver as check_driver
+from ._arguments import fraction as fraction
 from ._arguments import sequence_length as sequence_length
+from ._batch import BatchSpec as BatchSpec
+from ._batch import no_batch_options as no_batch_options
+from ._batch import said_batch as said_batch
+from ._batch import spread_axes as spread_axes
 from ._cell import Cell as Cell
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
@@ -18,6 +23,8 @@ from ._select import Patterns as Patterns
 from ._select import Selection as Selection
 from ._select import dotted as dotted
 from ._select import select as select
+from ._user_step import NOTHING as NOTHING
+from ._user_step import Outside as Outside
 from ._user_step import Take as Take
 from ._user_step import UserStep as UserStep
 from ._user_step import check_loss as check_loss

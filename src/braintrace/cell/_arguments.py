@@ -1,5 +1,6 @@
 """What every sequence driver asks of its arguments."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -48,3 +49,17 @@ def check_driver(steps: int, targets: Any, reduction: str, window: int | None) -
                     do="put time on axis 0 of every sequence",
                 )
             )
+
+
+def fraction(name: str, value: Any, *, one: bool = False) -> float:
+    """A number in [0, 1), or in [0, 1] with `one`."""
+    number = (
+        -1.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)
+    )
+    if 0 <= number < 1 or (one and number == 1):
+        return number
+    raise UsageError(
+        problem(
+            f"Invalid {name}.", got=repr(value), expected=f"a number in [0, 1{']' if one else ')'}"
+        )
+    )

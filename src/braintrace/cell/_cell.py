@@ -7,7 +7,6 @@ trees and the flat lists of the engine.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from types import EllipsisType
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
-from ._lanes import lane_count
+from ._batch import BatchSpec, claim_of
 from ._select import Selection
 
 CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -152,7 +151,7 @@ def compile_cell(
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
-    lanes: int | EllipsisType | None = ...,
+    batch: BatchSpec | None = None,
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
     rows: int | None = None,
@@ -163,8 +162,8 @@ def compile_cell(
     `control_flow` says what becomes of loops and branches; without it, loops of at most
     `unroll_limit` sub-steps are unrolled.
 
-    `lanes` is the size of the batch axis, or None for no batch; by default the size of axis 0 that the
-    arrays of the carry share. `rule` is the algorithm, which may edit the program. The certificate
+    `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
+    of the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
@@ -205,8 +204,8 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    lanes = lane_count(carry) if isinstance(lanes, EllipsisType) else lanes
-    signature = Signature(trees[0].names, tuple(names), lanes, frozen=chosen.frozen)
+    claim = claim_of(batch, carry, partial._complex, len(trees[2].leaves))
+    signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = (trees[0].concrete(params), trees[2].concrete(x))
@@ -244,7 +243,8 @@ def _check_carry(expected: Tree, new: Any) -> None:
                 "The step returns a carry of another structure.",
                 got=found.structure,
                 expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, carry, x) -> (carry, out)",
+                do="return the new carry as a tree like the carry that came in: cell(params, "
+                "carry, x) -> (carry, out)",
             )
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
@@ -254,6 +254,7 @@ def _check_carry(expected: Tree, new: Any) -> None:
                     f"The step changes the shape or dtype of the state {name}.",
                     got=f"{a.dtype}{list(a.shape)}",
                     expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or convert it in the step",
+                    do="start with a state of the shape and dtype that the step returns, or "
+                    "convert it in the step",
                 )
             )

@@ -49,7 +49,8 @@ def check_reset(reset: Any, steps: int, lanes: int | None) -> jax.Array:
                 "The reset has a wrong shape.",
                 got=f"shape {reset.shape}",
                 expected=f"shape {(steps, lanes)}: time, lane",
-                do="mark each step and lane that starts afresh; jnp.broadcast_to repeats one mark for all lanes",
+                do="mark each step and lane that starts afresh; jnp.broadcast_to repeats one mark "
+                "for all lanes",
             )
         )
     return reset.astype(bool)
@@ -81,7 +82,8 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
                     "The mask does not fit the loss.",
                     got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
                     expected=f"a mask of shape {shape}",
-                    do="for a mask (T, B) return one loss per lane; for a mask (T,) return a scalar loss",
+                    do="for a mask (T, B) return one loss per lane; for a mask (T,) return a "
+                    "scalar loss",
                 )
             )
         weights = mask.astype(losses.dtype)
@@ -149,7 +151,8 @@ def check_finite(losses: Any, mask: Any) -> None:
                 "The loss is not finite.",
                 got=f"{losses[at]} at {place}",
                 expected="finite losses",
-                do="look at the loss function and at the outputs of that step (etrace_evolve returns them); the learner and "
+                do="look at the loss function and at the outputs of that step (etrace_evolve "
+                "returns them); the learner and "
                 "the model are as before the call",
             )
         )

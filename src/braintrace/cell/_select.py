@@ -51,7 +51,8 @@ def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[
                 problem(
                     f"Wrong {option}.",
                     got=repr(pattern),
-                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list of these",
+                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
+                    "list of these",
                 )
             )
         matches = cast(Pattern, pattern)

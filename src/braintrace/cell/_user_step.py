@@ -2,6 +2,8 @@
 output alone.
 """
 
+import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +19,38 @@ from ._lanes import shielded, weigh
 
 #: The model's own step: its input to (new carry, output).
 Take = Callable[[Any], tuple[Any, Any]]
-#: (params, carry before the step, the model's step, slices of the sequences) -> (loss, aux)
-UserStep = Callable[[Any, Any, Take, tuple[Any, ...]], tuple[Any, Any]]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["live", "moving", "fixed"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """Arrays of a user's step that are no part of the model: those it is differentiated by, those
+    that it writes, which move on from step to step, and those that it only reads.
+    """
+
+    live: list[Any]
+    moving: list[Any]
+    fixed: list[Any]
+
+
+NOTHING = Outside([], [], [])
+
+#: (params, carry before the step, the model's step, slices of the sequences, what it has outside of
+#: the model) -> (loss, aux, the new values of `moving`)
+UserStep = Callable[[Any, Any, Take, tuple[Any, ...], Outside], tuple[Any, Any, list[Any]]]
 
 
 def user_body(
-    cell: Cell, step: Callable[[list[Any], Any, Take, Any], tuple[Any, Any]], mask: Any
+    cell: Cell, step: Callable[[Any, Any, Take, Any, list[Any]], tuple[Any, Any, Any]], mask: Any
 ) -> Body:
     """The body of a user's step; slices are (those of the sequences, weight).
 
-    The parameters as the step itself reads them are the body's `extra`.
+    What the step itself is differentiated by is the body's `extra`; the values that it carries on
+    stand behind the engine's carry.
     """
+    count = len(cell.graph.carry)
 
     def body(
         evaluate: Any, ready: Any, extra: Any, carry: list[Any], nudges: Any, at: Any
@@ -37,23 +60,24 @@ def user_body(
 
         def take(x: Any) -> tuple[Any, Any]:
             xs = cell.x.flatten(x, "input x")
-            result = evaluate(cell.graph, ready, carry, xs, nudges)
+            result = evaluate(cell.graph, ready, carry[:count], xs, nudges)
             done[:] = [(result, xs)]
             return cell.tree_carry(result.carry), cell.out.unflatten(
                 shielded(result.outs, weight, mask)
             )
 
         before = cell.tree_carry([jax.lax.stop_gradient(v) for v in carry])
-        loss, aux = taken_once(step, extra, before, take, slices)
+        loss, aux, moved = taken_once(step, extra, before, take, slices, carry[count:])
         [(result, xs)] = done
+        result = dataclasses.replace(result, local=[*result.local, *moved])
         return Stepped(result, xs, weigh(loss, weight), (loss, aux))
 
     return body
 
 
-def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, slices: Any) -> Any:
-    """What `step` returns, which must take the model's step once, and not inside a transformation
-    of its own.
+def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, *rest: Any) -> Any:
+    """What `step(params, carry, take, *rest)` returns, which must take the model's step once, and
+    not inside a transformation of its own.
     """
     calls, level = [0], trace_state()
 
@@ -70,7 +94,7 @@ def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, sl
             )
         return take(x)
 
-    result = step(params, carry, counted, slices)
+    result = step(params, carry, counted, *rest)
     if calls[0] != 1:
         raise UsageError(
             problem(
@@ -100,7 +124,7 @@ def plain_user_step(
             done[:] = [new]
             return new, out
 
-        loss, _ = taken_once(step, params, carry, take, slices)
+        loss, *_ = taken_once(step, params, carry, take, slices, NOTHING)
         return done[0], loss
 
     return cell
@@ -109,8 +133,8 @@ def plain_user_step(
 def user_step(step_fn: Any, has_aux: bool) -> UserStep:
     """`step_fn(params, call, *slices)`, with `call(x) -> out`, as a `UserStep`."""
 
-    def step(params: Any, carry: Any, take: Take, slices: tuple[Any, ...]) -> tuple[Any, Any]:
-        return split(step_fn(params, lambda x: take(x)[1], *slices), has_aux)
+    def step(params: Any, carry: Any, take: Take, slices: Any, outside: Outside) -> Any:
+        return *split(step_fn(params, lambda x: take(x)[1], *slices), has_aux), outside.moving
 
     return step
 
@@ -150,7 +174,8 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
             problem(
                 "step_fn does not take what it is given.",
                 got=f"step_fn{inspect.signature(step_fn)}: {error}",
-                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} sequences",
+                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
+                "sequences",
                 do="call the model's step as call(x) in it",
             )
         ) from error

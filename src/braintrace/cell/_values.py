@@ -1,4 +1,4 @@
-"""Named arrays as a tree: how the doors of frameworks hand parameters and states to a cell."""
+"""Named arrays as a tree: how the front ends of frameworks hand parameters and states to a cell."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Is the gradient right? References, reports and assertions for models, learners and site rules.
 
-report = learner.check_gradients(params, state, xs, ys, loss_fn=loss)     # or check_gradients(learner, ...)
-print(report)                                                              # a row per parameter
-assert_gradients_exact(learner, params, state, xs, ys, loss_fn=loss)       # in your own tests
+report = learner.check_gradients(params, state, xs, ys, loss_fn=loss)
+print(report)                                                         # a row per parameter
+assert_gradients_exact(learner, params, state, xs, ys, loss_fn=loss)  # in your own tests
 """
 
 from ._assertions import assert_gradients_exact as assert_gradients_exact

@@ -1,14 +1,22 @@
 """A comparison of online gradients with a reference, parameter by parameter."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..core._errors import UsageError, problem
 from ..core.analysis import Exactness, columns, dims
+
+_FAR = 2.0  # a norm that is off by more than this factor gets a warning
+_ADVICE = (
+    "do: an exact rule, such as 'ostl_recurrent'; 'eprop' where the readout leaks; "
+    "or the multi-step VJP, which keeps every path inside a window"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +36,8 @@ class GradientRow:
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> report = checks.compare_gradients({"w": jnp.ones(2)}, {"w": 2 * jnp.ones(2)}, {"['w']": "approximate"})
-    >>> row = report.rows[0]
+    >>> online, reference = {"w": jnp.ones(2)}, {"w": 2 * jnp.ones(2)}
+    >>> row = checks.compare_gradients(online, reference, {"['w']": "approximate"}).rows[0]
     >>> row.path, row.relative_error
     ("['w']", 0.5)
     """
@@ -49,21 +57,35 @@ class GradientReport:
     """Online gradients against a reference: a row for each differentiable parameter.
     `print(report)` shows the table.
 
+    A gradient counts as equal to its reference when
+
+        |difference| <= tolerance * |reference of the parameter| + rounding * |whole reference|
+
+    The first term judges each parameter by its own norm, so that a small one that is wrong does
+    not hide behind large ones. The second is what rounding leaves of a gradient that is zero in
+    mathematics, such as that of the key bias of an attention, whose terms have the size of the
+    other gradients and cancel. What lies below it can be judged in float64 only.
+
     Attributes:
         rows: one `GradientRow` for each parameter.
         tolerance: relative error up to which two gradients count as equal.
         title: what was compared.
+        rounding: what rounding may add, relative to the norm of the whole reference.
+        disagreements: where another window gave another gradient, a line each.
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> report = checks.compare_gradients({"w": jnp.ones(2)}, {"w": jnp.ones(2)}, {"['w']": "exact"})
-    >>> report.ok, report.worst
-    (True, 0.0)
+    >>> same = {"w": jnp.ones(2)}
+    >>> report = checks.compare_gradients(same, same, {"['w']": "exact"})
+    >>> report.ok, report.worst, report.norm_ratio
+    (True, 0.0, 1.0)
     """
 
     rows: tuple[GradientRow, ...]
     tolerance: float
     title: str = "online gradients against BPTT"
+    rounding: float = 0.0
+    disagreements: tuple[str, ...] = ()
 
     def __getitem__(self, path: str) -> GradientRow:
         """The row of the parameter at `path`."""
@@ -72,65 +94,107 @@ class GradientReport:
                 return row
         raise KeyError(f"no parameter {path!r}; the parameters are {[r.path for r in self.rows]}")
 
+    def error(self, row: GradientRow) -> float:
+        """The relative error of a row, less what rounding explains of it; nan where a gradient is
+        not finite.
+        """
+        if row.reference_norm == 0:
+            return 0.0 if row.norm <= self._noise else math.inf
+        excess = row.relative_error - self._noise / row.reference_norm
+        return float(np.maximum(excess, 0.0))  # which keeps a nan
+
+    def equal(self, row: GradientRow) -> bool:
+        """Whether the gradient of a row counts as equal to its reference."""
+        return self.error(row) <= self.tolerance
+
+    def vanishes(self, row: GradientRow) -> bool:
+        """Whether both gradients of a row are zero up to rounding, which any rule gets right."""
+        return max(row.norm, row.reference_norm) <= self._noise
+
     @property
     def worst(self) -> float:
-        """The largest relative error of a parameter that is certified exact; nan where one is not
-        finite.
+        """The largest relative error, less what rounding explains, of a parameter that is certified
+        exact; nan where one is not finite.
         """
-        errors = [r.relative_error for r in self.rows if r.certificate == Exactness.EXACT]
+        errors = [self.error(r) for r in self.rows if r.certificate == Exactness.EXACT]
         return float(np.max(errors)) if errors else 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether every gradient is finite and every parameter that is certified exact equals the
-        reference.
+        """Whether every gradient is finite, every parameter that is certified exact equals the
+        reference, and all windows give the same gradient.
         """
-        return (
-            bool(np.isfinite([r.relative_error for r in self.rows]).all())
-            and self.worst <= self.tolerance
-        )
+        finite = all(np.isfinite([r.norm, r.reference_norm]).all() for r in self.rows)
+        return finite and self.worst <= self.tolerance and not self.disagreements
 
     @property
     def dead(self) -> tuple[str, ...]:
         """Parameters whose online gradient is exactly zero."""
         return tuple(r.path for r in self.rows if r.norm == 0)
 
+    @property
+    def cosine(self) -> float:
+        """The cosine of the angle between the whole gradients; nan where one is zero."""
+        inner = sum(r.cosine * r.norm * r.reference_norm for r in self.rows)
+        norms = _norm(r.norm for r in self.rows) * _norm(r.reference_norm for r in self.rows)
+        return inner / norms if norms else math.nan
+
+    @property
+    def norm_ratio(self) -> float:
+        """The norm of the whole online gradient over that of the reference."""
+        reference = _norm(r.reference_norm for r in self.rows)
+        return _norm(r.norm for r in self.rows) / reference if reference else math.nan
+
+    @property
+    def _noise(self) -> float:
+        norms = (r.reference_norm for r in self.rows)
+        return self.rounding * _norm(n for n in norms if math.isfinite(n))
+
     def __str__(self) -> str:
-        heads = (
-            "parameter",
-            "shape",
-            "certificate",
-            "cosine",
-            "rel. error",
-            "norm",
-            "reference",
-            "",
-        )
-        rows: list[Sequence[str]] = [heads]
+        heads = ("parameter", "shape", "certificate", "cosine", "rel. error", "norm", "reference")
+        rows: list[Sequence[str]] = [(*heads, "")]
         for r in self.rows:
-            numbers = (
-                f"{r.cosine:.6f}",
-                f"{r.relative_error:.1e}",
-                f"{r.norm:.3g}",
-                f"{r.reference_norm:.3g}",
-            )
-            rows.append((r.path, dims(r.shape), str(r.certificate), *numbers, self._remark(r)))
+            cosine, error = f"{r.cosine:.6f}", f"{r.relative_error:.1e}"
+            norms = f"{r.norm:.3g}", f"{r.reference_norm:.3g}"
+            shown = (r.path, dims(r.shape), str(r.certificate), cosine, error, *norms)
+            rows.append((*shown, self._remark(r)))
         verdict = "every certificate holds" if self.ok else "NOT AS CERTIFIED"
+        equal = f"relative error at most {self.tolerance:.0e}"
+        if self.disagreements:
+            verdict = "WINDOWS DISAGREE"
+        total = f"total: cosine {self.cosine:.4f}, norm {self.norm_ratio:.3f} of the reference's"
         return "\n".join(
             [
-                f"{self.title}: {verdict} (equal: relative error at most {self.tolerance:.0e})",
+                f"{self.title}: {verdict} (equal: {equal}, beyond rounding)",
                 *columns(rows),
+                *self.disagreements,
+                *self._warning(),
+                total,
             ]
         )
 
     def _remark(self, row: GradientRow) -> str:
-        if not np.isfinite(row.relative_error):
+        if not np.isfinite([row.norm, row.reference_norm]).all():
             return "NOT FINITE"
+        if self.vanishes(row):
+            return "zero" if row.norm == 0 else "zero up to rounding"
         if row.norm == 0:
-            return "zero" if row.reference_norm == 0 else "DEAD"
+            return "DEAD"
         if row.certificate == Exactness.EXACT:
-            return "equal" if row.relative_error <= self.tolerance else "WRONG"
+            return "equal" if self.equal(row) else "WRONG"
         return f"{row.dropped} dropped path(s)" if row.dropped else ""
+
+    def _warning(self) -> list[str]:
+        """What to do about norms that are far from the reference's."""
+        ratios = {"the whole gradient": self.norm_ratio}
+        for row in self.rows:
+            if not self.vanishes(row):
+                ratios[row.path] = row.norm / row.reference_norm if row.reference_norm else math.inf
+        far = {name: r for name, r in ratios.items() if r > _FAR or r < 1 / _FAR}
+        if not far:
+            return []
+        named = ", ".join(f"{name} ({r:.2g}x)" for name, r in far.items())
+        return [f"WARNING: norms are off by more than {_FAR:g}x: {named}", f"  {_ADVICE}"]
 
 
 def compare_gradients(
@@ -141,6 +205,7 @@ def compare_gradients(
     tolerance: float | None = None,
     dropped: Mapping[str, int] | None = None,
     title: str = "online gradients against BPTT",
+    dtypes: Iterable[Any] = (),
 ) -> GradientReport:
     """A `GradientReport` of two trees of gradients.
 
@@ -149,19 +214,24 @@ def compare_gradients(
         reference: a tree of the same structure.
         certificates: what is stated of each parameter, by path (`jax.tree_util.keystr`).
         tolerance: relative error up to which two gradients count as equal; by default 1e-8 in
-            float64, 1e-3 in float32 and 5e-2 below.
+            float64, 1e-3 in float32 and 5e-2 in half precision. The least precise dtype of the
+            gradients and of `dtypes` decides. Rounding may add 1024 units of that dtype, at most
+            the tolerance, relative to the norm of the whole reference.
         dropped: how many paths are left out, by path.
         title: what is compared.
+        dtypes: in which the gradients were computed, beside their own: bfloat16 under float32
+            parameters, say.
 
     Raises:
         UsageError: when the structures differ or a certificate is missing.
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> checks.compare_gradients({"w": jnp.ones(2)}, {"w": 1.5 * jnp.ones(2)}, {"['w']": "exact"}).ok
+    >>> online, reference = {"w": jnp.ones(2)}, {"w": 1.5 * jnp.ones(2)}
+    >>> checks.compare_gradients(online, reference, {"['w']": "exact"}).ok
     False
     """
-    found, structure = jax.tree_util.tree_flatten_with_path(online)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(online)
     if jax.tree.structure(reference) != structure:
         raise UsageError(
             problem(
@@ -170,8 +240,8 @@ def compare_gradients(
                 expected=structure,
             )
         )
-    rows, widest = [], 0.0
-    for (key, a), b in zip(found, jax.tree.leaves(reference), strict=True):
+    rows = []
+    for (key, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         path = jax.tree_util.keystr(key) or "value"
         if path not in certificates:
             raise UsageError(
@@ -181,31 +251,31 @@ def compare_gradients(
                     expected="one for each parameter",
                 )
             )
-        widest = max(widest, tolerance_of(a.dtype))
-        cosine, error, norm, reference_norm = measure(a, b)
         count = (dropped or {}).get(path, 0)
-        rows.append(
-            GradientRow(
-                path, a.shape, certificates[path], cosine, error, norm, reference_norm, count
-            )
-        )
-    return GradientReport(tuple(rows), widest if tolerance is None else tolerance, title)
+        rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))
+    precisions = [jnp.finfo(d) for d in (*(jnp.result_type(a) for _, a in leaves), *dtypes)]
+    allowed = max((_tolerance(p.bits) for p in precisions), default=0.0)
+    allowed = allowed if tolerance is None else tolerance
+    rounding = min(max((1024 * float(p.eps) for p in precisions), default=0.0), allowed)
+    return GradientReport(tuple(rows), allowed, title, rounding)
 
 
-def measure(a: Any, b: Any) -> tuple[float, float, float, float]:
+def _measure(a: Any, b: Any) -> tuple[float, float, float, float]:
     """(cosine, relative error, norm of a, norm of b)."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
     a, b = np.asarray(a).astype(wide).reshape(-1), np.asarray(b).astype(wide).reshape(-1)
     na, nb, off = (float(np.linalg.norm(v)) for v in (a, b, a - b))
     if not np.isfinite([na, nb]).all():
-        return float("nan"), float("nan"), na, nb
+        return math.nan, math.nan, na, nb
     if na == 0 or nb == 0:
         same = na == nb
-        return float(same), 0.0 if same else float("inf") if nb == 0 else 1.0, na, nb
+        return float(same), 0.0 if same else math.inf if nb == 0 else 1.0, na, nb
     return float(np.vdot(a, b).real / (na * nb)), off / nb, na, nb
 
 
-def tolerance_of(dtype: Any) -> float:
-    """Relative error up to which gradients of a dtype count as equal."""
-    bits = jax.numpy.finfo(dtype).bits
+def _tolerance(bits: int) -> float:
     return 1e-8 if bits >= 64 else 1e-3 if bits >= 32 else 5e-2
+
+
+def _norm(values: Iterable[float]) -> float:
+    return math.sqrt(sum(v * v for v in values))

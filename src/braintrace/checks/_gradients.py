@@ -1,43 +1,21 @@
 """`check_gradients`: a learner's gradients against BPTT through the user's own model."""
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..cell import Values, merged, sequence_length, weigh, weights_of
 from ..core._errors import UsageError, problem
-from ..core.analysis import CellGraph, Exactness, ParameterRow
+from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ._gradient_report import GradientReport, compare_gradients
 from ._reference import bptt_gradient
 
 
-class Learner(Protocol):
-    """What `check_gradients` asks of a learner of a function."""
-
-    @property
-    def graph(self) -> CellGraph: ...
-
-    @property
-    def function(self) -> Callable[..., Any]: ...
-
-    @property
-    def initial(self) -> Any: ...
-
-    def trained(self, params: Any) -> Any: ...
-
-    def etrace_grad(
-        self, params: Any, state: Any, xs: Any, *targets: Any, **options: Any
-    ) -> Any: ...
-
-    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]: ...
-
-    def update_window(self, params: Any, state: Any, xs: Any, *, full: bool) -> Any: ...
-
-
 def check_gradients(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,
@@ -47,9 +25,11 @@ def check_gradients(
     mask: Any = None,
     reset: Any = None,
     reduction: str = "mean",
-    window: int | None = 1,
+    window: int | None = None,
+    windows: Sequence[int | None] = (),
     multi_step: bool = False,
     tolerance: float | None = None,
+    y_target: Any = None,
 ) -> GradientReport:
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by
     parameter.
@@ -60,20 +40,28 @@ def check_gradients(
 
     Args:
         learner: a `FunctionLearner`.
-        params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction: as for `etrace_grad`.
-        window: steps done at once. It does not change the numbers, except with `multi_step`.
+        params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction, y_target: as for
+            `etrace_grad`.
+        window: steps done at once, as for `etrace_grad`, and by default what it would choose: what
+            is checked is what training runs. It does not change the gradient, except with
+            `multi_step`.
+        windows: windows that must all give the same gradient; the first one is compared with BPTT.
+            `windows=(None, 1)` checks the default window and single steps. In place of `window`.
         multi_step: judge the multi-step VJP: BPTT inside each window plus the traces at its entry.
-            Over one window that is the whole sequence it equals BPTT for every parameter and says
-            nothing about the rule.
+            Over one window that is the whole sequence (window=None) it equals BPTT for every
+            parameter and says nothing about the rule.
         tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-            float64, 1e-3 in float32.
+            float64, 1e-3 in float32, 5e-2 in half precision, whichever is the largest of the
+            dtypes that parameters, state, losses and all that depends on them have. Rounding is
+            allowed for beside it: see `GradientReport`.
 
     Returns:
         A `GradientReport`: for each parameter its certificate, cosine, relative error and norms;
         `report.ok` says whether every parameter that is certified exact equals BPTT.
 
     Raises:
-        UsageError: as `etrace_grad`, and for `multi_step` with `reset` or `step_fn`.
+        UsageError: as `etrace_grad`, for `window` beside `windows`, and for `multi_step` with
+            `reset`, `step_fn` or `windows`.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -82,98 +70,128 @@ def check_gradients(
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
     >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=h)
-    >>> loss = lambda out: (out**2).sum(-1)
-    >>> braintrace.checks.check_gradients(learner, params, learner.init(params, h), xs, loss_fn=loss).ok
+    >>> state, loss = learner.init(params, h), lambda out: (out**2).sum(-1)
+    >>> braintrace.checks.check_gradients(learner, params, state, xs, loss_fn=loss).ok
     True
     """
     options = {"mask": mask, "reduction": reduction}
     if multi_step:
-        if reset is not None:
-            raise UsageError(
-                problem("multi_step does not go with reset.", do="cut the sequence at the resets")
-            )
-        if loss_fn is None:
-            raise UsageError(
-                problem("multi_step does not go with step_fn.", do="pass loss_fn(out, *targets)")
-            )
-        online = _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
-    else:
-        given = {
-            "loss_fn": loss_fn,
-            "step_fn": step_fn,
-            "reset": reset,
-            "window": window,
-            "return_state": False,
-        }
-        online = learner.etrace_grad(params, state, xs, *targets, **given, **options)[0]
+        for name, given, do in (
+            ("reset", reset is not None, "cut the sequence at the resets"),
+            ("step_fn", loss_fn is None, "pass loss_fn(out, *targets)"),
+            ("windows", bool(windows), "pass window=: each window has a gradient of its own"),
+        ):
+            if given:
+                raise UsageError(problem(f"multi_step does not go with {name}.", do=do))
+
+    def online(window: int | None) -> Any:
+        if multi_step:
+            return _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
+        given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "y_target": y_target}
+        given |= {"window": window, **options}
+        return learner.etrace_grad(params, state, xs, *targets, **given)[0]
+
+    chosen = window_choice(window, windows)
+    gradients = [online(w) for w in chosen]  # in front of the reference: the better errors
     function = learner.function
+    sequences = (xs, *targets)
     if step_fn is not None:
-        function, loss_fn, xs, targets = (
-            learner.stepped(step_fn),
-            lambda loss: loss,
-            (xs, *targets),
-            (),
-        )
+        function, loss_fn, sequences = learner.stepped(step_fn), lambda loss: loss, (sequences,)
     assert loss_fn is not None  # etrace_grad has seen to that
     cell = lambda trained, carry, x: function(merged(trained, params), carry, x)
-    reference, _ = bptt_gradient(
+    reference, losses = bptt_gradient(
         cell,
         learner.trained(params),
         state.carry,
-        xs,
-        *targets,
+        *sequences,
         loss_fn=loss_fn,
         reset=reset,
         initial=learner.initial,
         **options,
     )
-    rows = rows_with_gradient(learner.graph)
-    a, b = (
-        Values(tuple(r.path for r in rows), jax.tree.leaves(tree)) for tree in (online, reference)
+    pairs = zip(learner.graph.parameters, learner.graph.params, strict=False)
+    rows = [r for r, v in pairs if v.differentiable and r.exactness is not Exactness.FROZEN]
+    named = lambda tree: Values(tuple(r.path for r in rows), jax.tree.leaves(tree))
+    return judge(
+        {w: named(g) for w, g in zip(chosen, gradients, strict=True)},
+        named(reference),
+        {r.path: r for r in rows},
+        tolerance,
+        [*inner_dtypes(learner.graph), losses.dtype],
     )
-    certificates = {r.path: r.exactness for r in rows}
-    dropped = {r.path: len(r.dropped) for r in rows}
-    return compare_gradients(a, b, certificates, tolerance=tolerance, dropped=dropped)
 
 
-def rows_with_gradient(graph: CellGraph) -> list[ParameterRow]:
-    """The certificates of the parameters that have a gradient, in order."""
-    rows = zip(graph.parameters, graph.params, strict=False)
-    return [row for row, v in rows if v.differentiable and row.exactness is not Exactness.FROZEN]
+def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[int | None, ...]:
+    """The windows to check, the first of which is compared with the reference."""
+    if windows and window is not None:
+        raise UsageError(
+            problem("window does not go with windows.", got=(window, windows), do="pass one")
+        )
+    return tuple(windows) or (window,)
+
+
+def inner_dtypes(graph: CellGraph) -> set[Any]:
+    """The dtypes of everything that derivatives of parameters and state pass through."""
+    starts = (*graph.params, *(graph.carry[k] for k in graph.hidden))
+    return {v.dtype for v in reach([*graph.prelude, *graph.step], starts)}
+
+
+def judge(
+    gradients: Mapping[int | None, Any],
+    reference: Any,
+    rows: Mapping[str, ParameterRow],
+    tolerance: float | None,
+    dtypes: Iterable[Any],
+) -> GradientReport:
+    """The gradient of the first window against the reference, and those of the others against
+    it.
+    """
+    certificates = {path: row.exactness for path, row in rows.items()}
+    dropped = {path: len(row.dropped) for path, row in rows.items()}
+    given = {"tolerance": tolerance, "dtypes": tuple(dtypes)}
+    (window, first), *others = gradients.items()
+    report = compare_gradients(first, reference, certificates, dropped=dropped, **given)
+    apart = []
+    for other, gradient in others:
+        between = compare_gradients(gradient, first, certificates, **given)
+        apart += [
+            f"window {other or 'default'} against window {window or 'default'}: "
+            f"{row.path} differs by {row.relative_error:.1e}"
+            for row in between.rows
+            if not between.equal(row)
+        ]
+    return dataclasses.replace(report, disagreements=tuple(apart))
 
 
 def _multi_step(
-    learner: Learner,
+    learner: Any,
     params: Any,
     state: Any,
     xs: Any,
     targets: Any,
     window: int | None,
     loss_fn: Any,
+    *,
     mask: Any,
     reduction: str,
 ) -> Any:
     """The sum of the gradients of full windows."""
-    steps = sequence_length(xs)
-    size = steps if window is None else window
+    steps, total = sequence_length(xs), None
 
     def losses_of(trained: Any, state: Any, part: slice) -> tuple[Any, Any]:
-        now, outs = learner.update_window(
-            merged(trained, params), state, jax.tree.map(lambda v: v[part], xs), full=True
-        )
-        cut = jax.tree.map(lambda v: v[part], targets)
-        return now, jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, cut)
+        x, *of_part = jax.tree.map(lambda v: v[part], (xs, *targets))
+        state, outs = learner.update_window(merged(trained, params), state, x, full=True)
+        return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
 
     trained = learner.trained(params)
-    shape = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[1], trained, state)
-    weights = weights_of(mask, jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype), steps, reduction)
-    total = None
-    for start in range(0, steps, size):
-        part = slice(start, start + size)
+    loss = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[0][0], trained, state)
+    weights = weights_of(mask, loss, steps, reduction)
+    for start in range(0, steps, window or steps):
+        part = slice(start, start + (window or steps))
 
         def objective(trained: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
-            now, losses = losses_of(trained, state, part)
-            return weigh(losses, weights[part]), now
+            losses, new = losses_of(trained, state, part)
+            return weigh(losses, weights[part]), new
 
         gradients, state = jax.grad(objective, has_aux=True)(trained)
         total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)

@@ -28,7 +28,9 @@ class Layer:
         out: `h -> z`, position by position.
 
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> layer.move(None, 2.0, 1.0)
     2.0
     """
@@ -51,7 +53,9 @@ class LayeredCell:
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> new, out = cell(params, carry, jnp.ones((1, 2)))
@@ -106,16 +110,14 @@ def gradient_of(
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
 
+    losses_of = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))
+
     def total(params: Any) -> tuple[jax.Array, jax.Array]:
-        plain = jax.eval_shape(lambda p: run(p, jnp.ones((steps,)))[0], params)
-        at = [
-            jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), t) for t in targets
-        ]
-        out = jax.ShapeDtypeStruct(plain.shape[1:], plain.dtype)
-        shape = jax.eval_shape(lambda o, t: jnp.asarray(loss_fn(o, *t)), out, at)
-        weights = weights_of(mask, shape, steps, reduction)
+        shape = jax.eval_shape(lambda p: losses_of(run(p, jnp.ones(steps))[0], targets), params)
+        loss = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
+        weights = weights_of(mask, loss, steps, reduction)
         outs, surrogate = run(params, weights)
-        losses = jax.vmap(lambda o, t: jnp.asarray(loss_fn(o, *t)))(outs, list(targets))
+        losses = losses_of(outs, targets)
         return weigh(losses, weights) + surrogate, losses
 
     return jax.grad(total, has_aux=True)(params)

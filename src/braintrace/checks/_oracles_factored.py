@@ -43,11 +43,15 @@ def pp_prop_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
-    >>> gradients, losses = checks.pp_prop_oracle(cell, params, carry, xs, loss_fn=loss, decays=(0.5, 0.5), reduction="sum")
+    >>> gradients, losses = checks.pp_prop_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, decays=(0.5, 0.5), reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     2.25
     """

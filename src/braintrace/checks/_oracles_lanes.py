@@ -46,11 +46,15 @@ def layered_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
-    >>> gradients, losses = checks.layered_oracle(cell, params, carry, xs, loss_fn=loss, reduction="sum")
+    >>> gradients, losses = checks.layered_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     2.5
     """
@@ -96,11 +100,15 @@ def eprop_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
-    >>> gradients, losses = checks.eprop_oracle(cell, params, carry, xs, loss_fn=loss, kappa=0.5, reduction="sum")
+    >>> gradients, losses = checks.eprop_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, kappa=0.5, reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     3.0
     """
@@ -163,12 +171,22 @@ def osttp_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
     >>> gradients, losses = checks.osttp_oracle(
-    ...     cell, params, carry, xs, loss_fn=loss, y_target=jnp.ones((2, 1, 1)), B_list=[jnp.ones((1, 3))], reduction="sum")
+    ...     cell,
+    ...     params,
+    ...     carry,
+    ...     xs,
+    ...     loss_fn=loss,
+    ...     y_target=jnp.ones((2, 1, 1)),
+    ...     B_list=[jnp.ones((1, 3))],
+    ...     reduction="sum",
+    ... )
     >>> gradients["w"][0, 0].item()
     -2.5
     """

@@ -40,11 +40,15 @@ def ottt_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
-    >>> gradients, losses = checks.ottt_oracle(cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum")
+    >>> gradients, losses = checks.ottt_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     2.5
     """
@@ -91,7 +95,8 @@ def otpe_oracle(
     What the layer above and the readout differentiate is, with R the leaky sum of the activity and
     g the leaky mean of dz/dy,
 
-        z + (R - sg R)                 the own weights (OTPE), or  sg(g) (drive(params, twice filtered inputs) - sg)  (F-OTPE)
+        z + (R - sg R)                                               the own weights (OTPE), or
+          sg(g) (drive(params, twice filtered inputs) - sg)          the own weights (F-OTPE)
           + sg(g) (drive(sg params, proxy of the layer below) - sg)
 
     Args:
@@ -105,11 +110,15 @@ def otpe_oracle(
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
-    >>> layer = checks.Layer(lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h)
+    >>> layer = checks.Layer(
+    ...     lambda p, x, own, one: x @ p["w"], lambda p, h, y: 0.5 * h + y, lambda h: h
+    ... )
     >>> cell = checks.LayeredCell((layer,), lambda p, z: z @ p["o"])
     >>> params, carry = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)),)
     >>> xs, loss = jnp.ones((2, 1, 2)), lambda out: out[:, 0]
-    >>> gradients, losses = checks.otpe_oracle(cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum")
+    >>> gradients, losses = checks.otpe_oracle(
+    ...     cell, params, carry, xs, loss_fn=loss, leak=0.5, reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     3.0
     """

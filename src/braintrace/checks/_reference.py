@@ -1,4 +1,4 @@
-"""The numbers that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
+"""The gradients that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,19 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..cell import (
-    check_driver,
-    check_reset,
-    compile_cell,
-    lane_count,
-    restarted,
-    sequence_length,
-    weigh,
-    weights_of,
-)
+from ..cell import check_driver, check_reset, compile_cell, lane_count, restarted, sequence_length
 from ..core.step import prelude, step
-
-Objective = Callable[[Any], tuple[Any, Any]]
+from ._oracles_cell import gradient_of
 
 
 def bptt_gradient(
@@ -45,7 +35,7 @@ def bptt_gradient(
         carry: the carry before the first step.
         xs: inputs, time on axis 0.
         *targets: further sequences, handed to `loss_fn` step by step.
-        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane (B,).
+        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample (B,).
         mask: weights of the losses, (T,) or (T, B), as in `etrace_grad`.
         reset: (T, B) bool, as in `etrace_grad`.
         reduction: 'mean' or 'sum', as in `etrace_grad`.
@@ -63,7 +53,9 @@ def bptt_gradient(
     ...     h = 0.5 * h + x @ p["w"]
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
-    >>> gradients, losses = braintrace.checks.bptt_gradient(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients, losses = braintrace.checks.bptt_gradient(
+    ...     cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     6.125
     """
@@ -118,7 +110,9 @@ def d_rtrl_oracle(
     ...     h = 0.5 * h + x @ p["w"]
     ...     return h, h
     >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
-    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum")
+    >>> gradients, losses = braintrace.checks.d_rtrl_oracle(
+    ...     cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
+    ... )
     >>> gradients["w"][0, 0].item()
     6.125
     """
@@ -165,17 +159,14 @@ def _gradient(
 ) -> tuple[Any, jax.Array]:
     leaves, structure = jax.tree.flatten(params)
     live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
-
-    def objective(chosen: list[Any]) -> tuple[Any, Any]:
-        merged = list(leaves)
-        for k, v in zip(live, chosen, strict=True):
-            merged[k] = v
-        outs = run(structure.unflatten(merged))
-        losses = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))(outs, targets)
-        one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
-        weights = weights_of(mask, one, sequence_length(xs), reduction)
-        return weigh(losses, weights), losses
-
-    gradients, losses = jax.grad(objective, has_aux=True)([jnp.asarray(leaves[k]) for k in live])
-    found = dict(zip(live, gradients, strict=True))
-    return structure.unflatten([found.get(k) for k in range(len(leaves))]), losses
+    tree_of = lambda values: structure.unflatten([values.get(k) for k in range(len(leaves))])
+    gradients, losses = gradient_of(
+        lambda chosen, _: (run(tree_of(dict(enumerate(leaves)) | chosen)), 0.0),
+        {k: jnp.asarray(leaves[k]) for k in live},
+        xs,
+        targets,
+        loss_fn,
+        mask,
+        reduction,
+    )
+    return tree_of(gradients), losses

@@ -2,7 +2,6 @@
 derivative.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +59,7 @@ def check_site_rule(
         relevant,
         ControlFlowPolicy(scan_unroll_limit=64),
     )
-    made = {program.inputs[weight]}  # what depends on the weight alone
-    found = None
+    made, found = {program.inputs[weight]}, None  # what depends on the weight alone
     for e in program.equations:
         for k, v in enumerate(e.inputs):
             if found is None and v in made and (rule := make(e, k)) is not None:
@@ -83,14 +81,8 @@ def check_site_rule(
     read = reader(env)
     if not rule.is_bound:
         rule = rule.bound([read(v) for v in rule.structure])
-    _check(
-        rule,
-        equation,
-        operand,
-        [read(v) for v in equation.inputs],
-        rtol,
-        np.random.default_rng(seed),
-    )
+    met = [read(v) for v in equation.inputs]
+    _check(rule, equation, operand, met, rtol, np.random.default_rng(seed))
     return rule
 
 
@@ -125,17 +117,12 @@ def _check(
             f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}"
         )
 
-    @functools.partial(
-        jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-    )  # it runs once
     def laws(f: Any, fs: Any, data: list[Any], stacked: list[Any]) -> dict[str, tuple[Any, Any]]:
-        entries, ones, right = (
-            rule.spread(f, data),
-            rule.spread(jnp.ones_like(f), data),
-            own(f, data),
-        )
-        at = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
-        x = rule.represent(data)
+        steps = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
+        entries, ones = rule.spread(f, data), rule.spread(jnp.ones_like(f), data)
+        right, total = own(f, data), _total(own(*step) for step in steps)
+        x, xs = rule.represent(data), jnp.stack([rule.represent(d) for _, d in steps])
+        spread = _total(rule.spread(*step) for step in steps)
         pairs = {
             "collect(spread(f, data)) is the weight gradient": (rule.collect(entries), right),
             "spread is f times the data, entry by entry": (entries, rule.at_entries(f) * ones),
@@ -143,13 +130,10 @@ def _check(
                 rule.weight_gradient(x, f),
                 right,
             ),
-            "spread_sum is the sum of spread": (
-                rule.spread_sum(fs, stacked),
-                _total(rule.spread(*s) for s in at),
-            ),
+            "spread_sum is the sum of spread": (rule.spread_sum(fs, stacked), spread),
             "weight_gradient_sum is the sum of weight gradients": (
-                rule.weight_gradient_sum(jnp.stack([rule.represent(d) for _, d in at]), fs),
-                (total := _total(own(*s) for s in at)),
+                rule.weight_gradient_sum(xs, fs),
+                total,
             ),
             "data_gradient_sum is the sum of weight gradients": (
                 rule.data_gradient_sum(stacked, fs, kernel),
@@ -158,16 +142,14 @@ def _check(
         }
         for axis in range(len(y.shape)):
             if (lane := rule.lane_axis(axis)) is not None:
-                cut = (
-                    rule.weight_gradient(_first_only(x, lane), f),
-                    rule.weight_gradient(x, _first_only(f, axis)),
-                )
-                pairs[f"lane_axis({axis}) runs along the lanes of y"] = cut
+                law = f"lane_axis({axis}) runs along the lanes of y"
+                first = rule.weight_gradient(_first_only(x, lane), f)
+                pairs[law] = first, rule.weight_gradient(x, _first_only(f, axis))
         return pairs
 
-    for law, (got, wanted) in laws(
-        draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]
-    ).items():
+    once = jax.jit(laws, compiler_options={"xla_backend_optimization_level": 0})  # it runs once
+    given = draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]
+    for law, (got, wanted) in once(*given).items():
         if got.shape != wanted.shape:
             raise AssertionError(
                 f"{equation.name}: {law}: shape {got.shape}, expected {wanted.shape}"
@@ -181,7 +163,7 @@ def _check(
 
 
 def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
-    """Data of several steps: random numbers, or indices and events (zeros and ones) as they are,
+    """Data of several steps: random values, or indices and events (zeros and ones) as they are,
     rolled.
     """
     if is_differentiable(value.dtype) and not bool(jnp.isin(value, jnp.arange(2)).all()):

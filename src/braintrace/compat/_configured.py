@@ -2,16 +2,11 @@
 
 from typing import Any
 
-from ..core._errors import NotSupportedError, problem
-from ..core.engine._rule import Rule
-from ..core.signals._editor import Edit
-from ..core.signals._scalar_leak import ScalarLeak
-from ..core.signals._signals import Feedback, OutputFilter
+from ..core._errors import NotSupportedError
+from ..core.engine import Rule
+from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
+from ..core.traces import Factored, PerParameter, Presynaptic, WithinLayer
 from ..core.traces._carrier import Carrier
-from ..core.traces._factored import Factored
-from ..core.traces._per_parameter import PerParameter
-from ..core.traces._presynaptic import Presynaptic
-from ..core.traces._within_layer import WithinLayer
 from ._coordinates import ETraceConfig, refuse
 
 #: Values that stand on an axis and that no rule here has, with what is near.
@@ -38,15 +33,13 @@ def configured(
     for (axis, value), do in _WITHOUT_RULE.items():
         if getattr(config, axis) == value:
             raise NotSupportedError(
-                problem(f"No rule here has {axis}={value!r}.", got=config.describe(), do=do)
+                f"No rule here has {axis}={value!r}.", got=config.describe(), do=do
             )
     if config.is_factorized and config.recurrence_scope != "diagonal":
         raise NotSupportedError(
-            problem(
-                "No factored trace here keeps the recurrence between neurons.",
-                got=config.describe(),
-                do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
-            )
+            "No factorised trace here keeps the recurrence between neurons.",
+            got=config.describe(),
+            do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
         )
     edits: list[Edit] = []
     if config.recursion_f == "scalar_leak":
@@ -64,7 +57,10 @@ def configured(
                 "random_feedback_key=0, say",
             )
         edits.append(Feedback(False, random_feedback_key, 1.0))
-        why = "use vjp_method='single-step': inside a window BPTT would follow the readout's weight and the traces B"
+        why = (
+            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
+            "and the traces B"
+        )
     schedule = "A" if config.update_schedule == "sequence_end" else None
     name = f"ETraceConfig({config.describe()})"
     return Rule(name, _carrier(config, trace_dtype), tuple(edits), why, schedule)

@@ -1,10 +1,10 @@
 """`ETraceConfig`: a learning rule named by its coordinates on six axes."""
 
 import dataclasses
-import numbers
 from typing import Any
 
-from ..core._errors import UsageError, problem
+from ..cell import fraction
+from ..core._errors import UsageError
 
 _AXES = {
     "trace_factorization": ("per_param", "io_factorized", "random_projection"),
@@ -110,12 +110,12 @@ class ETraceConfig:
                 x = "scalar_leak"
             if self.decay is None and (x, f) != ("none", "none"):
                 refuse(
-                    "A factored trace needs its decay.",
+                    "A factorised trace needs its decay.",
                     "decay=None",
                     "a number in [0, 1), or a pair for input and state",
                 )
             decays = [
-                None if d is None else _fraction("decay", d) for d in _pair(self.decay, "decay")
+                None if d is None else fraction("decay", d) for d in _pair(self.decay, "decay")
             ]
             sides = [_side("none" if d == 0 else r, d) for r, d in zip((x, f), decays, strict=True)]
             self._set(
@@ -126,13 +126,13 @@ class ETraceConfig:
                 self.decay, tuple | list
             ):
                 refuse(
-                    "Only a factored trace has two sides.",
+                    "Only a factorised trace has two sides.",
                     f"{self.temporal_recursion!r}, decay={self.decay!r}",
                     "one value, or trace_factorization='io_factorized'",
                 )
             if self.temporal_recursion == "scalar_leak" and self.decay is None:
                 refuse("A scalar leak needs its size.", "decay=None", "a number in [0, 1)")
-            decay = None if self.decay is None else _fraction("decay", self.decay)
+            decay = None if self.decay is None else fraction("decay", self.decay)
             recursion, decay = _side(self.temporal_recursion, decay)
             self._set(
                 temporal_recursion=recursion,
@@ -141,7 +141,7 @@ class ETraceConfig:
         if (
             self.trace_filter == "kappa"
             and self.kappa is not None
-            and _fraction("kappa", self.kappa) == 0
+            and fraction("kappa", self.kappa) == 0
         ):
             self._set(trace_filter="none", kappa=None)
         if self.recurrence_scope == "sparse_n" and self.sparse_n == 1:
@@ -167,13 +167,13 @@ class ETraceConfig:
                     f"both {axis}={value!r} and {name}, or neither",
                 )
         if self.kappa is not None:
-            self._set(kappa=_fraction("kappa", self.kappa))
+            self._set(kappa=fraction("kappa", self.kappa))
         for name in ("sparse_n", "window_size"):
             value = getattr(self, name)
             if value is not None and (
                 not isinstance(value, int) or isinstance(value, bool) or value < 1
             ):
-                refuse(f"Wrong {name}.", repr(value), "a whole number of at least 1")
+                refuse(f"Invalid {name}.", repr(value), "a whole number of at least 1")
         if (
             not self.is_factorized
             and self.decay is not None
@@ -189,7 +189,8 @@ class ETraceConfig:
         if self.recurrence_scope != "diagonal" and self.recursion_f != "jacobian":
             refuse(
                 "The scope of the recurrence is that of a Jacobian, and this rule has none.",
-                f"recurrence_scope={self.recurrence_scope!r}, temporal_recursion={self.temporal_recursion!r}",
+                f"recurrence_scope={self.recurrence_scope!r}, "
+                f"temporal_recursion={self.temporal_recursion!r}",
                 "recurrence_scope='diagonal', or temporal_recursion='jacobian'",
             )
         if self.trace_filter == "kappa" and self.trace_factorization != "per_param":
@@ -200,7 +201,8 @@ class ETraceConfig:
             )
         if self.recurrence_scope == "sparse_n" and self.trace_factorization != "per_param":
             refuse(
-                "A neighbourhood of neurons is part of the trace of a weight; two factors hold no such part.",
+                "A neighbourhood of neurons is part of the trace of a weight; two factors hold no "
+                "such part.",
                 f"trace_factorization={self.trace_factorization!r}, recurrence_scope='sparse_n'",
                 "trace_factorization='per_param'",
             )
@@ -253,7 +255,7 @@ class ETraceConfig:
 
 
 def refuse(what: str, got: str, expected: str) -> None:
-    raise UsageError(problem(what, got=got, expected=expected))
+    raise UsageError(what, got=got, expected=expected)
 
 
 def _pair(value: Any, name: str) -> tuple[Any, Any]:
@@ -261,22 +263,15 @@ def _pair(value: Any, name: str) -> tuple[Any, Any]:
         return value, value
     if len(value) != 2:
         refuse(
-            f"Wrong {name}.", repr(value), "one value, or a pair for the input and the state side"
+            f"Invalid {name}.", repr(value), "one value, or a pair for the input and the state side"
         )
     return value[0], value[1]
 
 
-def _fraction(name: str, value: Any) -> float:
-    number = (
-        float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else -1.0
-    )
-    if not 0 <= number < 1:
-        refuse(f"Wrong {name}.", repr(value), "a number in [0, 1)")
-    return number
-
-
 def _side(recursion: Any, decay: float | None) -> tuple[str, float | None]:
-    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay 0."""
+    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay
+    0.
+    """
     if recursion == "none":
         if decay:
             refuse(

@@ -2,16 +2,15 @@
 use of a name warns.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
-import brainstate
 import jax.numpy as jnp
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
+from ._precision import brainstate
 
 
 class ETraceOp:
@@ -22,7 +21,7 @@ class ETraceOp:
         is_diagonal, name: of no effect.
 
     >>> import warnings, braintrace
-    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # each use of these names warns
+    >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     ...     class Scale(braintrace.ETraceOp):
     ...         def xw_to_y(self, inputs, weights):
     ...             return inputs * weights
@@ -79,7 +78,12 @@ class ConvOp(ETraceOp):
 
     >>> import warnings, braintrace, jax, jax.numpy as jnp
     >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    ...     op = braintrace.ConvOp(jax.ShapeDtypeStruct((1, 5, 2), float), (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    ...     op = braintrace.ConvOp(
+    ...         jax.ShapeDtypeStruct((1, 5, 2), float),
+    ...         (1,),
+    ...         "SAME",
+    ...         dimension_numbers=("NWC", "WIO", "NWC"),
+    ...     )
     >>> op(jnp.ones((1, 5, 2)), {"weight": jnp.ones((3, 2, 4))}).shape
     (1, 5, 4)
     """
@@ -283,38 +287,13 @@ class FakeElemWiseParam(FakeETraceParam):
         return self.op(x, self.value)
 
 
-#: What to write in a name's place.
-INSTEAD = {
-    "ETraceParam": "a brainstate.ParamState and ordinary JAX, or braintrace.matmul and its like",
-    "ElemWiseParam": "a brainstate.ParamState and ordinary JAX, or braintrace.element_wise",
-    "NonTempParam": "a brainstate.ParamState and braintrace.stop_trace, or the option `trainable` of braintrace.compile",
-    "FakeETraceParam": "an array, or a brainstate.FakeState",
-    "FakeElemWiseParam": "an array, or a brainstate.FakeState",
-    "ETraceOp": "a function",
-    "MatMulOp": "x @ w, or braintrace.matmul",
-    "ElemWiseOp": "a function of the weight, or braintrace.element_wise",
-    "ConvOp": "jax.lax.conv_general_dilated, or braintrace.conv",
-    "SpMatMulOp": "x @ matrix, or braintrace.sparse_matmul",
-    "LoraOp": "x @ B @ A, or braintrace.lora_matmul",
-}
-
-
-def legacy(name: str) -> Any:
-    """The class of a name of 0.1, with a warning that says what to write instead."""
-    message = f"braintrace.{name} is a name of release 0.1 of the PyPI package: write {INSTEAD[name]} instead"
-    warnings.warn(message, DeprecationWarning, stacklevel=3)
-    return globals()[name]
-
-
 def _operation(op: Any) -> Callable[..., Any]:
     if not callable(op):
         raise UsageError(
-            problem(
-                "This is no operation.",
-                got=type(op).__name__,
-                expected="an ETraceOp, or a function (x, w) -> y",
-                do="pass braintrace.MatMulOp(), say",
-            )
+            "Not an operation.",
+            got=type(op).__name__,
+            expected="an ETraceOp, or a function (x, w) -> y",
+            do="pass braintrace.MatMulOp(), say",
         )
     return op
 

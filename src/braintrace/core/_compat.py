@@ -38,6 +38,12 @@ _LIBRARIES = tuple(
 )
 
 
+def named(names: str) -> frozenset[Primitive]:
+    """The primitives of these names that this JAX has."""
+    found = (getattr(primitives, f"{name}_p", None) for name in names.split())
+    return frozenset(p for p in found if p is not None)
+
+
 trace_state = jex_core.get_opaque_trace_state  # equal for two places under the same transformations
 
 

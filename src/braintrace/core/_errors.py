@@ -1,5 +1,7 @@
 """The errors that braintrace raises: each says what was got, what was expected and what to do."""
 
+from typing import Any
+
 
 class BrainTraceError(Exception):
     """Base of all errors of this library.
@@ -8,6 +10,10 @@ class BrainTraceError(Exception):
     >>> issubclass(braintrace.CompilationError, braintrace.BrainTraceError)
     True
     """
+
+    def __init__(self, what: str, **said: Any):
+        """`said`: got, expected, do, at, as for `problem`."""
+        super().__init__(problem(what, **said))
 
 
 class CompilationError(BrainTraceError):

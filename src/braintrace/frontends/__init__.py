@@ -1,1 +1,4 @@
-"""Doors to the learners: one module for each way of writing a model."""
+"""The front ends: from a framework's model to a learner. Each is imported when it is needed."""
+
+from ._choice import FrontEnd as FrontEnd
+from ._choice import front_end_of as front_end_of

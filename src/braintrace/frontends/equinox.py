@@ -1,4 +1,4 @@
-"""The door for Equinox modules: the functional learner, with the module itself in place of the
+"""The front end for Equinox modules: the functional learner, with the module itself in place of the
 parameters.
 """
 
@@ -10,10 +10,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..cell import UserStep, Values, plain_user_step
-from ..core._errors import CompilationError, UsageError, problem
+from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
+from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner
+from ..rules import Algorithm
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -40,7 +41,9 @@ class EquinoxLearner(FunctionLearner):
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=hidden, vmap=True)
         >>> xs, ys = jnp.ones((10, 2, 3)), jnp.ones((10, 2, 4))
         >>> loss = lambda out, y: jnp.mean((out - y) ** 2)
-        >>> gradients, state, info = learner.etrace_grad(cell, learner.init(cell, hidden), xs, ys, loss_fn=loss)
+        >>> gradients, state, info = learner.etrace_grad(
+        ...     cell, learner.init(cell, hidden), xs, ys, loss_fn=loss
+        ... )
         >>> gradients.weight_hh.shape, info.losses.shape
         ((12, 4), (10,))
 
@@ -70,11 +73,9 @@ class EquinoxLearner(FunctionLearner):
         )
         if not self._trained:
             raise UsageError(
-                problem(
-                    "The module has no parameters to learn.",
-                    got=f"{type(model).__name__} without floating-point arrays",
-                    expected="an eqx.Module with weights",
-                )
+                "The module has no parameters to learn.",
+                got=f"{type(model).__name__} without floating-point arrays",
+                expected="an eqx.Module with weights",
             )
         paths = [
             jax.tree_util.keystr(p).removeprefix(".")
@@ -85,11 +86,9 @@ class EquinoxLearner(FunctionLearner):
         super().__init__(
             self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
         )
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """`(model, carry, x) -> (carry, out)`, the module as it is called."""
-        return self._step
+        self.function = (
+            self._step
+        )  # `(model, carry, x) -> (carry, out)`, the module as it is called
 
     def _values(self, model: Any) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
@@ -104,14 +103,12 @@ class EquinoxLearner(FunctionLearner):
         if not same or changed:
             got = structure if not same else {self._paths[k]: leaves[k] for k in changed}
             raise UsageError(
-                problem(
-                    "The module is not like the one that was compiled.",
-                    got=got,
-                    expected=self._structure
-                    if not same
-                    else {self._paths[k]: self._static[k] for k in changed},
-                    do="pass a module that differs in its arrays only, or compile again",
-                )
+                "The module is not like the one that was compiled.",
+                got=got,
+                expected=self._structure
+                if not same
+                else {self._paths[k]: self._static[k] for k in changed},
+                do="pass a module that differs in its arrays only, or compile again",
             )
         return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])
 
@@ -158,64 +155,66 @@ class EquinoxLearner(FunctionLearner):
         if isinstance(got, tuple) and len(got) == 2 and jax.tree.structure(got[0]) == expected:
             return got
         raise CompilationError(
-            problem(
-                "The module returns neither a carry nor a pair.",
-                got=jax.tree.structure(got),
-                expected=f"the new carry, {expected}, or (carry, out)",
-                do="adapt it with call=lambda model, carry, x: (new carry, out)",
-            )
+            "The module returns neither a carry nor a pair.",
+            got=jax.tree.structure(got),
+            expected=f"the new carry, {expected}, or (carry, out)",
+            do="adapt it with call=lambda model, carry, x: (new carry, out)",
         )
 
 
-def compile_equinox(
-    model: eqx.Module, rule: Rule, inputs: tuple[Any, ...], given: dict[str, Any], **analysis: Any
+def compile_model(
+    model: eqx.Module,
+    algorithm: Callable[[], Algorithm],
+    inputs: tuple[Any, ...],
+    given: dict[str, Any],
+    **analysis: Any,
 ) -> EquinoxLearner:
-    """A learner of `model`; `given` holds `carry`, and may hold `call` and `vmap`."""
+    """A learner of `model`; `given` holds `carry`, and may hold `call`, `vmap` and what is said
+    about the batch.
+    """
+    rule = algorithm().parts()
     if "carry" not in given:
         raise UsageError(
-            problem(
-                "The carry is missing.",
-                got=f"compile({type(model).__name__}, ...)",
-                expected="carry=...",
-                do="pass the state before the first step, batch first: jnp.zeros((batch, cell.hidden_size)), say",
-            )
+            "The carry is missing.",
+            got=f"compile({type(model).__name__}, ...)",
+            expected="carry=...",
+            do="pass the state before the first step, batch first: jnp.zeros((batch, "
+            "cell.hidden_size)), say",
         )
     if len(inputs) != 1:
         raise UsageError(
-            problem(
-                "An Equinox module has one input.",
-                got=f"{len(inputs)} example inputs",
-                expected="one, which may be a tree",
-                do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
-            )
+            "An Equinox module has one input.",
+            got=f"{len(inputs)} example inputs",
+            expected="one, which may be a tree",
+            do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
         )
     call = given.get("call")
     if call is None:
         _check_call(model)
     carry, x = jax.tree.map(jnp.asarray, (given["carry"], inputs[0]))
-    return EquinoxLearner(model, call, rule, carry, x, given.get("vmap", False), **analysis)
+    vmap = given.get("vmap", False)
+    if vmap:
+        no_batch_options(given)
+    batch = BatchSpec.mapped(carry, x) if vmap else said_batch(given, carry, x)
+    return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 
 
 def _check_call(model: Any) -> None:
     """The default call is Equinox's own, `model(input, hidden)`; another order must be said."""
     if not callable(model):
         raise UsageError(
-            problem(
-                "The module cannot be called.",
-                got=type(model).__name__,
-                expected="a module called as model(x, carry)",
-                do="pass call=lambda model, carry, x: model.method(x, carry)",
-            )
+            "The module cannot be called.",
+            got=type(model).__name__,
+            expected="a module called as model(x, carry)",
+            do="pass call=lambda model, carry, x: model.method(x, carry)",
         )
     names = list(inspect.signature(model).parameters)
     if len(names) >= 2 and names[0] in _CARRY_NAMES and names[1] in _INPUT_NAMES:
         raise UsageError(
-            problem(
-                "The module takes its carry first.",
-                got=f"{type(model).__name__}({names[0]}, {names[1]})",
-                expected="Equinox's own order, model(input, carry), or call=",
-                do="pass call=lambda model, carry, x: model(carry, x)",
-            )
+            "The module takes its carry first.",
+            got=f"{type(model).__name__}({names[0]}, {names[1]})",
+            expected="Equinox's own order, model(input, carry), or call=",
+            do="pass call=lambda model, carry, x: model(carry, x)",
         )
 
 

@@ -1,40 +1,37 @@
-"""The door for plain functions `(params, carry, x) -> (carry, out)` on any trees."""
+"""The front end for plain functions `(params, carry, x) -> (carry, out)` on any trees."""
 
 from collections.abc import Callable
 from typing import Any
 
-from ..core._errors import UsageError, problem
-from ..core.engine import Rule
+from ..cell import said_batch
+from ..core._errors import UsageError
 from ..learner import FunctionLearner
+from ..rules import Algorithm
 
 
-def compile_function(
+def compile_model(
     cell: Callable[..., Any],
-    rule: Rule,
-    example_inputs: tuple[Any, ...],
+    algorithm: Callable[[], Algorithm],
+    inputs: tuple[Any, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> FunctionLearner:
-    """A learner of `cell`; `given` holds `params` and `carry`."""
-    missing = sorted({"params", "carry"} - set(given))
-    if missing:
+    """A learner of `cell`; `given` holds `params` and `carry`, and what is said about the batch."""
+    rule = algorithm().parts()
+    if not {"params", "carry"} <= set(given):
         raise UsageError(
-            problem(
-                "A function needs its parameters and its carry.",
-                got=f"compile({getattr(cell, '__name__', 'cell')}, ...)",
-                expected="params=..., carry=...",
-                do="pass both, as the function takes them",
-            )
+            "A function needs its parameters and its carry.",
+            got=f"compile({getattr(cell, '__name__', 'cell')}, ...)",
+            expected="params=..., carry=...",
+            do="pass both, as the function takes them",
         )
-    if len(example_inputs) != 1:
+    if len(inputs) != 1:
         raise UsageError(
-            problem(
-                "A function has one input.",
-                got=f"{len(example_inputs)} example inputs",
-                expected="one, which may be a tree",
-                do="pass a tuple of inputs as one",
-            )
+            "A function has one input.",
+            got=f"{len(inputs)} example inputs",
+            expected="one, which may be a tree",
+            do="pass a tuple of inputs as one",
         )
-    return FunctionLearner(
-        cell, rule, given["params"], given["carry"], example_inputs[0], **analysis
-    )
+    carry, [x] = given["carry"], inputs
+    batch = said_batch(given, carry, x)
+    return FunctionLearner(cell, rule, given["params"], carry, x, batch=batch, **analysis)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..cell import check_driver
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
 from ..core.engine import Rule
 from ..core.engine._memory import MemoryPlan, memory_plan
@@ -25,9 +25,7 @@ class Budget:
             not isinstance(limit, int) or isinstance(limit, bool) or limit < 1
         ):
             raise UsageError(
-                problem(
-                    "Wrong memory_budget.", got=repr(limit), expected="a number of bytes, or None"
-                )
+                "Invalid memory_budget.", got=repr(limit), expected="a number of bytes, or None"
             )
         self.graph, self.rule, self.limit = graph, rule, limit
         self._known: dict[tuple[Any, ...], int] = {}
@@ -57,9 +55,7 @@ class Budget:
         """The plan of a call, whether it fits or not."""
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise UsageError(
-                problem(
-                    "Wrong number of steps.", got=repr(steps), expected="a whole number, at least 1"
-                )
+                "Invalid number of steps.", got=repr(steps), expected="a whole number, at least 1"
             )
         check_driver(steps, (), "mean", window)
         plan = memory_plan(
@@ -96,10 +92,9 @@ class Budget:
             else "a smaller batch or model: no window and no algorithm fits"
         )
         return UsageError(
-            problem(
-                f"{plan.algorithm} needs more memory than the budget.",
-                got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, {size(plan.traces)} of it traces",
-                expected=f"at most {size(self.limit)} (memory_budget)",
-                do=f"use {best}",
-            )
+            f"{plan.algorithm} needs more memory than the budget.",
+            got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, "
+            f"{size(plan.traces)} of it traces",
+            expected=f"at most {size(self.limit)} (memory_budget)",
+            do=f"use {best}",
         )

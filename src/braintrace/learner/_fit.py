@@ -7,47 +7,46 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import merged, sequence_length
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Rule
+
+#: (params, state of the optimiser, state of the learner)
+Fitted = tuple[Any, Any, Any]
 
 
 def fit_sequence(
     learner: Any,
-    params: Any,
-    opt_state: Any,
-    state: Any,
-    xs: Any,
-    targets: tuple[Any, ...],
+    start: Fitted,
+    sequences: tuple[Any, ...],
     optimizer: Any,
     mode: str | None,
     options: dict[str, Any],
 ) -> tuple[Any, Any, Any, Any]:
-    """`(params, opt_state, state, info)` after the sequence; `learner.etrace_grad(params, state,
-    xs, *targets, **options)`.
+    """`(params, opt_state, state, info)` after the sequence; `options` are those of
+    `etrace_grad`.
     """
-    if fit_mode(mode, learner.rule, options) == "A":
-        gradients, state, info = learner.etrace_grad(params, state, xs, *targets, **options)
-        trained, opt_state = _apply(optimizer, gradients, opt_state, learner.trained(params))
-        return merged(trained, params), opt_state, state, info
-    return _each_step(learner, params, opt_state, state, xs, targets, optimizer, options)
+    if fit_mode(mode, learner.rule, options) == "O":
+        return _each_step(learner, start, sequences, optimizer, options)
+    params, opt_state, state = start
+    gradients, state, info = learner.etrace_grad(params, state, *sequences, **options)
+    trained, opt_state = _apply(optimizer, gradients, opt_state, learner.trained(params))
+    return merged(trained, params), opt_state, state, info
 
 
 def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
     chosen = mode or rule.schedule or "A"
     if chosen not in ("A", "O"):
-        raise UsageError(problem("Unknown mode.", got=repr(mode), expected="'A' or 'O'"))
+        raise UsageError("Unknown mode.", got=repr(mode), expected="'A' or 'O'")
     if (
         chosen == "O"
         and rule.target_timing == "sequence-end"
         and options.get("y_target") is not None
     ):
         raise UsageError(
-            problem(
-                "A target that comes at the end of the sequence cannot be used at every step.",
-                got="mode='O'",
-                expected="mode='A', or target_timing='per-step'",
-            )
+            "A target that comes at the end of the sequence cannot be used at every step.",
+            got="mode='O'",
+            expected="mode='A', or target_timing='per-step'",
         )
     return chosen
 
@@ -66,32 +65,26 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _each_step(
-    learner: Any,
-    params: Any,
-    opt_state: Any,
-    state: Any,
-    xs: Any,
-    targets: Any,
-    optimizer: Any,
-    options: dict[str, Any],
+    learner: Any, start: Fitted, sequences: tuple[Any, ...], optimizer: Any, options: dict[str, Any]
 ) -> tuple[Any, Any, Any, Any]:
     timed, fixed = step_options(options)
+    params, opt_state, state = start
 
     def one(carried: Any, at: Any) -> tuple[Any, Any]:
         trained, opt_state, state = carried
-        x, target, given = jax.tree.map(lambda v: v[None], at)
+        slices, given = jax.tree.map(lambda v: v[None], at)
         now = merged(trained, params)
         gradients, state, info = learner.etrace_grad(
-            now, state, x, *target, window=1, **given, **fixed
+            now, state, *slices, window=1, **given, **fixed
         )
         trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
         return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
 
     if state.traces is None:
         state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
-    sequence_length(xs)
+    sequence_length(sequences[0])
     (trained, opt_state, state), info = jax.lax.scan(
-        one, (learner.trained(params), opt_state, state), (xs, targets, timed)
+        one, (learner.trained(params), opt_state, state), (sequences, timed)
     )
     return merged(trained, params), opt_state, state, info
 

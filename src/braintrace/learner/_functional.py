@@ -1,8 +1,4 @@
-"""The functional learner: pure methods on a cell `cell(params, carry, x) -> (carry, out)`.
-
-It is the door for plain functions, and what the doors of frameworks that keep parameters in trees
-stand on.
-"""
+"""The functional learner, on which every front end stands: pure methods on a cell."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -12,7 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import (
+    NOTHING,
+    BatchSpec,
     Cell,
+    Outside,
     Patterns,
     Tree,
     UserStep,
@@ -21,7 +20,6 @@ from ..cell import (
     check_loss,
     check_reset,
     compile_cell,
-    lane_count,
     plain_user_step,
     select,
     sequence_length,
@@ -29,34 +27,30 @@ from ..cell import (
 )
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness
-from ..core.engine import (
-    EngineState,
-    MemoryPlan,
-    Rule,
-    advance,
-    evolve,
-    target_signal,
-    update,
-    window,
-)
+from ..core.engine import MemoryPlan, Rule, target_signal
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Given, Objective, Plan, gradient
-from ._state import Info, State
-
-_LAST_STEP = jnp.iinfo(jnp.int32).max
+from ._objective import Given, Objective, Options, Plan
+from ._programs import Programs
+from ._state import Info, State, counted
 
 
 class FunctionLearner:
     """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by
     `braintrace.compile`.
 
-    Lanes (batch entries) are axis 0 of every array of the carry and of x. All methods are pure: the
+    The batch is axis 0 of every array of the carry and of x. All methods are pure: the
     state goes in and comes out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad`
     and inside `jax.lax.scan`; eager calls are compiled once for each shape.
+
+    Attributes:
+        function: the cell, as given.
+        initial: the carry that was compiled.
+        rule: the parts of the algorithm.
+        cell: the analysed cell.
 
     >>> import jax.numpy as jnp
     >>> import braintrace
@@ -82,48 +76,27 @@ class FunctionLearner:
         carry: Any,
         x: Any,
         *,
-        lanes: int | None = None,
+        batch: BatchSpec | None = None,
         resets: Any = None,
         memory_budget: int | None = None,
         trainable: Patterns = None,
         exclude: Patterns = None,
         **analysis: Any,
     ):
-        self.rule = rule
-        self._lanes = lanes or lane_count(carry)
-        self._function, self._initial, self._resets = cell, carry, resets
         tree = Tree.of(params)
         count = analysis.get("rows", len(tree.names))
         selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
-        self._analysis = {"lanes": self._lanes, "selection": selection, **analysis}
-        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **self._analysis)
+        analysis |= {"rule": rule, "batch": batch, "selection": selection}
+        self.function, self.initial, self._resets = cell, carry, resets
+        self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule
         self._budget = Budget(self.graph, self.rule, memory_budget)
-        self._update = jax.jit(lambda *flat: update(self.graph, self.rule, *flat))
-        self._window = jax.jit(
-            lambda full, *flat: window(self.graph, self.rule, *flat, full=full), static_argnums=0
-        )
-        self._gradient = jax.jit(self._gradient_flat, static_argnums=0)
-        self._evolve = jax.jit(lambda *flat: evolve(self.graph, *flat))
-        self._advance = jax.jit(
-            lambda size, p, c, t, xs: advance(self.graph, self.rule, p, c, t, xs, size),
-            static_argnums=0,
-        )
+        self._programs = Programs(self.cell, self.rule, self._with_gradient)
 
     @property
     def graph(self) -> CellGraph:
         """The analysed cell."""
         return self.cell.graph
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        """The cell, as given."""
-        return self._function
-
-    @property
-    def initial(self) -> Any:
-        """The carry that was compiled."""
-        return self._initial
 
     @functools.cached_property
     def report(self) -> CompilationReport:
@@ -136,9 +109,8 @@ class FunctionLearner:
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The paths of the parameters, and of the leaves of the carry."""
-        return tuple((row.path,) for row in self.graph.parameters), tuple(
-            (name,) for name in self.cell.carry.names
-        )
+        rows, names = self.graph.parameters, self.cell.carry.names
+        return tuple((row.path,) for row in rows), tuple((name,) for name in names)
 
     def memory_plan(
         self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True
@@ -157,14 +129,13 @@ class FunctionLearner:
     @functools.cached_property
     def _resettable(self) -> tuple[int, ...]:
         """The leaves of the engine's carry that a reset sets to their initial values."""
-        graph, numbers = self.graph, self.cell.leaf_numbers
-        if self._resets is not None:
-            chosen = jax.tree.leaves(self._resets)
-            return tuple(k for k, n in enumerate(numbers) if chosen[n])
+        chosen = jax.tree.leaves(self._resets)
         return tuple(
             k
-            for k in range(len(numbers))
-            if graph.leaf_axis(k) is not None and not is_key(graph.carry[k].dtype)
+            for k, n in enumerate(self.cell.leaf_numbers)
+            if self.graph.leaf_axis(k) is not None
+            and not is_key(self.graph.carry[k].dtype)
+            and (not chosen or chosen[n])
         )
 
     def trained(self, params: Any) -> Any:
@@ -185,7 +156,7 @@ class FunctionLearner:
         self._flat(params)
         self.cell.flat_carry(carry)
         zero = self.rule.init(self.graph) if traces else None
-        return State(jax.tree.map(_array, carry), zero, jnp.zeros((), jnp.int32))
+        return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
         self, params: Any, state: State, x: Any, *, y_target: Any = None
@@ -198,9 +169,9 @@ class FunctionLearner:
         algorithms that project targets: (B, n_target).
         """
         flat = self._flat(params)
-        xs = self.cell.x.flatten(x, "input x")
+        xs = self._inputs(x)
         signals = target_signal(self.graph, y_target, self.rule.target_timing)
-        carry, traces, outs = self._update(
+        carry, traces, outs = self._programs.update(
             flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
         )
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
@@ -218,15 +189,13 @@ class FunctionLearner:
         steps = sequence_length(xs)
         if full and self.rule.multi_step_problem:
             raise UsageError(
-                problem(
-                    f"{self.rule.name} has no multi-step form.",
-                    got="full=True",
-                    do=self.rule.multi_step_problem,
-                )
+                f"{self.rule.name} has no multi-step form.",
+                got="full=True",
+                do=self.rule.multi_step_problem,
             )
         flat = self._flat(params)
-        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
-        carry, traces, outs = self._window(
+        leaves = self._inputs(xs, (steps,))
+        carry, traces, outs = self._programs.window(
             full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
         )
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
@@ -254,22 +223,22 @@ class FunctionLearner:
             state: the state before the sequence.
             xs: inputs, time on axis 0 of every array.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With
-                `has_aux`, `(loss, aux)`.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
+                With `has_aux`, `(loss, aux)`.
             step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`,
                 which takes the cell's step once, `out = call(x)`, and returns the same. It may
                 prepare the input and read params itself: what it does with them beside the call has
                 its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per lane.
+                per sample.
             reset: (T, B) bool: where true, that sample's carry is set to the compiled carry and its
                 traces to zero before x_t is consumed. Random keys and leaves of the carry without
                 a batch axis stay as they are.
-            window: steps done at once; it changes speed and memory, never the numbers beyond
+            window: steps done at once; it changes speed and memory, never the values beyond
                 rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
-                factors, 64 of one lane).
+                factorised, 64 of one sample).
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
-                or of step-lanes); 'sum' does not.
+                or of step-samples); 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.
             return_state: with False the end trace is not formed and None is returned in the state's
                 place.
@@ -286,18 +255,9 @@ class FunctionLearner:
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
-        gradients, new, info = self.sequence_gradient(
-            params,
-            state,
-            xs,
-            targets,
-            objective,
-            mask,
-            reset,
-            window,
-            reduction,
-            return_state,
-            y_target,
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        (gradients, _), new, info, _ = self.sequence_gradient(
+            params, state, (xs, *targets), objective, options
         )
         return self._tree(gradients, params), new if return_state else None, info
 
@@ -305,51 +265,33 @@ class FunctionLearner:
         self,
         params: Any,
         state: State,
-        xs: Any,
-        targets: tuple[Any, ...],
+        sequences: tuple[Any, ...],
         objective: Objective,
-        mask: Any,
-        reset: Any,
-        window: int | None,
-        reduction: str,
-        keep_trace: bool,
-        y_target: Any,
-    ) -> tuple[list[Any], State, Info]:
-        """As `etrace_grad`: (flat gradients, state, info). Without `keep_trace` the state has the
-        traces that it had before.
+        options: Options,
+        outside: Outside = NOTHING,
+    ) -> tuple[tuple[list[Any], list[Any]], State, Info, list[Any]]:
+        """As `etrace_grad`: (flat gradients of the model and of what is outside of it, state, info,
+        the outside values that moved on). Without `return_state` the state has the traces that it
+        had before.
         """
-        steps = sequence_length(xs)
-        check_driver(steps, targets, reduction, window)
-        flat = self._flat(params)
-        first = (
-            self.cell.x.flatten(xs, "input sequence", lead=(steps,))
-            if objective.step_fn is None
-            else xs
-        )
-        marks = None if reset is None else check_reset(reset, steps, self._lanes)
-        chosen = self._budget.window(steps, window, keep_trace, state.traces is not None)
+        xs, *targets = sequences
+        steps, reset = sequence_length(xs), options.reset
+        check_driver(steps, targets, options.reduction, options.window)
+        if objective.step_fn is None:
+            xs = self._inputs(xs, (steps,))
+        marks = None if reset is None else check_reset(reset, steps, self.graph.lanes)
+        keep, formed = options.return_state, state.traces is not None
+        chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, reduction, chosen, keep_trace)
-        initial = [] if reset is None else self.cell.flat_carry(self._initial)
-        given = Given((first, *targets), marks, initial, mask, y_target)
-        carry = self.cell.flat_carry(state.carry)
-        gradients, carry, traces, info = self._gradient(plan, flat, carry, state.traces, given)
-        check_finite(info.losses, mask)
-        return (
-            gradients,
-            self._state(carry, traces if keep_trace else state.traces, state, steps),
-            info,
+        plan = Plan(resets, objective, options.reduction, chosen, keep)
+        initial = [] if reset is None else self.cell.flat_carry(self.initial)
+        given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
+        gradients, carry, traces, info, moved = self._programs.gradient(
+            plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
         )
-
-    def _gradient_flat(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
-        state = EngineState.of(self.graph, carry, traces)
-        gradients, state, info = gradient(self.cell, self.rule, plan, params, state, given)
-        kept = [
-            g if live else None for g, live in zip(gradients, self._with_gradient, strict=False)
-        ]
-        return kept, *state.parts(self.graph), info
+        check_finite(info.losses, options.mask)
+        new = self._state(carry, traces if keep else state.traces, state, steps)
+        return gradients, new, info, moved
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""
@@ -381,12 +323,11 @@ class FunctionLearner:
                 opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
                 gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`: loss_fn or step_fn, mask, reset, reduction, has_aux and
-                y_target; for mode 'A' also window and return_state (with False the state that comes
-                back is None). In mode 'O' every step is a window of its own and moves the state on,
-                so these two are not looked at.
+            **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the
+                state on: `window` and `return_state` are for mode 'A' alone, and are not looked at.
         """
-        return fit_sequence(self, params, opt_state, state, xs, targets, optimizer, mode, options)
+        start = params, opt_state, state
+        return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
     def etrace_evolve(
         self, params: Any, state: State, xs: Any, *, traces: bool = True
@@ -394,19 +335,24 @@ class FunctionLearner:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
-        with `traces=False` they stay
-        as they are, which is faster: for an evaluation.
+        with `traces=False` they stay as they are, which is faster: for an evaluation.
         """
+        return self._evolved(params, state, xs, traces, None)
+
+    def _evolved(
+        self, params: Any, state: State, xs: Any, traces: bool, window: int | None
+    ) -> tuple[State, Any]:
+        """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
-        flat = self._flat(params)
-        leaves = self.cell.x.flatten(xs, "input sequence", lead=(steps,))
+        flat, leaves = self._flat(params), self._inputs(xs, (steps,))
         moved, start = state.traces, self.cell.flat_carry(state.carry)
         if traces:
-            carry, moved, outs = self._advance(
-                self._budget.window(steps, None), flat, start, self._traces(state), leaves
+            size = self._budget.window(steps, window)
+            carry, moved, outs = self._programs.advance(
+                size, flat, start, self._traces(state), leaves
             )
         else:
-            carry, outs = self._evolve(flat, start, leaves)
+            carry, outs = self._programs.evolve(flat, start, leaves)
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(
@@ -428,31 +374,25 @@ class FunctionLearner:
     @property
     def _live(self) -> Sequence[bool]:
         """For each leaf of the user's params, whether it has a gradient."""
-        return [
-            *self._with_gradient,
-            *[False] * (len(self.cell.params.leaves) - len(self._with_gradient)),
-        ]
+        constant = len(self.cell.params.leaves) - len(self._with_gradient)
+        return [*self._with_gradient, *[False] * constant]
 
     def _flat(self, params: Any) -> list[Any]:
         """The leaves of the user's params that the cell takes, checked."""
         return self.cell.params.flatten(params, "params")
 
+    def _inputs(self, x: Any, lead: tuple[int, ...] = ()) -> list[Any]:
+        """The leaves of the inputs of a step, or of a sequence, checked."""
+        return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
+
     def _tree(self, gradients: list[Any], params: Any) -> Any:
         """Flat gradients as a tree like the user's params, None where there is no gradient."""
         found = iter(g for g in gradients if g is not None)
-        return jax.tree.structure(params).unflatten(
-            [next(found) if live else None for live in self._live]
-        )
+        leaves = [next(found) if live else None for live in self._live]
+        return jax.tree.structure(params).unflatten(leaves)
 
     def _traces(self, state: State) -> Any:
         return self.rule.init(self.graph) if state.traces is None else state.traces
 
     def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
-        counted = jnp.where(
-            before.steps > _LAST_STEP - steps, _LAST_STEP, before.steps + steps
-        ).astype(jnp.int32)
-        return State(self.cell.tree_carry(carry), traces, counted)
-
-
-def _array(value: Any) -> Any:
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+        return State(self.cell.tree_carry(carry), traces, counted(before.steps, steps))

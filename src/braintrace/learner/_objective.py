@@ -11,6 +11,7 @@ import jax
 
 from ..cell import (
     Cell,
+    Outside,
     Take,
     UserStep,
     sequence_length,
@@ -62,13 +63,14 @@ class Plan:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["sequences", "marks", "initial", "mask", "y_target"],
+    data_fields=["sequences", "marks", "initial", "mask", "y_target", "outside"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
 class Given:
     """The arrays of an `etrace_grad` call: sequences (inputs first), marks of resets (T, B) and the
-    carry that they go back to, mask and targets of the algorithm.
+    carry that they go back to, mask and targets of the algorithm, and what the user's step has of
+    its own.
     """
 
     sequences: tuple[Any, ...]
@@ -76,12 +78,27 @@ class Given:
     initial: list[Any]
     mask: Any
     y_target: Any
+    outside: Outside
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`."""
+
+    mask: Any = None
+    reset: Any = None
+    window: int | None = None
+    reduction: str = "mean"
+    return_state: bool = True
+    y_target: Any = None
 
 
 def gradient(
     cell: Cell, rule: Rule, plan: Plan, params: list[Any], state: EngineState, given: Given
 ) -> Any:
-    """(gradients of the params, state, Info)."""
+    """((gradients of the params, of what is outside of the model), state, Info). The values that
+    the user's step carries on stand behind the engine's carry.
+    """
     sequences, mask = given.sequences, given.mask
     steps, has_aux = sequence_length(sequences), plan.objective.has_aux
     live = [k for k, v in enumerate(cell.graph.params) if v.differentiable]
@@ -96,20 +113,24 @@ def gradient(
             value, aux = loss_of(shielded(outs, weight, mask), target)
             return weigh(value, weight), (value, aux)
 
-        body, extra = cell_body(cell.graph, loss), []
+        body, extra = cell_body(cell.graph, loss), ([], [])
         at = list(sequences[0]), (sequences[1:], weights)
     else:
         assert plan.objective.step_fn is not None
         step = plan.objective.adapt(plan.objective.step_fn, has_aux)
 
-        def on_flat(chosen: list[Any], carry: Any, take: Take, slices: Any) -> tuple[Any, Any]:
-            values = [jax.lax.stop_gradient(v) for v in params]
-            for k, v in zip(live, chosen, strict=True):
-                values[k] = v
-            return step(cell.params.unflatten(values), carry, take, slices)
+        outside = given.outside
 
-        extra = [params[k] for k in live]
-        weights = weights_of(mask, _loss_shape(cell, on_flat, extra, slices), steps, plan.reduction)
+        def on_flat(chosen: Any, carry: Any, take: Take, slices: Any, moving: list[Any]) -> Any:
+            values = [jax.lax.stop_gradient(v) for v in params]
+            for k, v in zip(live, chosen[0], strict=True):
+                values[k] = v
+            own = Outside(chosen[1], moving, outside.fixed)
+            return step(cell.params.unflatten(values), carry, take, slices, own)
+
+        extra = [params[k] for k in live], outside.live
+        shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
+        weights = weights_of(mask, shape, steps, plan.reduction)
         body, at = user_body(cell, on_flat, mask), (sequences, weights)
     signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
     (of_params, of_extra), state, (losses, aux) = sequence_gradient(
@@ -123,13 +144,13 @@ def gradient(
         initial=given.initial,
     )
     gradients = list(of_params)
-    for k, more in zip(live, of_extra, strict=False):
+    for k, more in zip(live, of_extra[0], strict=False):
         gradients[k] = gradients[k] + more
-    return gradients, state, Info(losses, aux)
+    return (gradients, of_extra[1]), state, Info(losses, aux)
 
 
 def _loss_shape(
-    cell: Cell, step: Callable[..., Any], live: list[Any], slices: Any
+    cell: Cell, step: Callable[..., Any], live: Any, slices: Any, moving: list[Any]
 ) -> jax.ShapeDtypeStruct:
     """The shape of a user's loss, from shapes alone."""
     outs, after, before = (
@@ -138,14 +159,14 @@ def _loss_shape(
         _avals(cell.carry.leaves),
     )
 
-    def look(live: Any, before: Any, after: Any, outs: Any, slices: Any) -> Any:
+    def look(live: Any, before: Any, after: Any, outs: Any, slices: Any, moving: Any) -> Any:
         def take(x: Any) -> tuple[Any, Any]:
             cell.x.flatten(x, "input x")
             return cell.carry.unflatten(after), cell.out.unflatten(outs)
 
-        return taken_once(step, live, cell.carry.unflatten(before), take, slices)[0]
+        return taken_once(step, live, cell.carry.unflatten(before), take, slices, moving)[0]
 
-    return jax.eval_shape(look, live, before, after, outs, slices)
+    return jax.eval_shape(look, live, before, after, outs, slices, moving)
 
 
 def _avals(leaves: Any) -> list[jax.ShapeDtypeStruct]:

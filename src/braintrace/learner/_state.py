@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 @functools.partial(
@@ -46,13 +47,15 @@ class Info:
     >>> w, h, xs = jnp.ones((4, 3)), jnp.zeros((2, 3)), jnp.ones((5, 2, 4))
     >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
     >>> loss_fn = lambda out: (out.sum(-1), out.max())
-    >>> gradient, state, info = learner.etrace_grad(w, learner.init(w, h), xs, loss_fn=loss_fn, has_aux=True)
+    >>> gradient, state, info = learner.etrace_grad(
+    ...     w, learner.init(w, h), xs, loss_fn=loss_fn, has_aux=True
+    ... )
     >>> isinstance(info, braintrace.Info), info.losses.shape, info.aux.shape
     (True, (5, 2), (5,))
 
     Attributes:
-        losses: (T,) or, for a loss with one value per lane, (T, B), as the loss function gave them,
-            not weighted.
+        losses: (T,) or, for a loss with one value per sample, (T, B), as the loss function gave
+            them, not weighted.
         aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else
             None.
     """
@@ -61,3 +64,9 @@ class Info:
 
     losses: Any
     aux: Any = None
+
+
+def counted(before: Any, steps: int) -> jax.Array:
+    """A number of steps that has grown by `steps`; it stops at its largest value."""
+    last = jnp.iinfo(jnp.int32).max
+    return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)

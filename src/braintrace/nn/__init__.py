@@ -1,25 +1,28 @@
 """Layers for brainstate models, under the names of the field.
 
-Ordinary layers are traced as they are, so most of these *are* brainstate's; the recurrent cells
-take `in_size` and `out_size`; the others are written here. Every further name is that of
-`brainstate.nn`: `from braintrace.nn import LayerNorm` is brainstate's.
+Ordinary layers are traced as they are, so some of these *are* brainstate's; convolutions and
+standardised layers take units as well, the recurrent cells `in_size` and `out_size`; the others are
+written here. Every further name is that of `brainstate.nn`: `from braintrace.nn import LayerNorm`
+is brainstate's.
 """
 
 from typing import Any
 
-from ..frontends import brainstate as _brainstate  # isort: skip  # noqa: F401  (first: it guards the precision)
+from ..compat import _precision as _precision  # isort: skip  (first: it guards the precision)
 import brainstate
-from brainstate.nn import Conv1d as Conv1d
-from brainstate.nn import Conv2d as Conv2d
-from brainstate.nn import Conv3d as Conv3d
 from brainstate.nn import Embedding as Embedding
 from brainstate.nn import Linear as Linear
-from brainstate.nn import ScaledWSConv1d as ScaledWSConv1d
-from brainstate.nn import ScaledWSConv2d as ScaledWSConv2d
-from brainstate.nn import ScaledWSConv3d as ScaledWSConv3d
-from brainstate.nn import ScaledWSLinear as ScaledWSLinear
 from brainstate.nn import SignedWLinear as SignedWLinear
 
+from ._conv import Conv1d as Conv1d
+from ._conv import Conv2d as Conv2d
+from ._conv import Conv3d as Conv3d
+from ._conv import ConvTranspose1d as ConvTranspose1d
+from ._conv import ConvTranspose2d as ConvTranspose2d
+from ._conv import ConvTranspose3d as ConvTranspose3d
+from ._conv import ScaledWSConv1d as ScaledWSConv1d
+from ._conv import ScaledWSConv2d as ScaledWSConv2d
+from ._conv import ScaledWSConv3d as ScaledWSConv3d
 from ._gated import GRUCell as GRUCell
 from ._gated import LSTMCell as LSTMCell
 from ._gated import MGUCell as MGUCell
@@ -27,6 +30,7 @@ from ._gated import URLSTMCell as URLSTMCell
 from ._gated import ValinaRNNCell as ValinaRNNCell
 from ._linear import GroupedLinear as GroupedLinear
 from ._linear import LoRA as LoRA
+from ._linear import ScaledWSLinear as ScaledWSLinear
 from ._linear import SparseLinear as SparseLinear
 from ._lru import LRUCell as LRUCell
 from ._minimal import CFNCell as CFNCell
@@ -50,6 +54,9 @@ __all__ = [
     "ScaledWSConv1d",
     "ScaledWSConv2d",
     "ScaledWSConv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "LeakyRateReadout",
     "LeakySpikeReadout",
     "ValinaRNNCell",

@@ -11,9 +11,8 @@ import numpy as np
 from ..core._errors import UsageError, problem
 
 Size = int | Sequence[int]
-Module: Any = (
-    brainstate.nn.Module
-)  # whose constructor takes a name, which its annotations do not say
+# The constructors take a name, which their annotations do not say.
+Module: Any = brainstate.nn.Module
 RNNCell: Any = brainstate.nn.RNNCell
 Init = Any  # an initializer `(shape) -> array`, or an array
 
@@ -41,6 +40,11 @@ def features(size: Size, name: str) -> int:
     return int(found[0])
 
 
+def sizes(in_size: Size, out_size: Size) -> tuple[int, int]:
+    """The numbers of inputs and of outputs."""
+    return features(in_size, "in_size"), features(out_size, "out_size")
+
+
 def activation_of(activation: str | Callable[..., Any]) -> Callable[..., Any]:
     """The function of a name, such as 'tanh'; a function as it is."""
     if callable(activation):
@@ -64,7 +68,7 @@ class Cell(RNNCell):
 
     def __init__(self, in_size: Size, out_size: Size, state_init: Init, name: str | None):
         super().__init__(name=name)
-        self.num_in, self.num_out = features(in_size, "in_size"), features(out_size, "out_size")
+        self.num_in, self.num_out = sizes(in_size, out_size)
         self.in_size, self.out_size = (self.num_in,), (self.num_out,)
         self._state_init = state_init
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import brainstate
 
-from ._arguments import ORTHOGONAL, XAVIER, ZERO, Init, Size, features
+from ._arguments import ORTHOGONAL, XAVIER, ZERO, Init, Size, sizes
 
 # untyped: their annotations leave out what they take
 _ValinaRNNCell: Any = brainstate.nn.ValinaRNNCell
@@ -46,15 +46,7 @@ class ValinaRNNCell(_ValinaRNNCell):
         activation: str | Callable[..., Any] = "relu",
         name: str | None = None,
     ):
-        sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(
-            *sizes,
-            state_init=state_init,
-            w_init=w_init,
-            b_init=b_init,
-            activation=activation,
-            name=name,
-        )
+        super().__init__(*sizes(in_size, out_size), state_init, w_init, b_init, activation, name)
 
 
 class GRUCell(_GRUCell):
@@ -89,15 +81,7 @@ class GRUCell(_GRUCell):
         activation: str | Callable[..., Any] = "tanh",
         name: str | None = None,
     ):
-        sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(
-            *sizes,
-            w_init=w_init,
-            b_init=b_init,
-            state_init=state_init,
-            activation=activation,
-            name=name,
-        )
+        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
 class MGUCell(_MGUCell):
@@ -132,15 +116,7 @@ class MGUCell(_MGUCell):
         activation: str | Callable[..., Any] = "tanh",
         name: str | None = None,
     ):
-        sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(
-            *sizes,
-            w_init=w_init,
-            b_init=b_init,
-            state_init=state_init,
-            activation=activation,
-            name=name,
-        )
+        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
 class LSTMCell(_LSTMCell):
@@ -177,15 +153,7 @@ class LSTMCell(_LSTMCell):
         activation: str | Callable[..., Any] = "tanh",
         name: str | None = None,
     ):
-        sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(
-            *sizes,
-            w_init=w_init,
-            b_init=b_init,
-            state_init=state_init,
-            activation=activation,
-            name=name,
-        )
+        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
 class URLSTMCell(_URLSTMCell):
@@ -221,7 +189,4 @@ class URLSTMCell(_URLSTMCell):
         activation: str | Callable[..., Any] = "tanh",
         name: str | None = None,
     ):
-        sizes = features(in_size, "in_size"), features(out_size, "out_size")
-        super().__init__(
-            *sizes, w_init=w_init, state_init=state_init, activation=activation, name=name
-        )
+        super().__init__(*sizes(in_size, out_size), w_init, state_init, activation, name)

@@ -1,14 +1,14 @@
-"""Linear layers: grouped, of low rank, sparse."""
+"""Linear layers: grouped, of low rank, sparse, standardised."""
 
 from typing import Any
 
 import brainstate
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ..core._errors import UsageError, problem
-from ..operators import grouped_matmul, lora_matmul, sparse_matmul
+from ..operators import grouped_matmul, lora_matmul, matmul, sparse_matmul
+from ..operators._units import join, split
 from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, features
 
 _LoRA: Any = brainstate.nn.LoRA
@@ -43,11 +43,8 @@ class GroupedLinear(Module):
         param_type: type = brainstate.ParamState,
     ):
         super().__init__(name=name)
-        sizes = (num_groups, in_features, out_features)
-        G, I, O = (
-            features(n, which)
-            for n, which in zip(sizes, ("num_groups", "in_features", "out_features"), strict=True)
-        )
+        G = features(num_groups, "num_groups")
+        I, O = features(in_features, "in_features"), features(out_features, "out_features")
         self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
         value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
         if b_init is not None:
@@ -111,7 +108,7 @@ class SparseLinear(Module):
 
     Args:
         spar_mat: a matrix of brainevent or `brainunit.sparse`, or a `jax.experimental.sparse.BCOO`,
-            of shape (I, O). Its elements are the initial weights.
+            of shape (I, O). Its elements, which may have a unit, are the initial weights.
         b_init: of the bias, (O,); None for no bias.
         in_size: the size of x, where it is not I.
         name: of the module.
@@ -152,7 +149,7 @@ class SparseLinear(Module):
                 )
             )
         self.spar_mat = spar_mat
-        value = {"weight": jnp.asarray(spar_mat.data)}
+        value = {"weight": join(*split(spar_mat.data))}
         if b_init is not None:
             value["bias"] = brainstate.nn.init.param(b_init, self.out_size)
         self.weight = param_type(value)
@@ -161,3 +158,27 @@ class SparseLinear(Module):
         """y."""
         value = self.weight.value
         return sparse_matmul(x, value["weight"], sparse_mat=self.spar_mat, bias=value.get("bias"))
+
+
+class ScaledWSLinear(brainstate.nn.ScaledWSLinear):
+    """`y = x @ standardised(W) + b`: `brainstate.nn.ScaledWSLinear` for values with and without a
+    unit.
+
+    The weights of each output have mean 0 and variance 1 / I, in the unit of W, times a learned
+    gain (Qiao et al. 2019).
+
+    >>> import jax.numpy as jnp
+    >>> import braintrace
+    >>> braintrace.nn.ScaledWSLinear(3, 4)(jnp.ones((16, 3))).shape
+    (16, 4)
+    """
+
+    def update(self, x: Any) -> Any:
+        """y."""
+        value = self.weight.value
+
+        def standardised(weight: jax.Array) -> Any:
+            even = brainstate.nn.weight_standardization(weight, self.eps, value.get("gain"))
+            return even if self.w_mask is None else even * self.w_mask
+
+        return matmul(x, value["weight"], value.get("bias"), weight_fn=standardised)

@@ -16,8 +16,8 @@ class LRUCell(Module):
     long sequences").
 
         lambda = exp(-exp(nu_log) + i exp(theta_log))
-        h_t    = lambda * h_{t-1} + exp(gamma_log) * (B x_t)              h, lambda in C^n, B in C^(n x d)
-        y_t    = Re(C h_t) + D * x_t                                      C in C^(d x n), D in R^d
+        h_t    = lambda * h_{t-1} + exp(gamma_log) * (B x_t)    h, lambda in C^n, B in C^(n x d)
+        y_t    = Re(C h_t) + D * x_t                            C in C^(d x n), D in R^d
 
     Every parameter but C and D reaches later states through its own neuron alone: D-RTRL is exact.
 
@@ -64,21 +64,17 @@ class LRUCell(Module):
         self.d_model, self.d_hidden = features(d_model, "d_model"), features(d_hidden, "d_hidden")
         self.in_size = self.out_size = (self.d_model,)
         uniform = lambda: np.asarray(brainstate.random.uniform(size=self.d_hidden), np.float64)
-        size = np.sqrt(
-            np.clip(r_min**2 + uniform() * (r_max**2 - r_min**2), 1e-12, 1 - 1e-7)
-        )  # |lambda|, inside the ring
+        area = r_min**2 + uniform() * (r_max**2 - r_min**2)
+        size = np.sqrt(np.clip(area, 1e-12, 1 - 1e-7))  # |lambda|, inside the ring
         parameter = lambda v: brainstate.ParamState(jnp.asarray(v, brainstate.environ.dftype()))
         normal = lambda *shape: brainstate.random.normal(size=shape)
         self.nu_log = parameter(np.log(-np.log(size)))
         self.theta_log = parameter(np.log(np.maximum(max_phase * uniform(), 1e-8)))
         self.gamma_log = parameter(0.5 * np.log1p(-(size**2)))
         of_b, of_c = np.sqrt(2 * self.d_model), np.sqrt(self.d_hidden)
-        self.B_re, self.B_im = (
-            parameter(normal(self.d_model, self.d_hidden) / of_b) for _ in range(2)
-        )
-        self.C_re, self.C_im = (
-            parameter(normal(self.d_hidden, self.d_model) / of_c) for _ in range(2)
-        )
+        for_b, for_c = (self.d_model, self.d_hidden), (self.d_hidden, self.d_model)
+        self.B_re, self.B_im = (parameter(normal(*for_b) / of_b) for _ in range(2))
+        self.C_re, self.C_im = (parameter(normal(*for_c) / of_c) for _ in range(2))
         self.D = parameter(normal(self.d_model))
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:

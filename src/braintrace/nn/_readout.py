@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._errors import UsageError, problem
-from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, features
+from ..operators import matmul
+from ..operators._units import join, split
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, sizes
 
 
 class _Leaky(Module):
@@ -20,13 +22,14 @@ class _Leaky(Module):
 
     def __init__(self, in_size: Size, out_size: Size, tau: Any, w_init: Init, name: str | None):
         super().__init__(name=name)
-        inputs, outputs = features(in_size, "in_size"), features(out_size, "out_size")
+        inputs, outputs = sizes(in_size, out_size)
         self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
         self.decay = _decay(tau)
         self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
 
     def _new(self, initial: Init, batch_size: int | None) -> Any:
-        return brainstate.nn.init.param(initial, self.out_size, batch_size)
+        state = brainstate.nn.init.param(initial, self.out_size, batch_size)
+        return join(state, split(self.weight.value)[1]) if initial is ZERO else state
 
 
 class LeakyRateReadout(_Leaky):
@@ -37,7 +40,7 @@ class LeakyRateReadout(_Leaky):
         in_size, out_size: numbers of inputs and outputs.
         tau: time constant, in the unit of the environment's `dt` (5 ms).
         w_init: of W, (in, out).
-        r_init: of the state.
+        r_init: of the state; by default zeros in the unit of W.
         name: of the module.
 
     Raises:
@@ -77,7 +80,7 @@ class LeakyRateReadout(_Leaky):
 
     def update(self, x: jax.Array) -> jax.Array:
         """One step: the new state."""
-        self.r.value = self.decay * self.r.value + x @ self.weight.value
+        self.r.value = self.decay * self.r.value + matmul(x, self.weight.value)
         return self.r.value
 
 
@@ -98,7 +101,8 @@ def _triangle_spike_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any,
 class LeakySpikeReadout(_Leaky):
     """Leaky neurons as a readout: their output is their spikes.
 
-        V_t = exp(-dt/tau) V' + x_t W         V' = V_{t-1} - V_th z_{t-1} ('soft'), or (1 - z_{t-1}) V_{t-1} ('hard')
+        V'  = V_{t-1} - V_th z_{t-1} ('soft'), or (1 - z_{t-1}) V_{t-1} ('hard')
+        V_t = exp(-dt/tau) V' + x_t W
         z_t = spike((V_t - V_th) / V_th)
 
     The reset is detached: no gradient goes through z_{t-1}.
@@ -106,9 +110,9 @@ class LeakySpikeReadout(_Leaky):
     Args:
         in_size, out_size: numbers of inputs and neurons.
         tau: time constant, in the unit of the environment's `dt` (5 ms).
-        V_th: threshold, positive.
+        V_th: threshold, positive, in the unit of V.
         w_init: of W, (in, out).
-        V_initializer: of the potential.
+        V_initializer: of the potential; by default zeros in the unit of W.
         spk_fun: the spike with its surrogate derivative; by default `0.3 max(0, 1 - |v|)`.
         spk_reset: 'soft' or 'hard'.
         name: of the module.
@@ -134,7 +138,7 @@ class LeakySpikeReadout(_Leaky):
         in_size: Size,
         out_size: Size,
         tau: Any = FIVE_MS,
-        V_th: float = 1.0,
+        V_th: Any = 1.0,
         w_init: Init = KAIMING,
         V_initializer: Init = ZERO,
         spk_fun: Callable[[jax.Array], jax.Array] = triangle_spike,
@@ -142,7 +146,7 @@ class LeakySpikeReadout(_Leaky):
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, tau, w_init, name)
-        if spk_reset not in ("soft", "hard") or not V_th > 0:
+        if spk_reset not in ("soft", "hard") or not split(V_th)[0] > 0:
             raise UsageError(
                 problem(
                     "These spikes have no reset.",
@@ -150,12 +154,8 @@ class LeakySpikeReadout(_Leaky):
                     expected="'soft' or 'hard', and a positive threshold",
                 )
             )
-        self.V_th, self.spk_fun, self.spk_reset, self._V_init = (
-            V_th,
-            spk_fun,
-            spk_reset,
-            V_initializer,
-        )
+        self.V_th, self.spk_fun, self.spk_reset = V_th, spk_fun, spk_reset
+        self._V_init = V_initializer
 
     def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
         """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
@@ -174,7 +174,7 @@ class LeakySpikeReadout(_Leaky):
         """One step: the new spikes."""
         V, z = self.V.value, jax.lax.stop_gradient(self.spike)
         V = V - self.V_th * z if self.spk_reset == "soft" else (1 - z) * V
-        self.V.value = self.decay * V + x @ self.weight.value
+        self.V.value = self.decay * V + matmul(x, self.weight.value)
         return self.spike
 
 
@@ -196,7 +196,5 @@ def _decay(tau: Any) -> Any:
                 do="give both a unit of time",
             )
         )
-    decay = np.exp(
-        -np.asarray(dt / tau, np.float64)
-    )  # in full precision, whatever that of the layer
+    decay = np.exp(-np.asarray(dt / tau, np.float64))  # whatever the precision of the layer
     return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())

@@ -52,7 +52,9 @@ def conv(
     >>> import jax.numpy as jnp
     >>> import braintrace
     >>> layout = ("NWC", "WIO", "NWC")
-    >>> braintrace.conv(jnp.ones((2, 28, 3)), jnp.ones((5, 3, 16)), jnp.zeros(16), dimension_numbers=layout).shape
+    >>> braintrace.conv(
+    ...     jnp.ones((2, 28, 3)), jnp.ones((5, 3, 16)), jnp.zeros(16), dimension_numbers=layout
+    ... ).shape
     (2, 28, 16)
     """
     (data, of_data), (weight, of_weight) = split(x), split(transformed(kernel, kernel_fn))

@@ -29,7 +29,7 @@ def matmul(
 
     Returns:
         (..., O), in the product of the units of x and weight where they have some. The transforms
-        see numbers without units.
+        see values without units.
 
     Raises:
         UsageError: when the shapes do not fit.

@@ -35,7 +35,7 @@ def sparse_matmul(
         (O,) or (batch, O), in the product of the units of x and weight.
 
     Raises:
-        TypeError: when `sparse_mat` is no sparse matrix.
+        TypeError: when `sparse_mat` is not a sparse matrix.
         UsageError: when x does not fit the matrix.
 
     The trace has an entry for each stored element; see the page on sparse weights.
@@ -58,22 +58,24 @@ def sparse_matmul(
             )
         )
     number, unit = split(transformed(weight, weight_fn))
-    return with_bias(join(x @ with_elements(sparse_mat, number), unit), bias, bias_fn)
+    y = x @ with_elements(sparse_mat, number)
+    own = getattr(sparse_mat.data, "unit", None)  # which the elements have taken over
+    return with_bias(join(y if own is None else y / own, unit), bias, bias_fn)
 
 
 def with_elements(matrix: Any, elements: Any) -> Any:
-    """The sparse matrix with other stored elements."""
+    """The sparse matrix with other stored elements, in the unit of its own."""
     if isinstance(matrix, sparse.BCOO):
         known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
         return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
     if not hasattr(matrix, "with_data"):
         raise TypeError(_no_matrix(matrix))
-    return matrix.with_data(elements)
+    return matrix.with_data(join(elements, getattr(matrix.data, "unit", None)))
 
 
 def _no_matrix(value: Any) -> str:
     return problem(
-        "This is no sparse matrix.",
+        "Not a sparse matrix.",
         got=type(value).__name__,
         expected="a matrix of brainevent or brainunit.sparse, or a jax.experimental.sparse.BCOO",
         do="use matmul for a dense weight",

@@ -1,4 +1,4 @@
-"""Weights that meet no numbers: rows of a table, and the weight itself."""
+"""Weights that multiply nothing: rows of a table, and the weight itself."""
 
 from typing import Any
 

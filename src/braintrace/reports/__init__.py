@@ -1,4 +1,6 @@
-"""What the compiler states about a model, for people and for programs: the same at every door."""
+"""What the compiler states about a model, for people and for programs: the same for every front
+end.
+"""
 
 from ._diagnostics import CompilationRecord as CompilationRecord
 from ._diagnostics import DiagnosticKind as DiagnosticKind

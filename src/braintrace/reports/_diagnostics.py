@@ -75,7 +75,10 @@ class CompilationRecord:
 
     >>> import braintrace
     >>> record = braintrace.CompilationRecord(
-    ...     braintrace.DiagnosticKind.SCAN_UNROLLED, braintrace.DiagnosticLevel.INFO, "a loop of 4 sub-steps is unrolled")
+    ...     braintrace.DiagnosticKind.SCAN_UNROLLED,
+    ...     braintrace.DiagnosticLevel.INFO,
+    ...     "a loop of 4 sub-steps is unrolled",
+    ... )
     >>> print(record)
     info: a loop of 4 sub-steps is unrolled
     """
@@ -149,7 +152,8 @@ def _of_parameters(graph: Any) -> list[CompilationRecord]:
                 CompilationRecord(
                     DiagnosticKind.RELATION_PARTIAL_PATH,
                     DiagnosticLevel.WARNING,
-                    f"the gradient of {row.path} leaves out a {dropped.kind} path through {dropped.operation}",
+                    f"the gradient of {row.path} leaves out a {dropped.kind} path through "
+                    f"{dropped.operation}",
                     dropped.operation,
                     path,
                     (),

@@ -118,7 +118,9 @@ class NamedGraph:
 
     @property
     def dynamic_states(self) -> list[Path]:
-        """Paths of what is carried and is in no group: counters, delays, statistics, random keys."""
+        """Paths of what is carried and is in no group: counters, delays, statistics, random
+        keys.
+        """
         grouped = {path for g in self.hidden_groups for path in g.hidden_paths}
         return list(dict.fromkeys(p for p in self.state_paths if p not in grouped))
 

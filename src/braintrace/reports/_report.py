@@ -32,7 +32,11 @@ class CompilationReport:
     >>> report.counts["etrace_weights"]
     2
     >>> step = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), h @ p["o"])
-    >>> params, h, x = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, jnp.zeros((4, 3)), jnp.ones((4, 2))
+    >>> params, h, x = (
+    ...     {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))},
+    ...     jnp.zeros((4, 3)),
+    ...     jnp.ones((4, 2)),
+    ... )
     >>> report = braintrace.compile(step, "d_rtrl", x, params=params, carry=h).report
     >>> report.etrace_weights, [path for path, reason in report.excluded_weights]
     ([(("['w']",), [0])], [("['o']",)])
@@ -72,7 +76,9 @@ class CompilationReport:
 
     @property
     def dynamic_states(self) -> list[Path]:
-        """Paths of states that are in no group: delays, counters, whatever no derivative reaches."""
+        """Paths of states that are in no group: delays, counters, whatever no derivative
+        reaches.
+        """
         return self.graph.dynamic_states
 
     @property

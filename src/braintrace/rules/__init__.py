@@ -1,34 +1,15 @@
-"""The algorithms: a name and a choice of parts each."""
+"""The algorithms: the hyperparameters of each and the parts that they choose. No framework."""
 
-from ..frontends.brainstate import ETraceVjpAlgorithm
-from ._d_rtrl import D_RTRL as D_RTRL
-from ._d_rtrl import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
-from ._eprop import EProp as EProp
-from ._helpers import FixedRandomFeedback as FixedRandomFeedback
-from ._helpers import KappaFilter as KappaFilter
-from ._helpers import PresynapticTrace as PresynapticTrace
-from ._ostl import OSTLFeedforward as OSTLFeedforward
-from ._ostl import OSTLRecurrent as OSTLRecurrent
-from ._osttp import OSTTP as OSTTP
-from ._otpe import OTPE as OTPE
-from ._ottt import OTTT as OTTT
-from ._pp_prop import ES_D_RTRL as ES_D_RTRL
-from ._pp_prop import IODimVjpAlgorithm as IODimVjpAlgorithm
-from ._pp_prop import pp_prop as pp_prop
-from ._rflo import RFLO as RFLO
-
-#: Algorithms by name, in small letters.
-ALGORITHMS: dict[str, type[ETraceVjpAlgorithm]] = {
-    "d_rtrl": D_RTRL,
-    "pp_prop": pp_prop,
-    "es_d_rtrl": ES_D_RTRL,
-    "esd_rtrl": ES_D_RTRL,
-    "eprop": EProp,
-    "e_prop": EProp,
-    "ostl_recurrent": OSTLRecurrent,
-    "ostl_feedforward": OSTLFeedforward,
-    "otpe": OTPE,
-    "ottt": OTTT,
-    "osttp": OSTTP,
-    "rflo": RFLO,
-}
+from ._algorithm import Algorithm as Algorithm
+from ._d_rtrl import DRTRLRule as DRTRLRule
+from ._eprop import EPropRule as EPropRule
+from ._feedback import FixedRandomFeedback as FixedRandomFeedback
+from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
+from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule
+from ._osttp import OSTTPRule as OSTTPRule
+from ._otpe import OTPERule as OTPERule
+from ._ottt import OTTTRule as OTTTRule
+from ._pp_prop import PPPropRule as PPPropRule
+from ._registry import ALGORITHMS as ALGORITHMS
+from ._registry import algorithm_of as algorithm_of
+from ._rflo import RFLORule as RFLORule

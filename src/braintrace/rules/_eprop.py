@@ -2,20 +2,20 @@
 signals.
 """
 
+import dataclasses
 from typing import Any
 
-import brainstate
-import numpy as np
-
-from ..core._errors import UsageError, problem
+from ..cell import fraction
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, FiringRate, OutputFilter
 from ..core.traces import PerParameter
-from ..frontends.brainstate import ETraceVjpAlgorithm
 from . import _options
+from ._algorithm import Algorithm
 
 
-class EProp(ETraceVjpAlgorithm):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EPropRule(Algorithm):
     r"""Eligibility propagation.
 
     .. math::
@@ -35,7 +35,6 @@ class EProp(ETraceVjpAlgorithm):
         step.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
         feedback: 'symmetric'; 'random': B is drawn once and replaces the readout's weight in the
             backward pass; 'adaptive': B gets the same increments as the readout's weight and both
             decay (Kolen and Pollack), so that they align.
@@ -46,14 +45,11 @@ class EProp(ETraceVjpAlgorithm):
         kappa_filter_decay: :math:`\kappa` in [0, 1), 0 for no filter, or 'readout' for the leak of
             the model's own leaky readout, as it is at compile time.
         firing_rate: None, or (target, strength): adds the gradient of strength / 2 sum_j (f_j -
-            target)^2, f_j the mean of z_j over lanes and steps, kept as a running mean.
+            target)^2, f_j the mean of z_j over samples and steps, kept as a running mean.
         feedback_decay: for 'adaptive': how much B - W loses at each step.
         feedback_weights: None, or the matrices B themselves, one for each readout, shaped as its
             weight; for 'adaptive' what B starts from beside the readout's weight, B - W.
-        vjp_method: 'single-step', or, with symmetric feedback, 'multi-step'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for options out of range, or a multi-step window with random or adaptive
@@ -65,100 +61,69 @@ class EProp(ETraceVjpAlgorithm):
         Deviation: the filter is not normalised (a factor 1 - kappa is the readout's own, where it
         has one); D keeps the neuron's reset unless the model stops it with `stop_gradient`.
 
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.EProp, jnp.zeros(2), kappa_filter_decay=0.9)
-    >>> learner.config.describe()
-    "trace_filter='kappa', kappa=0.9"
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), jnp.tanh(h) @ p["o"])
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> given, x = {"params": params, "carry": jnp.zeros((1, 3))}, jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "eprop", x, kappa_filter_decay=0.9, **given)
+    >>> learner.rule.name
+    'e-prop'
     """
 
-    __module__ = "braintrace"
+    name = "EProp"
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        *,
-        feedback: str = "symmetric",
-        random_feedback_key: Any = None,
-        feedback_scale: float = 1.0,
-        kappa_filter_decay: Any = 0.0,
-        firing_rate: tuple[float, float] | None = None,
-        feedback_decay: float = 1e-4,
-        feedback_weights: Any = None,
-        vjp_method: str = "single-step",
-        trace_dtype: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        rule = self.rule(
-            feedback=feedback,
-            random_feedback_key=random_feedback_key,
-            feedback_scale=feedback_scale,
-            kappa_filter_decay=kappa_filter_decay,
-            firing_rate=firing_rate,
-            feedback_decay=feedback_decay,
-            feedback_weights=feedback_weights,
-            trace_dtype=trace_dtype,
-        )
-        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
+    feedback: str = "symmetric"
+    random_feedback_key: Any = None
+    feedback_scale: float = 1.0
+    kappa_filter_decay: Any = 0.0
+    firing_rate: tuple[float, float] | None = None
+    feedback_decay: float = 1e-4
+    feedback_weights: Any = dataclasses.field(default=None, compare=False)
+    trace_dtype: Any = None
 
-    @staticmethod
-    def rule(
-        *,
-        feedback: str = "symmetric",
-        random_feedback_key: Any = None,
-        feedback_scale: float = 1.0,
-        kappa_filter_decay: Any = 0.0,
-        firing_rate: tuple[float, float] | None = None,
-        feedback_decay: float = 1e-4,
-        feedback_weights: Any = None,
-        trace_dtype: Any = None,
-    ) -> Rule:
-        """The parts of this algorithm."""
-        feedback = _options.one_of("feedback", feedback, ("symmetric", "random", "adaptive"))
-        edits: list[Edit] = []
-        if kappa_filter_decay == "readout":
-            edits.append(OutputFilter(None))
-        elif _options.decay("kappa_filter_decay", kappa_filter_decay) > 0:
-            edits.append(OutputFilter(float(kappa_filter_decay)))
+    def __post_init__(self) -> None:
+        feedback = _options.one_of("feedback", self.feedback, ("symmetric", "random", "adaptive"))
+        key, weights = self.random_feedback_key, self.feedback_weights
+        if self.kappa_filter_decay != "readout":
+            fraction("kappa_filter_decay", self.kappa_filter_decay)
         if feedback != "symmetric":
-            if random_feedback_key is None and feedback_weights is None:
-                raise UsageError(
-                    problem(
-                        f"feedback={feedback!r} needs to know how to draw B.",
-                        expected="random_feedback_key",
-                        do="pass random_feedback_key=0, say, or feedback_weights",
-                    )
-                )
-            seed = (
-                0
-                if random_feedback_key is None
-                else _options.seed("random_feedback_key", random_feedback_key)
-            )
-            scale = _options.positive("feedback_scale", feedback_scale)
-            kept = _options.decay("feedback_decay", feedback_decay)
-            given = (
-                None if feedback_weights is None else tuple(np.asarray(b) for b in feedback_weights)
-            )
-            edits.append(Feedback(feedback == "adaptive", seed, scale, kept, given))
-        if firing_rate is not None:
-            if not isinstance(firing_rate, tuple | list) or len(firing_rate) != 2:
-                raise UsageError(
-                    problem(
-                        "Wrong firing_rate.",
-                        got=repr(firing_rate),
-                        expected="(target, strength), or None",
-                    )
-                )
-            target, strength = firing_rate
-            edits.append(
-                FiringRate(float(target), _options.positive("strength of firing_rate", strength))
-            )
-        why = (
-            ""
-            if feedback == "symmetric"
-            else (
-                "use vjp_method='single-step': inside a multi-step window BPTT would follow the readout's weight and the traces B"
-            )
+            _options.drawn_or_given(f"feedback={feedback!r}", key, weights)
+            key = _options.seed("random_feedback_key", key)
+            _options.positive("feedback_scale", self.feedback_scale)
+            fraction("feedback_decay", self.feedback_decay)
+        if self.firing_rate is not None:
+            _check_firing_rate(self.firing_rate)
+        self._set(
+            feedback=feedback,
+            random_feedback_key=key,
+            feedback_weights=_options.matrices(weights),
+            trace_dtype=_options.trace_dtype(self.trace_dtype),
         )
-        return Rule("e-prop", PerParameter(_options.trace_dtype(trace_dtype)), tuple(edits), why)
+
+    def parts(self) -> Rule:
+        edits: list[Edit] = []
+        if self.kappa_filter_decay == "readout":
+            edits.append(OutputFilter(None))
+        elif self.kappa_filter_decay > 0:
+            edits.append(OutputFilter(float(self.kappa_filter_decay)))
+        why = ""
+        if self.feedback != "symmetric":
+            seed = 0 if self.random_feedback_key is None else self.random_feedback_key
+            scale, decay = float(self.feedback_scale), float(self.feedback_decay)
+            adaptive = self.feedback == "adaptive"
+            edits.append(Feedback(adaptive, seed, scale, decay, self.feedback_weights))
+            why = (
+                "use vjp_method='single-step': inside a multi-step window BPTT would follow the "
+                "readout's weight and the traces B"
+            )
+        if self.firing_rate is not None:
+            edits.append(FiringRate(*map(float, self.firing_rate)))
+        return Rule("e-prop", PerParameter(self.trace_dtype), tuple(edits), why)
+
+
+def _check_firing_rate(given: Any) -> None:
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise UsageError(
+            "Invalid firing_rate.", got=repr(given), expected="(target, strength), or None"
+        )
+    _options.positive("strength of firing_rate", given[1])

@@ -1,6 +1,4 @@
-"""Checks of the algorithms' options: each raises at construction, saying what was got and what is
-expected.
-"""
+"""Checks of hyperparameters: each raises when they are given, with what was got and expected."""
 
 import contextlib
 import numbers
@@ -8,92 +6,96 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..compat import ETraceConfig
-from ..compat import configured as parts_of
-from ..core._errors import UsageError, problem
-from ..core.engine import Rule
+from ..core._errors import UsageError
 
 
 def trace_dtype(value: Any) -> Any:
     """A floating-point dtype, or None."""
-    chosen = None
-    if value is not None:
-        with contextlib.suppress(TypeError):
-            chosen = jnp.dtype(value)
-        if chosen is None or not jnp.issubdtype(chosen, jnp.inexact):
-            raise UsageError(
-                problem(
-                    "Wrong trace_dtype.",
-                    got=repr(value),
-                    expected="a floating-point dtype, or None",
-                    do="pass jnp.float32, say",
-                )
-            )
-    return chosen
-
-
-def decay(name: str, value: Any, *, one: bool = False) -> float:
-    """A number in [0, 1), or in [0, 1] with `one`."""
-    number = (
-        float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else -1.0
+    if value is None:
+        return None
+    with contextlib.suppress(TypeError):
+        if jnp.issubdtype(jnp.dtype(value), jnp.inexact):
+            return jnp.dtype(value)
+    raise UsageError(
+        "Invalid trace_dtype.",
+        got=repr(value),
+        expected="a floating-point dtype, or None",
+        do="pass jnp.float32, say",
     )
-    if not (0 <= number < 1 or (one and number == 1)):
-        raise UsageError(
-            problem(
-                f"Wrong {name}.",
-                got=repr(value),
-                expected=f"a number in [0, 1{']' if one else ')'}",
-            )
-        )
-    return number
+
+
+def decay_or_rank(value: Any) -> float:
+    """The decay that a decay in [0, 1), or a rank of at least 1, stands for."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if isinstance(value, numbers.Integral) and number >= 1:
+            return (number - 1) / (number + 1)
+        if 0 <= number < 1:
+            return number
+    raise UsageError(
+        "Invalid decay_or_rank.",
+        got=repr(value),
+        expected="a decay in [0, 1), or a whole number of at least 1",
+        do="pass 0.9, or the rank 19 that stands for it",
+    )
 
 
 def positive(name: str, value: Any) -> float:
     """A number above zero."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or value <= 0:
-        raise UsageError(problem(f"Wrong {name}.", got=repr(value), expected="a number above 0"))
+        raise UsageError(f"Invalid {name}.", got=repr(value), expected="a number above 0")
     return float(value)
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """One of `choices`, in any case."""
-    if not isinstance(value, str) or value.lower() not in [c.lower() for c in choices]:
-        raise UsageError(
-            problem(
-                f"Unknown {name}.", got=repr(value), expected=" or ".join(repr(c) for c in choices)
-            )
-        )
-    return next(c for c in choices if c.lower() == value.lower())
+    for choice in choices:
+        if isinstance(value, str) and value.lower() == choice.lower():
+            return choice
+    raise UsageError(f"Unknown {name}.", got=repr(value), expected=" or ".join(map(repr, choices)))
 
 
 def seed(name: str, value: Any) -> Any:
-    """A whole number or a PRNG key, as something hashable."""
+    """A whole number or a PRNG key as something hashable; None stays None."""
+    if value is None:
+        return None
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
+    if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
+        return value  # it has this form already
     if isinstance(value, jax.Array):
-        data = (
-            jax.random.key_data(value)
-            if jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-            else value
-        )
+        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+        data = jnp.asarray(jax.random.key_data(value) if is_key else value)
         return tuple(int(v) for v in data.reshape(-1))
-    raise UsageError(
-        problem(f"Wrong {name}.", got=repr(value), expected="a whole number or a PRNG key")
-    )
+    raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
 
 
-def configured(config: Any, factored: bool, key: Any, dtype: Any) -> Rule:
-    """The rule of an `ETraceConfig` whose traces are stored as the class stores them."""
-    if not isinstance(config, ETraceConfig) or config.is_factorized is not factored:
-        wanted = "io_factorized" if factored else "per_param"
+def matrices(given: Any) -> tuple[np.ndarray, ...] | None:
+    """Feedback matrices as arrays; a `FixedRandomFeedback` stands for its own."""
+    return None if given is None else tuple(np.asarray(getattr(b, "B", b)) for b in given)
+
+
+def drawn_or_given(subject: str, key: Any, weights: Any) -> None:
+    """Feedback through matrices B that are drawn with a key, or given."""
+    if key is None and weights is None:
         raise UsageError(
-            problem(
-                "Wrong config.",
-                got=repr(config),
-                expected=f"an ETraceConfig with trace_factorization={wanted!r}",
-                do="pass the config to braintrace.compile in the algorithm's place: it chooses the class",
-            )
+            f"{subject} needs to know how to draw B.",
+            expected="random_feedback_key",
+            do="pass random_feedback_key=0, say, or feedback_weights",
         )
-    key = None if key is None else seed("random_feedback_key", key)
-    return parts_of(config, random_feedback_key=key, trace_dtype=dtype)
+
+
+def config(value: Any, factored: bool) -> None:
+    """None, or an `ETraceConfig` whose traces are stored as the algorithm stores them."""
+    if value is None or (isinstance(value, ETraceConfig) and value.is_factorized is factored):
+        return
+    wanted = "io_factorized" if factored else "per_param"
+    raise UsageError(
+        "Invalid config.",
+        got=repr(value),
+        expected=f"an ETraceConfig with trace_factorization={wanted!r}",
+        do="pass the config to braintrace.compile in the algorithm's place: it chooses the class",
+    )

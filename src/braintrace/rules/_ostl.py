@@ -1,17 +1,16 @@
 """OSTL: online spatio-temporal learning, with and without recurrence."""
 
+import dataclasses
 from typing import Any
-
-import brainstate
 
 from ..core.engine import Rule
 from ..core.traces import Factored, PerParameter, WithinLayer
-from ..frontends.brainstate import ETraceVjpAlgorithm
 from . import _options
-from ._pp_prop import decay_of
+from ._algorithm import Algorithm
 
 
-class OSTLRecurrent(ETraceVjpAlgorithm):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OSTLRecurrentRule(Algorithm):
     r"""OSTL with recurrence: the exact influence of each weight on the whole state of its layer.
 
     .. math::
@@ -19,57 +18,45 @@ class OSTLRecurrent(ETraceVjpAlgorithm):
         \epsilon^t = \frac{d h^t}{d h^{t-1}} \epsilon^{t-1} + \frac{\partial h^t}{\partial\theta},
         \qquad \nabla_\theta L = \sum_t \frac{\partial L^t}{\partial h^t} \epsilon^t
 
-    with h all that a layer carries in one lane, the recurrent weights inside dh/dh included. A
+    with h all that a layer carries for one sample, the recurrent weights inside dh/dh included. A
     layer is a set of state groups that feed each other. Equal to BPTT for one layer of any cell,
     however its gates and normalisations mix the neurons; in a stack, the top layer is exact and
     credit from a layer's past to the layer above is left out.
 
-    Memory: B n |W| numbers, n the layer's state elements in one lane, moved where they lie. Time:
+    Memory: B n |W| numbers, n the layer's state elements of one sample, moved where they lie. Time:
     O(B n^2 |W|) once for a window of K steps, and O(B n (|W| + n^2)) for each of them, as products
-    of matrices; lanes never meet in a Jacobian. A layer whose neurons do not move each other has
+    of matrices; samples never meet in a Jacobian. A layer whose neurons do not move each other has
     the traces and costs of `D_RTRL`. Over a sequence that starts from zero traces and keeps none, a
     window needs no trace at all.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
-        vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus
-            the traces at its entry.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723.
 
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.OSTLRecurrent, jnp.zeros(2))
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda p, h, x: ((h := jnp.tanh(h @ p["u"] + x @ p["w"])), h)
+    >>> params = {"w": jnp.ones((2, 3)), "u": jnp.ones((3, 3))}
+    >>> h, x = jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "ostl_recurrent", x, params=params, carry=h)
     >>> learner.report.counts["exact"]  # recurrent weights included
-    6
+    2
     """
 
-    __module__ = "braintrace"
+    name = "OSTLRecurrent"
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        *,
-        vjp_method: str = "single-step",
-        trace_dtype: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        super().__init__(
-            model, self.rule(trace_dtype=trace_dtype), vjp_method=vjp_method, name=name, **settings
-        )
+    trace_dtype: Any = None
 
-    @staticmethod
-    def rule(*, trace_dtype: Any = None) -> Rule:
-        """The parts of this algorithm."""
-        return Rule("OSTL with recurrence", WithinLayer(_options.trace_dtype(trace_dtype)))
+    def __post_init__(self) -> None:
+        self._set(trace_dtype=_options.trace_dtype(self.trace_dtype))
+
+    def parts(self) -> Rule:
+        return Rule("OSTL with recurrence", WithinLayer(self.trace_dtype))
 
 
-class OSTLFeedforward(ETraceVjpAlgorithm):
+@dataclasses.dataclass(frozen=True)
+class OSTLFeedforwardRule(Algorithm):
     r"""OSTL without recurrence: the temporal trace of each weight through its neuron's own state.
 
     .. math::
@@ -84,44 +71,35 @@ class OSTLFeedforward(ETraceVjpAlgorithm):
     Memory: O(B I O S); with a decay O(B (I + O S)). Time: O(B I O S^2) a step.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
-        decay_or_rank: None for the trace as published; a decay or rank for the factored
+        decay_or_rank: None for the trace as published; a decay or rank for the factorised
             approximation of `pp_prop`.
-        vjp_method: 'single-step' or 'multi-step'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     References:
         Bohnstingl et al., IEEE TNNLS, arXiv 2007.12723 (networks without recurrence).
 
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.OSTLFeedforward, jnp.zeros(2))
-    >>> learner(jnp.ones(2)).shape
-    (1,)
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := jnp.tanh(0.5 * h + x @ w)), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "ostl_feedforward", x, params=w, carry=h)
+    >>> learner.report.counts["exact"]
+    1
     """
 
-    __module__ = "braintrace"
+    name = "OSTLFeedforward"
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        decay_or_rank: Any = None,
-        *,
-        vjp_method: str = "single-step",
-        trace_dtype: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        rule = self.rule(decay_or_rank=decay_or_rank, trace_dtype=trace_dtype)
-        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
+    decay_or_rank: Any = None
+    _: dataclasses.KW_ONLY
+    trace_dtype: Any = None
 
-    @staticmethod
-    def rule(*, decay_or_rank: Any = None, trace_dtype: Any = None) -> Rule:
-        """The parts of this algorithm."""
-        dtype = _options.trace_dtype(trace_dtype)
-        if decay_or_rank is None:
-            return Rule("OSTL without recurrence", PerParameter(dtype))
-        decay = decay_of(decay_or_rank)
-        return Rule("OSTL without recurrence, factored", Factored(decay, decay, dtype))
+    def __post_init__(self) -> None:
+        if self.decay_or_rank is not None:
+            _options.decay_or_rank(self.decay_or_rank)
+        self._set(trace_dtype=_options.trace_dtype(self.trace_dtype))
+
+    def parts(self) -> Rule:
+        if self.decay_or_rank is None:
+            return Rule("OSTL without recurrence", PerParameter(self.trace_dtype))
+        decay = _options.decay_or_rank(self.decay_or_rank)
+        carrier = Factored(decay, decay, self.trace_dtype)
+        return Rule("OSTL without recurrence, factored", carrier)

@@ -1,18 +1,19 @@
 """OTPE: online training with postsynaptic estimates."""
 
+import dataclasses
 from typing import Any
 
-import brainstate
-
-from ..core._errors import UsageError, problem
+from ..cell import fraction
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
-from ..frontends.brainstate import ETraceVjpAlgorithm
 from . import _options
+from ._algorithm import Algorithm
 
 
-class OTPE(ETraceVjpAlgorithm):
+@dataclasses.dataclass(frozen=True)
+class OTPERule(Algorithm):
     r"""Online training with postsynaptic estimates, for feedforward spiking networks.
 
     .. math::
@@ -23,22 +24,20 @@ class OTPE(ETraceVjpAlgorithm):
 
     with q the derivative at a layer's spikes s and :math:`\psi` the surrogate. R-hat adds to a
     layer's trace the decay of its influence in the layer above. The approximate form (F-OTPE)
-    filters the inputs twice instead:
-    :math:`\hat x = \lambda \hat x + x`, :math:`\hat z = \lambda \hat z + \hat x`, gradient
-    :math:`\sum_t (q \circ \bar g) \otimes \hat z`; biases then learn from :math:`q \circ \psi` of their own step.
+    filters the inputs twice instead: :math:`\hat x = \lambda \hat x + x`,
+    :math:`\hat z = \lambda \hat z + \hat x`, gradient
+    :math:`\sum_t (q \circ \bar g) \otimes \hat z`; biases then learn from :math:`q \circ \psi` of
+    their own step.
 
     Memory: O(B I O) per layer (full), O(B (I + O)) (approx). Time: O(B I O). The hidden layer right
     below a leaky output of the same leak is exact, with a detached reset.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
         leak: :math:`\lambda` of the membranes, in [0, 1).
         mode: 'full' or 'approx' (F-OTPE).
         trace_clip_abs: None, or the largest absolute value of a trace; it forces one step at a
             time. For mode='full'.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for options out of range.
@@ -54,65 +53,50 @@ class OTPE(ETraceVjpAlgorithm):
     ...     v = 0.5 * h[0] + x @ p["w"]
     ...     y = 0.5 * h[1] + jnp.tanh(v) @ p["o"]
     ...     return (v, y), y
-    >>> params, h = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}, (jnp.zeros((1, 3)), jnp.zeros((1, 1)))
-    >>> learner = braintrace.compile(cell, braintrace.OTPE, jnp.ones((1, 2)), params=params, carry=h, leak=0.5)
-    >>> state, out = learner.update(params, learner.init(params, h), jnp.ones((1, 2)))
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> h, x = (jnp.zeros((1, 3)), jnp.zeros((1, 1))), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "otpe", x, params=params, carry=h, leak=0.5)
+    >>> state, out = learner.update(params, learner.init(params, h), x)
     >>> out.shape
     (1, 1)
     """
 
-    __module__ = "braintrace"
+    name = "OTPE"
+    multi_step = False
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        leak: Any = None,
-        *,
-        mode: str = "full",
-        trace_clip_abs: float | None = None,
-        trace_dtype: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        rule = self.rule(
-            leak=leak, mode=mode, trace_clip_abs=trace_clip_abs, trace_dtype=trace_dtype
-        )
-        super().__init__(model, rule, name=name, **settings)
+    leak: Any = None
+    _: dataclasses.KW_ONLY
+    mode: str = "full"
+    trace_clip_abs: float | None = None
+    trace_dtype: Any = None
 
-    @staticmethod
-    def rule(
-        *,
-        leak: Any = None,
-        mode: str = "full",
-        trace_clip_abs: float | None = None,
-        trace_dtype: Any = None,
-    ) -> Rule:
-        """The parts of this algorithm."""
-        approximate = _options.one_of("mode", mode, ("full", "approx")) == "approx"
-        if leak is None:
+    def __post_init__(self) -> None:
+        self._set(mode=_options.one_of("mode", self.mode, ("full", "approx")))
+        if self.leak is None:
             raise UsageError(
-                problem(
-                    "OTPE needs the leak of the membranes.",
-                    expected="a number in [0, 1)",
-                    do="pass leak=0.9, say",
-                )
+                "OTPE needs the leak of the membranes.",
+                expected="a number in [0, 1)",
+                do="pass leak=0.9, say",
             )
-        leak, dtype = _options.decay("leak", leak), _options.trace_dtype(trace_dtype)
-        if trace_clip_abs is not None:
-            _options.positive("trace_clip_abs", trace_clip_abs)
-            if approximate:
-                raise UsageError(
-                    problem(
-                        "trace_clip_abs clips traces of weights, and F-OTPE has none.",
-                        got="mode='approx'",
-                        do="use mode='full', or leave trace_clip_abs out",
-                    )
-                )
-        carrier = (
-            Presynaptic((leak,), twice=True, dtype=dtype)
-            if approximate
-            else PerParameter(dtype, trace_clip_abs)
+        self._set(
+            leak=fraction("leak", self.leak), trace_dtype=_options.trace_dtype(self.trace_dtype)
         )
-        name = "F-OTPE" if approximate else "OTPE"
-        why = "use vjp_method='single-step': BPTT inside a window would follow the spikes and the traces their estimates"
-        return Rule(name, carrier, (Postsynaptic(leak, approximate),), why)
+        if self.trace_clip_abs is not None:
+            _options.positive("trace_clip_abs", self.trace_clip_abs)
+            if self.mode == "approx":
+                raise UsageError(
+                    "trace_clip_abs clips traces of weights, and F-OTPE has none.",
+                    got="mode='approx'",
+                    do="use mode='full', or leave trace_clip_abs out",
+                )
+
+    def parts(self) -> Rule:
+        why = (
+            "use vjp_method='single-step': BPTT inside a window would follow the spikes and the "
+            "traces their estimates"
+        )
+        if self.mode == "approx":
+            carrier = Presynaptic((self.leak,), twice=True, dtype=self.trace_dtype)
+            return Rule("F-OTPE", carrier, (Postsynaptic(self.leak, True),), why)
+        carrier = PerParameter(self.trace_dtype, self.trace_clip_abs)
+        return Rule("OTPE", carrier, (Postsynaptic(self.leak, False),), why)

@@ -1,20 +1,19 @@
-"""ES-D-RTRL (pp_prop): D-RTRL with the trace factored into an input side and a state side."""
+"""ES-D-RTRL (pp_prop): D-RTRL with the trace factorised into an input side and a state side."""
 
-import numbers
+import dataclasses
 from typing import Any
 
-import brainstate
-
-from ..compat import ETraceConfig
-from ..core._errors import UsageError, problem
+from ..compat import ETraceConfig, configured
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Factored
-from ..frontends.brainstate import ETraceVjpAlgorithm
 from . import _options
+from ._algorithm import Algorithm
 
 
-class IODimVjpAlgorithm(ETraceVjpAlgorithm):
-    r"""Online gradients with a factored eligibility trace: one for the inputs and one for the
+@dataclasses.dataclass(frozen=True)
+class PPPropRule(Algorithm):
+    r"""Online gradients with a factorised eligibility trace: one for the inputs and one for the
     state.
 
     .. math::
@@ -24,28 +23,22 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
         \nabla_W L = \sum_t \epsilon_x^t \otimes \Big(\frac{\partial L^t}{\partial h^t} \circ
             \frac{\epsilon_f^t}{1 - \alpha_f^{t+1}}\Big)
 
-    with t = 0, 1, ... counted from the last reset, lane by lane. Biases and parameters inside a
+    with t = 0, 1, ... counted from the last reset, sample by sample. Biases and parameters inside a
     neuron are weights of the constant input 1. Memory: O(B (I + O S)). Time: O(B I O), one product
     per step or window.
 
     The gradient is that of no program in closed form: it replays the state's linear recursion with
-    the drive
-    :math:`\epsilon_x^t` at every step. It is close to D-RTRL where D is near :math:`\alpha` and f varies little (a leaky
-    membrane with a detached reset), with a gain that falls from 1 to :math:`1/(1+\alpha)`; with
-    decay 0 it sees no past.
+    the drive :math:`\epsilon_x^t` at every step. It is close to D-RTRL where D is near
+    :math:`\alpha` and f varies little (a leaky membrane with a detached reset), with a gain that
+    falls from 1 to :math:`1/(1+\alpha)`; with decay 0 it sees no past.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
         decay_or_rank: the decay :math:`\alpha` in [0, 1), or a whole number n >= 1, the rank, for a
             decay of (n - 1) / (n + 1); or a pair of these for the input and the state side.
-        vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with `MultiStepData` plus
-            the traces at its entry.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
         config: a point of the axes of `ETraceConfig` with `trace_factorization='io_factorized'`, in
             place of decay_or_rank.
         random_feedback_key: whole number or PRNG key, for a config with random feedback.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: for a decay or rank out of range.
@@ -54,97 +47,46 @@ class IODimVjpAlgorithm(ETraceVjpAlgorithm):
         Wang et al., Nature Communications 17:1745 (2026), doi 10.1038/s41467-026-68453-w.
         Deviation: the correction 1 - alpha^(t+1) is kept at all t and is counted in steps.
 
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, braintrace.IODimVjpAlgorithm, jnp.zeros(2), decay_or_rank=(0.9, 19))
-    >>> learner.config.decay
-    (0.9, 0.9)
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "pp_prop", x, params=w, carry=h, decay_or_rank=(0.9, 19))
+    >>> learner.memory_plan(1000).traces  # 2 inputs, 3 states, 1 count of steps
+    24
     """
 
-    __module__ = "braintrace"
+    name = "pp_prop"
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        decay_or_rank: Any = None,
-        *,
-        vjp_method: str = "single-step",
-        trace_dtype: Any = None,
-        config: ETraceConfig | None = None,
-        random_feedback_key: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        rule = self.rule(
-            decay_or_rank=decay_or_rank,
-            trace_dtype=trace_dtype,
-            config=config,
-            random_feedback_key=random_feedback_key,
-        )
-        super().__init__(model, rule, vjp_method=vjp_method, name=name, **settings)
+    decay_or_rank: Any = None
+    _: dataclasses.KW_ONLY
+    trace_dtype: Any = None
+    config: ETraceConfig | None = None
+    random_feedback_key: Any = None
 
-    @staticmethod
-    def rule(
-        *,
-        decay_or_rank: Any = None,
-        trace_dtype: Any = None,
-        config: ETraceConfig | None = None,
-        random_feedback_key: Any = None,
-    ) -> Rule:
-        """The parts of this algorithm."""
-        dtype = _options.trace_dtype(trace_dtype)
-        if config is not None:
-            return _options.configured(config, True, random_feedback_key, dtype)
-        pair = (
-            decay_or_rank
-            if isinstance(decay_or_rank, tuple | list)
-            else (decay_or_rank, decay_or_rank)
+    def __post_init__(self) -> None:
+        _options.config(self.config, factored=True)
+        self._set(
+            trace_dtype=_options.trace_dtype(self.trace_dtype),
+            random_feedback_key=_options.seed("random_feedback_key", self.random_feedback_key),
         )
+        if self.config is None:
+            self._decays()
+
+    def _decays(self) -> tuple[float, float]:
+        """Those of the input and of the state side."""
+        given = self.decay_or_rank
+        pair = given if isinstance(given, tuple | list) else (given, given)
         if len(pair) != 2:
             raise UsageError(
-                problem(
-                    "Wrong decay_or_rank.", got=repr(decay_or_rank), expected="one value, or a pair"
-                )
+                "Invalid decay_or_rank.", got=repr(given), expected="one value, or a pair"
             )
-        inputs, state = (decay_of(v) for v in pair)
-        return Rule("ES-D-RTRL", Factored(inputs, state, dtype))
+        return _options.decay_or_rank(pair[0]), _options.decay_or_rank(pair[1])
 
-
-def decay_of(decay_or_rank: Any) -> float:
-    """The decay that a decay or a rank stands for."""
-    if (
-        isinstance(decay_or_rank, numbers.Integral)
-        and not isinstance(decay_or_rank, bool)
-        and int(decay_or_rank) >= 1
-    ):
-        return (int(decay_or_rank) - 1) / (int(decay_or_rank) + 1)
-    if (
-        isinstance(decay_or_rank, float | int)
-        and not isinstance(decay_or_rank, bool)
-        and 0 <= decay_or_rank < 1
-    ):
-        return float(decay_or_rank)
-    raise UsageError(
-        problem(
-            "Wrong decay_or_rank.",
-            got=repr(decay_or_rank),
-            expected="a decay in [0, 1), or a whole number of at least 1",
-            do="pass 0.9, or the rank 19 that stands for it",
-        )
-    )
-
-
-class pp_prop(IODimVjpAlgorithm):
-    """ES-D-RTRL, or pp_prop, under its usual names: the equations, costs and options of
-    `IODimVjpAlgorithm`.
-
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(2, 3), braintrace.ES_D_RTRL, jnp.zeros(2), decay_or_rank=0.9)
-    >>> learner.config.trace_factorization
-    'io_factorized'
-    """
-
-    __module__ = "braintrace"
-
-
-ES_D_RTRL = pp_prop
+    def parts(self) -> Rule:
+        if self.config is not None:
+            return configured(
+                self.config,
+                random_feedback_key=self.random_feedback_key,
+                trace_dtype=self.trace_dtype,
+            )
+        return Rule("ES-D-RTRL", Factored(*self._decays(), self.trace_dtype))

@@ -1,19 +1,17 @@
 """RFLO: random-feedback local online learning."""
 
+import dataclasses
 from typing import Any
 
-import brainstate
-import numpy as np
-
-from ..core._errors import UsageError, problem
 from ..core.engine import Rule
 from ..core.signals import Feedback
 from ..core.traces import PerParameter
-from ..frontends.brainstate import ETraceVjpAlgorithm
 from . import _options
+from ._algorithm import Algorithm
 
 
-class RFLO(ETraceVjpAlgorithm):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RFLORule(Algorithm):
     r"""Random-feedback local online learning.
 
     .. math::
@@ -29,15 +27,12 @@ class RFLO(ETraceVjpAlgorithm):
     Memory: O(B I O S). Time: O(B I O S^2) a step.
 
     Args:
-        model: a one-step brainstate module whose states are initialised.
         random_feedback_key: whole number or PRNG key that B is drawn with.
         feedback_scale: B is drawn as N(0, 1) times this over the square root of the readout's
             fan-in.
         feedback_weights: None, or the matrices B themselves, one for each readout, shaped as its
             weight.
         trace_dtype: dtype of the traces; by default that of y, at least float32.
-        name: the module's name.
-        **settings: `control_flow`; see `ETraceVjpAlgorithm`.
 
     Raises:
         UsageError: without a key and without matrices.
@@ -47,58 +42,37 @@ class RFLO(ETraceVjpAlgorithm):
         Murray, eLife 8:e43299 (2019), doi 10.7554/eLife.43299. Deviation: D and f are those of the
         model's own units, so that gates, adaptation and spikes are covered.
 
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> braintrace.compile(model, braintrace.RFLO, jnp.zeros(2), random_feedback_key=0).config.learning_signal
-    'random_feedback'
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), jnp.tanh(h) @ p["o"])
+    >>> params = {"w": jnp.ones((2, 3)), "o": jnp.ones((3, 1))}
+    >>> given, x = {"params": params, "carry": jnp.zeros((1, 3))}, jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "rflo", x, random_feedback_key=0, **given)
+    >>> str(learner.graph.exactness("['w']")), str(learner.graph.exactness("['o']"))
+    ('approximate', 'exact')
     """
 
-    __module__ = "braintrace"
+    name = "RFLO"
+    multi_step = False
 
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        *,
-        random_feedback_key: Any = None,
-        feedback_scale: float = 1.0,
-        feedback_weights: Any = None,
-        trace_dtype: Any = None,
-        name: str | None = None,
-        **settings: Any,
-    ):
-        rule = self.rule(
-            random_feedback_key=random_feedback_key,
-            feedback_scale=feedback_scale,
-            feedback_weights=feedback_weights,
-            trace_dtype=trace_dtype,
-        )
-        super().__init__(model, rule, name=name, **settings)
+    random_feedback_key: Any = None
+    feedback_scale: float = 1.0
+    feedback_weights: Any = dataclasses.field(default=None, compare=False)
+    trace_dtype: Any = None
 
-    @staticmethod
-    def rule(
-        *,
-        random_feedback_key: Any = None,
-        feedback_scale: float = 1.0,
-        feedback_weights: Any = None,
-        trace_dtype: Any = None,
-    ) -> Rule:
-        """The parts of this algorithm."""
-        if random_feedback_key is None and feedback_weights is None:
-            raise UsageError(
-                problem(
-                    "RFLO needs to know how to draw B.",
-                    expected="random_feedback_key",
-                    do="pass random_feedback_key=0, say, or feedback_weights",
-                )
-            )
-        seed = (
-            0
-            if random_feedback_key is None
-            else _options.seed("random_feedback_key", random_feedback_key)
+    def __post_init__(self) -> None:
+        _options.drawn_or_given("RFLO", self.random_feedback_key, self.feedback_weights)
+        self._set(
+            random_feedback_key=_options.seed("random_feedback_key", self.random_feedback_key),
+            feedback_scale=_options.positive("feedback_scale", self.feedback_scale),
+            feedback_weights=_options.matrices(self.feedback_weights),
+            trace_dtype=_options.trace_dtype(self.trace_dtype),
         )
-        given = None if feedback_weights is None else tuple(np.asarray(b) for b in feedback_weights)
-        signal = Feedback(
-            False, seed, _options.positive("feedback_scale", feedback_scale), weights=given
+
+    def parts(self) -> Rule:
+        seed = 0 if self.random_feedback_key is None else self.random_feedback_key
+        signal = Feedback(False, seed, self.feedback_scale, weights=self.feedback_weights)
+        why = (
+            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
+            "and the traces B"
         )
-        why = "use vjp_method='single-step': inside a window BPTT would follow the readout's weight and the traces B"
-        return Rule("RFLO", PerParameter(_options.trace_dtype(trace_dtype)), (signal,), why)
+        return Rule("RFLO", PerParameter(self.trace_dtype), (signal,), why)

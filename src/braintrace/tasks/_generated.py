@@ -48,7 +48,9 @@ def delayed_match_to_sample(
         noise: standard deviation of Gaussian noise on the inputs.
 
     >>> from braintrace import tasks
-    >>> tasks.delayed_match_to_sample(4, seed=0, delay=5, stimulus=2, response=3).x.shape  # (T, B, I)
+    >>> tasks.delayed_match_to_sample(
+    ...     4, seed=0, delay=5, stimulus=2, response=3
+    ... ).x.shape  # (T, B, I)
     (12, 4, 20)
     """
     random = np.random.default_rng(seed)
@@ -102,7 +104,8 @@ def evidence_accumulation(
     """
     if channels % 4:
         raise ValueError(
-            f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one quarter a population."
+            f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one "
+            "quarter a population."
         )
     random = np.random.default_rng(seed)
     side = random.integers(0, 2, batch)
@@ -141,7 +144,9 @@ def copy_memory(
         delay: steps between the string and the signal.
 
     >>> from braintrace import tasks
-    >>> tasks.copy_memory(4, seed=0, symbols=3, length=2, delay=3).mask[:, 0].sum()  # the symbols that are asked for
+    >>> tasks.copy_memory(4, seed=0, symbols=3, length=2, delay=3).mask[
+    ...     :, 0
+    ... ].sum()  # the symbols that are asked for
     np.float32(2.0)
     """
     random = np.random.default_rng(seed)
@@ -169,7 +174,7 @@ def pattern_generation(
     """Produce a fixed sum of sines from a frozen spike pattern that marks the time.
 
     Args:
-        batch: B; every lane has the same input and target.
+        batch: B; every sample has the same input and target.
         seed: fixes the input, and the target where `pattern_seed` is not given.
         steps: T, one step is 1 ms.
         channels: I.
@@ -224,7 +229,8 @@ def delayed_xor(
     """
     if channels < 2:
         raise ValueError(
-            f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal to answer."
+            f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal "
+            "to answer."
         )
     random = np.random.default_rng(seed)
     bits = random.integers(0, 2, (2, batch))

@@ -45,7 +45,7 @@ def japanese_vowels(*, standardize: bool = True) -> JapaneseVowels:
     Args:
         standardize: subtract from each coefficient its mean over the frames of the training set and
             divide by its standard deviation there; padding stays zero. The test set is treated with
-            the same numbers. With False the coefficients are those published, to their six
+            the same values. With False the coefficients are those published, to their six
             decimals.
 
     Source:

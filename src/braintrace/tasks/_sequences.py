@@ -58,7 +58,8 @@ def pad_sequences(
     label = np.asarray(label, np.int32)
     if label.shape != length.shape:
         raise ValueError(
-            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence needs both."
+            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence "
+            "needs both."
         )
     if length.sum() != len(frames):
         raise ValueError(
@@ -87,9 +88,8 @@ def minibatches(
     """Deal out one epoch of `data` in batches, each sequence at most once.
 
     Every batch has the T of `data`, so a jitted training step compiles once. The order depends on
-    `seed` and `epoch`
-    alone: a run that is resumed at a later epoch sees the batches it would have seen. A training
-        loop is
+    `seed` and `epoch` alone: a run that is resumed at a later epoch sees the batches it would have
+    seen. A training loop is
 
         for epoch in range(epochs):
             for batch in minibatches(data.train, 30, seed=0, epoch=epoch):
@@ -117,7 +117,8 @@ def minibatches(
     count = data.label.size
     if not 1 <= batch_size <= count:
         raise ValueError(
-            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of sequences."
+            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of "
+            "sequences."
         )
     order = (
         np.arange(count)

@@ -4,9 +4,14 @@ parameters meet data.
 
 from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
+from ._batch import Batch as Batch
+from ._batch import BatchClaim as BatchClaim
+from ._batch_axis import BatchAxis as BatchAxis
 from ._dependence import reach as reach
+from ._elements import as_array as as_array
 from ._exits import Exit as Exit
 from ._exits import ExitKind as ExitKind
+from ._exits import activities as activities
 from ._exits import find_exits as find_exits
 from ._graph import CellGraph as CellGraph
 from ._graph import DroppedPath as DroppedPath

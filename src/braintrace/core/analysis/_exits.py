@@ -1,17 +1,26 @@
 """Exits: where a state group's activity leaves for a readout, for another group, or back to itself.
 
 An exit edge is an operand of a mixing equation (or of a weight operation) that is computed position
-by position from a state group. What the equation's result reaches without passing another exit edge
-says what kind of exit it is.
+by position from state groups: from one, or from several whose activities are joined on the way (a
+concatenation, say), and then it is an exit of each. What the equation's result reaches without
+passing another exit edge says what kind of exit it is.
 """
 
 import dataclasses
 import enum
+from collections.abc import Collection, Sequence
 
+from .._compat import is_key, named
+from .._errors import CompilationError, problem
 from ..jaxpr import Equation, Var
-from ._dependence import Edge, passes_derivative, reach
+from ._dependence import Edge, depends, is_linear, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
+
+#: Primitives whose result is a part of the operand.
+_PARTS = named("real imag slice split")
+
+Origins = dict[Var, dict[int, frozenset[Var]]]
 
 
 class ExitKind(enum.StrEnum):
@@ -24,7 +33,9 @@ class ExitKind(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Exit:
-    """An exit edge, its variable, its source group, and the groups that its consumer feeds."""
+    """An exit edge with its operand, one of its source groups, and the groups that its consumer
+    feeds.
+    """
 
     edge: Edge
     variable: Var
@@ -34,51 +45,131 @@ class Exit:
 
 
 def find_exits(graph: CellGraph) -> list[Exit]:
-    """All exit edges, in the order of the program."""
-    source = _positional_sources(graph)
-    edges: list[tuple[Edge, Var, int]] = []
-    for e in graph.step:
-        if not passes_derivative(e):
-            continue
-        weights = [s for s in graph.sites if s.equation is e and s.is_operation]
-        for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True)):
-            if isinstance(v, Var) and v in source and (influence is None or weights):
-                edges.append(((e, k), v, source[v]))
-    blocked = {edge for edge, _, _ in edges}
-    outs = {v for v in graph.outs if isinstance(v, Var)}
-    leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
-    reached = [reach(graph.step, edge[0].outputs, blocked) for edge, _, _ in edges]
-    feeds = [
-        frozenset(
-            leaf_group[k] for k in graph.hidden if graph.new_carry[k] in r and k in leaf_group
-        )
-        for r in reached
+    """All exits, in the order of the program."""
+    origins = _origins(graph, frozenset())
+    operations = {s.equation for s in graph.sites if s.is_operation}
+    edges = [
+        (e, k)
+        for e in graph.step
+        if passes_derivative(e)
+        for k, influence in enumerate(influences(e))
+        if e.inputs[k] in origins
+        and (influence is None or e in operations or (e, k) in graph.mixing)
     ]
-    sources = {group for _, _, group in edges}
+    blocked = set(edges)
+    sources = {g for e, k in edges for g in origins[e.inputs[k]]}  # type: ignore[index]
+    outs = {v for v in graph.outs if isinstance(v, Var)}
+    group_of = _group_of(graph)
     found = []
-    for (edge, v, group), fed, r in zip(edges, feeds, reached, strict=True):
-        if group in fed:
-            kind = ExitKind.RECURRENT
-        elif r & outs and not fed & sources:
-            kind = ExitKind.READOUT
-        else:
-            kind = ExitKind.FORWARD
-        found.append(Exit(edge, v, group, kind, fed))
+    for e, k in edges:
+        v = e.inputs[k]
+        assert isinstance(v, Var)
+        reached = reach(graph.step, e.outputs, blocked)
+        feeds = frozenset(g for leaf, g in group_of.items() if graph.new_carry[leaf] in reached)
+        reads_out = reached & outs and not feeds & sources
+        other = ExitKind.READOUT if reads_out else ExitKind.FORWARD
+        for g in origins[v]:
+            found.append(Exit((e, k), v, g, ExitKind.RECURRENT if g in feeds else other, feeds))
     return found
 
 
-def _positional_sources(graph: CellGraph) -> dict[Var, int]:
-    """Variables computed position by position from the state of one group, with that group."""
-    leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
-    source = {graph.carry[k]: leaf_group[k] for k in graph.hidden if k in leaf_group}
+def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
+    """The activity of each group that others read.
+
+    It is the variable through which all that others read of the group passes, with what moves its
+    elements or scales them taken off: `z` where they read `2 z`, `z` and `flip(z)`, or a
+    concatenation of z with something else. What takes a part of an array is taken off only where
+    different parts are read, and the activity of the step before, which groups that feed each other
+    read, is no other one. A group that is read at several such variables (a spike and a potential)
+    has no activity. In the order in which the program reads them.
+    """
+    feeds = {(x.group, g) for x in exits for g in x.feeds}
+    forward = [x for x in exits if x.kind is not ExitKind.RECURRENT]
+    again = [
+        x
+        for x in forward
+        if x.variable not in graph.after and any((g, x.group) in feeds for g in x.feeds)
+    ]
+    direct = {x.group for x in forward if x not in again}
+    read: dict[int, list[Exit]] = {}
+    for x in forward:
+        if x not in again or x.group not in direct:
+            read.setdefault(x.group, []).append(x)
+    chosen: dict[int, Var] = {}
+    for parts in (frozenset(), _PARTS):
+        origins = _origins(graph, parts) if read else {}
+        for g, of in read.items():
+            variables = frozenset().union(*(origins[x.variable][g] for x in of))
+            if len(variables) == 1:
+                chosen.setdefault(g, *variables)
+    for g, [x, *_] in read.items():
+        if g not in chosen:
+            names = [graph.leaf_paths[k] for k in graph.groups[g].leaves]
+            raise CompilationError(
+                problem(
+                    "A state group has no one activity.",
+                    got=f"several variables made from {', '.join(names)} are read by others",
+                    expected="one activity per group, read by all that read the group",
+                    do="read the group in one place, or use D_RTRL or EProp without firing_rate",
+                    at=x.edge[0].source,
+                )
+            )
+    return {g: chosen[g] for g in read}
+
+
+def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
+    """For the variables computed position by position from the state: the groups that they come
+    from, and for each the variables that they move or scale, `parts` taken included.
+    """
+    group_of = _group_of(graph)
+    origins: Origins = {
+        graph.carry[k]: {g: frozenset((graph.carry[k],))} for k, g in group_of.items()
+    }
+    states = {graph.new_carry[k] for k in group_of}
+    state = depends(graph.step, [v for v in graph.carry if not is_key(v.dtype)])
+    makes_state = _positional_makers(graph, states)
     for e in graph.step:
-        if not passes_derivative(e):
+        if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
-        found = {source[v] for k, v in enumerate(e.inputs) if v in source and _positional(e, k)}  # type: ignore[index]
-        if len(found) == 1:
-            source.update({v: next(iter(found)) for v in e.outputs if v.differentiable})
-    return source
+        operands = [
+            (k, origins[v])  # type: ignore[index]
+            for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
+            if v in origins and influence is not None and (e, k) not in graph.mixing
+        ]
+        groups = dict.fromkeys(g for _, of in operands for g in of)
+        driven = e.outputs[0] in makes_state and len(operands) < _variables(e)
+        kept = not driven and all(
+            is_linear(e, k, state) or e.primitive in parts for k, _ in operands
+        )
+        for v in e.outputs if groups else ():
+            if not v.differentiable:
+                continue
+            origins[v] = {}
+            for g in groups:
+                below = frozenset().union(*(of.get(g, frozenset()) for _, of in operands))
+                joined = len(groups) > 1 or (kept and len(below) == 1 and v not in states)
+                origins[v][g] = below if joined else frozenset((v,))
+    return origins
 
 
-def _positional(equation: Equation, operand: int) -> bool:
-    return influences(equation)[operand] is not None
+def _variables(equation: Equation) -> int:
+    return sum(isinstance(v, Var) for v in equation.inputs)
+
+
+def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[object]:
+    """The variables from which new states are computed position by position."""
+    found = set(states)
+    for e in reversed(graph.step):
+        if any(v in found for v in e.outputs):
+            found.update(
+                v
+                for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
+                if influence is not None and (e, k) not in graph.mixing
+            )
+    return found
+
+
+def _group_of(graph: CellGraph) -> dict[int, int]:
+    """The group of each hidden leaf."""
+    of = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
+    return {k: of[k] for k in graph.hidden if k in of}

@@ -11,9 +11,12 @@ import numpy as np
 
 from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
+from ._batch import Batch, BatchClaim
+from ._batch_axis import BatchAxis
 from ._dependence import Edge
+from ._elements import Elements, Run
 from ._report import ParameterReport, parameter_reports, table, trace_bytes
-from ._shared import first_of_sum
+from ._shared import drive_biases, first_of_sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,16 +46,16 @@ class Exactness(enum.StrEnum):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slot:
     """One state variable of a group: `elements[p]` is its element at position p in the flattened
-    leaf, -1 for none.
+    leaf of one sample, -1 for none.
     """
 
     leaf: int
-    elements: np.ndarray
+    elements: Elements
 
     @property
-    def whole(self) -> bool:
+    def in_order(self) -> bool:
         """Whether the slot is the whole leaf in its own order."""
-        return bool((self.elements == np.arange(self.elements.size)).all())
+        return isinstance(self.elements, Run) and self.elements.start == 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,32 +65,43 @@ class StateGroup:
     """
 
     slots: tuple[Slot, ...]
-    positions: int
-    shape: tuple[int, ...]  # of the leaf that numbers the positions
+    positions: int  # of one sample
+    shape: tuple[int, ...]  # for one sample, of the leaf that numbers the positions
     leaves: tuple[int, ...]  # every leaf of the group, also those without a slot
-    coupling: (
-        np.ndarray
-    )  # (S, S) bool: [s, q] says whether the new slot s depends on the old slot q inside a position
+    # (S, S) bool: [s, q] says whether the new slot s depends on the old slot q inside a position
+    coupling: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """A site's part in one group: `positions` has the shape of y, -1 where y does not act on the
-    group.
+    """A site's part in one group: `positions` has the shape of y for one sample, -1 where y does
+    not act on the group; None where its elements are the positions, in order.
 
     `direct` holds the slots that y moves at its own step, `slots` those that can ever hold a trace
     of it.
     """
 
     group: int
-    positions: np.ndarray
+    positions: np.ndarray | None
     slots: tuple[int, ...]
     direct: tuple[int, ...]
+    shape: tuple[int, ...]
+    axis: BatchAxis | None  # of y
+
+    @functools.cached_property
+    def acts(self) -> np.ndarray | None:
+        """Where y acts on the group, broadcastable to y; None for everywhere."""
+        if self.positions is None or (self.positions >= 0).all():
+            return None
+        acts = self.positions >= 0
+        return acts if self.axis is None else self.axis.of_one(acts)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Site:
-    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a region."""
+    """Where a prelude variable (a weight, after masks, casts and the like) meets data at a
+    region.
+    """
 
     edge: Edge
     rule: SiteRule
@@ -172,7 +186,7 @@ class CellGraph:
     new_carry: Sequence[Atom]
     outs: Sequence[Atom]
     prelude_results: Sequence[Var]  # prelude variables that the step reads
-    labels: dict[Var, np.ndarray]
+    labels: dict[Var, Elements]  # of one sample
     mixing: frozenset[Edge]
     old: frozenset[Var]  # derivative reaches it from the old hidden state
     after: frozenset[Var]  # derivative reaches it from an entry of this step
@@ -181,7 +195,8 @@ class CellGraph:
     sites: tuple[Site, ...]
     parameters: tuple[ParameterRow, ...]
     leaf_paths: tuple[str, ...]
-    lanes: int | None  # size of the batch axis, axis 0 of the carry's leaves
+    claim: BatchClaim | None  # of the batch, by the user or by convention
+    batch: Batch | None  # what of it is proven
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
@@ -208,44 +223,71 @@ class CellGraph:
         """For each site, the number of the first site whose y has the same derivative."""
         return first_of_sum(self)
 
-    def lane_axis(self, site: Site) -> int | None:
-        """The axis of a site's y that runs along the lanes, or None."""
-        if self.lanes is None:
+    @functools.cached_property
+    def drive_biases(self) -> frozenset[int]:
+        """The numbers of the sites of parameters that are biases of a drive."""
+        return drive_biases(self)
+
+    @property
+    def lanes(self) -> int | None:
+        """The size of the batch; None where there is none."""
+        if self.claim is None or (self.batch is None and self.claim.size > 1):
             return None
-        for place in site.places:
-            group = self.groups[place.group]
-            if group.shape and group.shape[0] == self.lanes:
-                return _axis_along(
-                    _quotient(place.positions, group.positions // self.lanes), self.lanes
-                )
-        made = site.equation.outputs[0]
-        like = (
-            made if not site.is_operation and made.shape == site.y.shape else site.y
-        )  # a parameter itself has no labels
-        if (labels := self.labels.get(like)) is not None:
-            return _axis_along(self._element_lanes()[labels].reshape(site.y.shape), self.lanes)
-        shape = site.y.shape  # not labelled: the axis that runs along axis 0 of the data
-        return next(
-            (k for k, n in enumerate(shape) if n == self.lanes and site.rule.lane_axis(k) == 0),
-            None,
-        )
+        return self.claim.size
 
-    def leaf_axis(self, leaf: int) -> int | None:
-        """The axis of a leaf of the carry that runs along the batch, or None."""
-        shape = self.carry[leaf].shape
-        return 0 if self.lanes is not None and shape and shape[0] == self.lanes else None
+    @property
+    def samples(self) -> int:
+        """How many samples are known to stay apart; 1 where all there is counts as one sample."""
+        return 1 if self.batch is None else self.batch.size
 
-    def _element_lanes(self) -> np.ndarray:
-        """The lane of each hidden element, -1 for none; the last entry stands for the label -1."""
-        assert self.lanes is not None
-        lanes = []
-        for k in self.hidden:
-            shape, size = self.carry[k].shape, self.carry[k].size
-            laned = bool(shape) and shape[0] == self.lanes
-            lanes.append(
-                np.repeat(np.arange(self.lanes), size // self.lanes) if laned else np.full(size, -1)
-            )
-        return np.concatenate([*lanes, [-1]])
+    def batch_axis(self, v: Atom) -> BatchAxis | None:
+        """Where the samples lie in a variable."""
+        return None if self.batch is None else self.batch.axes.get(v)  # type: ignore[arg-type]
+
+    def y_axis(self, site: Site) -> BatchAxis | None:
+        """Where the samples lie in a site's y."""
+        if self.batch is None:
+            return None
+        if site.is_operation:
+            return self.batch.axes.get(site.y)
+        return self.batch.operand(*site.edge)
+
+    def data_axis(self, site: Site) -> BatchAxis | None:
+        """Where the samples lie in the represented data of a site."""
+        y = self.y_axis(site)
+        dim = None if y is None else site.rule.lane_axis(y.dim)
+        return None if y is None or dim is None else y.at(dim)
+
+    def weight_axis(self, site: Site) -> BatchAxis | None:
+        """Where the samples lie in a weight that has a part for each of them."""
+        return None if self.batch is None else self.batch.aligned.get(site.edge)
+
+    def leaf_axis(self, leaf: int) -> BatchAxis | None:
+        """Where the samples lie in a leaf of the carry."""
+        v = self.carry[leaf]
+        if self.batch is not None or self.claim is None or self.claim.size > 1:
+            return self.batch_axis(v)
+        dim = self.claim.of_leaf(leaf, v.shape)  # a single sample needs no proof
+        return None if dim is None else BatchAxis(dim, 1)
+
+    def sample_size(self, leaf: int) -> int:
+        """Elements of a leaf of the carry in one sample."""
+        v = self.carry[leaf]
+        return v.size if (axis := self.batch_axis(v)) is None else v.size // axis.size
+
+    def apart(self, leaf: int, values: Any, lead: int = 0) -> Any:
+        """A leaf of the carry as (samples, elements of one), behind `lead` axes in front."""
+        axis = self.batch_axis(self.carry[leaf])
+        split = values if axis is None else axis.apart(values, lead)
+        return split.reshape(*values.shape[:lead], 1 if axis is None else axis.size, -1)
+
+    def together(self, leaf: int, values: Any, lead: int = 0) -> Any:
+        """The inverse of `apart`."""
+        v, front = self.carry[leaf], values.shape[:lead]
+        axis = self.batch_axis(v)
+        if axis is None:
+            return values.reshape(*front, *v.shape)
+        return axis.together(values.reshape(*front, axis.size, *axis.sample_shape(v.shape)), lead)
 
     def exactness(self, path: str) -> Exactness:
         """The certificate of the parameter at `path`."""
@@ -270,18 +312,3 @@ class CellGraph:
 
     def __str__(self) -> str:
         return self.table()
-
-
-def _quotient(positions: np.ndarray, per_lane: int) -> np.ndarray:
-    return np.where(positions >= 0, positions // per_lane, -1)
-
-
-def _axis_along(lane: np.ndarray, lanes: int) -> int | None:
-    """The axis of `lane`, an array of lane numbers (-1: none), along which it counts the lanes."""
-    for axis in range(lane.ndim):
-        along = np.arange(lane.shape[axis]).reshape(
-            [-1 if k == axis else 1 for k in range(lane.ndim)]
-        )
-        if lane.shape[axis] == lanes and ((lane == along) | (lane < 0)).all():
-            return axis
-    return None

@@ -1,11 +1,18 @@
-"""From positions to state groups with slots, and from labelled variables to the places of sites."""
+"""From positions to state groups with slots, and from labelled variables to the places of sites.
+
+Everything here is of one sample.
+"""
 
 import dataclasses
+import functools
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
 from ..jaxpr import Equation, Var
+from ._batch_axis import BatchAxis
 from ._dependence import Edge, reach
+from ._elements import Elements, Run, as_array
 from ._graph import Place, Slot, StateGroup
 from ._positions import Positions
 
@@ -15,88 +22,135 @@ class Block:
     """A hidden leaf of the carry, or one of the equal pieces that it is concatenated from."""
 
     leaf: int  # number of the carry leaf
-    elements: np.ndarray  # its elements, in the flattened leaf
+    elements: Elements  # its elements, in the flattened leaf
     shape: tuple[int, ...]
     start: int  # its first hidden element
+    size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The groups, and for each hidden element its group and its position in it."""
+    """The groups; for each block its group, and its elements' positions in it (None: in order)."""
 
     groups: tuple[StateGroup, ...]
-    group: np.ndarray
-    position: np.ndarray
+    blocks: Sequence[Block]
+    group: Sequence[int]
+    local: Sequence[np.ndarray | None]
 
     def places(
-        self, elements: np.ndarray, shape: tuple[int, ...], reached: set[Var], new: dict[int, Var]
+        self,
+        elements: Elements,
+        shape: tuple[int, ...],
+        axis: BatchAxis | None,
+        reached: Set[Var],
+        new: Mapping[int, Var],
     ) -> tuple[Place, ...]:
         """Where y, whose labels are `elements`, acts; `reached` holds what it influences, `new` the
-        new hidden leaves.
+        new hidden leaves. `shape` is that of y for one sample, `axis` its batch axis.
         """
         found = []
-        for g in np.unique(self.group[elements[elements >= 0]]):
+        for g, positions in self._positions(elements, shape):
             group = self.groups[g]
-            mine = (elements >= 0) & (self.group[elements] == g)
-            positions = np.where(mine, self.position[elements], -1).reshape(shape)
             direct = np.array([new.get(s.leaf) in reached for s in group.slots], bool)
             active = direct.copy()
             for _ in group.slots:
                 active |= group.coupling @ active
             if active.any():
                 slots, at_once = (tuple(np.flatnonzero(a).tolist()) for a in (active, direct))
-                found.append(Place(int(g), positions, slots, at_once))
+                found.append(Place(g, positions, slots, at_once, shape, axis))
         return tuple(found)
+
+    def _positions(
+        self, elements: Elements, shape: tuple[int, ...]
+    ) -> list[tuple[int, np.ndarray | None]]:
+        """The groups that elements belong to, with their positions there (None: all, in order)."""
+        if isinstance(elements, Run):
+            for block, group, local in zip(self.blocks, self.group, self.local, strict=True):
+                if elements == Run(block.start, block.size) and local is None:
+                    return [(group, None)]
+        numbers = as_array(elements)
+        owner, position = self._of_elements
+        groups = np.where(numbers >= 0, owner[numbers], -1)
+        return [
+            (int(g), np.where(groups == g, position[numbers], -1).reshape(shape))
+            for g in np.unique(groups[groups >= 0])
+        ]
+
+    @functools.cached_property
+    def _of_elements(self) -> tuple[np.ndarray, np.ndarray]:
+        """The group and the position of each hidden element."""
+        every = list(zip(self.blocks, self.group, self.local, strict=True))
+        group = [np.full(b.size, g) for b, g, _ in every]
+        position = [np.arange(b.size) if at is None else at for b, _, at in every]
+        return np.concatenate(group), np.concatenate(position)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """The hidden leaves of a step, old and new, and what else comes out of it."""
+
+    old: Mapping[int, Var]
+    new: Mapping[int, Var]
+    outs: Set[Var]
 
 
 def layout(
-    blocks: list[Block],
+    blocks: Sequence[Block],
     positions: Positions,
-    equations: list[Equation],
-    mixing: set[Edge],
-    old: dict[int, Var],
-    new: dict[int, Var],
-    outs: set[Var],
+    equations: Sequence[Equation],
+    mixing: Set[Edge],
+    ends: Ends,
 ) -> Layout:
     """Number the positions of each group and find the slots that a later step reads."""
-    total = positions.block.size
-    group_of, position_of = np.full(total, -1), np.full(total, -1)
-    groups = []
-    ends = outs | set(new.values())
-    for number in dict.fromkeys(positions.group.tolist()):
-        members = [b for k, b in enumerate(blocks) if positions.group[k] == number]
-        anchor = max(members, key=lambda b: len(np.unique(_positions_of(b, positions))))
-        order = _positions_of(anchor, positions)
-        index = {p: i for i, p in enumerate(order.tolist())}
-        slots = []
-        for b in members:
-            local = np.array([index[p] for p in _positions_of(b, positions).tolist()], int)
-            span = slice(b.start, b.start + b.elements.size)
-            group_of[span], position_of[span] = len(groups), local
-            if reach(equations, [old[b.leaf]], mixing) & ends:
-                slots += _slots(b, local, order.size)
-        reached = [reach(equations, [old[s.leaf]], mixing) for s in slots]
-        coupling = np.array([[new.get(s.leaf) in r for r in reached] for s in slots], bool).reshape(
-            len(slots), len(slots)
-        )
-        leaves = tuple(dict.fromkeys(b.leaf for b in members))
-        groups.append(StateGroup(tuple(slots), order.size, anchor.shape, leaves, coupling))
-    return Layout(tuple(groups), group_of, position_of)
+    groups: list[StateGroup] = []
+    group_of, local = [0] * len(blocks), [None] * len(blocks)
+    reached = {k: reach(equations, [v], mixing) for k, v in ends.old.items()}
+    kept = ends.outs | set(ends.new.values())
+    for number in dict.fromkeys(positions.group):
+        members = [k for k, g in enumerate(positions.group) if g == number]
+        anchor = max(members, key=lambda k: _count(positions.of_block(k)))
+        order, shape = positions.of_block(anchor), blocks[anchor].shape
+        if (count := _count(order)) < order.size:  # several elements of a block at each position
+            order, shape = np.unique(as_array(order)), (count,)
+        slots: list[Slot] = []
+        for k in members:
+            group_of[k], local[k] = len(groups), _located(positions.of_block(k), order)
+            if reached[blocks[k].leaf] & kept:
+                slots += _slots(blocks[k], local[k], count)
+        coupling = np.array(
+            [[ends.new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
+        ).reshape(len(slots), len(slots))
+        leaves = tuple(dict.fromkeys(blocks[k].leaf for k in members))
+        groups.append(StateGroup(tuple(slots), count, shape, leaves, coupling))
+    return Layout(tuple(groups), blocks, group_of, local)
 
 
-def _positions_of(block: Block, positions: Positions) -> np.ndarray:
-    return positions.position[block.start : block.start + block.elements.size]
+def _count(positions: Elements) -> int:
+    return positions.size if isinstance(positions, Run) else np.unique(positions).size
 
 
-def _slots(block: Block, local: np.ndarray, count: int) -> list[Slot]:
+def _located(positions: Elements, order: Elements) -> np.ndarray | None:
+    """Where positions stand in `order`; None for one after the other."""
+    if isinstance(positions, Run) and positions == order:
+        return None
+    names, order = as_array(positions), as_array(order)
+    if np.array_equal(names, order):
+        return None
+    sorter = np.argsort(order)
+    return sorter[np.searchsorted(order, names, sorter=sorter)]
+
+
+def _slots(block: Block, local: np.ndarray | None, count: int) -> list[Slot]:
     """The k-th element of the block at each position makes its k-th slot."""
+    if local is None:
+        return [Slot(block.leaf, block.elements)]
     order = np.argsort(local, kind="stable")
     sorted_local = local[order]
     rank = np.arange(local.size) - np.searchsorted(sorted_local, sorted_local)
-    slots = []
+    numbers, slots = as_array(block.elements), []
     for k in range(int(rank.max(initial=-1)) + 1):
         elements = np.full(count, -1)
         chosen = order[rank == k]
-        elements[local[chosen]] = block.elements[chosen]
+        elements[local[chosen]] = numbers[chosen]
         slots.append(Slot(block.leaf, elements))
     return slots

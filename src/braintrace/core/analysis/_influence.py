@@ -6,8 +6,9 @@ movement is run on arrays of element numbers.
 """
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,10 +31,29 @@ class Map:
     source: np.ndarray | None = None
     target: np.ndarray | None = None
 
+    @property
+    def in_order(self) -> bool:
+        """Whether it is the identity: element by element."""
+        return self.source is None
+
     def pairs(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         if self.source is None or self.target is None:
             return np.arange(size), np.arange(size)
         return self.source, self.target
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyMap(Map):
+    """A map whose pairs are made when they are asked for: a weight has many, and few ask."""
+
+    make: Callable[[], tuple[np.ndarray, np.ndarray]] = lambda: (np.arange(0), np.arange(0))
+
+    @property
+    def in_order(self) -> bool:
+        return False
+
+    def pairs(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.make()
 
 
 Influence = list[Map] | None
@@ -227,15 +247,22 @@ def _of_dot_general(equation: Equation) -> list[Influence]:
         if len(other.shape) != len(contract[1 - side]) + len(batch[1 - side]):
             found.append(None)
             continue
-        free = [
-            d for d in range(len(operand.shape)) if d not in contract[side] and d not in batch[side]
-        ]
-        order = [*batch[side], *free]  # the axes of the result, as axes of this operand
-        numbers = np.arange(out.size).reshape(out.shape)
-        full = np.expand_dims(np.transpose(numbers, np.argsort(order)), tuple(contract[side]))
-        target = np.broadcast_to(full, operand.shape).reshape(-1)
-        found.append([Map(0, np.arange(target.size), target)])
+        make = functools.partial(_weighted_sum, operand.shape, out, (contract[side], batch[side]))
+        found.append([LazyMap(0, make=make)])
     return found
+
+
+def _weighted_sum(
+    shape: tuple[int, ...], out: Var, kept: tuple[Sequence[int], Sequence[int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The elements of an operand that is contracted, and those of the result that they go to."""
+    contract, batch = kept
+    free = [d for d in range(len(shape)) if d not in contract and d not in batch]
+    order = [*batch, *free]  # the axes of the result, as axes of the operand
+    numbers = np.arange(out.size).reshape(out.shape)
+    full = np.expand_dims(np.transpose(numbers, np.argsort(order)), tuple(contract))
+    target = np.broadcast_to(full, shape).reshape(-1)
+    return np.arange(target.size), target
 
 
 _RULES: dict[Primitive, Rule] = {

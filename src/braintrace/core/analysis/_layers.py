@@ -3,13 +3,13 @@
 import dataclasses
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from .._errors import CompilationError, problem
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import Paths, certify
 from ._dependence import Edge, dependence, reach
+from ._elements import Run
 from ._graph import CellGraph, Exactness, LayerPlan, Site
 from ._untraced import stopped_edges, untraced_values
 
@@ -18,6 +18,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
     """`graph` with its layers, a site wherever a parameter meets data on the way to a layer's
     state, and its certificate.
     """
+    _check_samples(graph)
     plan = _plan(graph)
     equations = [*graph.prelude, *graph.step]
     deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
@@ -56,8 +57,26 @@ def with_layers(graph: CellGraph) -> CellGraph:
     return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
 
 
+def _check_samples(graph: CellGraph) -> None:
+    """The influence on a layer is kept sample by sample, so samples must stay apart."""
+    if graph.batch is None or not graph.batch.meetings:
+        return
+    equation, _ = graph.batch.meetings[0]
+    raise CompilationError(
+        problem(
+            "Samples meet in the step, so that no sample has an influence of its own.",
+            got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
+            expected="a step that keeps samples apart",
+            do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
+            at=equation.source,
+        )
+    )
+
+
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:
-    """The layers whose state the site moves at its own step without passing through another layer."""
+    """The layers whose state the site moves at its own step without passing through another
+    layer.
+    """
     assert graph.layers is not None
     plan = graph.layers
     found = []
@@ -101,18 +120,17 @@ def _plan(graph: CellGraph) -> LayerPlan:
     n = len(graph.groups)
     group_of = _group_of(graph)
     leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
-    links = np.zeros((n, n), np.int8)
+    links = np.eye(n, dtype=bool)  # whether a group moves another, now or later
     for g, group in enumerate(graph.groups):
         reached = reach(graph.step, [graph.carry[k] for k in group.leaves])
         for k, other in leaf_group.items():
             links[g, other] |= graph.new_carry[k] in reached
-    _, component = (
-        connected_components(coo_array(links), directed=True, connection="strong")
-        if n
-        else (0, np.zeros(0, int))
-    )
-    order = list(dict.fromkeys(component.tolist()))
-    layer = {g: order.index(c) for g, c in enumerate(component.tolist())}
+    for via in range(n):
+        links |= links[:, via : via + 1] & links[via]
+    both = links & links.T
+    component = [int(np.flatnonzero(both[g])[0]) for g in range(n)]
+    order = list(dict.fromkeys(component))
+    layer = {g: order.index(c) for g, c in enumerate(component)}
     layers = tuple(frozenset(g for g in layer if layer[g] == k) for k in range(len(order)))
     leaves = tuple(
         tuple(k for k in graph.hidden if layer[leaf_group[k]] == number)
@@ -128,18 +146,14 @@ def _group_of(graph: CellGraph) -> dict[Var, int]:
     """The group of each labelled variable: that of the hidden element that its first labelled
     element goes to.
     """
-    group = {}
-    sizes = {k: graph.carry[k].size for k in graph.hidden}
     leaf_group = {leaf: g for g, found in enumerate(graph.groups) for leaf in found.leaves}
-    numbers = (
-        np.concatenate([np.full(sizes[k], leaf_group[k]) for k in graph.hidden])
-        if graph.hidden
-        else np.zeros(0, int)
-    )
+    ends = np.cumsum([graph.sample_size(k) for k in graph.hidden])
+    group = {}
     for v, labels in graph.labels.items():
-        valid = labels[labels >= 0]
-        if valid.size:
-            group[v] = int(numbers[valid[0]])
+        first = labels.start if isinstance(labels, Run) else next(iter(labels[labels >= 0]), None)
+        if first is not None:
+            leaf = graph.hidden[int(np.searchsorted(ends, first, side="right"))]
+            group[v] = leaf_group[leaf]
     return group
 
 

@@ -3,64 +3,161 @@
 The hidden state is cut into blocks (a leaf of the carry, or one of the equal pieces that a leaf is
 concatenated from). Every element starts as a position of its own. Elements of different blocks are
 joined when some variable influences both without mixing (the membrane and the adaptation of one
-neuron). A join is refused when no block of the would-be group has exactly one element at every
-position, or when a position would hold more than `max_slots` elements: what asked for it is then
-mixing between neurons.
+neuron). A group is *sound* when some block of it has exactly one element at every position, or when
+there are several positions that all hold the same few elements (the halves of an oscillator), and
+no position holds more than `max_slots`. What asks for more is mixing between neurons.
+
+Joins come piece by piece (the excitatory half, then the inhibitory one), so a group may become
+sound only at the end of a walk. Those that do not are labelled again with their blocks *strict*:
+every join must then leave a sound group at once.
+
+Blocks whose elements are joined in order need no list of positions: one is the `twin` of the other.
+The first join of another kind writes the positions out.
 """
 
-import dataclasses
+import bisect
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from ._elements import Elements, Run, as_array, components
+
+_FEW = 4  # elements of a position that no block numbers
 
 
-@dataclasses.dataclass
 class Positions:
-    """`position[e]` is the position of element e, `block[e]` its block, `group[b]` the group of
-    block b.
-    """
+    """`group[b]` is the group of block b; blocks lie one behind the other, of the given sizes."""
 
-    block: np.ndarray
-    max_slots: int
-    position: np.ndarray = dataclasses.field(init=False)
-    group: np.ndarray = dataclasses.field(init=False)
+    def __init__(self, sizes: Sequence[int], max_slots: int, strict: Collection[int] = ()):
+        self.starts = np.cumsum([0, *sizes]).tolist()
+        self.max_slots, self.strict = max_slots, strict
+        self.group = list(range(len(sizes)))
+        self._twin = list(range(len(sizes)))
+        self._position: np.ndarray | None = None
+        self.joins = 0  # so far
 
-    def __post_init__(self) -> None:
-        self.position = np.arange(self.block.size)
-        self.group = np.arange(int(self.block.max(initial=-1)) + 1)
+    def block(self, k: int) -> Run:
+        """The elements of block k."""
+        return Run(self.starts[k], self.starts[k + 1] - self.starts[k])
 
-    def join(self, a: np.ndarray, b: np.ndarray) -> bool:
+    def blocks_of(self, elements: Elements) -> set[int]:
+        """The blocks that elements belong to."""
+        if isinstance(elements, Run):
+            first = self._block_at(elements.start)
+            return set(range(first, self._block_at(elements.start + max(elements.size, 1) - 1) + 1))
+        return set(np.unique(self.owners(elements)).tolist())
+
+    def of_block(self, k: int) -> Elements:
+        """The positions of a block's elements."""
+        if self._position is None:
+            return self.block(self._twin[k])
+        return self._position[self.starts[k] : self.starts[k + 1]]
+
+    def join(self, a: Elements, b: Elements) -> bool:
         """Make the elements `a[i]` and `b[i]` one position for every i; False, and nothing changed,
         when that is refused.
         """
-        apart = self.position[a] != self.position[b]
+        if isinstance(a, Run) and isinstance(b, Run):
+            if a == b:
+                return True
+            if self._position is None and (pair := self._whole_blocks(a, b)):
+                return self._join_blocks(*pair)
+        return self._join_elements(as_array(a), as_array(b))
+
+    def _whole_blocks(self, a: Run, b: Run) -> tuple[int, int] | None:
+        i, j = self._block_at(a.start), self._block_at(b.start)
+        return (i, j) if self.block(i) == a and self.block(j) == b else None
+
+    def _block_at(self, element: int) -> int:
+        return bisect.bisect_right(self.starts, element) - 1
+
+    def owners(self, elements: np.ndarray) -> np.ndarray:
+        """The block of each element."""
+        return np.searchsorted(self.starts, elements, side="right") - 1
+
+    def _join_blocks(self, i: int, j: int) -> bool:
+        if self._twin[i] == self._twin[j]:
+            return True
+        pair = (self.group[i], self.group[j])
+        members = [k for k, g in enumerate(self.group) if g in pair]
+        if pair[0] == pair[1] or len(members) > self.max_slots:
+            return False
+        self._merge(members)
+        first = min(self._twin[k] for k in members)
+        for k in members:
+            self._twin[k] = first
+        return True
+
+    def _merge(self, members: Sequence[int]) -> None:
+        self.joins += 1
+        first = min(self.group[k] for k in members)
+        for k in members:
+            self.group[k] = first
+
+    def _written_out(self) -> np.ndarray:
+        if self._position is None:
+            found = [as_array(self.of_block(k)) for k in range(len(self.group))]
+            self._position = np.concatenate([*found, np.zeros(0, int)])
+        return self._position
+
+    def _join_elements(self, a: np.ndarray, b: np.ndarray) -> bool:
+        position = self._written_out()
+        apart = position[a] != position[b]
         a, b = a[apart], b[apart]
         if not a.size:
             return True
-        if (self.block[a] == self.block[b]).any():
+        owner_a, owner_b = self.owners(a), self.owners(b)
+        touched = {self.group[k] for k in np.unique(np.concatenate([owner_a, owner_b]))}
+        members = [k for k, g in enumerate(self.group) if g in touched]
+        strict = any(k in self.strict for k in members)
+        own = owner_a == owner_b
+        if own.any() and (strict or np.intersect1d(a[own], b[own]).size):  # or a shift of a block
             return False
-        n = self.position.size
-        links = coo_array(
-            (np.ones(a.size, np.int8), (self.position[a], self.position[b])), shape=(n, n)
+        names, number = np.unique(
+            np.concatenate([position[self.starts[k] : self.starts[k + 1]] for k in members]),
+            return_inverse=True,
         )
-        _, component = connected_components(links, directed=False)
-        joined = component[self.position]
-        touched = np.unique(self.group[self.block[np.concatenate([a, b])]])
-        blocks = np.flatnonzero(np.isin(self.group, touched))
-        if not self._is_group(blocks, joined):
+        link = np.searchsorted(names, position[a]), np.searchsorted(names, position[b])
+        root = components(names.size, *link)
+        joined = root[number]
+        counts = self._counts(members, joined, names.size)
+        if (strict and not self._is_sound(counts)) or not self._fits(counts):
             return False
-        first = np.full(joined.max() + 1, n)
-        np.minimum.at(first, joined, np.arange(n))
-        self.position = first[joined]
-        self.group[blocks] = self.group[blocks].min()
+        start = 0
+        for k in members:
+            size = self.starts[k + 1] - self.starts[k]
+            position[self.starts[k] : self.starts[k + 1]] = names[joined[start : start + size]]
+            start += size
+        self._merge(members)
         return True
 
-    def _is_group(self, blocks: np.ndarray, joined: np.ndarray) -> bool:
-        distinct = np.unique(joined[np.isin(self.block, blocks)]).size
-        most, anchored = 0, False
-        for k in blocks:
-            _, counts = np.unique(joined[self.block == k], return_counts=True)
-            most += counts.max()
-            anchored |= counts.max() == 1 and counts.size == distinct
-        return anchored and most <= self.max_slots
+    def unsound(self) -> set[int]:
+        """The blocks of groups that are not sound."""
+        if self._position is None:
+            return set()
+        found: set[int] = set()
+        for g in set(self.group):
+            members = [k for k, other in enumerate(self.group) if other == g]
+            parts = [as_array(self.of_block(k)) for k in members]
+            names, number = np.unique(np.concatenate(parts), return_inverse=True)
+            if not self._is_sound(self._counts(members, number, names.size)):
+                found.update(members)
+        return found
+
+    def _counts(self, members: Iterable[int], number: np.ndarray, count: int) -> np.ndarray:
+        """(blocks, positions in use): how many elements of each block each position holds."""
+        found, start = [], 0
+        for k in members:
+            size = self.starts[k + 1] - self.starts[k]
+            found.append(np.bincount(number[start : start + size], minlength=count))
+            start += size
+        counts = np.array(found)
+        return counts[:, counts.any(0)]
+
+    def _fits(self, counts: np.ndarray) -> bool:
+        return bool(counts.max(1).sum() <= self.max_slots)
+
+    def _is_sound(self, counts: np.ndarray) -> bool:
+        anchored = (counts == 1).all(1).any()
+        uniform = (counts == counts[:, :1]).all() and counts.shape[1] > 1
+        return bool(anchored or (uniform and counts[:, 0].sum() <= _FEW)) and self._fits(counts)

@@ -5,16 +5,18 @@ In `x @ W + h @ U + b` all three have the same derivative. A y whose only use is
 for the sum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._compat import P
 from ..jaxpr import Atom, Equation, Var
+from ._dependence import Edge, depends, is_linear
 
 if TYPE_CHECKING:
     from ._graph import CellGraph, Site
 
 _SUMS = (P.add_p, P.add_jaxvals_p)
+_ADDS = (*_SUMS, P.sub_p)
 
 
 def first_of_sum(graph: "CellGraph") -> tuple[int, ...]:
@@ -30,10 +32,33 @@ def first_of_sum(graph: "CellGraph") -> tuple[int, ...]:
     )
 
 
-def _uses(
-    step: Sequence[Equation], results: Sequence[Atom]
-) -> dict[Var, list[tuple[Equation, int] | None]]:
-    uses: dict[Var, list[tuple[Equation, int] | None]] = {}
+def drive_biases(graph: "CellGraph") -> frozenset[int]:
+    """The sites of the parameters that are biases of a drive.
+
+    Such a parameter and a drive (the input, or the result of a product) are terms of one sum and
+    act through that sum alone: `b` in `tanh(0.9 h + x @ W + b)`, not a threshold that only the
+    spike sees, nor the factor of a state.
+    """
+    uses = _uses(graph.step, [*graph.new_carry, *graph.outs])
+    state = depends(graph.step, graph.carry)
+    drives = [s.end.outputs[0] for s in graph.sites if s.is_operation]
+    drives += [v for e, _ in graph.mixing for v in e.outputs]
+
+    def linear(use: Edge) -> bool:
+        return is_linear(*use, state)
+
+    driven = {v for start in [*graph.xs, *drives] for v in _onward(start, uses, linear)}
+    return frozenset(
+        n
+        for n, site in enumerate(graph.sites)
+        if not site.is_operation
+        and site.equation.primitive in _ADDS
+        and any(v in driven for v in _onward(site.equation.outputs[0], uses, linear))
+    )
+
+
+def _uses(step: Sequence[Equation], results: Sequence[Atom]) -> dict[Var, list[Edge | None]]:
+    uses: dict[Var, list[Edge | None]] = {}
     for e in step:
         for k, v in enumerate(e.inputs):
             if isinstance(v, Var):
@@ -44,26 +69,34 @@ def _uses(
     return uses
 
 
-def _sum_of(
-    graph: "CellGraph", site: "Site", uses: dict[Var, list[tuple[Equation, int] | None]]
-) -> Var | None:
+def _onward(
+    v: Var, uses: dict[Var, list[Edge | None]], admitted: Callable[[Edge], bool]
+) -> Iterator[Var]:
+    """v and what it becomes through admitted equations, as long as nothing else reads it."""
+    while True:
+        yield v
+        [use, *others] = uses.get(v, [None])
+        if use is None or others or not admitted(use):
+            return
+        v = use[0].outputs[0]
+
+
+def _sum_of(graph: "CellGraph", site: "Site", uses: dict[Var, list[Edge | None]]) -> Var | None:
     """The variable that a site's y is added into and nothing else; y itself when there is none."""
     v = site.end.outputs[0]
     if not site.is_operation and (
         site.equation.primitive not in _SUMS or v.shape != site.y.shape or v.dtype != site.y.dtype
     ):
         return None
-    while True:
-        [use, *others] = uses.get(v, [None])
-        if use is None or others:
-            return v
-        e, _ = use
-        new = e.outputs[0]
+
+    def adds(use: Edge) -> bool:
+        old, new = use[0].inputs[use[1]], use[0].outputs[0]
         alike = (
-            new.shape == v.shape
-            and new.dtype == v.dtype
-            and (new in graph.labels) == (v in graph.labels)
+            new.shape == old.shape
+            and new.dtype == old.dtype
+            and (new in graph.labels) == (old in graph.labels)
         )
-        if e.primitive not in _SUMS or use in graph.mixing or not alike:
-            return v
-        v = new
+        return use[0].primitive in _SUMS and use not in graph.mixing and alike
+
+    *_, last = _onward(v, uses, adds)
+    return last

@@ -33,7 +33,9 @@ def untraced_values(
     params: Sequence[Var],
     names: Sequence[str],
 ) -> set[Var]:
-    """The prelude's values that depend on parameters through marks, and must not do so otherwise."""
+    """The prelude's values that depend on parameters through marks, and must not do so
+    otherwise.
+    """
     before = [e for e in equations if all(v in prelude for v in e.outputs)]
     marks = stopped_edges(before)
     if not marks:
@@ -48,10 +50,12 @@ def untraced_values(
         inside = [n for n, p in zip(names, params, strict=False) if reach(before, [p]) & mixed]
         raise CompilationError(
             problem(
-                "A weight is made of a parameter that is kept out of the traces and of one that is not.",
+                "A weight is made of a parameter that is kept out of the traces and of one that "
+                "is not.",
                 got=inside,
                 expected="a weight whose parameters all are, or none is",
-                do="exclude all of these or none; to stop training one of them, leave it out of trainable=",
+                do="exclude all of these or none; to stop training one of them, leave it out of "
+                "trainable=",
             )
         )
     return marked

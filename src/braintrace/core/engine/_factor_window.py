@@ -27,6 +27,7 @@ from ._records import (
     differentiable_part,
     hidden_part,
     injects,
+    own_carry,
     with_hidden,
 )
 
@@ -92,6 +93,7 @@ def _derivatives(
 
     def local_end(hidden: list[Any], perturbations: list[Any]) -> list[Any]:
         start = problem.begin(prepared, with_hidden(graph, carry, hidden), at)
+        start = list(own_carry(graph, start))
         done = step(graph, stop(prepared.ready), start, stop(xs), perturbations)
         return hidden_part(graph, done.local)
 

@@ -37,6 +37,15 @@ def group_leak(
                 do="give the leak as a number",
             )
         )
+    if not any(place.group == group for site in graph.sites for place in site.places):
+        raise CompilationError(
+            problem(
+                "The leak cannot be read from the model.",
+                got=f"no parameter acts on the group of {names}",
+                expected="one that is traced",
+                do="give the leak as a number",
+            )
+        )
     rows = [_row(graph, group, params, xs, seed) for seed in (0, 1)]
     values = np.concatenate([np.asarray(r, np.float64).reshape(-1) for r in rows])
     if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):

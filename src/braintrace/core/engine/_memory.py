@@ -67,7 +67,9 @@ class MemoryPlan:
         >>> import braintrace, jax.numpy as jnp
         >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
         >>> h = jnp.zeros((2, 3))
-        >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 4)), params=jnp.ones((4, 3)), carry=h)
+        >>> learner = braintrace.compile(
+        ...     cell, "d_rtrl", jnp.zeros((2, 4)), params=jnp.ones((4, 3)), carry=h
+        ... )
         >>> learner.memory_plan(1000).traces  # 4 bytes for each of 2 lanes, 4 inputs, 3 outputs
         96
     """

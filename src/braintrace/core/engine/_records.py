@@ -139,8 +139,7 @@ class Problem:
         initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
         for k, value in initial.items():
             if (axis := graph.leaf_axis(k)) is not None:
-                shape = [marks.size if n == axis else 1 for n in range(carry[k].ndim)]
-                carry[k] = jnp.where(marks.reshape(shape), value, carry[k])
+                carry[k] = jnp.where(axis.along(marks, carry[k].ndim), value, carry[k])
         return carry
 
     def marked_step(self, prepared: Prepared) -> Callable[..., Step]:

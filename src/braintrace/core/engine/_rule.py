@@ -1,22 +1,14 @@
 """A rule: the parts that an algorithm chooses."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from ..analysis import (
-    CellGraph,
-    Exactness,
-    ExitKind,
-    ParameterRow,
-    Signature,
-    analyse,
-    find_exits,
-    reach,
-)
-from ..signals._editor import Edit, Editor
+from ..analysis import CellGraph, Exactness, ParameterRow, Signature, analyse, find_exits, reach
+from ..jaxpr import Var
+from ..signals import Edit, Editor
 from ..traces import Carrier
 
 
@@ -45,30 +37,31 @@ class Rule:
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits."""
+        exits = find_exits(graph) if self.edits else []
+        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         # before the edits, which change the program's equations
-        rows = self._certificate(self.carrier.arrange(graph))
+        rows = self._certificate(self.carrier.arrange(graph), changed)
         edited = graph
         if self.edits:
-            editor, exits = Editor(graph), find_exits(graph)
+            editor = Editor(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
             edited = analyse(editor.program(), editor.signature(signature), max_slots)
+            editor.check(edited)
         return dataclasses.replace(self.carrier.arrange(edited), parameters=rows)
 
-    def _certificate(self, graph: CellGraph) -> tuple[ParameterRow, ...]:
+    def _certificate(
+        self, graph: CellGraph, changed: Sequence[tuple[str, set[Var]]]
+    ) -> tuple[ParameterRow, ...]:
         """The rows of the cell before the edits, with what the carrier and the edits put in place
-        of the gradient.
+        of the gradient; `changed` says where each edit does so.
         """
-        exits = (
-            {x.variable for x in find_exits(graph) if x.kind is not ExitKind.RECURRENT}
-            if self.edits
-            else set()
-        )
         rows = []
         for row, param in zip(graph.parameters, graph.params, strict=False):
             reasons = [self.carrier.approximation(graph, row)]
-            if reach([*graph.prelude, *graph.step], [param]) & exits:
-                reasons += [edit.replaces for edit in self.edits]
+            if changed:
+                reached = _ever_reached(graph, param)
+                reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             reasons = [r for r in reasons if r]
             if reasons:
                 kind = (
@@ -91,3 +84,12 @@ class Rule:
             if graph.extra
             else carried
         )
+
+
+def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:
+    """The variables that a derivative from `param` reaches, at its own step or at a later one."""
+    start, found = {param}, set[Var]()
+    while not start <= found:
+        found = reach([*graph.prelude, *graph.step], start | found)
+        start = {old for old, new in zip(graph.carry, graph.new_carry, strict=True) if new in found}
+    return found

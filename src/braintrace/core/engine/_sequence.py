@@ -33,8 +33,8 @@ def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
 
 
 def _even(steps: int, longest: int) -> int:
-    """The longest window that leaves no remainder, which would be a second program with its own buffers;
-    over half of `longest`.
+    """The longest window that leaves no remainder, which would be a second program with its own
+    buffers; over half of `longest`.
     """
     return next((k for k in range(longest, longest // 2, -1) if steps % k == 0), longest)
 

@@ -1,4 +1,6 @@
-"""`ControlFlowPolicy`: what staging does with control flow that parameters or hidden state reach."""
+"""`ControlFlowPolicy`: what staging does with control flow that parameters or hidden state
+reach.
+"""
 
 import dataclasses
 from typing import Any

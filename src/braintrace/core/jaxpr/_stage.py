@@ -79,7 +79,9 @@ def extend(
 
 
 def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
-    """The equations in an order in which each comes after those that it reads, otherwise as given."""
+    """The equations in an order in which each comes after those that it reads, otherwise as
+    given.
+    """
     maker = {v: e for e in equations for v in e.outputs}
     done: dict[Equation, None] = {}
     for first in equations:
@@ -174,7 +176,7 @@ class _Stager:
                 )
 
     # Control flow
-    # -----------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def _control_flow(
         self, eqn: Any, operands: list[Atom], avals: list[Any], source: str
@@ -185,8 +187,10 @@ class _Stager:
                 problem(
                     "Control flow in the step nests too deeply.",
                     got=f"more than {self.depth} levels",
-                    expected=f"at most {policy.fixpoint_iteration_limit} (fixpoint_iteration_limit)",
-                    do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to compile",
+                    expected=f"at most {policy.fixpoint_iteration_limit} "
+                    "(fixpoint_iteration_limit)",
+                    do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to "
+                    "compile",
                     at=source,
                 )
             )
@@ -201,8 +205,10 @@ class _Stager:
             else:
                 raise NotSupportedError(
                     problem(
-                        "A while loop in the step touches parameters or hidden state, and its number of turns is not static.",
-                        expected="a loop of static length (lax.scan, or fori_loop with constant bounds), which is unrolled",
+                        "A while loop in the step touches parameters or hidden state, and its "
+                        "number of turns is not static.",
+                        expected="a loop of static length (lax.scan, or fori_loop with constant "
+                        "bounds), which is unrolled",
                         do="give the loop constant bounds, or move it out of the step",
                         at=source,
                     )
@@ -222,10 +228,12 @@ class _Stager:
         if eqn.primitive is P.scan_p and self.policy.etp_in_control_flow == "error":
             raise NotSupportedError(
                 problem(
-                    "A loop in the step touches parameters or hidden state and is too long to unroll.",
+                    "A loop in the step touches parameters or hidden state and is too long to "
+                    "unroll.",
                     got=f"{length} sub-steps",
                     expected=f"at most {self.policy.scan_unroll_limit} (option unroll_limit)",
-                    do=f"pass unroll_limit={length} to compile, or make each sub-step a step of the model",
+                    do=f"pass unroll_limit={length} to compile, or make each sub-step a step of "
+                    "the model",
                     at=source,
                 )
             )
@@ -234,7 +242,8 @@ class _Stager:
                 problem(
                     "A parameter is used inside a cond that the policy leaves opaque.",
                     expected="cond='convert'",
-                    do="use cond='convert', or etp_in_control_flow='exclude' for its instantaneous gradient",
+                    do="use cond='convert', or etp_in_control_flow='exclude' for its "
+                    "instantaneous gradient",
                     at=source,
                 )
             )
@@ -291,7 +300,7 @@ def _index(i: Any, n: int) -> Any:
 
 
 def _fold(equation: Equation) -> list[Atom] | None:
-    """The results of index arithmetic on constants, so that constant indices are seen as constant."""
+    """Results of index arithmetic on constants, so that constant indices are seen as such."""
     known = all(isinstance(v, Const) and not is_traced(v.value) for v in equation.inputs)
     if not known or sub_jaxprs(equation.params):
         return None

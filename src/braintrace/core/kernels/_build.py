@@ -40,8 +40,11 @@ def compiled() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         warnings.warn(
-            f"The C kernels of braintrace could not be built, so the same functions run in JAX, more slowly.\n"
-            f"  got       {said.strip().splitlines()[-1] if said.strip() else type(error).__name__} (from {compiler})\n"
+            "The C kernels of braintrace could not be built, so the same functions run in JAX, "
+            "more slowly.\n"
+            "  got       "
+            f"{said.strip().splitlines()[-1] if said.strip() else type(error).__name__} (from "
+            f"{compiler})\n"
             f"  do        repair the compiler, or set BRAINTRACE_KERNELS=0 to do without",
             RuntimeWarning,
             stacklevel=2,

@@ -3,7 +3,7 @@ way down.
 
 For a hidden layer with spikes z and drive y, leak l of the layer above:
 
-    R  <- l R + z                      (its eligibility is R-hat, the decay of the layer's influence in the layer above)
+    R  <- l R + z      (its eligibility is R-hat, the decay of the layer's influence above)
     c  <- l c + 1,   g <- (l c_old g_old + dz/dy) / c          (the leaky mean of the surrogate)
     what the layer above reads:  sg(z) + (R - sg R) + sg(g) (y' - sg y')
 
@@ -14,28 +14,20 @@ time constants) from z of their own step, the drive held constant.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P, is_key
+from .._compat import is_key
 from .._errors import CompilationError, problem
-from ..analysis import Exit, ExitKind
+from ..analysis import CellGraph, Exit, ExitKind, activities
+from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var, evaluate
 from ..traces._filters import counting, lane_shaped, leaky_step
-from ._editor import Edit, Editor
-
-sg = jax.lax.stop_gradient
-
-LAYOUT = (
-    P.reshape_p,
-    P.transpose_p,
-    P.squeeze_p,
-    P.copy_p,
-)  # what may stand between an activity and the operation that reads it
+from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,76 +39,54 @@ class Postsynaptic(Edit):
     leak: float
     approximate: bool = False
 
+    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
+        return activities(graph, exits).values()
+
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        forward = [x for x in exits if x.kind is not ExitKind.RECURRENT]
-        self._check(forward)
-        groups = list(dict.fromkeys(x.group for x in forward))
-        leaves = {leaf for g in groups for leaf in editor.graph.groups[g].leaves}
+        active, edges = activities(editor.graph, exits), by_edge(exits, TO_OTHERS)
+        mixing = {x.edge for x in exits}
+        leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)
-        drives: dict[
-            int, list[tuple[Equation, int]]
-        ] = {}  # operations that a lower layer feeds, by the group they drive
-        for found in forward:
-            if found.kind is ExitKind.FORWARD:
-                for g in found.feeds:
-                    drives.setdefault(g, []).append(found.edge)
-        shadow: dict[
-            Equation, Var
-        ] = {}  # each fed operation, repeated on what it reads, at a constant weight
-        for g in _bottom_up(groups, forward):
-            z = next(x.variable for x in forward if x.group == g)
-            through = editor.apply(sg, z)
-            if not self.approximate:
-                leaf = editor.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-                new = editor.apply(lambda r, z: leaky_step(r, z, self.leak), leaf, z)
-                editor.set_leaf(leaf, new)
-                through = editor.apply(lambda t, r: t + (r - sg(r)), through, new)
-            own = self._own_drives(editor, g) if self.approximate else []
-            if self.approximate:
-                through = editor.apply(
-                    lambda t, r: t + (r - sg(r)), through, _at_constant_drive(editor, own, z)
-                )
-            below = [(e.outputs[0], shadow[e]) for e, _ in drives.get(g, [])]
-            active, laid_out = _before_layout(editor, z)
-            for y, read in [(y, y) for y in own] + below:
-                mean = self._mean_surrogate(editor, y, active)
-                term = lambda t, g, y, f=laid_out: t + f(sg(g) * (y - sg(y)))
-                through = editor.apply(term, through, mean, read)
-            for found in forward:
-                if found.group != g:
-                    continue
-                e, k = found.edge
-                if found.kind is ExitKind.READOUT:
-                    editor.redirect(found.edge, through)
-                    continue
-                copy = e.copy()
-                copy.inputs = [editor.apply(sg, v) if isinstance(v, Var) else v for v in e.inputs]
-                copy.inputs[k] = through
-                editor.equations.append(copy)
-                shadow[e] = copy.outputs[0]
-                editor.redirect(found.edge, editor.apply(sg, z))
+        through: dict[Var, Atom] = {}  # what is read in place of each activity
+        shadow: dict[Edge, Var] = {}  # each fed operation, repeated on that, at a constant weight
+        for g in _bottom_up(list(active), edges):
+            fed = [edge for edge, found in edges.items() if g in found[0].feeds]
+            for edge in fed:
+                if edge not in shadow:
+                    shadow[edge] = _shadow(editor, edge, through, mixing)
+            below = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
+            here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
+            through[active[g]] = self._through(editor, active[g], g, below, here)
+        for edge, found in edges.items():
+            read = {active[x.group]: through[active[x.group]] for x in found}
+            if found[0].kind is ExitKind.FORWARD:
+                read = {z: editor.stopped(z) for z in read}
+            editor.redirect(edge, editor.again(found[0].variable, read, mixing))
 
-    def _check(self, forward: list[Exit]) -> None:
-        by_group: dict[int, set[Var]] = {}
-        for found in forward:
-            by_group.setdefault(found.group, set()).add(found.variable)
-        crowded = [g for g, variables in by_group.items() if len(variables) > 1]
-        if crowded:
-            raise CompilationError(
-                problem(
-                    "OTPE needs one activity per layer, read by all that read the layer.",
-                    got=f"{len(by_group[crowded[0]])} different variables of one layer are read",
-                    do="read the layer's spikes in one place, or use EProp or D_RTRL",
-                )
-            )
-
-    def _own_drives(self, editor: Editor, group: int) -> list[Var]:
-        sites = [
-            s
-            for s in editor.graph.sites
-            if s.is_operation and any(p.group == group for p in s.places)
-        ]
-        return list(dict.fromkeys(s.y for s in sites))
+    def _through(
+        self,
+        editor: Editor,
+        z: Var,
+        group: int,
+        below: list[tuple[Var, Var]],
+        exits: Sequence[Exit],
+    ) -> Atom:
+        """What others read in place of the activity z of a group; `below`: the drives that lower
+        layers give, each with its shadow.
+        """
+        own: list[Var] = []
+        through, add = editor.stopped(z), lambda t, r: t + (r - sg(r))
+        if self.approximate:
+            sites = [s for s in editor.graph.sites if s.is_operation]
+            own = list(dict.fromkeys(s.y for s in sites if group in [p.group for p in s.places]))
+            constant = {y: editor.stopped(y) for y in own}
+            through = editor.apply(add, through, editor.again(z, constant))
+        else:
+            through = editor.apply(add, through, editor.leaky_sum(z, self.leak, exits))
+        for y, read in [(y, y) for y in own] + below:
+            mean = self._mean_surrogate(editor, y, z)
+            through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
+        return through
 
     def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
         """The leaky mean of dz/dy."""
@@ -138,7 +108,19 @@ class Postsynaptic(Edit):
         return m
 
 
-def _bottom_up(groups: list[int], forward: list[Exit]) -> list[int]:
+def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Edge]) -> Var:
+    """The result of a fed operation again, from what is read in place of the activities."""
+    equation, k = edge
+    copy = equation.copy()
+    copy.inputs = [editor.stopped(v) for v in equation.inputs]
+    operand = equation.inputs[k]
+    assert isinstance(operand, Var)
+    copy.inputs[k] = editor.again(operand, through, mixing, editor.stopped)
+    editor.equations.append(copy)
+    return copy.outputs[0]
+
+
+def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
     """Groups in an order in which each comes after those that feed it."""
     order: list[int] = []
     while len(order) < len(groups):
@@ -146,9 +128,7 @@ def _bottom_up(groups: list[int], forward: list[Exit]) -> list[int]:
             g
             for g in groups
             if g not in order
-            and all(
-                x.group in order for x in forward if g in x.feeds and x.kind is ExitKind.FORWARD
-            )
+            and all(x.group in order for found in edges.values() for x in found if g in x.feeds)
         ]
         if not ready:
             raise CompilationError(
@@ -164,16 +144,29 @@ def _bottom_up(groups: list[int], forward: list[Exit]) -> list[int]:
 
 def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     """dz/dy, element by element, of the step's own equations between them."""
+
+    def refuse(what: str, got: str, expected: str) -> CompilationError:
+        do = "use EProp or D_RTRL"
+        at = editor.source_of(y)
+        return CompilationError(problem(what, got=got, expected=expected, do=do, at=at))
+
+    path = editor.between({y}, z)
     if y.shape != z.shape:
-        raise CompilationError(
-            problem(
-                "A layer's drive and its activity differ in shape.",
-                got=f"{y.shape} and {z.shape}",
-                expected="one shape",
-                do="use EProp or D_RTRL",
-            )
+        shapes = f"{y.shape} and {z.shape}"
+        raise refuse("A layer's drive and its activity differ in shape.", shapes, "one shape")
+    if any(jnp.issubdtype(v.dtype, np.complexfloating) for v in (y, z)):
+        raise refuse(
+            "OTPE averages dz/dy, the derivative of a real activity by a real drive.",
+            f"a drive of dtype {y.dtype} and an activity of dtype {z.dtype}",
+            "real ones",
         )
-    path = _between(editor, {y}, z)
+    if not path and y is not z:
+        raise refuse(
+            "A drive does not reach its layer's activity at its own step, so OTPE would give it "
+            "no gradient.",
+            "a drive that acts on the activity at a later step only",
+            "an activity made from the state that its drive moves",
+        )
     made = {v for e in path for v in e.outputs} | {y}
     others = list(
         dict.fromkeys(
@@ -191,13 +184,10 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
         return jax.vjp(run, y_value)[1](cotangent)[0]
 
     if not _keeps_order(pulled, y, z, others):
-        raise CompilationError(
-            problem(
-                "A layer's drive and its activity are not in one order.",
-                got="elements that move between the two",
-                expected="the activity of each neuron where its drive is",
-                do="use EProp or D_RTRL",
-            )
+        raise refuse(
+            "A layer's drive and its activity are not in one order.",
+            "elements that move between the two",
+            "the activity of each neuron where its drive is",
         )
     slope = lambda *values: pulled(jnp.ones(z.shape, z.dtype), *values)
     return editor.apply(slope, y, *others)
@@ -222,54 +212,3 @@ def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Any]) 
     return np.allclose(
         a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-6, equal_nan=True
     )
-
-
-def _between(editor: Editor, sources: set[Var], z: Var) -> list[Equation]:
-    """The step's equations on the ways from `sources` to `z`, in order."""
-    reached, after = set(sources), []
-    for e in editor.graph.step:
-        if any(v in reached for v in e.inputs):
-            reached.update(e.outputs)
-            after.append(e)
-    needed, path = {z}, []
-    for e in reversed(after):
-        if any(v in needed for v in e.outputs):
-            needed.update(v for v in e.inputs if isinstance(v, Var))
-            path.append(e)
-    return path[::-1]
-
-
-def _at_constant_drive(editor: Editor, drives: list[Var], z: Var) -> Atom:
-    """`z` made again from its drives as constants: it differentiates by the parameters that act
-    behind them.
-    """
-    renamed: dict[Any, Atom] = {y: editor.apply(sg, y) for y in drives}
-    for e in _between(editor, set(drives), z):
-        copy = e.copy()
-        copy.inputs = [renamed.get(v, v) for v in e.inputs]
-        editor.equations.append(copy)
-        renamed |= {
-            old: new for old, new in zip(e.outputs, copy.outputs, strict=True) if old not in drives
-        }
-    return renamed.get(z, z)
-
-
-def _before_layout(editor: Editor, z: Var) -> tuple[Var, Callable[[Any], Any]]:
-    """The activity that `z` is a reshaped copy of, and the function that reshapes."""
-    maker = {v: e for e in editor.graph.step for v in e.outputs}
-    first, chain = z, []
-    while (
-        (e := maker.get(first)) is not None
-        and e.primitive in LAYOUT
-        and isinstance(v := e.inputs[0], Var)
-    ):
-        chain.insert(0, e)
-        first = v
-    copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in chain]
-
-    def lay_out(value: Any) -> Any:
-        env: dict[Var, Any] = {first: value}
-        evaluate(copies, env)
-        return env[z]
-
-    return first, lay_out

@@ -1,15 +1,16 @@
 """A constant leak in the place of the neuron's own dynamics, as an edit of the cell's program."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import jax
 
-from ..analysis import Exit, reach
+from .._compat import P
+from .._errors import CompilationError, problem
+from ..analysis import CellGraph, Exit, reach
 from ..jaxpr import Equation, Var
-from ._editor import Edit, Editor
-
-sg = jax.lax.stop_gradient
+from ._editor import TO_OTHERS, Edit, Editor, sg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,15 @@ class ScalarLeak(Edit):
 
     No value changes. The readers of h' outside its own group see the leaking one, so that dL_t/dh_t
     reaches the trace; inside the group h' stays as it is, so that no other derivative of an old
-    state is left.
+    state is left. What others read of a group must be made of its new state.
     """
 
     replaces: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
 
     leak: float
+
+    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
+        return [v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)]
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         graph = editor.graph
@@ -34,7 +38,10 @@ class ScalarLeak(Edit):
             for k in graph.hidden
             if isinstance(v := editor.new_carry[k], Var) and v is not old[k]
         }
-        inside = [e for e in editor.equations if self._stays(editor, e, set(new.values()))]
+        wholes = _complex_wholes(editor, new)
+        ends = {*new.values(), *wholes}
+        inside = [e for e in editor.equations if self._stays(editor, e, ends)]
+        _check_read(editor, exits, list(old.values()), ends)
         for k, leaf in old.items():
             readers = [e for e in editor.equations if leaf in e.inputs]
             if readers:
@@ -45,6 +52,11 @@ class ScalarLeak(Edit):
                 editor.replace(
                     new[k], lambda h, leaf=leaf: editor.apply(self._leaking, h, leaf), inside
                 )
+        for whole, leaves in wholes.items():
+            parts = [editor.new_carry[k] for k in leaves]
+            editor.replace(
+                whole, lambda _, parts=parts: editor.apply(jax.lax.complex, *parts), inside
+            )
 
     def _leaking(self, new: Any, old: Any) -> Any:
         return new + self.leak * (old - sg(old)).astype(new.dtype)
@@ -57,4 +69,39 @@ class ScalarLeak(Edit):
             return False
         return bool(reach(editor.equations, equation.outputs, mixing) & new) or any(
             v in new for v in equation.outputs
+        )
+
+
+def _complex_wholes(editor: Editor, new: dict[int, Var]) -> dict[Var, list[int]]:
+    """The complex new states, with the leaves that hold their real and their imaginary part."""
+    maker = {v: e for e in editor.equations for v in e.outputs}
+    found: dict[Var, dict[Any, int]] = {}
+    for k, v in new.items():
+        e = maker.get(v)
+        if e is not None and e.primitive in (P.real_p, P.imag_p):
+            found.setdefault(e.inputs[0], {})[e.primitive] = k  # type: ignore[arg-type]
+    return {
+        whole: [leaves[P.real_p], leaves[P.imag_p]]
+        for whole, leaves in found.items()
+        if len(leaves) == 2
+    }
+
+
+def _check_read(editor: Editor, exits: list[Exit], old: list[Var], ends: Collection[Any]) -> None:
+    """Nothing may be read of an old state but through a new one."""
+    graph = editor.graph
+    passed = {(e, k) for e in graph.step for k, v in enumerate(e.inputs) if v in ends}
+    around = reach(graph.step, old, passed | graph.mixing) - set(ends)
+    read = [x for x in exits if x.kind in TO_OTHERS and (x.variable in graph.after or not x.feeds)]
+    sources = [x.edge[0].source for x in read if x.variable in around]
+    sources += ["" for v in editor.outs if v in around]
+    if sources:
+        raise CompilationError(
+            problem(
+                "A constant leak cannot stand for the dynamics: what is read of a state is not "
+                "made of its new value.",
+                expected="a readout of the state that the step returns",
+                do="use recursion 'jacobian', or read the state after the reset",
+                at=sources[0],
+            )
         )

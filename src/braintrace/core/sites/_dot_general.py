@@ -124,7 +124,9 @@ class DotGeneralRule(SiteRule):
 
 
 def _product(left: str, right: str, out: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`einsum` of an outer product as one broadcast multiplication, which fuses with what follows."""
+    """`einsum` of an outer product as one broadcast multiplication, which fuses with what
+    follows.
+    """
 
     return _aligned(left, out, a) * _aligned(right, out, b)
 

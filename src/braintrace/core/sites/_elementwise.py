@@ -65,3 +65,6 @@ class ScaleRule(SiteRule):
 
     def lane_axis(self, axis: int) -> int | None:
         return axis
+
+    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return sum_steps(x.astype(c.dtype) * c)

@@ -12,7 +12,9 @@ from ._rule import SiteRule, register_site_rule
 
 
 class GatherRule(SiteRule):
-    """`y = table[indices]`, whole rows along one axis: the data is the one-hot code of the index."""
+    """`y = table[indices]`, whole rows along one axis: the data is the one-hot code of the
+    index.
+    """
 
     def __init__(self, equation: Equation):
         super().__init__(equation, 0)
@@ -61,7 +63,9 @@ class GatherRule(SiteRule):
 
 
 class RowRule(SiteRule):
-    """`y = table[index]` with a scalar index, as a slice of one row: an embedding of a single lane."""
+    """`y = table[index]` with a scalar index, as a slice of one row: an embedding of a single
+    lane.
+    """
 
     def __init__(self, equation: Equation, axis: int):
         super().__init__(equation, 0)

@@ -29,7 +29,9 @@ class SiteRule(abc.ABC):
 
     >>> import jax.numpy as jnp
     >>> import braintrace
-    >>> rule = braintrace.checks.check_site_rule(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1)
+    >>> rule = braintrace.checks.check_site_rule(
+    ...     jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1
+    ... )
     >>> isinstance(rule, braintrace.SiteRule), rule.contraction()
     (True, (3,))
     """
@@ -186,13 +188,16 @@ def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
     >>> import braintrace
     >>> from jax.extend.core import Primitive
     >>> stencil_p = Primitive("stencil")  # of your own
-    >>> braintrace.register_site_rule(stencil_p, lambda equation, operand: None)  # None: no parameter of it has a rule
+    >>> no_rule = lambda equation, operand: None
+    >>> braintrace.register_site_rule(stencil_p, no_rule)
     """
     _MAKERS[primitive] = make
 
 
 def register_named_rule(name: str, make: RuleMaker) -> None:
-    """As `register_site_rule`, for a primitive of a package that is not imported here, by its name."""
+    """As `register_site_rule`, for a primitive of a package that is not imported here, by its
+    name.
+    """
     _NAMED[name] = make
 
 

@@ -149,5 +149,7 @@ class HomogeneousRule(SparseRule):
 
 
 def _rows(values: jax.Array, index: Any) -> jax.Array:
-    """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is padded."""
+    """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is
+    padded.
+    """
     return values.at[index].get(mode="fill", fill_value=0)

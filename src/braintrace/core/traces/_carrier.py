@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, ParameterRow, Site
+from ..analysis import BatchAxis, CellGraph, ParameterRow, Site
 from ._sensitivity import Sensitivity
 
 Traces = Any
@@ -117,7 +117,7 @@ class TraceCarrier(Carrier):
         return False
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
-        """Whether sequences move the traces of `site` without an array of their size beside them."""
+        """Whether sequences move the traces of `site` without a second array of their size."""
         return False
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
@@ -192,25 +192,17 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def data_axis(graph: CellGraph, site: Site) -> int | None:
-    """The axis of the site's represented data that runs along the batch, or None."""
-    axis = graph.lane_axis(site)
-    return None if axis is None else site.rule.lane_axis(axis)
-
-
-def kept(values: jax.Array, axis: int | None, reset: jax.Array) -> jax.Array:
+def kept(values: jax.Array, axis: BatchAxis | None, reset: jax.Array) -> jax.Array:
     """`values` with zeros for the samples, along `axis`, that `reset` marks."""
-    if axis is None or not values.ndim:
+    if axis is None and reset.size > 1:
         return values
-    shape = [1] * values.ndim
-    shape[axis] = reset.size
-    return jnp.where(reset.reshape(shape), 0, values)
+    if axis is None:  # one sample: everything is its own
+        return jnp.where(reset.reshape(()), 0, values)
+    return jnp.where(axis.along(reset, values.ndim), 0, values)
 
 
-def along(values: jax.Array, axis: int | None, ndim: int) -> jax.Array:
-    """Values given for each sample, shaped to multiply an array whose samples run along `axis`."""
+def along(values: jax.Array, axis: BatchAxis | None, ndim: int) -> jax.Array:
+    """Values given for each sample, shaped to multiply an array whose samples lie along `axis`."""
     if values.ndim == 0 or axis is None:
         return values.reshape(-1)[0]
-    shape = [1] * ndim
-    shape[axis] = values.size
-    return values.reshape(shape)
+    return axis.along(values, ndim)

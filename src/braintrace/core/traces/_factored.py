@@ -3,7 +3,8 @@ pp_prop).
 
     ex <- ax ex + x                                 for each site, shaped as its data
     ef <- af D ef + (1 - af) f                      for each site and slot, shaped as its y
-    c  <- af c + (1 - af)                           (= 1 - af^(t+1): the weight that ef has gathered; by lane)
+    c  <- af c + (1 - af)                           (= 1 - af^(t+1): the weight that ef has
+                                                    gathered, for each sample)
     gradient of W = weight gradient of the operation at ex and  sum_s (dL/dh_s) ef_s / c
 
 Sites whose y meet in a sum have one ef.
@@ -20,19 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, ParameterRow, Place, Site
-from ._carrier import (
-    FactorCarrier,
-    along,
-    data_axis,
-    kept,
-    represented,
-    represented_shape,
-    trace_dtype,
-)
+from ..analysis import BatchAxis, CellGraph, ParameterRow, Place, Site
+from ._carrier import FactorCarrier, along, kept, represented, represented_shape, trace_dtype
 from ._filters import counting, kappa_step, leaky_step
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot
+from ._slots import at_place, read_slot, where_acting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,27 +51,30 @@ class Factored(FactorCarrier):
                 for n, s in enumerate(graph.sites)
             ],
             "weight": jnp.zeros(
-                () if graph.lanes is None else (graph.lanes,), self._weight_dtype(graph)
+                () if graph.batch is None else (graph.batch.size,), self._weight_dtype(graph)
             ),
         }
 
     def of_site(self, traces: Any, site: int) -> Any:
         return {"input": traces["input"][site], "state": traces["state"][site]}
 
+    def _weight_axis(self, graph: CellGraph) -> BatchAxis | None:
+        return None if graph.batch is None else BatchAxis(0, graph.batch.size)
+
     def _weight_dtype(self, graph: CellGraph) -> Any:
         return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
 
     def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
         def state(site: Site, of_site: Any) -> Any:
-            return jax.tree.map(lambda v: kept(v, graph.lane_axis(site), marks), of_site)
+            return jax.tree.map(lambda v: kept(v, graph.y_axis(site), marks), of_site)
 
         return {
             "input": [
-                kept(v, data_axis(graph, site), marks)
+                kept(v, graph.data_axis(site), marks)
                 for site, v in zip(graph.sites, traces["input"], strict=True)
             ],
             "state": list(map(state, graph.sites, traces["state"])),
-            "weight": kept(traces["weight"], 0, marks),
+            "weight": kept(traces["weight"], self._weight_axis(graph), marks),
         }
 
     def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
@@ -108,7 +104,7 @@ class Factored(FactorCarrier):
         for s, own in zip(place.slots, old, strict=True):
             moved = local.slots[place.group][s]
             assert moved is not None
-            total = (1 - self.state_decay) * jnp.where(place.positions >= 0, moved.drive[n][0], 0)
+            total = (1 - self.state_decay) * where_acting(place, moved.drive[n][0])
             for q, trace in zip(place.slots, old, strict=True):
                 if group.coupling[s, q]:
                     row = at_place(read_slot(graph, moved.rows, group.slots[q]), place)
@@ -120,7 +116,7 @@ class Factored(FactorCarrier):
         found = []
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
-            gathered = along(traces["weight"], graph.lane_axis(site), signal.ndim)
+            gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
             found.append(
                 site.rule.weight_gradient(
                     traces["input"][n], signal / jnp.where(gathered == 0, 1, gathered)
@@ -170,7 +166,7 @@ class Factored(FactorCarrier):
             site, drive = graph.sites[n], drives[n]
             past = self.state_decay * self._signal(graph, site, states[n], entry)
             found[n] = (past + (1 - self.state_decay) * drive) / along(
-                weight, graph.lane_axis(site), drive.ndim
+                weight, graph.y_axis(site), drive.ndim
             )
         return found
 

@@ -58,16 +58,16 @@ class LayerSensitivity:
     def _one_hots(self, elements: jax.Array, wanted: Any) -> list[jax.Array]:
         """Ones on each element in every lane: arrays (m, *shape of leaf) for all hidden leaves."""
         assert self.graph.layers is not None
-        count, lanes, start = elements.size, self.graph.lanes or 1, 0
+        count, start, graph = elements.size, 0, self.graph
         found = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
-        for k in self.graph.layers.leaves[self.layer]:
-            number = self.graph.hidden.index(k)
-            leaf, width = self.end[number], self.end[number].size // lanes
-            ones = (elements[:, None] - start == jnp.arange(width)) & jnp.broadcast_to(
-                wanted, (count,)
-            )[:, None]
-            ones = jnp.broadcast_to(ones[:, None], (count, lanes, width)).astype(leaf.dtype)
-            found[number] = ones.reshape(count, *leaf.shape)
+        chosen = jnp.broadcast_to(wanted, (count,))[:, None]
+        for k in graph.layers.leaves[self.layer]:
+            number, width = graph.hidden.index(k), graph.sample_size(k)
+            leaf = self.end[number]
+            ones = (elements[:, None] - start == jnp.arange(width)) & chosen
+            every = (count, leaf.size // width, width)
+            ones = jnp.broadcast_to(ones[:, None], every).astype(leaf.dtype)
+            found[number] = graph.together(k, ones, 1)
             start += width
         return found
 
@@ -75,8 +75,7 @@ class LayerSensitivity:
 def layer_sizes(graph: CellGraph) -> list[int]:
     """State elements of each layer in one lane."""
     assert graph.layers is not None
-    lanes = graph.lanes or 1
-    return [sum(graph.carry[k].size for k in leaves) // lanes for leaves in graph.layers.leaves]
+    return [sum(map(graph.sample_size, leaves)) for leaves in graph.layers.leaves]
 
 
 def largest_coupled(graph: CellGraph) -> int:
@@ -93,6 +92,5 @@ def largest_coupled(graph: CellGraph) -> int:
 def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:
     """(lanes, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
     assert graph.layers is not None
-    lanes = graph.lanes or 1
-    leaves = [hidden[graph.hidden.index(k)] for k in graph.layers.leaves[layer]]
-    return jnp.concatenate([v.reshape(lanes, -1) for v in leaves], axis=1)
+    leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
+    return jnp.concatenate(leaves, axis=1)

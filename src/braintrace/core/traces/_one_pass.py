@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Place, Site
+from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract
 from ._slots import at_place, read_slot
 
@@ -56,7 +56,7 @@ def pass_over(
     gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
     new = []
     for k, (place, old) in enumerate(zip(site.places, traces, strict=True)):
-        flat = lambda v, place=place: _by_lane(v, place, lanes, dtype)
+        flat = lambda v: v.astype(dtype).reshape(lanes, -1)
         slots = [graph.groups[place.group].slots[s] for s in place.slots]
         rows, drives = ((), ()) if moves is None else moves[k]
         operands = Operands(
@@ -81,10 +81,6 @@ def _sizes(site: Site) -> tuple[int, int]:
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
     lanes, inputs = jax.eval_shape(lambda *data: site.rule.outer(list(data)), *shapes).shape
     return lanes, inputs
-
-
-def _by_lane(values: jax.Array, place: Place, lanes: int, dtype: Any) -> jax.Array:
-    return jnp.broadcast_to(values, place.positions.shape).astype(dtype).reshape(lanes, -1)
 
 
 def _by_time(drive: jax.Array, lanes: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """The per-parameter carrier: one eligibility trace for each state slot and each element of y times
 contraction index.
 
-    C[s] <- sum_q D[s, q] C[q] + f[s] * x                     (K steps at once: D and f of `Sensitivity`)
+    C[s] <- sum_q D[s, q] C[q] + f[s] * x         (K steps at once: D and f of `Sensitivity`)
     gradient of W = sum over y's shared axes of  sum_s a[s] C[s]
 
 Memory O(B I O S) for a dense weight; time O(B I O S^2) for a step, O(B I O S (S + K)) for K steps
@@ -23,7 +23,7 @@ from ..kernels import in_place
 from ._carrier import Sums, TraceCarrier, represented, trace_dtype
 from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot
+from ._slots import at_place, read_slot, where_acting
 
 Traces = list[Any]  # by site: of each place and active slot, or `Passing`
 Passing = dict[str, Any]  # the last step's 'data' and, of each place and active slot, 'drive'
@@ -160,13 +160,15 @@ class PerParameter(TraceCarrier):
         return rows, [self._drive(n, place, local, s) for s in place.slots]
 
     def _drive(self, n: int, place: Place, local: Sensitivity, s: int) -> Any:
-        """The derivative of slot s with respect to y at each step; None where y cannot move it yet."""
+        """The derivative of slot s with respect to y at each step; None where y cannot move it
+        yet.
+        """
         moved = local.slots[place.group][s]
         assert moved is not None
         drive = moved.drive[n]
         if s not in place.direct and drive.shape[0] == 1:
             return None
-        return jnp.where(place.positions >= 0, drive, 0) if (place.positions < 0).any() else drive
+        return where_acting(place, drive)
 
     def _advance(self, graph: CellGraph, n: int, site: Site, old: Any, local: Sensitivity) -> Any:
         moves = [self._moves(graph, n, place, local) for place in site.places]

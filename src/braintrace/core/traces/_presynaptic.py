@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from .._errors import CompilationError, problem
 from ..analysis import CellGraph, ParameterRow, Site
-from ._carrier import FactorCarrier, data_axis, kept, represented, represented_shape, trace_dtype
+from ._carrier import FactorCarrier, kept, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 
@@ -23,7 +23,7 @@ from ._sensitivity import Sensitivity
 @dataclasses.dataclass(frozen=True)
 class Presynaptic(FactorCarrier):
     """`leaks` holds the leak of each state group, by number, or one for all; None reads them from
-    the model. `bias_trace`: whether operands get a trace too.
+    the model. `bias_trace`: whether the biases of drives get a trace too.
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex`
     (F-OTPE).
@@ -38,9 +38,10 @@ class Presynaptic(FactorCarrier):
         traced = any(graph.sites[n].places for n in row.sites)
         return "a constant leak stands for the neuron's dynamics" if traced else ""
 
-    def leak(self, site: Site) -> float:
+    def leak(self, graph: CellGraph, site: Site) -> float:
         """The leak of the group that the site feeds; 0 where there is no trace."""
-        if not site.places or not (site.is_operation or self.bias_trace):
+        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
+        if not site.places or not (site.is_operation or is_bias):
             return 0.0
         assert self.leaks is not None
         return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
@@ -69,11 +70,11 @@ class Presynaptic(FactorCarrier):
     def _double(self, graph: CellGraph, site: Site) -> bool:
         hidden = graph.marks.get("hidden", frozenset())
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
-        return self.twice and self.leak(site) > 0 and bool(hidden & leaves)
+        return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
 
     def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
         return [
-            [kept(v, data_axis(graph, site), marks) for v in filters]
+            [kept(v, graph.data_axis(site), marks) for v in filters]
             for site, filters in zip(graph.sites, traces, strict=True)
         ]
 
@@ -83,7 +84,7 @@ class Presynaptic(FactorCarrier):
             x = represented(site, [d[0] for d in data], filters[0].dtype)
             filtered = []
             for old in filters:
-                x = leaky_step(old, x, self.leak(site)).astype(old.dtype)
+                x = leaky_step(old, x, self.leak(graph, site)).astype(old.dtype)
                 filtered.append(x)
             new.append(filtered)
         return new

@@ -7,37 +7,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..analysis import CellGraph, Place, Slot
+from ..analysis import CellGraph, Place, Slot, as_array
 
 
 def read_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> jax.Array:
-    """The slot's values, one for each position, out of arrays shaped as the hidden leaves."""
-    flat = hidden[graph.hidden.index(slot.leaf)].reshape(-1)
-    if slot.whole:
+    """The slot's values out of arrays shaped as the hidden leaves: (samples, positions)."""
+    flat = graph.apart(slot.leaf, hidden[graph.hidden.index(slot.leaf)])
+    if slot.in_order:
         return flat
-    return jnp.where(slot.elements >= 0, flat[np.maximum(slot.elements, 0)], 0)
+    elements = as_array(slot.elements)
+    return jnp.where(elements >= 0, flat[:, np.maximum(elements, 0)], 0)
 
 
 def one_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> list[jax.Array]:
-    """Arrays shaped as the hidden leaves: ones on the slot, zeros elsewhere."""
-    leaves = [np.zeros(h.shape, h.dtype) for h in hidden]
-    leaf = leaves[graph.hidden.index(slot.leaf)].reshape(-1)
-    leaf[slot.elements[slot.elements >= 0]] = 1
-    return [jnp.asarray(v) for v in leaves]
+    """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
+    number = graph.hidden.index(slot.leaf)
+    leaves = [jnp.zeros(h.shape, h.dtype) for h in hidden]
+    leaf = hidden[number]
+    if slot.in_order:
+        leaves[number] = jnp.ones(leaf.shape, leaf.dtype)
+        return leaves
+    size = graph.sample_size(slot.leaf)
+    one = np.zeros(size, leaf.dtype)
+    elements = as_array(slot.elements)
+    one[elements[elements >= 0]] = 1
+    leaves[number] = graph.together(slot.leaf, jnp.broadcast_to(one, (leaf.size // size, size)))
+    return leaves
 
 
 def at_place(values: jax.Array, place: Place) -> jax.Array:
-    """Values given for each position, read at each element of a site's y (zero where y does not act
-    on the group).
+    """Values (samples, positions), read at each element of a site's y (zero where y does not act on
+    the group).
     """
+    read = _of_samples(values, place)
+    return read[0] if place.axis is None else place.axis.together(read)
+
+
+def where_acting(place: Place, values: Any) -> Any:
+    """Values shaped as y, zero where y does not act on the group."""
+    return values if place.acts is None else jnp.where(place.acts, values, 0)
+
+
+def _of_samples(values: jax.Array, place: Place) -> jax.Array:
+    """(samples, *shape of y for one)."""
+    samples, count = values.shape
     positions = place.positions
-    if (pieces := _pieces(positions, values.size)) is not None:
+    if positions is None:
+        return values.reshape(samples, *place.shape)
+    if (pieces := _pieces(positions, count)) is not None:
         blocks = [
-            values.reshape(shape) if used else jnp.zeros(shape, values.dtype)
+            values.reshape(samples, *shape) if used else jnp.zeros((samples, *shape), values.dtype)
             for used, shape in pieces
         ]
         return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, -1)
-    read = values[np.maximum(positions, 0)]
+    read = values[:, np.maximum(positions, 0)]
     return read if (positions >= 0).all() else jnp.where(positions >= 0, read, 0)
 
 

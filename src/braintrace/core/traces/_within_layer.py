@@ -59,12 +59,12 @@ class WithinLayer(TraceCarrier):
         """For each site, its traces of coupled layers by number, and those of the others as
         `PerParameter` has them.
         """
-        lanes, sizes = graph.lanes or 1, layer_sizes(graph)
+        samples, sizes = graph.samples, layer_sizes(graph)
 
         def zeros(site: Site) -> dict[int, jax.Array]:
             layers = [] if site.places else fed_layers(graph, site)
             shape, dtype = self._shape(graph, site), trace_dtype(site, self.dtype)
-            return {layer: jnp.zeros((lanes, sizes[layer], *shape), dtype) for layer in layers}
+            return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
 
         local = self._local.init(graph)
         return [(zeros(site), at) for site, at in zip(graph.sites, local, strict=True)]
@@ -75,10 +75,8 @@ class WithinLayer(TraceCarrier):
 
     def _shape(self, graph: CellGraph, site: Site) -> tuple[int, ...]:
         """Shape of the part of the weight that one lane meets."""
-        axis = _operand_axis(graph, site)
-        if axis is None:
-            return site.weight.shape
-        return tuple(1 if k == axis else s for k, s in enumerate(site.weight.shape))
+        axis = graph.weight_axis(site)
+        return site.weight.shape if axis is None else axis.sample_shape(site.weight.shape)
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
         return not site.places or self._local.moves_in_place(graph, site)
@@ -99,9 +97,7 @@ class WithinLayer(TraceCarrier):
             )
             if held:
                 several, _ = _passes(graph, size, rows, held)
-                mixing = (
-                    size * (graph.lanes or 1) * size * graph.carry[graph.hidden[0]].dtype.itemsize
-                )
+                mixing = size * graph.samples * size * graph.carry[graph.hidden[0]].dtype.itemsize
                 most = max(most, 2 * several * rows + mixing + 2 * min(block_bytes(), held))
         return most
 
@@ -175,8 +171,8 @@ class WithinLayer(TraceCarrier):
 
     def _of_lanes(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
         """The gradient of a weight, out of that of the part of it that each lane meets."""
-        axis = _operand_axis(graph, site)
-        return parts.sum(0) if axis is None else jnp.concatenate(list(parts), axis)
+        axis = graph.weight_axis(site)
+        return parts.sum(0) if axis is None else axis.together(parts)
 
     def gradients(
         self,
@@ -196,9 +192,7 @@ def _passes(graph: CellGraph, size: int, row_bytes: int, held: int) -> tuple[int
     `held` bytes of traces.
     """
     several = max(
-        max(held // _FRACTION, block_bytes()) // max(row_bytes, 1),
-        _FEWEST_ROWS // (graph.lanes or 1),
-        1,
+        max(held // _FRACTION, block_bytes()) // max(row_bytes, 1), _FEWEST_ROWS // graph.samples, 1
     )
     return _evenly(size, several)
 
@@ -216,7 +210,7 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
     if in_one_pass:
         rows, drive = moved.of(jnp.arange(moved.size))
         return jnp.swapaxes(rows, 0, 1), drive
-    lanes, dtype = moved.graph.lanes or 1, moved.dtype
+    lanes, dtype = moved.graph.samples, moved.dtype
     several, count = _evenly(
         moved.size, max(1, _BLOCKS * block_bytes() // (lanes * moved.size * dtype.itemsize))
     )
@@ -257,40 +251,33 @@ def _driven(
     these m elements.
     """
     drive = drive.astype(trace.dtype)
+    y_axis = graph.y_axis(site)
+    if graph.samples > 1 and y_axis is None:
+        raise _of_all_samples(site)
     if not site.is_operation:
-        axis, total = _operand_axis(graph, site), sum_steps(jnp.moveaxis(drive, 1, 0))
-        added = (
-            total[None]
-            if axis is None
-            else jnp.expand_dims(jnp.moveaxis(total, axis + 1, 0), axis + 2)
-        )
-        return _add(trace, added, 0, start)
+        total = sum_steps(jnp.moveaxis(drive, 1, 0))
+        added = total[:, None] if y_axis is None else y_axis.apart(total, 1)
+        return _add(trace, jnp.moveaxis(added, 1, 0), 0, start)
     x = jax.vmap(lambda *data: represented(site, list(data), drive.dtype))(*data)
-    if graph.lanes is None:
-        return _add(
-            trace, jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c))(drive)[None], 0, start
-        )
-    y_axis = graph.lane_axis(site)
     if y_axis is None:
-        raise _mixes_lanes(
-            "A weight operation does not keep the lanes apart, so its exact influence has no lane.",
-            site,
-        )
-    x_axis = site.rule.lane_axis(y_axis)
-    several = lanes_at_once(graph.lanes, drive.shape[0] * trace[0, 0].size * trace.dtype.itemsize)
-    # both laid out outside the loop as its products read them: lanes first; time last, or before
+        added = jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c))(drive)
+        return _add(trace, added[None], 0, start)
+    x_axis = graph.data_axis(site)
+    bytes_of_one = drive.shape[0] * trace[0, 0].size * trace.dtype.itemsize
+    several = lanes_at_once(graph.samples, bytes_of_one)
+    # both laid out outside the loop as its products read them: samples first; time last, or before
     # the elements
-    x = jnp.moveaxis(x, 0, -1) if x_axis is None else jnp.moveaxis(x, (x_axis + 1, 0), (0, -1))
-    drive = jnp.moveaxis(drive, (y_axis + 2, 1, 0), (0, 1, 2))
+    x = jnp.moveaxis(x, 0, -1) if x_axis is None else jnp.moveaxis(x_axis.apart(x, 1), 0, -1)
+    drive = jnp.moveaxis(y_axis.apart(drive, 2), 0, 2)
+    drive = jnp.moveaxis(drive, 1, 0)
 
     def some(k: Any, trace: jax.Array) -> jax.Array:
         here = x if x_axis is None else jax.lax.dynamic_slice_in_dim(x, k * several, several)
-        added = _lane_gradients(
-            site, here, jax.lax.dynamic_slice_in_dim(drive, k * several, several), x_axis, y_axis
-        )
+        driven = jax.lax.dynamic_slice_in_dim(drive, k * several, several)
+        added = _sample_gradients(site, here, driven, x_axis is not None)
         return _add(trace, added, k * several, start)
 
-    return each_block(graph.lanes // several, some, trace)
+    return each_block(graph.samples // several, some, trace)
 
 
 def _add(trace: jax.Array, added: jax.Array, lane: Any, start: Any) -> jax.Array:
@@ -303,46 +290,26 @@ def _add(trace: jax.Array, added: jax.Array, lane: Any, start: Any) -> jax.Array
     )
 
 
-def _lane_gradients(
-    site: Site, x: jax.Array, drive: jax.Array, x_axis: int | None, y_axis: int
-) -> jax.Array:
-    """(lanes, m, *part of W): each lane's weight gradient, summed over K steps, for each of m
+def _sample_gradients(site: Site, x: jax.Array, drive: jax.Array, of_samples: bool) -> jax.Array:
+    """(samples, m, *part of W): each sample's weight gradient, summed over K steps, for each of m
     cotangents of y.
 
-    Shapes: `drive` (lanes, K, m, ...) and `x` (lanes, ..., K); without lanes where `x_axis` is
-        None.
+    Shapes: `drive` (samples, K, m, ...) and `x` (samples, ..., K), or without samples.
     """
 
-    def lane(x: jax.Array, drive: jax.Array) -> jax.Array:
+    def one(x: jax.Array, drive: jax.Array) -> jax.Array:
         data = jnp.moveaxis(x, -1, 0)
-        data = data if x_axis is None else jnp.expand_dims(data, x_axis + 1)
-        return jax.vmap(
-            lambda c: site.rule.weight_gradient_sum(data, jnp.expand_dims(c, y_axis + 1)), in_axes=1
-        )(drive)
+        return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, c), in_axes=1)(drive)
 
-    return jax.vmap(lane, in_axes=(None if x_axis is None else 0, 0))(x, drive)
+    return jax.vmap(one, in_axes=(0 if of_samples else None, 0))(x, drive)
 
 
-def _operand_axis(graph: CellGraph, site: Site) -> int | None:
-    """The lane axis of an operand (a bias broadcast over the batch, say); None for weight
-    operations and without lanes.
-    """
-    if site.is_operation or graph.lanes in (None, 1):
-        return None
-    axis = graph.lane_axis(site)
-    if axis is None:
-        raise _mixes_lanes(
-            "A parameter meets all lanes at once, so its exact influence has no lane.", site
-        )
-    return axis
-
-
-def _mixes_lanes(what: str, site: Site) -> CompilationError:
+def _of_all_samples(site: Site) -> CompilationError:
     return CompilationError(
         problem(
-            what,
+            "A parameter meets all samples at once, so that its influence has no sample.",
             got=site.equation.name,
-            expected="an operation that keeps the lanes apart, along an axis of their number",
+            expected="an operation that keeps the samples apart",
             do="use D_RTRL, or map a cell written for one sample over the batch",
             at=site.equation.source,
         )

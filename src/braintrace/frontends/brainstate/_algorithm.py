@@ -2,7 +2,8 @@
 it.
 """
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from types import EllipsisType
 from typing import Any
 
@@ -10,21 +11,16 @@ import brainstate
 import jax
 import jax.numpy as jnp
 
-from ...cell import sequence_length
-from ...compat import ETraceConfig, coordinates
-from ...core._errors import UsageError, problem
-from ...core.engine import MemoryPlan, Rule, target_signal
-from ...core.jaxpr import ControlFlowPolicy
-from ...learner import Budget
+from ...cell import Values
+from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
+from ...compat._graph import ETraceGraph
+from ...core._errors import UsageError
+from ...core.engine import MemoryPlan, Rule
+from ...learner import State, counted
 from ...reports import CompilationReport
-from ._compiled import Compiled
-from ._data import MultiStepData, SingleStepData
-from ._drivers import Driver
-from ._graph import ETraceGraph
+from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
-
-_LAST_STEP = jnp.iinfo(jnp.int32).max
 
 
 class EligibilityTrace(brainstate.ShortTermState):
@@ -59,7 +55,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> _ = brainstate.nn.init_all_states(model)
     >>> learner = braintrace.D_RTRL(model).compile_graph(jnp.zeros(2))
-    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(jnp.ones(2))
+    >>> gradients = brainstate.transform.grad(lambda x: learner(x).sum(), learner.param_states)(
+    ...     jnp.ones(2)
+    ... )
     >>> sorted(gradients) == sorted(learner.param_states)
     True
     >>> int(learner.running_index.value)
@@ -72,23 +70,23 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         super().__init__(name=name)  # pyright: ignore[reportCallIssue]
         if not isinstance(model, brainstate.nn.Module):
             raise UsageError(
-                problem(
-                    "This model is no brainstate module.",
-                    got=type(model).__name__,
-                    expected="a brainstate.nn.Module",
-                    do="for a function (params, carry, x) -> (carry, out) call braintrace.compile with params and carry",
-                )
+                "This model is no brainstate module.",
+                got=type(model).__name__,
+                expected="a brainstate.nn.Module",
+                do="for a function (params, carry, x) -> (carry, out) call braintrace.compile "
+                "with params and carry",
             )
         self.model = model
         self._rule = rule
-        self._compiled: Compiled | None = None
-        self._driver: Driver | None = None
+        self._functional: ModuleLearner | None = None
+        self._active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
+        self._user_steps: dict[Any, Any] = {}  # what is known of step functions, for the drivers
         self._zero: Any = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
 
     # Compiling
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def compile_graph(
         self,
@@ -125,11 +123,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         if not example_inputs:
             raise UsageError(
-                problem(
-                    "No example input.",
-                    expected="the inputs of one step",
-                    do="compile_graph(x), with x as in learner(x)",
-                )
+                "No example input.",
+                expected="the inputs of one step",
+                do="compile_graph(x), with x as in learner(x)",
             )
         x = tuple(v.data if isinstance(v, SingleStepData) else v for v in example_inputs)
         if mapped is None:
@@ -138,11 +134,17 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)
             }
         with as_before_on_error(self.model):
-            compiled = Compiled(
-                self.model, self._rule, x, mapped, vmap, {**analysis, **self._analysis}, lanes
+            self._functional = ModuleLearner(
+                self.model,
+                self._rule,
+                x,
+                mapped=mapped,
+                vmap=vmap,
+                lanes=lanes,
+                memory_budget=memory_budget,
+                **{**analysis, **self._analysis},
             )
-            budget = Budget(compiled.cell.graph, compiled.rule, memory_budget)
-        self._compiled, self._driver = compiled, Driver(self, compiled, budget)
+        self._user_steps.clear()
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -150,25 +152,17 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     @property
     def is_compiled(self) -> bool:
         """Whether `compile_graph` was called."""
-        return self._compiled is not None
+        return self._functional is not None
 
     @property
-    def compiled(self) -> Compiled:
-        """The compiled model."""
-        if self._compiled is None:
+    def functional(self) -> ModuleLearner:
+        """The functional learner of the model as a pure cell."""
+        if self._functional is None:
             raise UsageError(
-                problem(
-                    f"{type(self).__name__} is not compiled.",
-                    do="call compile_graph(x) with the inputs of one step first",
-                )
+                f"{type(self).__name__} is not compiled.",
+                do="call compile_graph(x) with the inputs of one step first",
             )
-        return self._compiled
-
-    @property
-    def driver(self) -> Driver:
-        """What runs the compiled model over sequences."""
-        assert self.compiled is not None and self._driver is not None
-        return self._driver
+        return self._functional
 
     @property
     def _driven(self) -> "ETraceAlgorithm":
@@ -177,7 +171,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     @property
     def graph(self) -> ETraceGraph:
         """The analysed model."""
-        return self.compiled.graph
+        return self.functional.states_graph
 
     @property
     def report(self) -> CompilationReport:
@@ -208,11 +202,11 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             window: as in `etrace_grad`; by default the one that it would choose.
             return_state: as in `etrace_grad`.
         """
-        self.compiled.check_states()
-        return self.driver.budget.plan(T, window, return_state)
+        self.functional.check_states()
+        return self.functional.memory_plan(T, window, return_state=return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def update(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Its states and the traces move on.
@@ -220,45 +214,76 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
         stacked. `y_target`, (B, n_target), is for algorithms that project targets.
         """
-        compiled = self.compiled
+        functional = self.functional
         x, many = unwrap(inputs)
-        if (active := self.driver.active) is not None:
+        if self._active is not None:
             if many or y_target is not None:
                 raise UsageError(
-                    problem(
-                        "Inside a sequence driver the learner is called with the inputs of one step.",
-                        got="MultiStepData" if many else "y_target",
-                        do="pass sequences and y_target to the driver",
-                    )
+                    "Inside a sequence driver the learner is called with the inputs of one step.",
+                    got="MultiStepData" if many else "y_target",
+                    do="pass sequences and y_target to the driver",
                 )
-            return active(x)
-        compiled.check_states()
-        steps = sequence_length(x) if many else 1
-        flat = compiled.inputs(x, (steps,) if many else ())
-        args = (compiled.params(), compiled.carry(), self.etrace.value, flat)
+            return self._active(x)
+        functional.check_states()
+        params, state = self._now()
         if many:
-            carry, traces, outs = compiled.window(self._full, *args)
+            new, out = functional.update_window(params, state, x, full=self._full)
         else:
-            carry, traces, outs = compiled.update(
-                *args, target_signal(compiled.cell.graph, y_target, self._rule.target_timing)
-            )
-        self._move(carry, traces, steps)
-        return compiled.cell.out.unflatten(outs)
+            new, out = functional.update(params, state, x, y_target=y_target)
+        self._move(new)
+        return out
 
     __call__ = update
 
-    def _move(self, carry: list[Any] | None, traces: Any, steps: int) -> None:
-        if carry is not None:
-            self.compiled.write(carry)
-        if traces is not None:
-            self.etrace.value = traces
-        before = self.running_index.value
-        self.running_index.value = jnp.where(
-            before > _LAST_STEP - steps, _LAST_STEP, before + steps
-        ).astype(jnp.int32)
+    # What the sequence drivers need
+    # --------------------------------------------------------------------------------------------
+
+    def _now(self, *, known_zero: bool = False) -> tuple[Values, State]:
+        """The parameters and the state of the functional learner; with `known_zero`, without
+        traces where these are known to be zero.
+        """
+        params, carry = self.functional.read()
+        traces = self.etrace.value
+        pairs = zip(jax.tree.leaves(traces), jax.tree.leaves(self._zero), strict=True)
+        zero = known_zero and all(a is b for a, b in pairs)
+        return params, State(carry, None if zero else traces, self.running_index.value)
+
+    def _move(self, new: State, *, hidden: bool = True) -> None:
+        """Take over a state of the functional learner; without `hidden` only statistics and
+        keys.
+        """
+        self.functional.write(new.carry, hidden=hidden)
+        if hidden:
+            self.etrace.value = new.traces
+            self.running_index.value = new.steps
+
+    @property
+    def _own_states(self) -> list[brainstate.State]:
+        """The learner's states beside the model's."""
+        return [self.etrace, self.running_index]
+
+    @contextlib.contextmanager
+    def _calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
+        """Inside, the learner's calls go to `call`; with None they are the ordinary ones."""
+        before, self._active = self._active, call
+        try:
+            yield
+        finally:
+            self._active = before
+
+    def _online(self, x: tuple[Any, ...]) -> Any:
+        """The learner's ordinary call."""
+        with self._calling(None):
+            return self(*x)
+
+    def _forward(self, x: tuple[Any, ...]) -> Any:
+        """One step of the model that counts, nothing learned."""
+        out = self.functional.forward(x)
+        self.running_index.value = counted(self.running_index.value, 1)
+        return out
 
     # States
-    # --------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
         """Set the traces and `running_index` to zero; with `model`, short-term states to their
@@ -267,74 +292,53 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         `batch_size`, when given, must be the compiled one: the layout of traces never changes after
         compiling.
         """
-        compiled = self.compiled
-        if batch_size is not None and batch_size != compiled.lanes:
+        functional = self.functional
+        if batch_size is not None and batch_size != functional.graph.lanes:
             raise UsageError(
-                problem(
-                    "Another batch size than the compiled one.",
-                    got=batch_size,
-                    expected=compiled.lanes,
-                    do="compile again for another batch size",
-                )
+                "Another batch size than the compiled one.",
+                got=batch_size,
+                expected=functional.graph.lanes,
+                do="compile again for another batch size",
             )
         self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
         if model:
-            layout = compiled.functional.carry
-            for state, value in zip(
-                layout.states, layout.values(compiled.initial.leaves), strict=True
-            ):
-                if isinstance(state, brainstate.ShortTermState):
-                    state.value = value
+            functional.write(functional.initial, lasting=False)
 
     def init_etrace_state(self) -> None:
         """Set the traces to zero, as `compile_graph` does at its end."""
         self.etrace.value = self._clear()
 
     def _clear(self) -> Any:
-        self._zero = self._rule.init(self.graph)
+        self._zero = self.functional.rule.init(self.functional.graph)
         return self._zero
-
-    @property
-    def known_zero(self) -> bool:
-        """Whether the traces are those of a reset: zero."""
-        now = jax.tree.leaves(self.etrace.value)
-        return all(a is b for a, b in zip(now, jax.tree.leaves(self._zero), strict=True))
 
     def get_etrace_of(self, weight: Any) -> dict[str, list[Any]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
         entry per site.
         """
-        name = self._name_of(weight)
-        layout = self.compiled.functional.params
-        rows = [
-            row
-            for row, s in zip(self.graph.parameters, layout.leaf_states(), strict=True)
-            if s is layout.states[layout.names.index(name)]
-        ]
+        wanted = self._parameter(weight)
+        owners = self.functional.module.params.leaf_states()
         traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
         return {
-            row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites] for row in rows
+            row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites]
+            for row, state in zip(self.graph.parameters, owners, strict=True)
+            if state is wanted
         }
 
-    def _name_of(self, weight: Any) -> str:
-        layout = self.compiled.functional.params
-        if isinstance(weight, tuple):
-            weight = self.param_states.get(weight, weight)
-        if isinstance(weight, brainstate.State):
-            found = [n for n, s in zip(layout.names, layout.states, strict=True) if s is weight]
-        else:
-            found = [n for n in layout.names if n == weight]
-        if not found:
-            raise UsageError(
-                problem(
-                    "No such parameter of the model.",
-                    got=weight,
-                    expected=f"one of {list(layout.names)}",
-                    do="pass a ParamState of the model, or its path",
-                )
-            )
-        return found[0]
+    def _parameter(self, weight: Any) -> brainstate.State:
+        """The parameter of the model that a state, a path or a name stands for."""
+        layout = self.functional.module.params
+        wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight
+        for name, state in zip(layout.names, layout.states, strict=True):
+            if state is wanted or name == weight:
+                return state
+        raise UsageError(
+            "No such parameter of the model.",
+            got=weight,
+            expected=f"one of {list(layout.names)}",
+            do="pass a ParamState of the model, or its path",
+        )
 
     @property
     def param_states(self) -> Any:
@@ -356,7 +360,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """Every other state that a step reads or writes, by path (by name, where it is no part of
         the model).
         """
-        f = self.compiled.functional
+        f = self.functional.module
         paths = {id(s): path for path, s in states_of(self.model).items()}
         named = {
             **dict(zip(f.constants.names, f.constants.states, strict=True)),
@@ -369,78 +373,15 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         }
 
 
-class ETraceVjpAlgorithm(ETraceAlgorithm):
-    """An algorithm whose learning signal comes from reverse-mode differentiation.
-
-    `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
-    of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
-    entry, which is another number.
-
-    Args:
-        control_flow: a `ControlFlowPolicy` for loops and branches in the step. fast_solve,
-        chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package braintrace they
-        choose between
-            ways to compute the same numbers.
-
-    Raises:
-        UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
-
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2), vjp_method="multi-step")
-    >>> learner(braintrace.MultiStepData(jnp.ones((5, 2)))).shape
-    (5, 1)
-    """
-
-    __module__ = "braintrace"
-
-    def __init__(
-        self,
-        model: brainstate.nn.Module,
-        rule: Rule,
-        *,
-        vjp_method: str = "single-step",
-        name: str | None = None,
-        control_flow: ControlFlowPolicy | None = None,
-        fast_solve: bool = True,
-        chunked_trace: bool = True,
-        snap_max_jacobian_elements: int | None = None,
-    ):
-        super().__init__(model, rule, name)
-        if control_flow is not None:
-            self._analysis = {"control_flow": control_flow}
-        if vjp_method not in ("single-step", "multi-step"):
-            raise UsageError(
-                problem(
-                    "Unknown vjp_method.",
-                    got=repr(vjp_method),
-                    expected="'single-step' or 'multi-step'",
-                )
-            )
-        if vjp_method == "multi-step" and rule.multi_step_problem:
-            raise UsageError(
-                problem(
-                    f"{rule.name} has no multi-step form.",
-                    got="vjp_method='multi-step'",
-                    expected="'single-step'",
-                    do=rule.multi_step_problem,
-                )
-            )
-        self.vjp_method = vjp_method
-        self._full = vjp_method == "multi-step"
-
-
 def unwrap(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
     """The bare inputs, and whether they hold several steps."""
     many = [isinstance(v, MultiStepData) for v in inputs]
     if any(many) and not all(many):
         raise UsageError(
-            problem(
-                "Some inputs hold several steps and some hold one.",
-                got=[type(v).__name__ for v in inputs],
-                expected="MultiStepData for all inputs, or for none",
-                do="repeat the inputs of one step over time",
-            )
+            "Some inputs hold several steps and some hold one.",
+            got=[type(v).__name__ for v in inputs],
+            expected="MultiStepData for all inputs, or for none",
+            do="repeat the inputs of one step over time",
         )
     return tuple(
         v.data if isinstance(v, (SingleStepData, MultiStepData)) else v for v in inputs

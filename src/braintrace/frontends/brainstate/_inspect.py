@@ -4,11 +4,11 @@ from typing import Any
 
 import brainstate
 
+from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
 from ...core.engine import Rule
 from ...core.jaxpr import ControlFlowPolicy
 from ...core.traces import PerParameter, WithinLayer
-from ._compiled import Compiled
-from ._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from ._learner import ModuleLearner
 
 
 def compile_etrace_graph(
@@ -43,7 +43,7 @@ def compile_etrace_graph(
         if include_recurrent_mixing
         else Rule("D-RTRL", PerParameter())
     )
-    return Compiled(model, rule, model_args, set(), False, {"control_flow": control_flow}).graph
+    return ModuleLearner(model, rule, model_args, control_flow=control_flow).states_graph
 
 
 def find_hidden_groups_from_module(

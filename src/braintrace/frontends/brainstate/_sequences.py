@@ -6,11 +6,13 @@ from typing import Any
 import brainstate
 import jax
 
-from ...cell import sequence_length
+from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
-from ...core._errors import UsageError, problem
-from ...learner import fit_mode, step_options
-from ._check import check_module
+from ...checks._gradients import inner_dtypes, judge, window_choice
+from ...core._errors import UsageError
+from ...learner import Options, fit_mode, step_options
+from ._states import lent
+from ._step import StepFunction
 
 
 class SequenceDriverMixin:
@@ -23,7 +25,9 @@ class SequenceDriverMixin:
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
     >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros((4, 2)), batch_size=4)
     >>> xs, ys = jnp.ones((10, 4, 2)), jnp.ones((10, 4, 1))
-    >>> gradients, losses = learner.etrace_grad(xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True)
+    >>> gradients, losses = learner.etrace_grad(
+    ...     xs, ys, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
+    ... )
     >>> losses.shape
     (10,)
     """
@@ -56,19 +60,19 @@ class SequenceDriverMixin:
         Args:
             *sequences: arrays (or trees of arrays) with time on axis 0.
             step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a
-                scalar, or one value per lane, shape (B,). With `has_aux`, `(loss, aux)`.
+                scalar, or one value per sample, shape (B,). With `has_aux`, `(loss, aux)`.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per lane.
-            reset: (T, B) bool: where true, that lane's short-term states are set to their values at
-                compile time and its traces to zero before that step. The step must call the learner
-                once.
+                per sample.
+            reset: (T, B) bool: where true, that sample's short-term states are set to their values
+                at compile time and its traces to zero before that step. The step must call the
+                learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory,
-                never the numbers beyond rounding. Default: as many as fit a memory budget, at most
-                64 (16 where traces are factors, 64 of one lane).
+                never the values beyond rounding. Default: as many as fit a memory budget, at most
+                64 (16 where traces are factors, 64 of one sample).
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a
                 list or dict. Default: all of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
-                or of step-lanes); 'sum' does not.
+                or of step-samples); 'sum' does not.
             loss_output: 'step' (or 'per_step') returns losses as `step_fn` gave them, (T,) or (T,
                 B); 'total' (or 'scalar') the reduced scalar.
             has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
@@ -87,22 +91,27 @@ class SequenceDriverMixin:
             UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
                 States are as before.
         """
-        learner = self._driven
-        learner.compiled.check_states()
-        return learner.driver.gradient(
-            sequences,
-            step_fn,
-            mask=mask,
-            reset=reset,
-            window=chunk_size if window is None else window,
-            weights=weights,
-            reduction=reduction,
-            loss_output=loss_output,
-            has_aux=has_aux,
-            return_value=return_value,
-            return_state=return_state,
-            y_target=y_target,
-        )
+        learner, window = self._driven, chunk_size if window is None else window
+        check_driver(_checked(learner, sequences, step_fn), (), reduction, window)
+        loss_output = {"per_step": "step", "scalar": "total"}.get(loss_output, loss_output)
+        if loss_output not in ("step", "total"):
+            raise UsageError(
+                "Unknown loss_output.",
+                got=repr(loss_output),
+                expected="'step' or 'total' ('per_step' and 'scalar' are the same)",
+            )
+        wanted, together = _wanted(learner, weights)
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted)
+        step.check(options)
+        gradients, losses, aux = step.gradient(sequences, options)
+        result = [together([gradients[id(s)] for s in wanted])]
+        if return_value:
+            total = loss_output == "total"
+            result.append(reduced(losses, mask, reduction) if total else losses)
+        if has_aux:
+            result.append(aux)
+        return result[0] if len(result) == 1 else tuple(result)
 
     def etrace_fit(
         self,
@@ -131,11 +140,9 @@ class SequenceDriverMixin:
         """
         if "return_value" in options:
             raise UsageError(
-                problem(
-                    "etrace_fit has no return_value.",
-                    got=f"return_value={options['return_value']!r}",
-                    do="leave it out: the losses are returned in any case",
-                )
+                "etrace_fit has no return_value.",
+                got=f"return_value={options['return_value']!r}",
+                do="leave it out: the losses are returned in any case",
             )
         if fit_mode(mode, self._driven._rule, options) == "A":
             gradients, *rest = self.etrace_grad(
@@ -145,12 +152,10 @@ class SequenceDriverMixin:
             return tuple(rest) if options.get("has_aux") else rest[0]
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
-                problem(
-                    "With an update at every step there is no total of the losses.",
-                    got=f"mode='O', loss_output={options['loss_output']!r}",
-                    expected="loss_output='step', or mode='A'",
-                    do="add up the losses that are returned",
-                )
+                "With an update at every step there is no total of the losses.",
+                got=f"mode='O', loss_output={options['loss_output']!r}",
+                expected="loss_output='step', or mode='A'",
+                do="add up the losses that are returned",
             )
         timed, fixed = step_options(options)
         sequence_length(sequences)
@@ -180,14 +185,25 @@ class SequenceDriverMixin:
             *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
             return_outputs: whether to return the outputs, stacked over time; else None.
             step_fn: what to do at each step instead of `learner(*slices)`.
-            chunk_size: steps done at once: speed and memory, never numbers.
+            chunk_size: steps done at once: speed and memory, never values.
             traces: whether the traces move on too, so that a gradient taken afterwards reaches back
                 into this sequence. False leaves them as they are, which is faster: for an
                 evaluation, or where `reset_state` follows.
         """
         learner = self._driven
-        learner.compiled.check_states()
-        return learner.driver.evolve(sequences, return_outputs, step_fn, traces, chunk_size)
+        check_driver(_checked(learner, sequences, step_fn), (), "mean", chunk_size)
+        if step_fn is None:
+            params, state = learner._now()
+            new, outs = learner.functional._evolved(params, state, sequences, traces, chunk_size)
+            learner._move(new)
+            return outs if return_outputs else None
+        nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
+        before = learner.etrace.value
+        with learner._calling(None if traces or nested else learner._forward):
+            outs = brainstate.transform.for_loop(step_fn, *sequences)
+        if not traces:
+            learner.etrace.value = before  # a program that the step has kept moves them
+        return outs if return_outputs else None
 
     def check_gradients(
         self,
@@ -204,8 +220,83 @@ class SequenceDriverMixin:
 
         Args:
             *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
-            tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-                float64, 1e-3 in float32.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`.
+            tolerance: relative error up to which a gradient counts as equal, as for
+                `braintrace.checks.check_gradients`.
+            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
+                `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
-        return check_module(self._driven, sequences, step_fn, tolerance, options)
+        learner, graph = self._driven, self._driven.graph
+        wanted, together = _wanted(learner, None)
+        states = [*learner.functional.module.states, *learner._own_states]
+        _checked(learner, sequences, step_fn)
+        chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
+        online = {}
+        for window in chosen:
+            with lent(states):
+                learner.reset_state()
+                online[window] = learner.etrace_grad(
+                    *sequences, step_fn=step_fn, window=window, **options
+                )
+        with lent(states):
+            step = StepFunction.of(learner, step_fn, False, sequences, wanted)
+            if not step.windowed:
+                raise UsageError(
+                    "BPTT goes through a step_fn that calls the learner once, and directly.",
+                    got=f"{step.calls} calls"
+                    if step.calls != 1
+                    else sorted(step.disturbed) or "a call inside a transformation",
+                    expected="one call of learner(x)",
+                )
+            reference = step.bptt(sequences, Options(**options))
+        owners = learner.functional.module.params.leaf_states()
+        rows: dict[int, list[Any]] = {}
+        for row, state in zip(graph.parameters, owners, strict=True):
+            rows.setdefault(id(state), []).append(row)
+        paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
+        named = zip(paths, [row for s in wanted for row in rows[id(s)]], strict=True)
+        return judge(
+            online,
+            together([reference[id(s)] for s in wanted]),
+            {jax.tree_util.keystr(path): row for (path, _), row in named},
+            tolerance,
+            inner_dtypes(graph),
+        )
+
+
+def _checked(learner: Any, sequences: tuple[Any, ...], step_fn: Any) -> int:
+    """The length of the sequences of a driver, whose arguments are checked."""
+    learner.functional.check_states()
+    if not sequences:
+        raise UsageError(
+            "No sequence.",
+            expected="arrays with time on axis 0",
+            do="etrace_grad(xs, ys, step_fn=f)",
+        )
+    if step_fn is not None and not callable(step_fn):
+        raise UsageError(
+            "step_fn is not a function.",
+            got=type(step_fn).__name__,
+            expected="a function of one slice of each sequence",
+        )
+    if learner._active is not None:
+        raise UsageError(
+            "A sequence driver is called inside a step function.", do="call learner(x) there"
+        )
+    return sequence_length(sequences)
+
+
+def _wanted(
+    learner: Any, weights: Any
+) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
+    """The states to differentiate by, and how their gradients are put together."""
+    state_of = lambda w: w if isinstance(w, brainstate.State) else learner._parameter(w)
+    if weights is None:
+        trained = learner.functional.trained_states
+        weights = {k: s for k, s in learner.param_states.items() if id(s) in trained}
+    if isinstance(weights, dict):
+        keys = list(weights)
+        states = [state_of(w) for w in weights.values()]
+        return states, lambda found: dict(zip(keys, found, strict=True))
+    if isinstance(weights, (list, tuple)):
+        return [state_of(w) for w in weights], type(weights)
+    return [state_of(weights)], lambda found: found[0]

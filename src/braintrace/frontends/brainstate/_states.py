@@ -11,7 +11,7 @@ import brainunit
 import jax
 
 from ...cell import Values
-from ...core._errors import CompilationError, UsageError, problem
+from ...core._errors import CompilationError, UsageError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,24 +132,20 @@ def fit(value: Any, structure: Any, name: str) -> list[Any]:
     wanted, outer_wanted = jax.tree.flatten(expected, is_leaf=is_quantity)
     if outer != outer_wanted:
         raise CompilationError(
-            problem(
-                f"{name} is written with another structure.",
-                got=found,
-                expected=structure,
-                do="write a value of the structure that the state was initialised with",
-            )
+            f"{name} is written with another structure.",
+            got=found,
+            expected=structure,
+            do="write a value of the structure that the state was initialised with",
         )
     fitted: list[Any] = []
     for g, w in zip(given, wanted, strict=True):
         unit, unit_wanted = brainunit.get_unit(g), brainunit.get_unit(w)
         if not unit.has_same_dim(unit_wanted):
             raise UsageError(
-                problem(
-                    f"{name} has a wrong unit.",
-                    got=_unit_text(unit),
-                    expected=_unit_text(unit_wanted),
-                    do="convert the value, or initialise with the unit that is meant",
-                )
+                f"{name} has a wrong unit.",
+                got=_unit_text(unit),
+                expected=_unit_text(unit_wanted),
+                do="convert the value, or initialise with the unit that is meant",
             )
         fitted.append(brainunit.Quantity(g).to_decimal(unit_wanted))
     return fitted

@@ -21,7 +21,9 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
             `module` takes one sample.)
 
     >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> learner = braintrace.compile(brainstate.nn.GRUCell(3, 4), "d_rtrl", jnp.zeros((5, 3)), batch_size=5, vmap=True)
+    >>> learner = braintrace.compile(
+    ...     brainstate.nn.GRUCell(3, 4), "d_rtrl", jnp.zeros((5, 3)), batch_size=5, vmap=True
+    ... )
     >>> isinstance(learner, brainstate.nn.Vmap), learner(jnp.ones((5, 3))).shape
     (True, (5, 4))
     """

@@ -1,6 +1,6 @@
 """A learner of an NNX module: itself a module, which holds the model, the carry and the traces."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,12 +9,12 @@ from flax import nnx
 
 from ...cell import UserStep, check_loss, reduced, sequence_length
 from ...checks import GradientReport
-from ...core._errors import CompilationError, UsageError, problem
+from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...learner import FunctionLearner, Info, Objective, State, fit_mode, step_options
+from ...learner import FunctionLearner, Info, Objective, Options, State, fit_mode, step_options
 from ...reports import CompilationReport, Path
-from ._module import Functional, functionalise
+from ._module import SplitModule, functionalise
 
 
 class HiddenCarry(nnx.Variable):
@@ -22,7 +22,9 @@ class HiddenCarry(nnx.Variable):
 
 
 class EligibilityTrace(nnx.Variable):
-    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's carrier."""
+    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's
+    carrier.
+    """
 
 
 class _Core(FunctionLearner):
@@ -35,7 +37,7 @@ class _Core(FunctionLearner):
         return self._functional.user_step(step_fn, has_aux)
 
     @property
-    def _functional(self) -> Functional:
+    def _functional(self) -> SplitModule:
         return self.function.__self__  # type: ignore[attr-defined]
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
@@ -58,7 +60,9 @@ class NNXLearner(nnx.Module):
         >>> cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
         >>> learner = braintrace.compile(cell, "d_rtrl", jnp.zeros((2, 3)), carry=jnp.zeros((2, 4)))
         >>> optimizer = nnx.Optimizer(cell, optax.sgd(0.1), wrt=nnx.Param)
-        >>> loss, gradients = learner.value_and_grad(jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2))
+        >>> loss, gradients = learner.value_and_grad(
+        ...     jnp.ones((2, 3)), loss_fn=lambda h: jnp.mean(h**2)
+        ... )
         >>> _ = optimizer.update(cell, gradients)
         >>> gradients["dense_h"]["kernel"].shape
         (4, 12)
@@ -83,16 +87,14 @@ class NNXLearner(nnx.Module):
         model: nnx.Module,
         rule: Rule,
         inputs: tuple[Any, ...],
-        carry: Any,
-        wrt: Any,
-        vmap: bool,
-        analysis: dict[str, Any],
+        given: Mapping[str, Any],
+        **analysis: Any,
     ):
-        inputs, carry = jax.tree.map(jnp.asarray, (inputs, carry))
+        inputs, carry = jax.tree.map(jnp.asarray, (inputs, given.get("carry")))
+        wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
         trained, rest = functional.read(model)
         params, start = functional.params_of(trained, rest), functional.carry_of(carry, rest)
-        _check_stateful(functional, carry)
         self.model = model
         self._functional = functional
         self._inputs_count = len(inputs)
@@ -102,8 +104,8 @@ class NNXLearner(nnx.Module):
             params,
             start,
             inputs,
-            lanes=functional.lanes(start),
-            resets=functional.resets(start),
+            batch=functional.batch(given, carry, start, inputs),
+            resets=functional.hidden(start),
             rows=len(trained),
             **analysis,
         )
@@ -113,7 +115,7 @@ class NNXLearner(nnx.Module):
         self.steps = nnx.Variable(first.steps)
 
     # What is known
-    # -------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     @property
     def graph(self) -> CellGraph:
@@ -127,9 +129,7 @@ class NNXLearner(nnx.Module):
 
     @property
     def report(self) -> CompilationReport:
-        """What the compiler states: for each parameter its sites, traces and certificate, and every
-        dropped path.
-        """
+        """What the compiler states, as for `FunctionLearner`."""
         return self._core.report
 
     @property
@@ -144,18 +144,11 @@ class NNXLearner(nnx.Module):
     def memory_plan(
         self, T: int, window: int | None = None, *, return_state: bool = True
     ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
-        `print` shows a table.
-
-        Args:
-            T: steps of the sequence.
-            window: as in `etrace_grad`; by default the one that it would choose.
-            return_state: as in `etrace_grad`.
-        """
+        """Bytes that `etrace_grad` needs for T steps: `FunctionLearner.memory_plan`."""
         return self._core.memory_plan(T, window, return_state=return_state)
 
     # One step
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def __call__(self, *inputs: Any, y_target: Any = None) -> Any:
         """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
@@ -183,11 +176,9 @@ class NNXLearner(nnx.Module):
         Args:
             x: the model's input; a tuple of them for a model that takes several.
             *targets: handed to `loss_fn`.
-            loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per lane. With `has_aux`,
+            loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per sample. With `has_aux`,
                 `(loss, aux)`.
-            step_fn: instead of `loss_fn`, as in `etrace_grad`.
-            mask: weights of the loss: a number, or (B,) for a loss with one value per lane.
-            reduction, y_target: as in `etrace_grad`, without the time axis.
+            step_fn, mask, reduction, y_target: as in `etrace_grad`, without the time axis.
 
         Returns:
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
@@ -207,14 +198,12 @@ class NNXLearner(nnx.Module):
             window=1,
         )
         loss = reduced(info.losses, mask, reduction)
-        return (
-            ((loss, jax.tree.map(lambda v: v[0], info.aux)), gradients)
-            if has_aux
-            else (loss, gradients)
-        )
+        if has_aux:
+            return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
+        return loss, gradients
 
     # Sequences
-    # -----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def etrace_grad(
         self,
@@ -236,8 +225,8 @@ class NNXLearner(nnx.Module):
             xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
                 several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per lane, shape (B,). With
-                `has_aux`, `(loss, aux)`.
+            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
+                With `has_aux`, `(loss, aux)`.
             step_fn: instead of `loss_fn` a whole step, `step_fn(model, call, x_t, *target_t)`,
                 which takes the model's step once, `out = call(x)`, and returns the same. `model` is
                 a copy whose Variables are those of this step; what the step does with its
@@ -245,10 +234,9 @@ class NNXLearner(nnx.Module):
             return_state: with False carry, hidden Variables and traces are left as they were before
                 the call (the end trace is then not formed, which is faster); statistics and random
                 streams move on in any case.
+            reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
+                their values at compile time and its traces to zero before that step.
             mask, window, reduction, has_aux, y_target: as in `FunctionLearner.etrace_grad`.
-            reset: (T, B) bool: where true, that lane's carry, and Variables with a lane axis, are
-                set to their values at compile time and its traces to zero before that step;
-                statistics and random streams go on.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and an `Info` with the losses (T,)
@@ -261,18 +249,10 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective(loss_fn, step_fn, has_aux, self._core.user_step)
-        leaves, new, info = self._core.sequence_gradient(
-            params,
-            state,
-            xs if loss_fn is None else self._inputs(xs),
-            targets,
-            objective,
-            mask,
-            reset,
-            window,
-            reduction,
-            return_state,
-            y_target,
+        options = Options(mask, reset, window, reduction, return_state, y_target)
+        given = xs if loss_fn is None else self._inputs(xs)
+        (leaves, _), new, info, _ = self._core.sequence_gradient(
+            params, state, (given, *targets), objective, options
         )
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info
@@ -341,7 +321,7 @@ class NNXLearner(nnx.Module):
         return self._core.check_gradients(params, fresh, given, *targets, **options)
 
     # State
-    # ---------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def reset_state(self, *, model: bool = False) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
@@ -362,12 +342,10 @@ class NNXLearner(nnx.Module):
             return (xs,)
         if not isinstance(xs, (tuple, list)) or len(xs) != count:
             raise UsageError(
-                problem(
-                    "The model takes several inputs.",
-                    got=type(xs).__name__,
-                    expected=f"a tuple of {count}, as compiled",
-                    do="pass the inputs of the sequence as one tuple",
-                )
+                "The model takes several inputs.",
+                got=type(xs).__name__,
+                expected=f"a tuple of {count}, as compiled",
+                do="pass the inputs of the sequence as one tuple",
             )
         return tuple(xs)
 
@@ -384,56 +362,3 @@ class NNXLearner(nnx.Module):
             self.carry.set_value(self._functional.user_carry(new.carry))
             self.traces.set_value(new.traces)
             self.steps.set_value(new.steps)
-
-
-def compile_nnx(
-    model: nnx.Module, rule: Rule, inputs: tuple[Any, ...], given: dict[str, Any], **analysis: Any
-) -> NNXLearner:
-    """A learner of `model`; `given` may hold `carry`, `wrt` and `vmap`."""
-    if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
-        raise UsageError(
-            problem(
-                f"nnx.{type(model).__name__} runs whole sequences.",
-                expected="a module that does one step",
-                do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs the sequence",
-            )
-        )
-    if "carry" not in given and hasattr(model, "initialize_carry"):
-        raise UsageError(
-            problem(
-                "The carry is missing.",
-                got=f"{type(model).__name__}, called as model(carry, x)",
-                expected="carry=...",
-                do="pass carry=model.initialize_carry(x.shape, rngs)",
-            )
-        )
-    if not callable(model):
-        raise UsageError(
-            problem(
-                "The module cannot be called.",
-                got=type(model).__name__,
-                expected="a module called as model(carry, x) -> (carry, out) or model(x) -> out",
-                do="give it __call__",
-            )
-        )
-    return NNXLearner(
-        model,
-        rule,
-        inputs,
-        given.get("carry"),
-        given.get("wrt", nnx.Param),
-        given.get("vmap", False),
-        analysis,
-    )
-
-
-def _check_stateful(functional: Functional, carry: Any) -> None:
-    if carry is None and not set(functional.written) - functional.lasting:
-        raise CompilationError(
-            problem(
-                "The model has no hidden state.",
-                got="a step model(x) that writes no Variable (statistics do not count)",
-                expected="a carry, or state in Variables that the step writes",
-                do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no traces: use nnx.grad",
-            )
-        )

@@ -1,15 +1,28 @@
-"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and `merge`."""
+"""From an NNX module to a pure cell `(params, carry, x) -> (carry, out)`, by `split` and
+`merge`.
+"""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ...cell import Take, UserStep, Values, has_lanes, lane_count, split
-from ...core._errors import CompilationError, UsageError, problem
+from ...cell import (
+    BatchSpec,
+    Outside,
+    Take,
+    UserStep,
+    Values,
+    lane_count,
+    no_batch_options,
+    said_batch,
+    split,
+    spread_axes,
+)
+from ...core._errors import CompilationError, UsageError
 
 stop = jax.lax.stop_gradient
 
@@ -52,7 +65,7 @@ class Slots:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Functional:
+class SplitModule:
     """A module as a cell. Its params are the trained arrays, then the constants; its carry is the
     user's, then `written`.
 
@@ -79,13 +92,13 @@ class Functional:
         graphdef, params, rest = nnx.split(model, self.wrt, ...)
         if graphdef != self.graphdef:
             raise UsageError(
-                problem(
-                    "The model is not the one that was compiled: a static attribute, or a part of it, has changed.",
-                    got="another graph definition",
-                    expected="the compiled one; train() and eval() change it, for instance",
-                    do="for evaluation call the model itself, or etrace_evolve of a learner compiled in that mode; "
-                    "else compile again",
-                )
+                "The model is not the one that was compiled: a static attribute, or a part of it, "
+                "has changed.",
+                got="another graph definition",
+                expected="the compiled one; train() and eval() change it, for instance",
+                do="for evaluation call the model itself, or etrace_evolve of a learner compiled "
+                "in that mode; "
+                "else compile again",
             )
         return jax.tree.leaves(params), jax.tree.leaves(rest)
 
@@ -142,7 +155,7 @@ class Functional:
         return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
 
     # The cell
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         """The step as a pure function."""
@@ -169,11 +182,11 @@ class Functional:
         return [rest[k] for k in range(len(self.rest.names))]
 
     def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
-        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves it."""
+        """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves
+        it.
+        """
 
-        def step(
-            params: Values, carry: Values, take: Take, slices: tuple[Any, ...]
-        ) -> tuple[Any, Any]:
+        def step(params: Values, carry: Values, take: Take, slices: Any, outside: Outside) -> Any:
             trained = self.params.structure.unflatten(params.leaves[: len(self.params.names)])
             model: Any = nnx.merge(
                 self.graphdef, trained, self.rest.structure.unflatten(self._others(params, carry))
@@ -185,11 +198,9 @@ class Functional:
                     a is b for a, b in zip(last, jax.tree.leaves(nnx.state(model)), strict=True)
                 ):
                     raise UsageError(
-                        problem(
-                            "step_fn writes Variables of the model outside of call(x).",
-                            expected="what call(x) writes",
-                            do="let the model's own step write them, or hold them outside of the model",
-                        )
+                        "step_fn writes Variables of the model outside of call(x).",
+                        expected="what call(x) writes",
+                        do="let the model's own step write them, or hold them outside of the model",
                     )
 
             def call(*inputs: Any) -> Any:
@@ -199,9 +210,9 @@ class Functional:
                 last[:] = jax.tree.leaves(nnx.state(model))
                 return out
 
-            result = split(step_fn(model, call, *slices), has_aux)
+            loss, aux = split(step_fn(model, call, *slices), has_aux)
             untouched()
-            return result
+            return loss, aux, outside.moving
 
         return step
 
@@ -220,12 +231,11 @@ class Functional:
         graphdef, params, after = nnx.split(model, self.wrt, ...)
         if graphdef != self.graphdef or jax.tree.structure(after) != self.rest.structure:
             raise CompilationError(
-                problem(
-                    "The step changes what the model is made of.",
-                    got=_changes(self.rest, after),
-                    expected="a step that only gives Variables new values of the same structure",
-                    do="make Variables in __init__; leave out sow and perturb; set modes before compiling",
-                )
+                "The step changes what the model is made of.",
+                got=_changes(self.rest, after),
+                expected="a step that only gives Variables new values of the same structure",
+                do="make Variables in __init__; leave out sow and perturb; set modes before "
+                "compiling",
             )
         written = [
             n
@@ -234,59 +244,62 @@ class Functional:
         ]
         if written:
             raise CompilationError(
-                problem(
-                    "The step writes a parameter.",
-                    got=written,
-                    expected="parameters that only an optimizer writes",
-                    do="hold what the step writes in a Variable that wrt does not select",
-                )
+                "The step writes a parameter.",
+                got=written,
+                expected="parameters that only an optimizer writes",
+                do="hold what the step writes in a Variable that wrt does not select",
             )
         return new, out, jax.tree.leaves(after)
 
     def _pair(self, got: Any) -> tuple[Any, Any]:
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise CompilationError(
-                problem(
-                    "The module does not return a pair.",
-                    got=type(got).__name__,
-                    expected="(carry, out)",
-                    do="return (carry, out) from model(carry, x); leave carry out of compile for a module called as model(x)",
-                )
+                "The module does not return a pair.",
+                got=type(got).__name__,
+                expected="(carry, out)",
+                do="return (carry, out) from model(carry, x); leave carry out of compile for a "
+                "module called as model(x)",
             )
         if jax.tree.structure(got[0]) != self.carry_structure:
             raise CompilationError(
-                problem(
-                    "The module returns a carry of another structure.",
-                    got=jax.tree.structure(got[0]),
-                    expected=self.carry_structure,
-                    do="return the new carry first, as a tree like the one that came in",
-                )
+                "The module returns a carry of another structure.",
+                got=jax.tree.structure(got[0]),
+                expected=self.carry_structure,
+                do="return the new carry first, as a tree like the one that came in",
             )
         return got[0], got[1]
 
-    # Lanes
-    # ---------------------------------------------------------------------------------------------------------
+    # The batch
+    # ----------------------------------------------------------------------------------------------
 
     def hidden(self, carry: Values) -> list[bool]:
-        """For each leaf of the carry, whether it is state that a sequence starts afresh with."""
+        """For each leaf of the carry, whether a reset sets it to its first value."""
         return [True] * len(self.carry_names) + [k not in self.lasting for k in self.written]
 
-    def lanes(self, carry: Values) -> int | None:
-        return lane_count([v for v, h in zip(carry.leaves, self.hidden(carry), strict=True) if h])
-
-    def resets(self, carry: Values) -> Values:
-        """For each leaf of the carry, whether a lane of it can be started afresh."""
-        lanes = self.lanes(carry)
-        marks = [
-            h and lanes is not None and has_lanes(v, lanes)
-            for v, h in zip(carry.leaves, self.hidden(carry), strict=True)
-        ]
-        return Values(carry.names, marks)
+    def batch(self, said: Mapping[str, Any], carry: Any, start: Values, x: Any) -> BatchSpec | None:
+        """What is said about the batch, for the carry `start` of the cell; else the size of axis 0
+        that its hidden states share.
+        """
+        x = x[0] if len(x) == 1 else x
+        if self.vmap:
+            no_batch_options(said)
+            return BatchSpec.mapped(start, x)
+        if (axes := said.get("batch_axes")) is not None:
+            pair = (
+                tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == 2 else (axes,) * 2
+            )
+            own = spread_axes("carry", pair[0], carry)
+            one = 0 if isinstance(pair[0], (tuple, list, dict)) else pair[0]
+            states = zip(self.hidden(start), start.leaves, strict=True)
+            rest = [one if h and jnp.ndim(v) else None for h, v in list(states)[len(own) :]]
+            said = {**said, "batch_axes": (Values(start.names, [*own, *rest]), pair[1])}
+        size = lane_count([v for v, h in zip(start.leaves, self.hidden(start), strict=True) if h])
+        return said_batch(said, start, x) or (None if size is None else BatchSpec(size, said=False))
 
 
 def functionalise(
     model: nnx.Module, wrt: Any, carry: Any, x: tuple[Any, ...], vmap: bool
-) -> Functional:
+) -> SplitModule:
     """Trace the module once to see which of its arrays a step writes. `carry` is None for
     `model(x)`.
     """
@@ -294,12 +307,10 @@ def functionalise(
     slots = Slots.of(params), Slots.of(rest)
     if not slots[0].names:
         raise UsageError(
-            problem(
-                "The model has no parameters to learn.",
-                got=f"wrt={wrt}, which selects nothing",
-                expected="an NNX filter",
-                do="pass wrt=nnx.Param, or the filter that the optimizer is given",
-            )
+            "The model has no parameters to learn.",
+            got=f"wrt={wrt}, which selects nothing",
+            expected="an NNX filter",
+            do="pass wrt=nnx.Param, or the filter that the optimizer is given",
         )
     kinds = {tuple(p): isinstance(v, _LASTING) for p, v in nnx.to_flat_state(rest)}
     lasting = frozenset(k for k, owner in enumerate(slots[1].owners) if kinds[owner])
@@ -307,7 +318,7 @@ def functionalise(
     paths = [] if carry is None else jax.tree_util.tree_flatten_with_path(carry)[0]
     names = tuple("carry" + jax.tree_util.keystr(p) for p, _ in paths)
     everything = tuple(range(len(slots[1].names)))
-    whole = Functional(graphdef, wrt, *slots, everything, (), lasting, structure, names, vmap)
+    whole = SplitModule(graphdef, wrt, *slots, everything, (), lasting, structure, names, vmap)
     written: list[int] = []
 
     def look(trained: list[Any], before: list[Any], carry: Any, x: tuple[Any, ...]) -> None:
@@ -322,13 +333,21 @@ def functionalise(
     jax.eval_shape(look, jax.tree.leaves(params), jax.tree.leaves(rest), *example)
     if vmap and written:
         raise CompilationError(
-            problem(
-                "With vmap=True the step writes Variables that the samples would share.",
-                got=[slots[1].names[k] for k in written],
-                expected="a module that keeps its state in the carry",
-                do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and write the module for a "
-                "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading batch axes",
-            )
+            "With vmap=True the step writes Variables that the samples would share.",
+            got=[slots[1].names[k] for k in written],
+            expected="a module that keeps its state in the carry",
+            do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and "
+            "write the module for a "
+            "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading "
+            "batch axes",
+        )
+    if carry is None and not set(written) - lasting:
+        raise CompilationError(
+            "The model has no hidden state.",
+            got="a step model(x) that writes no Variable (statistics do not count)",
+            expected="a carry, or state in Variables that the step writes",
+            do="for model(carry, x) -> (carry, out) pass carry=...; a feed-forward model needs no "
+            "traces: use nnx.grad",
         )
     constants = tuple(k for k in everything if k not in written)
     return dataclasses.replace(whole, written=tuple(written), constants=constants)
@@ -338,12 +357,10 @@ def _leaves_like(carry: Any, structure: Any) -> list[Any]:
     leaves, found = jax.tree.flatten(carry)
     if found != structure:
         raise UsageError(
-            problem(
-                "The carry does not have the compiled structure.",
-                got=found,
-                expected=structure,
-                do="give learner.carry a value like the carry that was compiled",
-            )
+            "The carry does not have the compiled structure.",
+            got=found,
+            expected=structure,
+            do="give learner.carry a value like the carry that was compiled",
         )
     return leaves
 

@@ -3,13 +3,13 @@
 import numbers
 from typing import Any
 
-import brainstate
 import brainunit
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...core._errors import UsageError, problem
+from ..core._errors import UsageError
+from ._precision import brainstate
 
 
 class GradExpon(brainstate.nn.Module):
@@ -47,12 +47,10 @@ class GradExpon(brainstate.nn.Module):
         held = jax.tree.structure(self.gradients.value)
         if jax.tree.structure(gradients) != held:
             raise UsageError(
-                problem(
-                    "The gradients have another structure.",
-                    got=jax.tree.structure(gradients),
-                    expected=held,
-                    do="make the GradExpon with a tree like the gradients",
-                )
+                "The gradients have another structure.",
+                got=jax.tree.structure(gradients),
+                expected=held,
+                do="make the GradExpon with a tree like the gradients",
             )
         self.gradients.value = jax.tree.map(
             lambda g, new: self.decay * g + new, self.gradients.value, gradients
@@ -73,11 +71,9 @@ def _gradient_decay(value: Any) -> float:
         number = float(value)
     if not 0 < number < 1:
         raise UsageError(
-            problem(
-                "Wrong tau_or_decay.",
-                got=str(value),
-                expected="a decay in (0, 1), or a time constant above 0 * u.ms",
-                do="pass 0.9, say, or 20 * u.ms with dt in brainstate.environ",
-            )
+            "Invalid tau_or_decay.",
+            got=str(value),
+            expected="a decay in (0, 1), or a time constant above 0 * u.ms",
+            do="pass 0.9, say, or 20 * u.ms with dt in brainstate.environ",
         )
     return number

@@ -8,14 +8,14 @@ import brainstate
 import jax
 
 from ...cell import Values
-from ...core._errors import CompilationError, problem
+from ...core._errors import CompilationError
 from ._states import Layout, lent, named_states
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Functional:
+class ModuleCell:
     """A module as a cell.
 
     `params` are its trainable states, `constants` states that the step reads and never writes,
@@ -29,7 +29,7 @@ class Functional:
     carry: Layout
     mapped: frozenset[
         int
-    ]  # ids of the states with one value per lane, where the model is written for one lane
+    ]  # ids of the states with one value per sample, where the model is written for one
     vmap: bool
 
     def read_params(self) -> Values:
@@ -47,7 +47,7 @@ class Functional:
 
     def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         """The step as a pure function; leaves every state as it was."""
-        return self._over_lanes(params, carry, x) if self.vmap else self._once(params, carry, x)
+        return self._over_samples(params, carry, x) if self.vmap else self._once(params, carry, x)
 
     def _once(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
         with lent(self.states):
@@ -67,7 +67,9 @@ class Functional:
             for s, v in zip(states, leaves, strict=True)
         ]
 
-    def _over_lanes(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def _over_samples(
+        self, params: Values, carry: Values, x: tuple[Any, ...]
+    ) -> tuple[Values, Any]:
         axes = self.axes(self.carry)
         lanes = jax.tree.leaves(x)[0].shape[0]
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
@@ -85,17 +87,16 @@ class Functional:
                 raise
             shared = [n for n, axis in zip(carry.names, inner_axes, strict=True) if axis is None]
             raise CompilationError(
-                problem(
-                    "The step writes a state that the samples share.",
-                    got=f"shared states {shared}",
-                    expected="states with one value per sample, made by init_state",
-                    do="make the state in init_state, or write the model for a batch and leave vmap out",
-                )
+                "The step writes a state that the samples share.",
+                got=f"shared states {shared}",
+                expected="states with one value per sample, made by init_state",
+                do="make the state in init_state, or write the model for a batch and leave vmap "
+                "out",
             ) from error
         return Values(new.names, [after.get(k, v) for k, v in enumerate(new.leaves)]), out
 
     def axes(self, layout: Layout) -> list[int | None]:
-        """0 for the leaves with one value per lane."""
+        """0 for the leaves with one value per sample."""
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
@@ -106,7 +107,7 @@ def _split(key: Any, lanes: int) -> tuple[Any, Any]:
 
 def functionalise(
     model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool
-) -> Functional:
+) -> ModuleCell:
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
     names = {id(state): name for name, state in own.items()}
@@ -126,7 +127,7 @@ def functionalise(
     params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
     params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
     _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
-    return Functional(
+    return ModuleCell(
         model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
     )
 
@@ -139,22 +140,19 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
         if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
             raise
         raise CompilationError(
-            problem(
-                "The step fails, and the model has no hidden state.",
-                got=f"AttributeError: {error}",
-                expected="a model whose states are initialised",
-                do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) first",
-            )
+            "The step fails, and the model has no hidden state.",
+            got=f"AttributeError: {error}",
+            expected="a model whose states are initialised",
+            do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) "
+            "first",
         ) from error
     made = set(named_states(model)) - set(own)
     if made:
         raise CompilationError(
-            problem(
-                "The step makes states.",
-                got=sorted(made),
-                expected="states that exist before the first step",
-                do="make them in __init__ or in init_state",
-            )
+            "The step makes states.",
+            got=sorted(made),
+            expected="states that exist before the first step",
+            do="make them in __init__ or in init_state",
         )
 
 
@@ -176,10 +174,8 @@ def _outside_name(state: brainstate.State, names: dict[int, str]) -> str:
 def _check_written(params: list[brainstate.State], names: dict[int, str]) -> None:
     if params:
         raise CompilationError(
-            problem(
-                "The step writes a parameter.",
-                got=names[id(params[0])],
-                expected="parameters that only an optimiser writes",
-                do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
-            )
+            "The step writes a parameter.",
+            got=names[id(params[0])],
+            expected="parameters that only an optimiser writes",
+            do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
         )

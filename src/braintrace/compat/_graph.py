@@ -5,17 +5,15 @@ them.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-import brainstate
 from jax.extend.core import Primitive
 
-from ...cell import Cell
-from ...core.analysis import CellGraph
-from ...core.jaxpr import Unfolding
-from ...reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
-from ._functional import Functional
-from ._states import states_of
+from ..cell import Cell
+from ..core.analysis import CellGraph
+from ..core.jaxpr import Unfolding
+from ..reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
+from ._precision import brainstate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +72,9 @@ class HiddenParamOpRelation:
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> relations = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph.hidden_param_op_relations
+    >>> relations = braintrace.compile(
+    ...     model, "d_rtrl", jnp.zeros(2)
+    ... ).graph.hidden_param_op_relations
     >>> sorted({(relation.operation, *relation.path) for relation in relations})
     [('add', 'layers', 0, 'Wh', 'weight'), ('add', 'layers', 0, 'Wrz', 'weight'),
      ('dot_general', 'layers', 0, 'Wh', 'weight'), ('dot_general', 'layers', 0, 'Wrz', 'weight')]
@@ -122,20 +122,25 @@ class ETraceGraph(CellGraph):
     >>> graph = braintrace.compile(model, "d_rtrl", jnp.zeros(2)).graph
     >>> str(graph.exactness("layers[1].weight.weight"))
     'exact'
-    >>> [record.level.value for record in graph.explain(kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL)]
+    >>> [
+    ...     record.level.value
+    ...     for record in graph.explain(
+    ...         kind=braintrace.DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
+    ...     )
+    ... ]
     ['info', 'info']
     """
 
     cell: Cell
-    functional: Functional
+    functional: Any  # the model as a cell, with layouts of its states
     module_info: "ModuleInfo"
     unfoldings: tuple[Unfolding, ...] = ()
     hidden_perturb: None = None
 
     @classmethod
-    def of(cls, cell: Cell, functional: Functional, model: brainstate.nn.Module) -> "ETraceGraph":
+    def of(cls, cell: Cell, functional: Any, model: brainstate.nn.Module) -> "ETraceGraph":
         """The graph of a compiled cell of a model."""
-        own = states_of(model)
+        own = cast(dict[Path, brainstate.State], model.states())
         paths = {id(s): path for path, s in own.items()}
         for layout in (functional.params, functional.constants, functional.carry):
             for state, name in zip(layout.states, layout.names, strict=True):

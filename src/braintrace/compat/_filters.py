@@ -1,52 +1,13 @@
-"""Trace helpers: a frozen feedback matrix, an output filter, a presynaptic trace. Usable alone."""
+"""Trace helpers as brainstate modules: an output filter, a presynaptic trace."""
 
 from typing import Any
 
-import brainstate
 import jax
 import jax.numpy as jnp
 
-from ..core._errors import UsageError, problem
+from ..cell import fraction
 from ..core.traces import kappa_step, leaky_step
-from . import _options
-
-
-class FixedRandomFeedback:
-    """A frozen random feedback matrix, drawn as `init_scale * N(0, 1)`.
-
-    Args:
-        n_target: size of the target or error, the rows of B.
-        n_layer: size of the layer, the columns of B.
-        key: PRNG key or whole number.
-        init_scale: standard deviation of the entries.
-
-    Attributes:
-        B: the matrix, (n_target, n_layer).
-
-    >>> import braintrace, jax.numpy as jnp
-    >>> feedback = braintrace.FixedRandomFeedback(n_target=2, n_layer=5, key=0)
-    >>> feedback.project(jnp.ones((4, 2))).shape
-    (4, 5)
-    """
-
-    __module__ = "braintrace"
-
-    def __init__(self, n_target: int, n_layer: int, key: Any, init_scale: float = 0.1):
-        for name, value in (("n_target", n_target), ("n_layer", n_layer)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(
-                    problem(
-                        f"Wrong {name}.", got=repr(value), expected="a whole number of at least 1"
-                    )
-                )
-        drawn = jax.random.key(key) if isinstance(key, int) else key
-        self.B = _options.positive("init_scale", init_scale) * jax.random.normal(
-            drawn, (n_target, n_layer)
-        )
-
-    def project(self, target: jax.Array) -> jax.Array:
-        """`target @ B`, with no gradient: (..., n_target) -> (..., n_layer)."""
-        return jax.lax.stop_gradient(jnp.asarray(target) @ self.B)
+from ._precision import brainstate
 
 
 class _Filter(brainstate.nn.Module):
@@ -84,7 +45,7 @@ class KappaFilter(_Filter):
 
     def __init__(self, init_value: Any, kappa: float):
         super().__init__(init_value)
-        self.kappa = _options.decay("kappa", kappa)
+        self.kappa = fraction("kappa", kappa)
 
     def update(self, x: Any) -> jax.Array:
         """Take in x; return the new value."""
@@ -109,7 +70,7 @@ class PresynapticTrace(_Filter):
 
     def __init__(self, init_value: Any, leak: float):
         super().__init__(init_value)
-        self.leak = _options.decay("leak", leak, one=True)
+        self.leak = fraction("leak", leak, one=True)
 
     def update(self, x: Any) -> jax.Array:
         """Take in x; return the new value."""

@@ -1,0 +1,181 @@
+"""The batch as a fact: along which axis of each variable the samples lie, and where they meet.
+
+One forward pass over the program. It starts from the axes of the carry and of the inputs, follows
+each equation by a rule of its primitive (`_batch_rules`), and marks as a *meeting* every edge along
+which one sample could influence another. What has no rule is not proven, so it is a meeting, too.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import EllipsisType
+from typing import Any
+
+from .._compat import is_key
+from ..jaxpr import Atom, Equation, Program, Var
+from ._batch_axis import BatchAxis
+from ._batch_rules import transfer
+from ._dependence import Dependence, Edge, reach
+
+Axes = tuple[int | EllipsisType | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchClaim:
+    """What is said, or what the front end's convention is, of the batch, before anything is proven.
+
+    `carry` and `xs` give the axis of each leaf: a number, None for a leaf that all samples share,
+    or `...` for an axis that is to be found: that which the step itself gives it, else axis 0.
+    """
+
+    size: int
+    carry: Axes
+    xs: Axes
+    said: bool  # by the user; otherwise a convention, which may be refuted
+
+    def extended(self, leaves: int) -> "BatchClaim":
+        """The claim for a carry with more leaves."""
+        return dataclasses.replace(self, carry=(*self.carry, *(...,) * leaves))
+
+    def of_leaf(self, leaf: int, shape: tuple[int, ...]) -> int | None:
+        """The claimed axis of a leaf of the carry."""
+        return _claimed(self.carry[leaf], shape, self.size)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """The samples of a program: `axes` of its variables (those without one are shared).
+
+    `aligned` gives the axis of an operand that is shared itself but read sample by sample, such as
+    a bias that was broadcast. `crossings` are edges along which a derivative passes between a
+    sample and what is shared; `meetings` those of them on which one sample influences another.
+    """
+
+    size: int
+    axes: Mapping[Var, BatchAxis]
+    aligned: Mapping[Edge, BatchAxis]
+    params: Mapping[Equation, dict[str, Any]]  # of the equations as one sample has them
+    crossings: frozenset[Edge]
+    meetings: tuple[Edge, ...]
+
+    def operand(self, equation: Equation, k: int) -> BatchAxis | None:
+        """The axis of an operand."""
+        v = equation.inputs[k]
+        found = self.axes.get(v) if isinstance(v, Var) else None
+        return found or self.aligned.get((equation, k))
+
+
+def find_batch(
+    program: Program,
+    carry: Sequence[Var],
+    xs: Sequence[Var],
+    claim: BatchClaim | None,
+    dependence: Dependence,
+) -> Batch | None:
+    """The batch of `program`; None without a claim, or where a mere convention is refuted."""
+    if claim is None or claim.size == 1:
+        return None
+    inputs = {v: _fixed(a, v, claim.size) for v, a in zip(xs, claim.xs, strict=True)}
+    leaves: dict[Var, BatchAxis | None] = {
+        v: BatchAxis(a, claim.size)
+        for v, a in zip(carry, claim.carry, strict=True)
+        if isinstance(a, int)
+    }
+    shared = {v for v, a in zip(carry, claim.carry, strict=True) if a is None}
+    while found := _found_by_the_step(program, carry, {**inputs, **leaves}, shared, dependence):
+        leaves |= found
+    leaves |= {v: _fixed(..., v, claim.size) for v in carry if v not in leaves and v not in shared}
+    tainted: frozenset[Var] = frozenset()  # shared leaves that samples or parameters influence
+    while True:
+        flow = _Flow({**inputs, **leaves}, tainted, dependence)
+        flow.follow(program.equations)
+        ends = list(zip(carry, program.outputs, strict=False))
+        lost = [
+            v
+            for v, new in ends
+            if leaves.get(v) and flow.axes.get(new) != leaves[v] and _counts(new, dependence)
+        ]
+        leaves |= dict.fromkeys(lost)
+        grown = tainted | {v for v, new in ends if not leaves.get(v) and new in flow.tainted}
+        if not lost and grown == tainted:
+            break
+        tainted = grown
+    after = {v for v in program.outputs[: len(carry)] if isinstance(v, Var)}
+    meetings = [m for m in flow.meetings if reach(program.equations, m[0].outputs) & after]
+    refuted = meetings or not any(leaves.values())
+    return None if refuted and not claim.said else flow.batch(claim.size, meetings)
+
+
+def _claimed(axis: Any, shape: tuple[int, ...], size: int) -> int | None:
+    if isinstance(axis, EllipsisType):
+        return 0 if shape and shape[0] == size else None
+    return axis
+
+
+def _fixed(axis: Any, v: Var, size: int) -> BatchAxis | None:
+    found = _claimed(axis, v.shape, size)
+    return None if found is None or is_key(v.dtype) else BatchAxis(found, size)
+
+
+def _counts(atom: Atom, dependence: Dependence) -> bool:
+    return isinstance(atom, Var) and atom.differentiable and dependence.relevant(atom)
+
+
+def _found_by_the_step(
+    program: Program,
+    carry: Sequence[Var],
+    axes: Mapping[Var, BatchAxis | None],
+    shared: set[Var],
+    dependence: Dependence,
+) -> dict[Var, BatchAxis | None]:
+    """Axes that the step gives to leaves whose axis is not known yet."""
+    flow = _Flow(axes, frozenset(), dependence)
+    flow.follow(program.equations)
+    return {
+        v: flow.axes[new]
+        for v, new in zip(carry, program.outputs, strict=False)
+        if v not in axes and v not in shared and isinstance(new, Var) and new in flow.axes
+    }
+
+
+class _Flow:
+    """One pass: what is known of each variable and edge so far."""
+
+    def __init__(
+        self, start: Mapping[Var, BatchAxis | None], tainted: frozenset[Var], dependence: Dependence
+    ):
+        self.axes = {v: a for v, a in start.items() if a}
+        self.tainted = set(tainted)
+        self.dependence = dependence
+        self.aligned: dict[Edge, BatchAxis] = {}
+        self.params: dict[Equation, dict[str, Any]] = {}
+        self.crossings: set[Edge] = set()
+        self.meetings: list[Edge] = []
+
+    def batch(self, size: int, meetings: Sequence[Edge]) -> Batch:
+        crossings = frozenset(self.crossings)
+        return Batch(size, self.axes, self.aligned, self.params, crossings, tuple(meetings))
+
+    def follow(self, equations: Sequence[Equation]) -> None:
+        for e in equations:
+            operands = [self.axes.get(v) if isinstance(v, Var) else None for v in e.inputs]
+            moved = transfer(e, operands) if any(operands) else None
+            if moved is not None:
+                self.axes.update((v, a) for v, a in zip(e.outputs, moved.outs, strict=True) if a)
+                self.aligned.update(((e, k), a) for k, a in moved.aligned.items())
+                self.params[e] = moved.params
+            for k, v in enumerate(e.inputs):
+                if _counts(v, self.dependence):
+                    self.pass_on(e, k, bool(operands[k]), moved is not None and any(moved.outs))
+
+    def pass_on(self, e: Equation, k: int, batched: bool, into_samples: bool) -> None:
+        """What the derivative along an edge does to the samples."""
+        v = e.inputs[k]
+        if v in self.dependence.prelude:
+            return
+        tainted = batched or v in self.tainted or v in self.dependence.params
+        if tainted and not into_samples:
+            self.tainted.update(e.outputs)
+        if batched != into_samples:
+            self.crossings.add((e, k))
+            if tainted:
+                self.meetings.append((e, k))

@@ -1,0 +1,88 @@
+"""A term of the loss that is linear in the activities: the backward pass of a step adds its
+gradient.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._errors import CompilationError, problem
+from ..analysis import BatchAxis
+from ..jaxpr import Atom, Var
+from ..traces._filters import counting
+from ._editor import Editor
+
+
+@jax.custom_vjp
+def inject(out: Any, signal: Any) -> Any:
+    """`out`, whose backward pass also differentiates the real scalar `signal`, whatever the
+    cotangent of `out`.
+    """
+    return out
+
+
+inject.defvjp(
+    lambda out, signal: (out, signal), lambda signal, cotangent: (cotangent, jnp.ones_like(signal))
+)
+
+
+def first_output(editor: Editor) -> int:
+    """The number of the first output that a loss could read."""
+    for k, out in enumerate(editor.outs):
+        if isinstance(out, Var) and out.differentiable:
+            return k
+    raise CompilationError(
+        problem(
+            "The cell has no output that a loss could read.",
+            expected="a cell that returns (carry, out) with a real out",
+        )
+    )
+
+
+def add_linear_loss(editor: Editor, signal: Atom) -> None:
+    """Let the backward pass of the step's first output add the gradient of the scalar `signal`."""
+    k = first_output(editor)
+    editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
+
+
+def signal_dtype(activities: list[Var]) -> Any:
+    """A real dtype for signals at `activities`: at least float32."""
+    return np.result_type(np.float32, *(counting(z.dtype) for z in activities))
+
+
+def check_read(activities: dict[int, Var], what: str) -> None:
+    """Something must be read, or `what` would act on nothing."""
+    if not activities:
+        raise CompilationError(
+            problem(
+                f"{what} acts on what others read of the hidden state, and nothing is read.",
+                expected="a product or another mixing operation that reads the activity",
+                do="put the readout into the model: a linear layer whose result is the output",
+            )
+        )
+
+
+def check_batch_in_front(editor: Editor, z: Var) -> None:
+    """What is said per sample acts on activities whose samples are known, on axis 0."""
+    graph = editor.graph
+    if graph.claim is not None and graph.lanes is None:
+        raise CompilationError(
+            problem(
+                "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
+                expected="batch_size, batch_axes or batch=None",
+                do="say one of them to compile",
+            )
+        )
+    axis = graph.batch_axis(z) or (BatchAxis(0, 1) if z.shape[:1] == (1,) else None)
+    if graph.lanes is not None and axis != BatchAxis(0, graph.lanes):
+        raise CompilationError(
+            problem(
+                "An activity does not have the batch on axis 0.",
+                got=f"shape {z.shape}",
+                expected=f"({graph.lanes}, ...)",
+                do="give the activity the batch in front, and transpose it where it is read",
+                at=editor.source_of(z),
+            )
+        )

@@ -1,0 +1,79 @@
+"""The algorithms as classes of brainstate learners, made of the rules: options are written once,
+there.
+"""
+
+from typing import Any
+
+from ... import rules
+from ._made import ETraceVjpAlgorithm, class_of
+
+
+class ParamDimVjpAlgorithm(ETraceVjpAlgorithm, algorithm=rules.DRTRLRule):
+    __init__: Any
+
+
+class D_RTRL(ParamDimVjpAlgorithm, algorithm=rules.DRTRLRule):
+    """D-RTRL under its usual name: the equations, costs and options of `ParamDimVjpAlgorithm`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell, x = brainstate.nn.GRUCell(2, 3), jnp.zeros((4, 2))
+    >>> learner = braintrace.compile(cell, braintrace.D_RTRL, x, batch_size=4)
+    >>> learner(x).shape
+    (4, 3)
+    """
+
+
+class IODimVjpAlgorithm(ETraceVjpAlgorithm, algorithm=rules.PPPropRule):
+    __init__: Any
+
+
+class pp_prop(IODimVjpAlgorithm, algorithm=rules.PPPropRule):
+    """ES-D-RTRL, or pp_prop, under its usual names: the equations, costs and options of
+    `IODimVjpAlgorithm`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell, x = brainstate.nn.GRUCell(2, 3), jnp.zeros(2)
+    >>> learner = braintrace.compile(cell, braintrace.ES_D_RTRL, x, decay_or_rank=0.9)
+    >>> learner.config.trace_factorization
+    'io_factorized'
+    """
+
+
+ES_D_RTRL = pp_prop
+
+
+class EProp(ETraceVjpAlgorithm, algorithm=rules.EPropRule):
+    __init__: Any
+
+
+class OSTLRecurrent(ETraceVjpAlgorithm, algorithm=rules.OSTLRecurrentRule):
+    __init__: Any
+
+
+class OSTLFeedforward(ETraceVjpAlgorithm, algorithm=rules.OSTLFeedforwardRule):
+    __init__: Any
+
+
+class OTPE(ETraceVjpAlgorithm, algorithm=rules.OTPERule):
+    __init__: Any
+
+
+class OTTT(ETraceVjpAlgorithm, algorithm=rules.OTTTRule):
+    __init__: Any
+
+    @property
+    def mode(self) -> str | None:
+        """When `etrace_fit` updates: 'A' once per sequence, 'O' at every step."""
+        return self._rule.schedule
+
+
+class OSTTP(ETraceVjpAlgorithm, algorithm=rules.OSTTPRule):
+    __init__: Any
+
+
+class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
+    __init__: Any
+
+
+for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
+    _made.__module__ = "braintrace"

@@ -1,0 +1,220 @@
+"""The functional learner of a brainstate module, which reads and writes the module's states."""
+
+import functools
+from collections.abc import Callable, Collection
+from types import EllipsisType
+from typing import Any
+
+import brainstate
+import jax
+import jax.numpy as jnp
+
+from ...cell import BatchSpec, Values
+from ...compat._graph import ETraceGraph
+from ...core._compat import is_key
+from ...core._errors import CompilationError, UsageError
+from ...core.analysis import CellGraph, Exactness
+from ...core.engine import Rule
+from ...learner import FunctionLearner
+from ._cell import ModuleCell, functionalise
+from ._states import Layout, fit, states_of
+
+
+class ModuleLearner(FunctionLearner):
+    """The learner of a module's cell. Its params and its carry are those of `module`.
+
+    `mapped`: ids of the states with one value per sample, where the module is written for one and
+    mapped with `vmap`. `lanes`: the size of the batch, None for no batch; by default it is found
+    from the states and the inputs.
+    """
+
+    _called = "learner"
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        rule: Rule,
+        x: tuple[Any, ...],
+        *,
+        mapped: Collection[int] = (),
+        vmap: bool = False,
+        lanes: int | EllipsisType | None = ...,
+        **analysis: Any,
+    ):
+        x = jax.tree.map(jnp.asarray, x)
+        self.model, self._inputs_count = model, len(x)
+        self.module: ModuleCell = functionalise(model, x, mapped, vmap)
+        if vmap:
+            axes = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
+            batch = BatchSpec(_mapped_size(x), axes)
+        elif isinstance(lanes, EllipsisType):
+            size = _batch_size(self.module.carry, x)
+            batch = BatchSpec(size, none=size is None, said=False)
+        else:
+            batch = BatchSpec(lanes, none=lanes is None)
+        super().__init__(
+            self.module.cell,
+            rule,
+            self.module.read_params(),
+            jax.tree.map(jnp.asarray, self.module.carry.read()),
+            x,
+            batch=batch,
+            rows=len(self.module.params.leaf_names),
+            **analysis,
+        )
+        self._ids = {id(s) for s in states_of(model).values()}
+        _check_learnable(self.graph)
+
+    @functools.cached_property
+    def states_graph(self) -> ETraceGraph:
+        """The analysed cell with the model's states and their paths."""
+        return ETraceGraph.of(self.cell, self.module, self.model)
+
+    @functools.cached_property
+    def _with_gradient(self) -> list[bool]:
+        """Also frozen parameters: they may be asked for by name."""
+        return [v.differentiable for v in self.graph.params[: len(self.graph.parameters)]]
+
+    @functools.cached_property
+    def _resettable(self) -> tuple[int, ...]:
+        """Short-term states; each must have a batch axis to refer to."""
+        found, states = [], self.module.carry.leaf_states()
+        for k, n in enumerate(self.cell.leaf_numbers):
+            leaf = self.graph.carry[k]
+            short = isinstance(states[n], brainstate.ShortTermState) and not is_key(leaf.dtype)
+            if not short or not leaf.shape:
+                continue
+            if self.graph.leaf_axis(k) is None:
+                raise UsageError(
+                    f"The state {self.cell.carry.names[n]} has no batch axis that reset could "
+                    "refer to.",
+                    got=f"shape {leaf.shape}",
+                    expected=f"axis 0 of size {self.graph.lanes}",
+                    do="reset between calls, with reset_state(model=True)",
+                )
+            found.append(k)
+        return tuple(found)
+
+    def restarted(self, carry: Values, marks: jax.Array) -> Values:
+        """`carry` with the initial values of the samples that are marked."""
+        leaves, stop = list(carry.leaves), jax.lax.stop_gradient
+        for k in self._resettable:
+            n, axis = self.cell.leaf_numbers[k], self.graph.leaf_axis(k)
+            shape = [marks.size if a == axis else 1 for a in range(leaves[n].ndim)]
+            initial = stop(self.initial.leaves[n])
+            leaves[n] = jnp.where(marks.reshape(shape), initial, carry.leaves[n])
+        return Values(carry.names, leaves)
+
+    @property
+    def trained_states(self) -> set[int]:
+        """Ids of the parameters that are trained, in part at least."""
+        rows = zip(self.graph.parameters, self.module.params.leaf_states(), strict=True)
+        return {id(s) for row, s in rows if row.exactness is not Exactness.FROZEN}
+
+    def check_states(self) -> None:
+        """The model must still hold the states that were compiled."""
+        if {id(s) for s in states_of(self.model).values()} != self._ids:
+            raise UsageError(
+                "The model's states were made anew after it was compiled.",
+                got="other states than the compiled ones",
+                expected="the same states with new values",
+                do="compile again after init_all_states; to reset call "
+                "learner.reset_state(model=True)",
+            )
+
+    # The model's states
+    # --------------------------------------------------------------------------------------------
+
+    def read(self) -> tuple[Values, Values]:
+        """The present parameters and carry."""
+        return _checked(self.module.read_params), _checked(self.module.carry.read)
+
+    def write(self, carry: Values, *, hidden: bool = True, lasting: bool = True) -> None:
+        """Give the model's states the values of a carry: short-term (hidden) states, and lasting
+        ones, which are statistics and keys.
+        """
+        layout = self.module.carry
+        for state, value in zip(layout.states, layout.values(carry.leaves), strict=True):
+            if hidden if isinstance(state, brainstate.ShortTermState) else lasting:
+                state.value = value
+
+    def forward(self, x: tuple[Any, ...]) -> Any:
+        """One step of the model, nothing learned."""
+        params, carry = self.read()
+        xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
+        flat, outs = self._programs.evolve(self._flat(params), self.cell.flat_carry(carry), xs)
+        self.write(self.cell.tree_carry(flat))
+        return self.cell.out.unflatten([v[0] for v in outs])
+
+    def fitted(self, x: tuple[Any, ...]) -> Any:
+        """The inputs of a call in the compiled units."""
+        structure = self.cell.x.structure
+        if len(x) != self._inputs_count:
+            raise UsageError(
+                "Invalid number of inputs.",
+                got=f"{len(x)} input(s)",
+                expected=f"{self._inputs_count}, as compiled",
+                do="call the learner with the inputs that the model takes",
+            )
+        same = jax.tree.structure(x) == structure
+        return x if same else structure.unflatten(fit(x, structure, "input"))
+
+    def _inputs(self, x: Any, lead: tuple[int, ...] = ()) -> list[Any]:
+        what = "input sequence" if lead else "input"
+        return self.cell.x.flatten(self.fitted(x), what, lead=lead)
+
+    def _flat(self, params: Any) -> list[Any]:
+        return self.cell.params.flatten(params, "model")
+
+
+def _check_learnable(graph: CellGraph) -> None:
+    if not graph.groups and not graph.hidden:
+        raise CompilationError(
+            "The model has no hidden state.",
+            got="a step that writes no differentiable state",
+            expected="a recurrent or spiking model, with HiddenStates",
+            do="differentiate a feed-forward model with brainstate.transform.grad: it needs no "
+            "traces",
+        )
+    if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
+        raise CompilationError(
+            "No parameter reaches a hidden state.",
+            got=f"parameters {[row.path for row in graph.parameters]}",
+            expected="a ParamState that the hidden state depends on",
+            do="hold trainable weights in brainstate.ParamState; for a readout alone use "
+            "brainstate.transform.grad",
+        )
+
+
+def _checked(read: Callable[[], Values]) -> Values:
+    try:
+        return read()
+    except CompilationError as error:
+        raise UsageError(str(error)) from None
+
+
+def _mapped_size(x: tuple[Any, ...]) -> int:
+    sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
+    if len(sizes) != 1 or () in sizes:
+        raise UsageError(
+            "With vmap=True the inputs share axis 0, the batch.",
+            got=[jnp.shape(v) for v in jax.tree.leaves(x)],
+            expected="one size of axis 0",
+            do="give every input the batch as axis 0",
+        )
+    return sizes.pop()[0]
+
+
+def _batch_size(carry: Layout, x: Any) -> int | None:
+    """The size of axis 0 that the hidden states and the inputs share, where the states have further
+    axes.
+    """
+    hidden = [
+        v
+        for s, v in zip(carry.leaf_states(), carry.read().leaves, strict=True)
+        if isinstance(s, brainstate.HiddenState)
+    ]
+    sizes = {jnp.shape(v)[:1] for v in [*hidden, *jax.tree.leaves(x)]}
+    if len(sizes) != 1 or () in sizes or all(jnp.ndim(v) == 1 for v in hidden):
+        return None
+    return sizes.pop()[0]

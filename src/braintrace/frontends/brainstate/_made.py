@@ -1,0 +1,134 @@
+"""`ETraceVjpAlgorithm`, and how a rule becomes a class of learners."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import brainstate
+
+from ...core._errors import UsageError
+from ...core.engine import Rule
+from ...core.jaxpr import ControlFlowPolicy
+from ...rules import Algorithm
+from ._algorithm import ETraceAlgorithm
+
+_CLASSES: dict[type[Algorithm], type["ETraceVjpAlgorithm"]] = {}
+
+
+class ETraceVjpAlgorithm(ETraceAlgorithm):
+    """An algorithm whose learning signal comes from reverse-mode differentiation.
+
+    `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
+    of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
+    entry, which is another value.
+
+    Args:
+        control_flow: a `ControlFlowPolicy` for loops and branches in the step.
+        fast_solve, chunked_trace, snap_max_jacobian_elements: of no effect. In the PyPI package
+            braintrace they choose between ways to compute the same values.
+
+    Raises:
+        UsageError: for an unknown `vjp_method`, or one that the algorithm has not.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2), vjp_method="multi-step")
+    >>> learner(braintrace.MultiStepData(jnp.ones((5, 2)))).shape
+    (5, 1)
+    """
+
+    __module__ = "braintrace"
+
+    algorithm: ClassVar[type[Algorithm] | None] = None  # what the class is made of
+
+    def __init_subclass__(cls, algorithm: type[Algorithm] | None = None, **more: Any):
+        super().__init_subclass__(**more)
+        if algorithm is not None:
+            cls.algorithm = algorithm
+            cls.__doc__ = cls.__dict__.get("__doc__") or _documented(algorithm)
+            cls.__init__ = _initialiser(algorithm)
+            _CLASSES[algorithm] = cls
+
+    def __init__(
+        self,
+        model: brainstate.nn.Module,
+        rule: Rule,
+        *,
+        vjp_method: str = "single-step",
+        name: str | None = None,
+        control_flow: ControlFlowPolicy | None = None,
+        fast_solve: bool = True,
+        chunked_trace: bool = True,
+        snap_max_jacobian_elements: int | None = None,
+    ):
+        super().__init__(model, rule, name)
+        if control_flow is not None:
+            self._analysis = {"control_flow": control_flow}
+        if vjp_method not in ("single-step", "multi-step"):
+            raise UsageError(
+                "Unknown vjp_method.",
+                got=repr(vjp_method),
+                expected="'single-step' or 'multi-step'",
+            )
+        if vjp_method == "multi-step" and rule.multi_step_problem:
+            raise UsageError(
+                f"{rule.name} has no multi-step form.",
+                got="vjp_method='multi-step'",
+                expected="'single-step'",
+                do=rule.multi_step_problem,
+            )
+        self.vjp_method = vjp_method
+        self._full = vjp_method == "multi-step"
+
+
+def class_of(algorithm: type[Algorithm]) -> type[ETraceVjpAlgorithm]:
+    """The class of learners that is made of an algorithm."""
+    if algorithm not in _CLASSES:
+        body = {"__module__": algorithm.__module__}
+        type(algorithm.name, (ETraceVjpAlgorithm,), body, algorithm=algorithm)
+    return _CLASSES[algorithm]
+
+
+def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
+    """`__init__(self, model, <the rule's fields>, name, **settings)`; `vjp_method` stands in front
+    of `trace_dtype` where the algorithm has a multi-step form.
+    """
+    make, keyword = inspect.Parameter, inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        make("self", make.POSITIONAL_OR_KEYWORD),
+        make("model", make.POSITIONAL_OR_KEYWORD, annotation=brainstate.nn.Module),
+    ]
+    for field in inspect.signature(algorithm).parameters.values():
+        if field.name == "trace_dtype" and algorithm.multi_step:
+            method = make("vjp_method", keyword, default="single-step", annotation=str)
+            parameters.append(method)
+        parameters.append(field)
+    parameters.append(make("name", keyword, default=None, annotation=str | None))
+    parameters.append(make("settings", make.VAR_KEYWORD, annotation=Any))
+    signature = inspect.Signature(parameters)
+
+    def __init__(self: Any, *args: Any, **options: Any) -> None:
+        given = dict(signature.bind(self, *args, **options).arguments)
+        settings = given.pop("settings", {})
+        settings |= {k: given.pop(k) for k in ("vjp_method", "name") if k in given}
+        del given["self"]
+        model = given.pop("model")
+        ETraceVjpAlgorithm.__init__(self, model, algorithm(**given).parts(), **settings)
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    return __init__
+
+
+def _documented(algorithm: type[Algorithm]) -> str:
+    """The rule's docstring with the arguments that every class of learners has."""
+    head, _, tail = (inspect.getdoc(algorithm) or "").partition("Args:\n")
+    fields, _, rest = tail.partition("\n\n")
+    method = (
+        "    vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with\n"
+        "        `MultiStepData` plus the traces at its entry.\n"
+    )
+    return (
+        f"{head}Args:\n    model: a one-step brainstate module whose states are initialised.\n"
+        f"{fields}\n{method if algorithm.multi_step else ''}    name: the module's name.\n"
+        f"    **settings: `control_flow`; see `ETraceVjpAlgorithm`.\n\n{rest}"
+    )

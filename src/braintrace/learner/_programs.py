@@ -1,0 +1,59 @@
+"""The compiled programs of an analysed cell: each is traced once for each shape."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from ..cell import Cell
+from ..core.engine import EngineState, Rule, advance, evolve, update, window
+from ._objective import Given, Objective, Plan, gradient
+
+_MOST_KEPT = 32
+
+
+class Programs:
+    """Steps, windows and sequences of a cell on flat lists, jitted.
+
+    `with_gradient` says for each parameter whether its gradient is wanted.
+    """
+
+    def __init__(self, cell: Cell, rule: Rule, with_gradient: list[bool]):
+        self.cell, self.rule, self._with_gradient = cell, rule, with_gradient
+        graph = cell.graph
+        self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
+        self.window = jax.jit(
+            lambda full, *flat: window(graph, rule, *flat, full=full), static_argnums=0
+        )
+        self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
+        self.advance = jax.jit(
+            lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0
+        )
+        self._gradients: dict[Objective, Callable[..., Any]] = {}
+
+    def gradient(
+        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
+    ) -> Any:
+        """((gradients of the model, of what is outside of it), carry, traces, info, the outside
+        values that moved on). The programs of the objectives used last are kept.
+        """
+        found = self._gradients.pop(plan.objective, None)
+        if found is None:
+            found = jax.jit(functools.partial(self._gradient), static_argnums=0)
+        if len(self._gradients) >= _MOST_KEPT:
+            del self._gradients[next(iter(self._gradients))]
+        self._gradients[plan.objective] = found
+        return found(plan, params, carry, traces, given)
+
+    def _gradient(
+        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
+    ) -> Any:
+        graph = self.cell.graph
+        state = EngineState.of(graph, [*carry, *given.outside.moving], traces)
+        (model, outside), state, info = gradient(self.cell, self.rule, plan, params, state, given)
+        kept = [
+            g if wanted else None for g, wanted in zip(model, self._with_gradient, strict=False)
+        ]
+        after, traces = state.parts(graph)
+        return (kept, outside), after[: len(carry)], traces, info, after[len(carry) :]

@@ -1,0 +1,16 @@
+import itertools
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+TESTS = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """What JAX keeps of many traced programs is gigabytes."""
+    yield
+    if next(TESTS) % 20 == 0:
+        jax.clear_caches()

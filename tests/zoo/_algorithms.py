@@ -1,0 +1,119 @@
+"""Every algorithm as the matrix runs it, and the ways to a gradient."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import braintrace
+
+from ._case import OUT, generator
+from ._interpret import interpreted
+from ._reference import loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A name for `compile`, options, and what the algorithm needs beside the data."""
+
+    name: str
+    options: Mapping[str, Any]
+    target: bool = False  # whether it projects targets
+    by_step: bool = True  # whether `update` sums to the sequence's gradient
+    linear: bool = True  # whether samples add up
+
+    def learner(self, case, params, carry, x, cell=None):
+        options = {**self.options, **case.compiled}
+        return braintrace.compile(
+            cell or case.cell, self.name, x, params=params, carry=carry, **options
+        )
+
+
+ALGORITHMS = {
+    "d_rtrl": Algorithm("d_rtrl", {}),
+    "pp_prop": Algorithm("pp_prop", {"decay_or_rank": (0.9, 0.7)}),
+    "eprop": Algorithm("eprop", {"kappa_filter_decay": 0.7}),
+    # The firing rate is one mean over samples; a single step takes the mean of their terms, a
+    # sequence weighs them as its losses.
+    "eprop_feedback": Algorithm(
+        "eprop",
+        {"feedback": "random", "random_feedback_key": 0, "firing_rate": (0.1, 2.0)},
+        by_step=False,
+        linear=False,
+    ),
+    "ostl_recurrent": Algorithm("ostl_recurrent", {}),
+    "ottt": Algorithm("ottt", {"leak": 0.8}),
+    "otpe": Algorithm("otpe", {"leak": 0.8}),
+    "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
+    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, target=True),
+}
+
+
+def targets_to_project(key, ys):
+    """Projected targets for a sequence of targets (T, B, OUT) or (T, OUT)."""
+    return jnp.asarray(generator(key, 3).standard_normal((*ys.shape[:-1], OUT)))
+
+
+def by_sequence(learner, example, window):
+    """`gradient(params, carry, xs, ys, projected)` of a sequence, traced once."""
+
+    def gradient(params, carry, xs, ys, projected):
+        return learner.etrace_grad(
+            params,
+            learner.init(params, carry),
+            xs,
+            ys,
+            loss_fn=loss,
+            reduction="sum",
+            window=window,
+            return_state=False,
+            y_target=projected,
+        )[0]
+
+    return interpreted(gradient, *example)
+
+
+def by_parts(learner, example, window):
+    """As `by_sequence`, with a reset (T, B) and a mask (T, B) behind the data."""
+
+    def gradient(params, carry, xs, ys, projected, reset, mask):
+        return learner.etrace_grad(
+            params,
+            learner.init(params, carry),
+            xs,
+            ys,
+            loss_fn=loss,
+            reduction="sum",
+            window=window,
+            return_state=False,
+            y_target=projected,
+            reset=reset,
+            mask=mask,
+        )[0]
+
+    marks = np.zeros(example[3].shape[:2], bool)
+    return interpreted(gradient, *example, marks, marks.astype(float))
+
+
+def by_step(learner, example):
+    """As `by_sequence`: the gradients of `update`, step by step, added up."""
+
+    def gradient(params, carry, xs, ys, projected):
+        def one(state_total, at):
+            state, total = state_total
+            x, y, target = at
+
+            def objective(params):
+                new, out = learner.update(params, state, x, y_target=target)
+                return jnp.sum(loss(out, y)), new
+
+            found, new = jax.grad(objective, has_aux=True)(params)
+            return (new, jax.tree.map(jnp.add, total, found)), None
+
+        start = learner.init(params, carry), jax.tree.map(jnp.zeros_like, params)
+        return jax.lax.scan(one, start, (xs, ys, projected))[0][1]
+
+    return interpreted(gradient, *example)

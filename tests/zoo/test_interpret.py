@@ -1,0 +1,72 @@
+"""What runs once on NumPy is what JAX computes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from . import CASES, bptt, loss, run_once
+from ._algorithms import ALGORITHMS, by_sequence
+from .test_matrix import example
+
+#: Loops, branches, convolutions, gathers, keys, complex numbers, solves and transforms.
+PROGRAMS = [
+    "conv2d_recurrent",
+    "cond",
+    "switch",
+    "embedding",
+    "noise",
+    "lru",
+    "substeps",
+    "cumulative_sum",
+    "whitened_input",
+    "fourier_drive",
+    "layer_norm",
+    "shift_register",
+    "cast_weights",
+]
+
+
+def assert_close(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).dtype == y.dtype
+        np.testing.assert_allclose(x, y, rtol=1e-6 if y.dtype == np.float32 else 1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_bptt(name):
+    function = functools.partial(bptt, CASES[name])
+    given = example(name, "d_rtrl")[:4]
+    assert_close(run_once(function, *given), jax.jit(function)(*given))
+
+
+@pytest.mark.parametrize("algorithm", ["d_rtrl", "pp_prop"])
+def test_a_sequence(algorithm):
+    given = example("alif", algorithm)
+    learner = ALGORITHMS[algorithm].learner(CASES["alif"], *given[:2], given[2][0])
+    gradient = functools.partial(sequence, learner)
+    assert_close(by_sequence(learner, given, 3)(*given), jax.jit(gradient)(*given[:4]))
+
+
+def sequence(learner, params, carry, xs, ys):
+    state = learner.init(params, carry)
+    return learner.etrace_grad(params, state, xs, ys, loss_fn=loss, reduction="sum", window=3)[0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jax.lax.while_loop(lambda c: c[0] < 5, lambda c: (c[0] + 1, c[1] * x), (0, x)),
+        lambda x: jax.lax.scan(lambda c, v: (c * v, c + v), x[0], x, reverse=True),
+        lambda x: jnp.pad(x, (2, 1), mode="constant", constant_values=3.0),
+        lambda x: (x > 0, x.astype(int) // 2, jnp.sort(x), jnp.argmax(x), x**3, x**-2),
+        lambda x: jax.lax.dynamic_slice(x, (jnp.array(2),), (3,)),
+        lambda x: jax.lax.dynamic_update_slice(x, x[:2] * 0, (jnp.array(9),)),
+        lambda x: (x + 1j).astype(complex).real.astype(jnp.float32),
+    ],
+)
+def test_pieces(function):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=4))
+    assert_close(run_once(function, x), function(x))
