@@ -136,7 +136,19 @@ def __getattr__(name: str) -> _Any:
     elif name in _OPTIONAL:
         value = _optional(name)
     elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
-        return [n for n in {**globals(), "nn": None, **dict.fromkeys(_BRAINSTATE)} if n[0] != "_"]
+        rooms = (
+            "_",
+            "cell",
+            "compat",
+            "core",
+            "frontends",
+            "learner",
+            "operators",
+            "reports",
+            "rules",
+        )
+        names = [*globals(), "nn", *_BRAINSTATE]
+        return [n for n in dict.fromkeys(names) if not n.startswith(rooms)]
     else:
         from .compat._instead import INSTEAD, legacy
 
