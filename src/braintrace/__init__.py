@@ -4,6 +4,7 @@ Names that need a framework are imported when they are used: `import braintrace`
 """
 
 import importlib as _importlib
+from types import ModuleType as _ModuleType
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
@@ -136,7 +137,8 @@ def __getattr__(name: str) -> _Any:
     elif name in _OPTIONAL:
         value = _optional(name)
     elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
-        return [n for n in {**globals(), "nn": None, **dict.fromkeys(_BRAINSTATE)} if n[0] != "_"]
+        here = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _ModuleType)]
+        return list(dict.fromkeys([*here, "checks", "nn", "tasks", *_BRAINSTATE]))
     else:
         from .compat._instead import INSTEAD, legacy
 
