@@ -84,9 +84,8 @@ def _settle(
     strict: set[int] = set()
     while True:
         positions = Positions([b.size for b in blocks], max_slots, strict)
-        joins = -1
-        while joins < positions.joins:
-            joins = positions.joins
+        labels = label(sample, leaves, positions)
+        while positions.joined():
             labels = label(sample, leaves, positions)
         if not (unsound := positions.unsound()):
             return _Settled(sample, labels, positions, blocks, hidden)
@@ -103,8 +102,8 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
     kept = set(equations)
     edge = {e: every.equation[e] for e in labels.equations if every.equation[e] in kept}
     mixing = {(edge[e], k) for e, k in labels.mixing if e in edge}
-    named = {v: of.get(v, v) for v in labels.of}
-    of_full = {named[v]: elements for v, elements in labels.of.items()}
+    whole = lambda v: found if isinstance(found := of.get(v), Var) else v
+    of_full = {whole(v): elements for v, elements in labels.of.items()}
     operand = {(edge[e], k): v for (e, k), v in labels.operand.items() if e in edge}
     old = {k: carry[k] for k in hidden}
     new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}

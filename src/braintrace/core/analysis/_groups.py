@@ -103,7 +103,8 @@ def layout(
 ) -> Layout:
     """Number the positions of each group and find the slots that a later step reads."""
     groups: list[StateGroup] = []
-    group_of, local = [0] * len(blocks), [None] * len(blocks)
+    group_of = [0] * len(blocks)
+    local: list[np.ndarray | None] = [None] * len(blocks)
     reached = {k: reach(equations, [v], mixing) for k, v in ends.old.items()}
     kept = ends.outs | set(ends.new.values())
     for number in dict.fromkeys(positions.group):

@@ -34,7 +34,12 @@ class Positions:
         self.group = list(range(len(sizes)))
         self._twin = list(range(len(sizes)))
         self._position: np.ndarray | None = None
-        self.joins = 0  # so far
+        self._joins = 0  # since they were last asked for
+
+    def joined(self) -> bool:
+        """Whether anything was joined since this was last asked."""
+        joins, self._joins = self._joins, 0
+        return joins > 0
 
     def block(self, k: int) -> Run:
         """The elements of block k."""
@@ -89,7 +94,7 @@ class Positions:
         return True
 
     def _merge(self, members: Sequence[int]) -> None:
-        self.joins += 1
+        self._joins += 1
         first = min(self.group[k] for k in members)
         for k in members:
             self.group[k] = first

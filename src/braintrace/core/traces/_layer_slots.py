@@ -59,9 +59,10 @@ class LayerSensitivity:
         """Ones on each element in every lane: arrays (m, *shape of leaf) for all hidden leaves."""
         assert self.graph.layers is not None
         count, start, graph = elements.size, 0, self.graph
+        leaves = graph.layers.leaves[self.layer]
         found = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
         chosen = jnp.broadcast_to(wanted, (count,))[:, None]
-        for k in graph.layers.leaves[self.layer]:
+        for k in leaves:
             number, width = graph.hidden.index(k), graph.sample_size(k)
             leaf = self.end[number]
             ones = (elements[:, None] - start == jnp.arange(width)) & chosen
