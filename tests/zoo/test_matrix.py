@@ -28,7 +28,7 @@ TOGETHER = 100
 TESTS = itertools.count(1)
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field attention_across_samples batch_norm batch_norm_in_training"
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
 SHAPE, ORDER = "differ in shape", "not in one order"
 ONE_ACTIVITY = "one activity per layer"
 

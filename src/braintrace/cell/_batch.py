@@ -74,15 +74,20 @@ def said_batch(given: Mapping[str, Any], carry: Any, x: Any) -> BatchSpec | None
 
 
 def claim_of(
-    batch: BatchSpec | None, carry: Any, is_complex: Sequence[bool], inputs: int
+    batch: BatchSpec | None, carry: Any, x: Any, is_complex: Sequence[bool]
 ) -> BatchClaim | None:
     """What the analysis starts from: what is said, else the convention that the batch is axis 0 of
-    every array of the carry. A complex leaf is two to the engine.
+    every array of the carry or, where these differ, of the input. A complex leaf is two to the
+    engine.
     """
-    size = lane_count(carry) if batch is None else batch.size
+    size = lane_count(carry) or lane_count(x) if batch is None else batch.size
     if size is None:
         return None
-    said = (...,) * (len(is_complex) + inputs) if batch is None or not batch.axes else batch.axes
+    said = (
+        (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
+        if batch is None or not batch.axes
+        else batch.axes
+    )
     own, xs = said[: len(is_complex)], said[len(is_complex) :]
     leaves = [a for a, split in zip(own, is_complex, strict=True) for _ in range(2 if split else 1)]
     return BatchClaim(size, tuple(leaves), tuple(xs), said=batch is not None and batch.said)

@@ -204,7 +204,7 @@ def compile_cell(
     names: list[str] = []
     for name, split in zip(trees[1].names, partial._complex, strict=True):
         names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    claim = claim_of(batch, carry, partial._complex, len(trees[2].leaves))
+    claim = claim_of(batch, carry, x, partial._complex)
     signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
-from .._compat import is_key
-from ..jaxpr import Atom, Equation, Program, Var
+from .._compat import P, is_key
+from ..jaxpr import Atom, Equation, Program, Var, is_elementwise
 from ._batch_axis import BatchAxis
 from ._batch_rules import transfer
 from ._dependence import Dependence, Edge, reach
@@ -101,8 +101,37 @@ def find_batch(
         tainted = grown
     after = {v for v in program.outputs[: len(carry)] if isinstance(v, Var)}
     meetings = [m for m in flow.meetings if reach(program.equations, m[0].outputs) & after]
-    refuted = meetings or not any(leaves.values())
-    return None if refuted and not claim.said else flow.batch(claim.size, meetings)
+    batch = flow.batch(claim.size, meetings)
+    if not claim.said and (not any(leaves.values()) or _is_no_batch(program, batch)):
+        return None
+    return batch
+
+
+def _is_no_batch(program: Program, batch: Batch) -> bool:
+    """Whether what is shared differs along the axis of the batch where samples read it.
+
+    A mean over the samples is the same for each of them. What a product brings to neurons on axis 0
+    is not, and then axis 0 is none of samples.
+    """
+    makers = {v: e for e in program.equations for v in e.outputs}
+
+    def repeats(v: Atom, dim: int) -> bool:
+        if not v.shape:
+            return True
+        e = makers.get(v)  # type: ignore[arg-type]
+        if e is None:
+            return False
+        if e.primitive is P.broadcast_in_dim_p:
+            dims = tuple(e.params["broadcast_dimensions"])
+            own = dims.index(dim) if dim in dims else None
+            return own is None or e.inputs[0].shape[own] == 1 or repeats(e.inputs[0], own)
+        return is_elementwise(e) and all(repeats(u, dim) for u in e.inputs)
+
+    return any(
+        not repeats(e.inputs[k], axis.dim)
+        for e, k in batch.meetings
+        if e.inputs[k] not in batch.axes and (axis := batch.aligned.get((e, k)))
+    )
 
 
 def _claimed(axis: Any, shape: tuple[int, ...], size: int) -> int | None:
