@@ -29,7 +29,7 @@ def main() -> int:
     name = "tiny" if options.tiny else "short" if options.short else "full"
     works = {"tiny": plan.tiny, "short": plan.short, "full": plan.full}[name]()
     works = plan.alone(works) if options.no_peer else works
-    agreements = plan.agreements(neurons=8, lanes=2) if name == "tiny" else plan.agreements()
+    agreements = plan.agreements(neurons=8, samples=2) if name == "tiny" else plan.agreements()
     results = Results(options.folder.absolute(), name, options.resume)
     growing = growth.works() if name == "full" else []
     run(

@@ -49,7 +49,7 @@ def curves(cases: dict[str, Any]) -> dict[str, dict[str, list[tuple[float, float
                 add("peak bytes against T", method.key, case.steps, value(held, method.key, "peak"))
         else:
             outputs = 3 * case.neurons  # a GRU's gates
-            products = case.lanes * (INPUTS + case.neurons) * outputs
+            products = case.samples * (INPUTS + case.neurons) * outputs
             add(
                 "D-RTRL, seconds per step against B·I·O·S",
                 ONLINE.key,
@@ -62,7 +62,7 @@ def curves(cases: dict[str, Any]) -> dict[str, dict[str, list[tuple[float, float
                 products,
                 value(held, ONLINE.key, "traces"),
             )
-            factors = case.lanes * (
+            factors = case.samples * (
                 INPUTS + case.neurons + 2 * outputs
             )  # both products feed every gate
             add(

@@ -102,7 +102,9 @@ def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:
     """The same cell as a brainstate module."""
     network = Network(case, lambda parts: parts[0], split=False)
     options = algorithms(network.source)[rule]
-    learner = braintrace.compile(network, rule.split()[0], xs[0], batch_size=case.lanes, **options)
+    learner = braintrace.compile(
+        network, rule.split()[0], xs[0], batch_size=case.samples, **options
+    )
     weights = network.states(brainstate.ParamState)
 
     def step_loss(x: Any, y: Any) -> Any:

@@ -51,7 +51,7 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     if length is not None:
         options["vjp_method"] = "multi-step"
     learner: Any = braintrace.compile(
-        network, getattr(braintrace, name), xs[0], batch_size=case.lanes, **options
+        network, getattr(braintrace, name), xs[0], batch_size=case.samples, **options
     )
     weights = network.states(brainstate.ParamState)
 

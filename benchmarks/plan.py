@@ -103,11 +103,11 @@ def full() -> list[Work]:
     first.
     """
     works = []
-    for neurons, lanes in ((512, 32), (128, 32), (128, 1), (512, 1)):
+    for neurons, samples in ((512, 32), (128, 32), (128, 1), (512, 1)):
         for cell, more in MORE.items():
             exact = _EXACT if neurons == 128 and cell in ("rnn", "gru", "lif") else ()
-            steps = _STEPS if (neurons, lanes) == (512, 32) and cell in ("gru", "lif") else ()
-            works.append(Work(Case(cell, neurons, lanes), (*CORE, *more, *exact, *steps)))
+            steps = _STEPS if (neurons, samples) == (512, 32) and cell in ("gru", "lif") else ()
+            works.append(Work(Case(cell, neurons, samples), (*CORE, *more, *exact, *steps)))
     return [
         *works,
         Work(Case("gru", 128, 32, 10_000), LONG, 4.0),
@@ -137,7 +137,7 @@ def tiny() -> list[Work]:
     return [Work(Case(cell, 8, 2, 8), methods, 0.1) for cell, methods in works.items()]
 
 
-def agreements(neurons: int = 128, lanes: int = 32) -> list[Agreement]:
+def agreements(neurons: int = 128, samples: int = 32) -> list[Agreement]:
     """Where both sides define the same rule.
 
     A spiking cell with two states is compared in windows of one step (multi-step VJP) on both
@@ -169,5 +169,5 @@ def agreements(neurons: int = 128, lanes: int = 32) -> list[Agreement]:
     ):
         names = ("W1", "W2", "W3") if cell == "three_lif" else ("W", "U")
         methods = _ours(rule, ours), Method(OLD_PEER if rule == "ottt" else PEER, rule, peer)
-        found.append(Agreement(Case(cell, neurons, lanes, 32), *methods, names, runs, note))
+        found.append(Agreement(Case(cell, neurons, samples, 32), *methods, names, runs, note))
     return found

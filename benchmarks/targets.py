@@ -42,15 +42,15 @@ _STATES = {
 
 
 def _at(
-    cases: dict[str, Any], cell: str, neurons: int, lanes: int, steps: int = 128
+    cases: dict[str, Any], cell: str, neurons: int, samples: int, steps: int = 128
 ) -> dict[str, Any]:
-    return cases.get(Case(cell, neurons, lanes, steps).title, {"rows": {}})
+    return cases.get(Case(cell, neurons, samples, steps).title, {"rows": {}})
 
 
 def _times(
-    cases: dict[str, Any], cell: str, neurons: int, lanes: int, key: str, over: str
+    cases: dict[str, Any], cell: str, neurons: int, samples: int, key: str, over: str
 ) -> float | None:
-    found = ratio(_at(cases, cell, neurons, lanes), key, over)
+    found = ratio(_at(cases, cell, neurons, samples), key, over)
     return found and found[0]
 
 

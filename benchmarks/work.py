@@ -20,16 +20,16 @@ _CELLS = Path(__file__).parents[1] / "src" / "braintrace" / "_compare" / "_cells
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A cell at one size: N neurons a layer, B lanes, T steps."""
+    """A cell at one size: N neurons a layer, B samples, T steps."""
 
     cell: str
     neurons: int
-    lanes: int
+    samples: int
     steps: int = 128
 
     @property
     def title(self) -> str:
-        return f"{self.cell}, N={self.neurons}, B={self.lanes}, T={self.steps:,}"
+        return f"{self.cell}, N={self.neurons}, B={self.samples}, T={self.steps:,}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +64,13 @@ def model_of(case: Case) -> Any:
         assert spec is not None and spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name].CELLS[case.cell](INPUTS, case.neurons, OUTPUTS, case.lanes)
+    return sys.modules[name].CELLS[case.cell](INPUTS, case.neurons, OUTPUTS, case.samples)
 
 
 def data_of(case: Case, steps: int) -> tuple[Any, Any]:
     """Inputs and targets, time first."""
     random = np.random.default_rng(1)
-    xs, ys = (random.normal(size=(steps, case.lanes, n)) for n in (INPUTS, OUTPUTS))
+    xs, ys = (random.normal(size=(steps, case.samples, n)) for n in (INPUTS, OUTPUTS))
     return jnp.asarray(xs, jnp.float32), jnp.asarray(ys, jnp.float32)
 
 
@@ -91,4 +91,4 @@ def products_of(case: Case) -> float:
     6 B Σ I·O.
     """
     weights = [w.shape for w in model_of(case).params.values() if w.ndim == 2]
-    return 6.0 * case.lanes * sum(a * b for a, b in weights)
+    return 6.0 * case.samples * sum(a * b for a, b in weights)

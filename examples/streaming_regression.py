@@ -4,8 +4,8 @@ afresh when its episode ends.
 A stream is a random input under three unknown leaky filters with a squashing output, which a layer
 of leaky units has to imitate.
 There is no last step: each piece of 50 steps is learned from and forgotten, and carry and traces go
-on into the next piece. Episodes end at random, in each lane at another time: `reset` sets that
-lane's carry and traces to zero, and the others go on.
+on into the next piece. Episodes end at random, in each sample at another time: `reset` sets that
+sample's carry and traces to zero, and the others go on.
 Rows: what is learned from the streams with D-RTRL, and from each step alone (every parameter
     excluded from the traces).
 """

@@ -118,10 +118,10 @@ def test_b_states_that_feed_each_other_inside_a_step(steps):
     if steps > 1:
         return
 
-    def after(nudge, W):
+    def after(perturbation, W):
         """The step with the new states perturbed, and the new states."""
-        g = sigmoid(params["a"]) * carry[0] + xs[0] @ W + nudge[0]
-        v = 0.9 * carry[1] + jnp.tanh(g) + nudge[1]
+        g = sigmoid(params["a"]) * carry[0] + xs[0] @ W + perturbation[0]
+        v = 0.9 * carry[1] + jnp.tanh(g) + perturbation[1]
         return summed(jnp.tanh(v) @ params["o"], ys[0]), (g, v)
 
     zero = jax.tree.map(jnp.zeros_like, carry)

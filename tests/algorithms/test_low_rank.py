@@ -81,7 +81,7 @@ def test_equals_its_oracle(drive, rule):
 
 @pytest.mark.parametrize("drive", DRIVES)
 def test_windows_inside_one_objective(drive):
-    """`update_window`, where weights are live and no nudge acts."""
+    """`update_window`, where weights are live and no perturbation acts."""
     cell, given = network(drive)
     params, carry, xs, ys = given
     this = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry)

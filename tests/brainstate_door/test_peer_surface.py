@@ -156,11 +156,11 @@ def test_what_replaces_the_gradient_is_not_called_exact(name, options, reason):
 def test_axis_zero_is_a_batch_only_where_inputs_share_it():
     x = jnp.zeros((N, IN))
     one = braintrace.compile(Leaky(), "ostl_recurrent", x[0])
-    assert one.graph.lanes is None
-    assert braintrace.compile(Leaky(), "ostl_recurrent", x, batch_size=N).graph.lanes == N
+    assert one.graph.batch_size is None
+    assert braintrace.compile(Leaky(), "ostl_recurrent", x, batch_size=N).graph.batch_size == N
     model = Leaky()
     nn.init_all_states(model, batch_size=N)
-    assert braintrace.D_RTRL(model).compile_graph(x).graph.lanes == N
+    assert braintrace.D_RTRL(model).compile_graph(x).graph.batch_size == N
 
 
 def test_a_leak_is_not_called_exact_without_recurrence():

@@ -86,8 +86,8 @@ def test_no_batch_where_the_sizes_look_like_one():
     make = lambda **said: braintrace.compile(
         cell, "ostl_recurrent", xs[0], params=p, carry=jnp.zeros(N), **said
     )
-    assert make(batch=None).graph.lanes is None
-    assert make(batch_size=N).graph.lanes == N
+    assert make(batch=None).graph.batch_size is None
+    assert make(batch_size=N).graph.batch_size == N
     one = gradient(make(batch=None), p, jnp.zeros(N), xs)
     batched = braintrace.compile(
         cell, "ostl_recurrent", xs[:1], params=p, carry=jnp.zeros((1, N)), batch_size=1
@@ -105,7 +105,7 @@ def test_vmap_says_it_all():
     models = (eqx.nn.GRUCell(I, N, key=jax.random.key(0)), nnx.GRUCell(I, N, rngs=nnx.Rngs(0)))
     for model in models:
         learner = braintrace.compile(model, "d_rtrl", X, carry=CARRY["h"], vmap=True)
-        assert learner.graph.lanes == B
+        assert learner.graph.batch_size == B
         with pytest.raises(UsageError, match="With vmap=True the batch is axis 0"):
             braintrace.compile(model, "d_rtrl", X, carry=CARRY["h"], vmap=True, batch_size=B)
 
@@ -125,7 +125,7 @@ def test_of_nnx_modules():
             return self.h[...]
 
     for said in ({"batch_size": B}, {"batch_axes": 0}, {"batch_axes": (0, 0)}):
-        assert braintrace.compile(Stateful(), "d_rtrl", X, **said).graph.lanes == B
-    assert braintrace.compile(Stateful(), "d_rtrl", X, batch=None).graph.lanes is None
+        assert braintrace.compile(Stateful(), "d_rtrl", X, **said).graph.batch_size == B
+    assert braintrace.compile(Stateful(), "d_rtrl", X, batch=None).graph.batch_size is None
     with pytest.raises(UsageError, match="several sizes"):
         braintrace.compile(Stateful(), "d_rtrl", X, batch_axes=(0, 1))

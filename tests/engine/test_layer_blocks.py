@@ -71,7 +71,7 @@ def test_blocks_of_any_size_give_the_gradient_of_bptt(cell, window, blocks):
 
 def test_a_block_holds_whole_lanes_or_a_part_of_one(monkeypatch):
     monkeypatch.setattr(_layer_blocks, "_IN_CACHE", 100)
-    assert [_layer_blocks.lanes_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
+    assert [_layer_blocks.samples_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
         6,
         3,
         2,

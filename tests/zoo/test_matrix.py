@@ -29,15 +29,22 @@ TESTS = itertools.count(1)
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
 MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
+# rates and targets are those of samples, which must be known
+UNKNOWN, NOT_SAID = "The batch is not known", "no_batch_unsaid attention_across_samples"
+IN_FRONT = "does not have the batch on axis 0"
 SHAPE, ORDER = "differ in shape", "not in one order"
 ONE_ACTIVITY = "one activity per layer"
 
 #: Cases that an algorithm refuses, and a piece of what it says: {algorithm: {words: cases}}.
 REFUSED = {
     "ostl_recurrent": {SEPARATE: MEETING},
-    "osttp": {SEPARATE: MEETING},
+    "osttp": {SEPARATE: MEETING, UNKNOWN: NOT_SAID, IN_FRONT: "batch_norm_in_use"},
     # B stands in the place of a readout's weight
-    "eprop_feedback": {"No readout that a feedback weight could replace": "vanilla"},
+    "eprop_feedback": {
+        "No readout that a feedback weight could replace": "vanilla",
+        UNKNOWN: NOT_SAID,
+        IN_FRONT: "batch_norm_in_use",
+    },
     # credit is handed from activity to activity of layers
     "otpe": {
         ONE_ACTIVITY: "gru_reset_before feedback activity_read_twice",

@@ -40,7 +40,7 @@ def _draw(seed: int, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
     }
 
 
-def rnn(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def rnn(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A leaky tanh network: h <- 0.9 h + 0.1 tanh(x W + h U + b)."""
 
     def cell(p: Any, h: Any, x: Any) -> tuple[Any, Any]:
@@ -50,10 +50,10 @@ def rnn(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> M
     params = _draw(
         seed, W=(inputs, neurons), U=(neurons, neurons), b=(neurons,), o=(neurons, outputs)
     )
-    return Model(cell, params, jnp.zeros((lanes, neurons)), 0.9)
+    return Model(cell, params, jnp.zeros((samples, neurons)), 0.9)
 
 
-def gru(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def gru(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A gated recurrent unit, its reset after the product."""
 
     def cell(p: Any, h: Any, x: Any) -> tuple[Any, Any]:
@@ -70,10 +70,10 @@ def gru(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> M
         b=(3 * neurons,),
         o=(neurons, outputs),
     )
-    return Model(cell, params, jnp.zeros((lanes, neurons)), 0.9)
+    return Model(cell, params, jnp.zeros((samples, neurons)), 0.9)
 
 
-def lstm(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def lstm(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A long short-term memory."""
 
     def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
@@ -90,10 +90,10 @@ def lstm(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> 
         b=(4 * neurons,),
         o=(neurons, outputs),
     )
-    return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 2, 0.9)
+    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 2, 0.9)
 
 
-def lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """Leaky integrate-and-fire neurons behind exponential synapses."""
 
     def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
@@ -104,10 +104,10 @@ def lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> M
         return (v, g), spike(v - 1) @ p["o"]
 
     params = _draw(seed, W=(inputs, neurons), U=(neurons, neurons), o=(neurons, outputs))
-    return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 2, 0.9)
+    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 2, 0.9)
 
 
-def alif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def alif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """As `lif`, with an adaptive threshold."""
 
     def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
@@ -119,10 +119,10 @@ def alif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> 
         return (v, g, a), spike(v - 1 - 0.2 * a) @ p["o"]
 
     params = _draw(seed, W=(inputs, neurons), U=(neurons, neurons), o=(neurons, outputs))
-    return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 3, 0.9)
+    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 3, 0.9)
 
 
-def three_lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0) -> Model:
+def three_lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """Three layers of leaky integrate-and-fire neurons that feed each other forward; the reset is
     detached.
     """
@@ -142,7 +142,7 @@ def three_lif(inputs: int, neurons: int, outputs: int, lanes: int, seed: int = 0
         W3=(neurons, neurons),
         o=(neurons, outputs),
     )
-    return Model(cell, params, (jnp.zeros((lanes, neurons)),) * 3, 0.9)
+    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 3, 0.9)
 
 
 CELLS: dict[str, Callable[..., Model]] = {

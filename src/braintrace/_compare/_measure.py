@@ -60,10 +60,10 @@ def measure(
     """A row for BPTT and one for each algorithm, on random data; traces above `budget` bytes are
     not allocated.
     """
-    lanes = jax.tree.leaves(model.carry)[0].shape[0]
+    samples = jax.tree.leaves(model.carry)[0].shape[0]
     random = np.random.default_rng(1)
-    xs = jnp.asarray(random.normal(size=(steps, lanes, inputs)), jnp.float32)
-    ys = jnp.asarray(random.normal(size=(steps, lanes, outputs)), jnp.float32)
+    xs = jnp.asarray(random.normal(size=(steps, samples, inputs)), jnp.float32)
+    ys = jnp.asarray(random.normal(size=(steps, samples, outputs)), jnp.float32)
 
     bptt = jax.jit(
         lambda params: bptt_gradient(model.cell, params, model.carry, xs, ys, loss_fn=_loss)[0]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..core._errors import UsageError
 from ..core.analysis import BatchClaim
-from ._lanes import lane_count
+from ._samples import common_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def claim_of(
     every array of the carry or, where these differ, of the input. A complex leaf is two to the
     engine.
     """
-    size = lane_count(carry) or lane_count(x) if batch is None else batch.size
+    size = common_size(carry) or common_size(x) if batch is None else batch.size
     if size is None:
         return None
     said = (

@@ -15,7 +15,7 @@ from ..core._compat import trace_state
 from ..core._errors import UsageError, problem
 from ..core.engine import Body, Stepped
 from ._cell import Cell
-from ._lanes import shielded, weigh
+from ._samples import shielded, weigh
 
 #: The model's own step: its input to (new carry, output).
 Take = Callable[[Any], tuple[Any, Any]]
@@ -53,14 +53,14 @@ def user_body(
     count = len(cell.graph.carry)
 
     def body(
-        evaluate: Any, ready: Any, extra: Any, carry: list[Any], nudges: Any, at: Any
+        evaluate: Any, ready: Any, extra: Any, carry: list[Any], perturbations: Any, at: Any
     ) -> Stepped:
         slices, weight = at
         done: list[Any] = []
 
         def take(x: Any) -> tuple[Any, Any]:
             xs = cell.x.flatten(x, "input x")
-            result = evaluate(cell.graph, ready, carry[:count], xs, nudges)
+            result = evaluate(cell.graph, ready, carry[:count], xs, perturbations)
             done[:] = [(result, xs)]
             return cell.tree_carry(result.carry), cell.out.unflatten(
                 shielded(result.outs, weight, mask)

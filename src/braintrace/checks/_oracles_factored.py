@@ -59,14 +59,14 @@ def pp_prop_oracle(
     layers = cell.stateful
     steps = jax.tree.leaves(xs)[0].shape[0]
 
-    def inputs_of(params: Any, carry: Any, x: Any, nudges: Any) -> tuple[Any, Any, Any]:
-        """The step with its new states nudged: (new carry, out, what each layer reads)."""
+    def inputs_of(params: Any, carry: Any, x: Any, perturbations: Any) -> tuple[Any, Any, Any]:
+        """The step with its new states perturbed: (new carry, out, what each layer reads)."""
         new, read, z = [], [], x
-        for layer, h, nudge in zip(layers, carry, nudges, strict=True):
+        for layer, h, perturbation in zip(layers, carry, perturbations, strict=True):
             inputs = (z, layer.out(h), jnp.ones(()))
             read.append((h, inputs))
             moved = layer.move(params, h, layer.drive(params, *inputs))
-            new.append(jax.tree.map(jnp.add, moved, nudge))
+            new.append(jax.tree.map(jnp.add, moved, perturbation))
             z = layer.out(new[-1])
         return tuple(new), z if cell.leak is not None else cell.readout(params, z), read
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..cell import check_driver, check_reset, compile_cell, lane_count, restarted, sequence_length
+from ..cell import check_driver, check_reset, common_size, compile_cell, restarted, sequence_length
 from ..core.step import prelude, step
 from ._oracles_cell import gradient_of
 
@@ -145,7 +145,7 @@ def _checked(
     carry = jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), carry)
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
-    return carry, None if reset is None else check_reset(reset, steps, lane_count(carry))
+    return carry, None if reset is None else check_reset(reset, steps, common_size(carry))
 
 
 def _gradient(

@@ -279,7 +279,7 @@ class FunctionLearner:
         check_driver(steps, targets, options.reduction, options.window)
         if objective.step_fn is None:
             xs = self._inputs(xs, (steps,))
-        marks = None if reset is None else check_reset(reset, steps, self.graph.lanes)
+        marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable

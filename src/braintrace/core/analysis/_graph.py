@@ -232,7 +232,7 @@ class CellGraph:
         return drive_biases(self)
 
     @property
-    def lanes(self) -> int | None:
+    def batch_size(self) -> int | None:
         """The size of the batch; None where there is none."""
         if self.claim is None or (self.batch is None and self.claim.size > 1):
             return None

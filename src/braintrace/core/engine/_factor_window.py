@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ..step import calls_back, step
-from ..traces import FactorCarrier, Sensitivity, every_drive, pulled_back, scan, zero_nudges
+from ..traces import FactorCarrier, Sensitivity, every_drive, pulled_back, scan, zero_perturbations
 from ._records import (
     EngineState,
     Gradients,
@@ -83,7 +83,7 @@ def _derivatives(
         end = hidden_part(graph, done.step.local)
         return (done.loss, end), (done.step.local, done.report, done.step.data, done.xs)
 
-    primals = (hidden_part(graph, carry), zero_nudges(graph))
+    primals = (hidden_part(graph, carry), zero_perturbations(graph))
     (value, end), pull, (last, report, data, xs) = jax.vjp(
         objective, live, prepared.extra, *primals, has_aux=True
     )

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..analysis import CellGraph, columns, size
 from ..step import plain_step, prelude, saving_step
-from ..traces import TraceCarrier, sensitivity_bytes, zero_nudges
+from ..traces import TraceCarrier, sensitivity_bytes, zero_perturbations
 from ._rule import Rule
 
 
@@ -70,7 +70,7 @@ class MemoryPlan:
         >>> learner = braintrace.compile(
         ...     cell, "d_rtrl", jnp.zeros((2, 4)), params=jnp.ones((4, 3)), carry=h
         ... )
-        >>> learner.memory_plan(1000).traces  # 4 bytes for each of 2 lanes, 4 inputs, 3 outputs
+        >>> learner.memory_plan(1000).traces  # 4 bytes for each of 2 samples, 4 inputs, 3 outputs
         96
     """
 
@@ -142,7 +142,7 @@ def memory_plan(
             if forms
             else 0
         )
-        each = _kept_by_a_step(graph, nudged=True) + data + _nbytes(zero_nudges(graph))
+        each = _kept_by_a_step(graph, perturbed=True) + data + _nbytes(zero_perturbations(graph))
         if forms:
             forming += carrier.working_bytes(graph, window)
             each += sensitivity_bytes(graph)
@@ -150,35 +150,37 @@ def memory_plan(
     paths = tuple(
         ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites
     )
-    bptt = steps * _kept_by_a_step(graph, nudged=False) + gradients
+    bptt = steps * _kept_by_a_step(graph, perturbed=False) + gradients
     return MemoryPlan(
         rule.name, steps, window, paths, held, forming, window * each, gradients, bptt
     )
 
 
-def _kept_by_a_step(graph: CellGraph, nudged: bool) -> int:
-    """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with `nudged`,
-    else of the model's own.
+def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
+    """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with
+    `perturbed`, else of the model's own.
     """
-    one, two = (_residuals(graph, nudged, steps) for steps in (1, 2))
+    one, two = (_residuals(graph, perturbed, steps) for steps in (1, 2))
     return two - one
 
 
-def _residuals(graph: CellGraph, nudged: bool, steps: int) -> int:
+def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
     def pull(params: list[Any], carry: list[Any], xs: list[Any]) -> Any:
-        def forward(params: list[Any], carry: list[Any], nudges: Any) -> Any:
+        def forward(params: list[Any], carry: list[Any], perturbations: Any) -> Any:
             ready = prelude(graph, params)
 
             def one(carry: list[Any], at: Any) -> Any:
-                xs, nudges = at
-                if not nudged:
+                xs, perturbations = at
+                if not perturbed:
                     return plain_step(graph, ready, carry, xs)
-                done = saving_step(graph, ready, carry, xs, nudges)
+                done = saving_step(graph, ready, carry, xs, perturbations)
                 return done.local, done.outs
 
-            return jax.lax.scan(one, carry, (xs, nudges))
+            return jax.lax.scan(one, carry, (xs, perturbations))
 
-        return jax.vjp(forward, params, carry, zero_nudges(graph, steps) if nudged else None)[1]
+        return jax.vjp(
+            forward, params, carry, zero_perturbations(graph, steps) if perturbed else None
+        )[1]
 
     return _nbytes(
         jax.eval_shape(pull, _like(graph.params), _like(graph.carry), _like(graph.xs, steps))

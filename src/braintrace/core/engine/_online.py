@@ -5,7 +5,7 @@ Automatic differentiation through a step delivers, for the loss L_t of that step
 derivative with respect to the hidden state before the step), for each site `drive` (that with
 respect to its y), and the ordinary gradient of all that is not a site. `link` turns entry and
 drives into the weight gradients of the rule: forward it is the identity on the hidden state and
-zero nudges on each y; backward it asks the carrier.
+zero perturbations on each y; backward it asks the carrier.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from ..traces import (
     every_drive,
     scan,
     sensitivity,
-    zero_nudges,
+    zero_perturbations,
 )
 from ._records import EngineState, Signals, with_signals
 from ._rule import Rule
@@ -37,8 +37,8 @@ NO_SIGNALS: Signals = {}
 def link(
     graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any
 ) -> tuple[list[Any], list[Any]]:
-    """(carry, nudges), stopped, whose cotangents reach the site weights as `gradients(kept, entry,
-    drives)`.
+    """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(kept,
+    entry, drives)`.
 
     `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the
     traces.
@@ -46,7 +46,7 @@ def link(
 
     @jax.custom_vjp
     def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
-        return apart((hidden, zero_nudges(graph)), (weights, hidden, kept))
+        return apart((hidden, zero_perturbations(graph)), (weights, hidden, kept))
 
     def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
         return identity(weights, hidden, kept), kept
@@ -57,13 +57,13 @@ def link(
 
     identity.defvjp(forward, backward)
     env = dict(zip(graph.prelude_results, ready, strict=True))
-    hidden, nudges = identity(
+    hidden, perturbations = identity(
         [env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], kept
     )
     out = [stop(c) for c in carry]
     for k, h in zip(graph.hidden, hidden, strict=True):
         out[k] = h
-    return out, nudges
+    return out, perturbations
 
 
 def apart(values: Any, like: Any) -> Any:
@@ -109,8 +109,8 @@ def update(
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
 
     read = rule.carrier.kept_for_gradients(state.traces, moved)
-    start, nudges = link(graph, gradients, ready, carry, (read, data, structure))
-    result = step(graph, ready, start, xs, nudges)
+    start, perturbations = link(graph, gradients, ready, carry, (read, data, structure))
+    result = step(graph, ready, start, xs, perturbations)
     return *EngineState(result.carry, moved).parts(graph), result.outs
 
 

@@ -54,7 +54,7 @@ def driver_signals(
     (T,) or (T, B).
 
     `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
-    step of each lane that counts.
+    step of each sample that counts.
     """
     steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
     signals: dict[str, Any] = {}
@@ -67,15 +67,17 @@ def driver_signals(
             y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
         signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
     if RATE_SCALE in names:
-        (lanes,) = names[RATE_SCALE]
+        (samples,) = names[RATE_SCALE]
         signals[RATE_SCALE] = (
-            weights if weights.ndim == 2 else jnp.repeat(weights[:, None] / lanes, lanes, axis=1)
+            weights
+            if weights.ndim == 2
+            else jnp.repeat(weights[:, None] / samples, samples, axis=1)
         )
     return signals
 
 
 def last_steps(weights: jax.Array) -> jax.Array:
-    """(T, B or 1, 1): 1 at the last step of each lane whose weight is not zero, 0 elsewhere."""
+    """(T, B or 1, 1): 1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
     counts = (weights != 0).reshape(weights.shape[0], -1)
     number = jnp.arange(weights.shape[0])[:, None]
     last = jnp.where(counts, number, -1).max(0)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
 from ..step import calls_back, saving_step, step
-from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_nudges
+from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_perturbations
 from ._online import advance_through
 from ._records import (
     EngineState,
@@ -73,7 +73,7 @@ def trace_window(
         last, (losses, reports, data, xs) = scan(one, start, (perturbations, steps))
         return (losses.sum(), hidden_part(graph, last)), (last, reports, data, xs)
 
-    start = (hidden_part(graph, state.carry), zero_nudges(graph, steps.count))
+    start = (hidden_part(graph, state.carry), zero_perturbations(graph, steps.count))
     (value, end), pull, (last, reports, data, xs) = jax.vjp(
         objective, live, prepared.extra, *start, has_aux=True
     )

@@ -21,7 +21,7 @@ from ._build import compiled
 MOST_SLOTS = 4  # as SLOTS of traces.c
 _TARGET = "braintrace_traces"
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
-_WRITTEN_OUT = 8  # lanes at once
+_WRITTEN_OUT = 8  # samples at once
 
 Traces = tuple[jax.Array, ...]
 
@@ -61,7 +61,7 @@ def _either(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
     processor = (
         functools.partial(_in_c, across)
         if _registered()
-        else functools.partial(plain, contract=_lane_by_lane)
+        else functools.partial(plain, contract=_sample_by_sample)
     )
     return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
 
@@ -102,13 +102,13 @@ def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> jax.Array:
     return functools.reduce(jnp.add, terms)
 
 
-def _lane_by_lane(across: bool, signal: Traces, old: Traces) -> jax.Array:
+def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> jax.Array:
     """As `_contract_in_jax`, for processors: a sum over the major axis is fast there only when it
     is written out.
     """
 
-    def add(total: jax.Array, lane: tuple[Traces, Traces]) -> tuple[jax.Array, None]:
-        signal, old = lane
+    def add(total: jax.Array, sample: tuple[Traces, Traces]) -> tuple[jax.Array, None]:
+        signal, old = sample
         return sum((_outputs(across, a) * e for a, e in zip(signal, old, strict=True)), total), None
 
     return jax.lax.scan(add, jnp.zeros_like(old[0][0]), (signal, old), unroll=_WRITTEN_OUT)[0]
@@ -137,7 +137,7 @@ def in_jax(
 
 
 def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
-    """For each lane, `sum_k drive[k, o] x[k, i]`."""
+    """For each sample, `sum_k drive[k, o] x[k, i]`."""
     if x.shape[1] > 1:
         return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)
     return (

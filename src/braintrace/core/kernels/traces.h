@@ -1,13 +1,13 @@
 /* The trace kernel for one type of numbers; included once for each. Set before: REAL, NAME(x).
 
-   For lanes b, outputs o, contraction index i and state slots s:
+   For samples b, outputs o, contraction index i and state slots s:
 
        gradient[o, i] += sum_{b, s} signal[s, b, o] old[s, b, o, i] + sum_b now[b, o] x[b, 0, i]
        new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
 
    in one pass over the traces, in place; or the gradient alone. Matrices are [P, Q]: o and i, or `across` i and o, as the weight lies in
    memory. What belongs to outputs is then a number for each row, or `across` for each column; x the other way round. One step is
-   streamed. The sum over more steps is a product of matrices for each lane, done in registers, tile by tile: ROWS of P times WIDE vectors
+   streamed. The sum over more steps is a product of matrices for each sample, done in registers, tile by tile: ROWS of P times WIDE vectors
    of Q. Where they are arguments, `across`, `moves`
    and, of streams, `S` are constants. */
 
@@ -29,7 +29,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
         return found;                                                                                                               \
     }                                                                                                                               \
                                                                                                                                     \
-    /* Of output `o` of lane b, or `across` of those from o on. `one`: there is one step, with a drive. */                          \
+    /* Of output `o` of sample b, or `across` of those from o on. `one`: there is one step, with a drive. */                          \
     INLINE void NAME(KIND##_find)(const Job *job, NAME(KIND##_scales) *found, long b, long o, const int S, const int across,        \
                                   const int moves, const int one) {                                                                 \
         const long at = b * job->O + o;                                                                                             \
@@ -41,7 +41,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
         if (one) found->now = NAME(KIND##_at)(job->now, at, across);                                                                \
     }                                                                                                                               \
                                                                                                                                     \
-    /* Element `at` of the matrices of lane b. `x`: of the only step; `added`: what more than one add, else NULL. */                \
+    /* Element `at` of the matrices of sample b. `x`: of the only step; `added`: what more than one add, else NULL. */                \
     INLINE void NAME(KIND##_element)(const Job *job, long b, long at, const NAME(KIND##_scales) *scales, VEC x, const VEC *added,   \
                                      const int S, const int moves) {                                                                \
         const long in_trace = b * job->O * job->I + at;                                                                             \
@@ -61,7 +61,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
         }                                                                                                                           \
     }                                                                                                                               \
                                                                                                                                     \
-    /* One step: rows p to p + rows of lane b, columns q0 to q1. */                                                                 \
+    /* One step: rows p to p + rows of sample b, columns q0 to q1. */                                                                 \
     INLINE void NAME(KIND##_stream)(const Job *job, long b, long p, long rows, long q0, long q1, const int S, const int across,     \
                                     const int moves) {                                                                              \
         const long Q = across ? job->O : job->I, step = sizeof(VEC) / sizeof(REAL);                                                 \
@@ -121,7 +121,7 @@ DEFINE_TILE(wide, vec, NAME(vec), WIDE)
 DEFINE_TILE(narrow, vec, NAME(vec), 1)
 DEFINE_TILE(single, one, REAL, 1)
 
-/* K steps: rows p0 to p1 of each matrix, for all lanes. */
+/* K steps: rows p0 to p1 of each matrix, for all samples. */
 INLINE void NAME(tiles)(const Job *job, long p0, long p1, REAL *packed, const int across) {
     const long K = job->K, P = across ? job->I : job->O, Q = across ? job->O : job->I;
     for (long b = 0; b < job->B; b++)
@@ -139,7 +139,7 @@ INLINE void NAME(tiles)(const Job *job, long p0, long p1, REAL *packed, const in
         }
 }
 
-/* One step, or none: rows p0 to p1 of each matrix, for all lanes. */
+/* One step, or none: rows p0 to p1 of each matrix, for all samples. */
 INLINE void NAME(streams)(const Job *job, long p0, long p1, const int S, const int across, const int moves) {
     const long Q = across ? job->O : job->I, whole = Q / LENGTH * LENGTH;
     for (long b = 0; b < job->B; b++)

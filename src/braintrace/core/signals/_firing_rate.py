@@ -10,7 +10,7 @@ import numpy as np
 from .._errors import CompilationError, problem
 from ..analysis import CellGraph, Exit, activities
 from ..jaxpr import Atom, Var
-from ..traces._filters import counting, lane_shaped
+from ..traces._filters import counting, sample_shaped
 from ._editor import Edit, Editor, sg
 from ._linear_loss import add_linear_loss, check_batch_in_front, check_read, signal_dtype
 
@@ -38,7 +38,7 @@ class FiringRate(Edit):
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         read = activities(editor.graph, exits)
         check_read(read, "firing_rate")
-        samples = editor.graph.lanes or 1
+        samples = editor.graph.batch_size or 1
         scale = editor.signal(
             RATE_SCALE, np.full((samples,), 1 / samples, signal_dtype([*read.values()]))
         )
@@ -55,7 +55,7 @@ class FiringRate(Edit):
                     )
                 )
             # without a batch: one sample
-            one = editor.apply(lambda v: v if editor.graph.lanes else v[None], z)
+            one = editor.apply(lambda v: v if editor.graph.batch_size else v[None], z)
             add_linear_loss(editor, self._term(editor, one, scale))
 
     def _term(self, editor: Editor, z: Var, scale: Atom) -> Atom:
@@ -64,13 +64,13 @@ class FiringRate(Edit):
             "steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True
         )
         n = editor.apply(lambda n: sg(n) + 1, count)
-        average = lambda m, z, n: sg(m) + (sg(z) - sg(m)) / lane_shaped(n, z)
+        average = lambda m, z, n: sg(m) + (sg(z) - sg(m)) / sample_shaped(n, z)
         m = editor.apply(average, mean, z, n)
         editor.set_leaf(mean, m)
         editor.set_leaf(count, n)
 
         def term(z: Any, m: Any, scale: Any) -> Any:
             excess = sg(m.mean(0, keepdims=True)) - self.target
-            return (self.strength * excess * z * lane_shaped(scale, z)).sum()
+            return (self.strength * excess * z * sample_shaped(scale, z)).sum()
 
         return editor.apply(term, z, m, scale)

@@ -67,7 +67,7 @@ def check_read(activities: dict[int, Var], what: str) -> None:
 def check_batch_in_front(editor: Editor, z: Var) -> None:
     """What is said per sample acts on activities whose samples are known, on axis 0."""
     graph = editor.graph
-    if graph.claim is not None and graph.lanes is None:
+    if graph.claim is not None and graph.batch_size is None:
         raise CompilationError(
             problem(
                 "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
@@ -76,12 +76,12 @@ def check_batch_in_front(editor: Editor, z: Var) -> None:
             )
         )
     axis = graph.batch_axis(z) or (BatchAxis(0, 1) if z.shape[:1] == (1,) else None)
-    if graph.lanes is not None and axis != BatchAxis(0, graph.lanes):
+    if graph.batch_size is not None and axis != BatchAxis(0, graph.batch_size):
         raise CompilationError(
             problem(
                 "An activity does not have the batch on axis 0.",
                 got=f"shape {z.shape}",
-                expected=f"({graph.lanes}, ...)",
+                expected=f"({graph.batch_size}, ...)",
                 do="give the activity the batch in front, and transpose it where it is read",
                 at=editor.source_of(z),
             )

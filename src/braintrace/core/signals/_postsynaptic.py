@@ -26,7 +26,7 @@ from .._errors import CompilationError, problem
 from ..analysis import CellGraph, Exit, ExitKind, activities
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var, evaluate
-from ..traces._filters import counting, lane_shaped, leaky_step
+from ..traces._filters import counting, leaky_step, sample_shaped
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
 
 
@@ -97,7 +97,9 @@ class Postsynaptic(Edit):
         )
         n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), count)
         m = editor.apply(
-            lambda g, c, n, p: (self.leak * lane_shaped(c, g) * sg(g) + sg(p)) / lane_shaped(n, g),
+            lambda g, c, n, p: (
+                (self.leak * sample_shaped(c, g) * sg(g) + sg(p)) / sample_shaped(n, g)
+            ),
             mean,
             count,
             n,

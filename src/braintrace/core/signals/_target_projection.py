@@ -44,7 +44,7 @@ class TargetProjection(Edit):
         read = activities(editor.graph, exits)
         check_read(read, "A projected target")
         check_number(self.weights, len(read), "B_list", "hidden group")
-        samples, n_target = editor.graph.lanes or 1, self._n_target(editor)
+        samples, n_target = editor.graph.batch_size or 1, self._n_target(editor)
         target = editor.signal(
             TARGET, np.zeros((samples, n_target), signal_dtype([*read.values()]))
         )

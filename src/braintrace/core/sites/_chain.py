@@ -30,9 +30,9 @@ class ChainRule(SiteRule):
     before it meets the data, so that nothing of that size is made.
     """
 
-    def __init__(self, first: DotGeneralRule, chain: Sequence[Equation], lanes: dict[int, int]):
+    def __init__(self, first: DotGeneralRule, chain: Sequence[Equation], samples: dict[int, int]):
         super().__init__(first.equation, first.operand)
-        self._first, self._chain, self._lanes = first, list(chain), lanes
+        self._first, self._chain, self._lanes = first, list(chain), samples
         inside = {v for e in chain for v in e.outputs} | {first.equation.outputs[0]}
         atoms = [v for e in chain for v in e.inputs if v not in inside]
         self.structure = tuple(dict.fromkeys(v for v in atoms if isinstance(v, Var)))
@@ -73,10 +73,10 @@ class ChainRule(SiteRule):
         along = [
             self._lanes.get(d) for d in range(f.ndim)
         ]  # the axis of x that runs along each axis of y
-        lanes = [d for d in along if d is not None]
-        (contracted,) = [d for d in range(x.ndim) if d not in lanes]
+        samples = [d for d in along if d is not None]
+        (contracted,) = [d for d in range(x.ndim) if d not in samples]
         shape = [1 if d is None else x.shape[d] for d in along]
-        return self.at_entries(f) * jnp.transpose(x, [*lanes, contracted]).reshape(
+        return self.at_entries(f) * jnp.transpose(x, [*samples, contracted]).reshape(
             *shape, x.shape[contracted]
         )
 
@@ -108,15 +108,15 @@ class ChainRule(SiteRule):
 
 def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: set[Var]) -> ChainRule | None:
     """The rule of a dense weight whose result runs through `chain`; None when that is not linear,
-    or sums over a lane.
+    or sums over a sample.
 
     The other operands must be constants or values of the prelude.
     """
     if not isinstance(first, DotGeneralRule) or len(first.contraction()) != 1:
         return None
     u = first.equation.outputs[0]
-    lanes = {d: axis for d in range(len(u.shape)) if (axis := first.lane_axis(d)) is not None}
-    count = len(lanes)
+    samples = {d: axis for d in range(len(u.shape)) if (axis := first.lane_axis(d)) is not None}
+    count = len(samples)
     for e in chain:
         operand = e.inputs.index(u)
         if any(
@@ -126,9 +126,9 @@ def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: set[Var]) ->
         axes = _axes(e, operand)
         if axes is None:
             return None
-        lanes = {d: lanes[axis] for d, axis in axes.items() if axis in lanes}
+        samples = {d: samples[axis] for d, axis in axes.items() if axis in samples}
         (u,) = e.outputs
-    return ChainRule(first, chain, lanes) if len(lanes) == count else None
+    return ChainRule(first, chain, samples) if len(samples) == count else None
 
 
 def _axes(equation: Equation, operand: int) -> dict[int, int] | None:

@@ -15,8 +15,8 @@ class DotGeneralRule(SiteRule):
     """Letters: b batch, x free axes of the data, o free axes of the weight, i contraction. y is
     b+x+o or b+o+x.
 
-    The trace is laid out as y and the contraction or, where y has one axis of lanes at most, in
-    front, as lanes and W.
+    The trace is laid out as y and the contraction or, where y has one axis of samples at most, in
+    front, as samples and W.
     """
 
     def __init__(self, equation: Equation, operand: int):
@@ -45,14 +45,16 @@ class DotGeneralRule(SiteRule):
         self._shape = tuple(weight)
         self._precision = equation.params.get("precision")
 
-        lanes = "".join(letter for letter in self._y if letter not in self._weight)
-        outputs = self._y[len(lanes) :]
+        samples = "".join(letter for letter in self._y if letter not in self._weight)
+        outputs = self._y[len(samples) :]
         layouts = {outputs + self._c: "oi", self._c + outputs: "io"}
         simple = (
-            len(lanes) <= 1 and self._y.startswith(lanes) and set(self._data) == {*lanes, *self._c}
+            len(samples) <= 1
+            and self._y.startswith(samples)
+            and set(self._data) == {*samples, *self._c}
         )
         self._layout = layouts.get(self._weight) if simple else None
-        self._entries = lanes + self._weight if self._layout else self._y + self._c
+        self._entries = samples + self._weight if self._layout else self._y + self._c
 
     _b: str
     _c: str
@@ -105,8 +107,8 @@ class DotGeneralRule(SiteRule):
     def outer(self, data: list[Any]) -> jax.Array:
         x = data[0]
         lead = x.ndim - len(self._data)
-        lanes = self._entries[: len(self._entries) - len(self._weight)]
-        order = [*range(lead), *(lead + self._data.index(letter) for letter in lanes + self._c)]
+        samples = self._entries[: len(self._entries) - len(self._weight)]
+        order = [*range(lead), *(lead + self._data.index(letter) for letter in samples + self._c)]
         return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
 
     def collect(self, entries: jax.Array) -> jax.Array:

@@ -90,16 +90,16 @@ class SiteRule(abc.ABC):
 
     @property
     def outer_layout(self) -> str | None:
-        """How a lane's trace f[o] x[i] lies, which is as W does: 'oi' or 'io'; None where it is not
-        such a product.
+        """How a sample's trace f[o] x[i] lies, which is as W does: 'oi' or 'io'; None where it is
+        not such a product.
 
-        Then the trace has the shape (lanes, *shape of W), without lanes that of W, and `outer`
+        Then the trace has the shape (samples, *shape of W), without samples that of W, and `outer`
         gives x.
         """
         return None
 
     def outer(self, data: list[Any]) -> jax.Array:
-        """With an `outer_layout`: the data as (..., lanes, I); leading axes stay. Without lanes
+        """With an `outer_layout`: the data as (..., samples, I); leading axes stay. Without samples
         there is one.
         """
         raise TypeError(f"{type(self).__name__} has no outer form")

@@ -1,16 +1,17 @@
-"""One step of a cell, evaluated for gradients: the signal lane, the local lane and zero nudges
-(both from one walk).
+"""One step of a cell, evaluated for gradients: the signal evaluation, the local evaluation and zero
+perturbations (both from one walk).
 
-Values are the model's own in both lanes; only `stop_gradient` and zero perturbations are added.
+Values are the model's own in both evaluations; only `stop_gradient` and zero perturbations are
+added.
 
-* The **signal** lane is what the outputs and the new state of this call are read from. An entry
-  reads the old state through `stop_gradient` but keeps its parameters and everything that came into
-  being at this step. For a variable v on its way into an entry, E(v) is v itself if v does not
-  depend on the old state, if v came after an entry and lies in a region, or if v is the new value
-  of a state with a memory of its own (a presynaptic trace, say); the stopped leaf if v is a hidden
-  leaf; and otherwise v's equation applied to E of its operands.
-* The **local** lane is what the next step starts from: every mixing edge is stopped, so what is
-  left is positional. Parameters act in it through sites only.
+* The **signal** evaluation is what the outputs and the new state of this call are read from. An
+  entry reads the old state through `stop_gradient` but keeps its parameters and everything that
+  came into being at this step. For a variable v on its way into an entry, E(v) is v itself if v does
+  not depend on the old state, if v came after an entry and lies in a region, or if v is the new
+  value of a state with a memory of its own (a presynaptic trace, say); the stopped leaf if v is a
+  hidden leaf; and otherwise v's equation applied to E of its operands.
+* The **local** evaluation is what the next step starts from: every mixing edge is stopped, so what
+  is left is positional. Parameters act in it through sites only.
 """
 
 import dataclasses
@@ -22,15 +23,15 @@ import jax.numpy as jnp
 
 from ..analysis import CellGraph
 from ..jaxpr import Atom, Equation, Var, evaluate, reader
-from ._layered import apply_nudged, layered_lanes, remembering, with_nudge
+from ._layered import apply_perturbed, layered_evaluations, remembering, with_perturbation
 
 stop = jax.lax.stop_gradient
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """Results of one step, flat: the new carry of both lanes, the outputs, and the data of each
-    site's weight operation.
+    """Results of one step, flat: the new carry of both evaluations, the outputs, and the data of
+    each site's weight operation.
     """
 
     carry: list[Any]
@@ -66,7 +67,7 @@ def free_step(
     """The step as the model defines it, in the form of `step`: over one window, its gradient is
     that of BPTT.
 
-    Weights are live and no nudge acts, so sites have nothing to add: their data are zeros.
+    Weights are live and no perturbation acts, so sites have nothing to add: their data are zeros.
     """
     new, outs = plain_step(graph, ready, carry, xs)
     data = [[jnp.zeros(v.shape, v.dtype) for v in site.data] for site in graph.sites]
@@ -78,20 +79,23 @@ def step(
     ready: Sequence[Any],
     carry: Sequence[Any],
     xs: Sequence[Any],
-    nudges: Sequence[Any] | None = None,
+    perturbations: Sequence[Any] | None = None,
 ) -> Step:
-    """Evaluate both lanes. `ready` is the prelude's result.
+    """Evaluate both evaluations. `ready` is the prelude's result.
 
-    With `nudges`, an array for each site, site weights are constants and the nudge is added to the
-    site's y, so that the derivative with respect to a nudge is that with respect to y.
+    With `perturbations`, an array for each site, site weights are constants and the perturbation is
+    added to the site's y, so that the derivative with respect to a perturbation is that with
+    respect to y.
     """
     if graph.layers is not None:
-        lanes = layered_lanes(graph, graph.layers, _environment(graph, ready, carry, xs), nudges)
+        evaluations = layered_evaluations(
+            graph, graph.layers, _environment(graph, ready, carry, xs), perturbations
+        )
     else:
-        walk = _Walk(graph, ready, carry, xs, nudges)
+        walk = _Walk(graph, ready, carry, xs, perturbations)
         walk.run()
-        lanes = walk.signal, walk.local
-    signal, local = reader(lanes[0]), lanes[1]
+        evaluations = walk.signal, walk.local
+    signal, local = reader(evaluations[0]), evaluations[1]
     new = [signal(v) for v in graph.new_carry]
     kept = [
         local[v] if isinstance(v, Var) and v in local else stop(n)
@@ -118,19 +122,19 @@ def _environment(
 
 class _Walk:
     def __init__(
-        self, graph: CellGraph, ready: Any, carry: Any, xs: Any, nudges: Sequence[Any] | None
+        self, graph: CellGraph, ready: Any, carry: Any, xs: Any, perturbations: Sequence[Any] | None
     ):
         self.graph = graph
         self.signal = _environment(graph, ready, carry, xs)
         self.local = {graph.carry[k]: carry[k] for k in graph.hidden}
         self.leaves = set(self.local)
-        self.nudges = nudges
+        self.perturbations = perturbations
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
         self.remembering = remembering(graph)
         self.into: dict[Var, Any] = {}
-        # results on the way from a weight operation to its y: in the local lane the weight alone is
-        # live there
+        # results on the way from a weight operation to its y: in the local evaluation the weight
+        # alone is live there
         self.chains = {e for s in graph.sites if s.chain for e in (s.equation, *s.chain)}
         self.chained = {
             v
@@ -154,18 +158,24 @@ class _Walk:
         return (e, k) in self.graph.mixing
 
     def localised(self, e: Equation, read: Callable[[Atom], Any]) -> dict[Var, Any]:
-        """The results of `e` in the local lane. Where nothing local enters, the signal's own: both
-        lanes have one value.
+        """The results of `e` in the local evaluation. Where nothing local enters, the signal's own:
+        both have one value.
         """
         numbers = range(len(e.inputs))
         sites = [self.graph.sites[n] for k in numbers if (n := self.sites.get((e, k))) is not None]
-        nudged = self.nudges is not None and all(site.is_operation for site in sites)
-        if any(self.is_local(e, k) for k in numbers) or (sites and not nudged):
+        perturbed = self.perturbations is not None and all(site.is_operation for site in sites)
+        if any(self.is_local(e, k) for k in numbers) or (sites and not perturbed):
             return self.apply(
                 e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]
             )
         results = [stop(self.signal[v]) for v in e.outputs]
-        return dict(zip(e.outputs, with_nudge(self.graph, self.nudges, e, results), strict=True))
+        return dict(
+            zip(
+                e.outputs,
+                with_perturbation(self.graph, self.perturbations, e, results),
+                strict=True,
+            )
+        )
 
     def is_local(self, e: Equation, k: int) -> bool:
         """Whether the operand carries a position's own state."""
@@ -199,9 +209,11 @@ class _Walk:
         return self.into[v]
 
     def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
-        """The results of `e`, with the nudges of its sites."""
+        """The results of `e`, with the perturbations of its sites."""
         return dict(
             zip(
-                e.outputs, apply_nudged(self.graph, self.sites, self.nudges, e, values), strict=True
+                e.outputs,
+                apply_perturbed(self.graph, self.sites, self.perturbations, e, values),
+                strict=True,
             )
         )

@@ -1,9 +1,9 @@
 """One step with the recurrence of each layer kept: what "exact within a layer" is evaluated with.
 
-A layer is a set of state groups that feed each other. In the local lane of a layer its old state is
-live along every path, mixing or not, and whatever belongs to another layer is stopped. In the
-signal lane an entry reads the old state of other layers through `stop_gradient`, and its own
-layer's live.
+A layer is a set of state groups that feed each other. In the local evaluation of a layer its old
+state is live along every path, mixing or not, and whatever belongs to another layer is stopped. In
+the signal evaluation an entry reads the old state of other layers through `stop_gradient`, and its
+own layer's live.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,16 @@ stop = jax.lax.stop_gradient
 _NOWHERE = -1  # the layer of an edge that no old state passes
 
 
-def layered_lanes(
-    graph: CellGraph, plan: LayerPlan, env: dict[Var, Any], nudges: Sequence[Any] | None
+def layered_evaluations(
+    graph: CellGraph, plan: LayerPlan, env: dict[Var, Any], perturbations: Sequence[Any] | None
 ) -> tuple[dict[Var, Any], dict[Var, Any]]:
-    """(signal lane, local lane of the new hidden leaves); `env` holds prelude, carry and inputs."""
-    signal = _Lane(graph, plan, env, nudges).signal()
+    """(signal evaluation, local evaluation of the new hidden leaves); `env` holds prelude, carry
+    and inputs.
+    """
+    signal = _Evaluation(graph, plan, env, perturbations).signal()
     local: dict[Var, Any] = {}
     for layer in range(len(plan.layers)):
-        values = _Lane(graph, plan, env, nudges).local(layer, signal)
+        values = _Evaluation(graph, plan, env, perturbations).local(layer, signal)
         for k in plan.leaves[layer]:
             out = graph.new_carry[k]
             if isinstance(out, Var) and out in values:
@@ -34,11 +36,15 @@ def layered_lanes(
     return signal, local
 
 
-class _Lane:
+class _Evaluation:
     def __init__(
-        self, graph: CellGraph, plan: LayerPlan, env: dict[Var, Any], nudges: Sequence[Any] | None
+        self,
+        graph: CellGraph,
+        plan: LayerPlan,
+        env: dict[Var, Any],
+        perturbations: Sequence[Any] | None,
     ):
-        self.graph, self.plan, self.nudges = graph, plan, nudges
+        self.graph, self.plan, self.perturbations = graph, plan, perturbations
         self.env = dict(env)
         self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
         self.maker = {v: e for e in graph.step for v in e.outputs}
@@ -107,7 +113,9 @@ class _Lane:
     def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
         return dict(
             zip(
-                e.outputs, apply_nudged(self.graph, self.sites, self.nudges, e, values), strict=True
+                e.outputs,
+                apply_perturbed(self.graph, self.sites, self.perturbations, e, values),
+                strict=True,
             )
         )
 
@@ -122,17 +130,17 @@ def remembering(graph: CellGraph) -> set[Atom]:
     }
 
 
-def apply_nudged(
+def apply_perturbed(
     graph: CellGraph,
     sites: dict[tuple[Equation, int], int],
-    nudges: Sequence[Any] | None,
+    perturbations: Sequence[Any] | None,
     e: Equation,
     values: list[Any],
 ) -> list[Any]:
-    """The results of `e`; with nudges, its site weights are constants and each nudge is added to
-    its site's y.
+    """The results of `e`; with perturbations, its site weights are constants and each perturbation
+    is added to its site's y.
     """
-    if nudges is None:
+    if perturbations is None:
         return e.bind(values)
     values = list(values)
     for k in range(len(values)):
@@ -140,16 +148,18 @@ def apply_nudged(
         if n is None:
             continue
         values[k] = stop(values[k])
-        if not graph.sites[n].is_operation and nudges[n] is not None:
-            values[k] = values[k] + nudges[n].astype(values[k].dtype)
-    return with_nudge(graph, nudges, e, e.bind(values))
+        if not graph.sites[n].is_operation and perturbations[n] is not None:
+            values[k] = values[k] + perturbations[n].astype(values[k].dtype)
+    return with_perturbation(graph, perturbations, e, e.bind(values))
 
 
-def with_nudge(
-    graph: CellGraph, nudges: Sequence[Any] | None, e: Equation, results: list[Any]
+def with_perturbation(
+    graph: CellGraph, perturbations: Sequence[Any] | None, e: Equation, results: list[Any]
 ) -> list[Any]:
-    """The results of `e`, the y of weight operations with the nudge of their sites."""
-    for site, nudge in zip(graph.sites, nudges or (), strict=nudges is not None):
-        if site.is_operation and site.end is e and nudge is not None:
-            results = [results[0] + nudge.astype(results[0].dtype), *results[1:]]
+    """The results of `e`, the y of weight operations with the perturbation of their sites."""
+    for site, perturbation in zip(
+        graph.sites, perturbations or (), strict=perturbations is not None
+    ):
+        if site.is_operation and site.end is e and perturbation is not None:
+            results = [results[0] + perturbation.astype(results[0].dtype), *results[1:]]
     return results

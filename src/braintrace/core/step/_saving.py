@@ -37,7 +37,7 @@ def saving_step(
     ready: Sequence[Any],
     carry: Sequence[Any],
     xs: Sequence[Any],
-    nudges: Sequence[Any] | None = None,
+    perturbations: Sequence[Any] | None = None,
 ) -> Step:
     """As `step`, for a loop that is differentiated in reverse.
 
@@ -45,7 +45,7 @@ def saving_step(
     numbers, for which `jax.checkpoint` cannot keep results.
     """
     if any(calls_back(e) or any(_is_complex(v) for v in e.outputs) for e in graph.step):
-        return step(graph, ready, carry, xs, nudges)
+        return step(graph, ready, carry, xs, perturbations)
 
     def once(*operands: Any) -> tuple[Any, ...]:
         done = step(graph, *operands)
@@ -54,7 +54,7 @@ def saving_step(
     saved = jax.checkpoint(
         once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in _CHEAP
     )
-    return Step(*saved(ready, carry, xs, nudges))
+    return Step(*saved(ready, carry, xs, perturbations))
 
 
 def calls_back(equation: Any) -> bool:

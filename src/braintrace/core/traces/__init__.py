@@ -18,5 +18,5 @@ from ._sensitivity import pulled_back as pulled_back
 from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
-from ._sensitivity import zero_nudges as zero_nudges
+from ._sensitivity import zero_perturbations as zero_perturbations
 from ._within_layer import WithinLayer as WithinLayer

@@ -167,7 +167,7 @@ class FactorCarrier(Carrier):
         """Factors gain nothing from longer windows but their one product, which is at its speed by
         then: 16 steps, 64 of a single sample.
         """
-        return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.lanes or 1))
+        return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.batch_size or 1))
 
 
 def trace_dtype(site: Site, chosen: Any) -> Any:

@@ -21,6 +21,6 @@ def counting(dtype: Any) -> Any:
     return np.finfo(wide).dtype
 
 
-def lane_shaped(values: Any, like: Any) -> Any:
-    """Values given for each lane (axis 0), shaped to multiply `like`."""
+def sample_shaped(values: Any, like: Any) -> Any:
+    """Values given for each sample (axis 0), shaped to multiply `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1)).astype(like.dtype)

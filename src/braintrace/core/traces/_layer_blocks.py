@@ -1,8 +1,8 @@
 """Traces of a whole layer moved where they lie, block by block: beside them there is never more
 than a block.
 
-A trace has the shape (lanes or 1, n, *shape of W's part); its lanes are independent, and so are the
-elements of W.
+A trace has the shape (samples or 1, n, *shape of W's part); its samples are independent, and so are
+the elements of W.
 """
 
 from collections.abc import Callable
@@ -22,40 +22,40 @@ def block_bytes() -> int:
     return _IN_CACHE if jax.default_backend() == "cpu" else _ON_ACCELERATOR
 
 
-def lanes_at_once(lanes: int, each: int) -> int:
-    """How many lanes of `each` bytes are a block: a divisor of their number."""
+def samples_at_once(samples: int, each: int) -> int:
+    """How many samples of `each` bytes are a block: a divisor of their number."""
     most = max(1, block_bytes() // max(each, 1))
-    return max(k for k in range(1, lanes + 1) if lanes % k == 0 and k <= most)
+    return max(k for k in range(1, samples + 1) if samples % k == 0 and k <= most)
 
 
 def mix(trace: jax.Array, rows: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(`rows` times the trace, `signal` times the trace before): for each lane (n, n) and (n,)
+    """(`rows` times the trace, `signal` times the trace before): for each sample (n, n) and (n,)
     times (n, *shape of W's part).
     """
-    lanes, size, *part = trace.shape
+    samples, size, *part = trace.shape
     left = jnp.concatenate([rows, signal[:, None]], 1).astype(trace.dtype)
-    flat = trace.reshape(lanes, size, -1)
+    flat = trace.reshape(samples, size, -1)
     width, each = flat.shape[2], size * trace.dtype.itemsize
-    several = lanes_at_once(lanes, each * width)
+    several = samples_at_once(samples, each * width)
     panel = min(width, max(1, block_bytes() // (each * several)))
 
-    def at(lane: Any, start: Any, width: int, state: Any) -> Any:
+    def at(sample: Any, start: Any, width: int, state: Any) -> Any:
         flat, found = state
-        old = jax.lax.dynamic_slice(flat, (lane, 0, start), (several, size, width))
-        new = jnp.matmul(jax.lax.dynamic_slice_in_dim(left, lane, several), old, precision=EXACT)
-        flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (lane, 0, start))
-        return flat, jax.lax.dynamic_update_slice(found, new[:, size], (lane, start))
+        old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
+        new = jnp.matmul(jax.lax.dynamic_slice_in_dim(left, sample, several), old, precision=EXACT)
+        flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
+        return flat, jax.lax.dynamic_update_slice(found, new[:, size], (sample, start))
 
-    state, count = (flat, jnp.zeros((lanes, width), trace.dtype)), width // panel
-    blocks = lanes // several * count
+    state, count = (flat, jnp.zeros((samples, width), trace.dtype)), width // panel
+    blocks = samples // several * count
     state = each_block(
         blocks, lambda k, s: at(k // count * several, k % count * panel, panel, s), state
     )
     if rest := width % panel:
         state = each_block(
-            lanes // several, lambda k, s: at(k * several, width - rest, rest, s), state
+            samples // several, lambda k, s: at(k * several, width - rest, rest, s), state
         )
-    return state[0].reshape(trace.shape), state[1].reshape(lanes, *part)
+    return state[0].reshape(trace.shape), state[1].reshape(samples, *part)
 
 
 def each_block(count: int, body: Callable[[Any, Any], Any], state: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The state of a whole layer, lane by lane, and how it moves."""
+"""The state of a whole layer, sample by sample, and how it moves."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,10 +14,10 @@ Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class LayerSensitivity:
-    """How the state of a layer after K steps, h_K (n elements in each lane), depends on that before
-    them and on each y.
+    """How the state of a layer after K steps, h_K (n elements in each sample), depends on that
+    before them and on each y.
 
-    Row j, of one element in all lanes at once, is a reverse pass. Rows are asked for, some at a
+    Row j, of one element in all samples at once, is a reverse pass. Rows are asked for, some at a
     time: together they may be larger than the traces. `pull` takes cotangents of the hidden leaves,
     which are like `end`, to those before the steps and of the y.
     """
@@ -49,16 +49,16 @@ class LayerSensitivity:
         )
 
     def of(self, elements: jax.Array, wanted: Any = True) -> tuple[jax.Array, list[Any]]:
-        """dh_K[j]/dh_0 (m, lanes, n) and for each site dh_K[j]/dy (m, K, *shape of y), of m
+        """dh_K[j]/dh_0 (m, samples, n) and for each site dh_K[j]/dy (m, K, *shape of y), of m
         elements j; 0 where not `wanted`.
         """
         rows, drive = jax.vmap(self.pull)(self._one_hots(elements, wanted))
         return jax.vmap(lambda *h: flat_layer(self.graph, self.layer, h))(*rows), drive
 
     def _one_hots(self, elements: jax.Array, wanted: Any) -> list[jax.Array]:
-        """Ones on each element in every lane: arrays (m, *shape of leaf) for all hidden leaves."""
-        assert self.graph.layers is not None
+        """Ones on each element in every sample: (m, *shape of leaf) for all hidden leaves."""
         count, start, graph = elements.size, 0, self.graph
+        assert graph.layers is not None
         leaves = graph.layers.leaves[self.layer]
         found = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
         chosen = jnp.broadcast_to(wanted, (count,))[:, None]
@@ -74,14 +74,14 @@ class LayerSensitivity:
 
 
 def layer_sizes(graph: CellGraph) -> list[int]:
-    """State elements of each layer in one lane."""
+    """State elements of each layer in one sample."""
     assert graph.layers is not None
     return [sum(map(graph.sample_size, leaves)) for leaves in graph.layers.leaves]
 
 
 def largest_coupled(graph: CellGraph) -> int:
-    """State elements in one lane of the largest layer whose neurons move each other and that a site
-    feeds; 0 without one.
+    """State elements in one sample of the largest layer whose neurons move each other and that a
+    site feeds; 0 without one.
     """
     sizes = layer_sizes(graph)
     return max(
@@ -91,7 +91,7 @@ def largest_coupled(graph: CellGraph) -> int:
 
 
 def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:
-    """(lanes, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
+    """(samples, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
     assert graph.layers is not None
     leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
     return jnp.concatenate(leaves, axis=1)

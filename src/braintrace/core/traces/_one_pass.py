@@ -46,29 +46,29 @@ def pass_over(
     through the steps of `data`.
     """
     dtype, across = traces[0][0].dtype, site.rule.outer_layout == "io"
-    lanes, inputs = _sizes(site)
-    outputs = traces[0][0].size // (lanes * inputs)
+    samples, inputs = _sizes(site)
+    outputs = traces[0][0].size // (samples * inputs)
     matrix = (inputs, outputs) if across else (outputs, inputs)
-    x = jnp.zeros((lanes, 0, inputs), dtype)
+    x = jnp.zeros((samples, 0, inputs), dtype)
     if data is not None:
         x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
     fits = total.dtype == dtype
     gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
     new = []
     for k, (place, old) in enumerate(zip(site.places, traces, strict=True)):
-        flat = lambda v: v.astype(dtype).reshape(lanes, -1)
+        flat = lambda v: v.astype(dtype).reshape(samples, -1)
         slots = [graph.groups[place.group].slots[s] for s in place.slots]
         rows, drives = ((), ()) if moves is None else moves[k]
         operands = Operands(
             gradient=gradient,
             x=x,
-            now=None if now is None or k else now.astype(dtype).reshape(lanes, outputs),
+            now=None if now is None or k else now.astype(dtype).reshape(samples, outputs),
             signal=tuple(flat(at_place(read_slot(graph, entry, slot), place)) for slot in slots),
-            old=tuple(e.reshape(lanes, *matrix) for e in old),
+            old=tuple(e.reshape(samples, *matrix) for e in old),
             rows=tuple(
                 tuple(None if row is None else flat(row) for row in reached) for reached in rows
             ),
-            drive=tuple(None if d is None else _by_time(d.astype(dtype), lanes) for d in drives),
+            drive=tuple(None if d is None else _by_time(d.astype(dtype), samples) for d in drives),
         )
         gradient, moved = advance_and_contract(across, operands)
         new.append([e.reshape(site.trace_shape) for e in moved])
@@ -77,12 +77,12 @@ def pass_over(
 
 
 def _sizes(site: Site) -> tuple[int, int]:
-    """Lanes, and the size of the contraction."""
+    """Samples, and the size of the contraction."""
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
-    lanes, inputs = jax.eval_shape(lambda *data: site.rule.outer(list(data)), *shapes).shape
-    return lanes, inputs
+    samples, inputs = jax.eval_shape(lambda *data: site.rule.outer(list(data)), *shapes).shape
+    return samples, inputs
 
 
-def _by_time(drive: jax.Array, lanes: int) -> jax.Array:
-    """(K, *shape of y) as (lanes, K, outputs)."""
-    return jnp.swapaxes(drive.reshape(drive.shape[0], lanes, -1), 0, 1)
+def _by_time(drive: jax.Array, samples: int) -> jax.Array:
+    """(K, *shape of y) as (samples, K, outputs)."""
+    return jnp.swapaxes(drive.reshape(drive.shape[0], samples, -1), 0, 1)

@@ -1,7 +1,7 @@
 """How the hidden state at the end of some steps depends, position by position, on the state before
 them and on each y.
 
-For steps 1..K of the local lane and a slot s, one reverse pass with ones on that slot gives,
+For steps 1..K of the local evaluation and a slot s, one reverse pass with ones on that slot gives,
 exactly,
 
     rows[q]  = (D_K ... D_1)[s, q]                for every position
@@ -46,7 +46,7 @@ class Sensitivity:
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
 
 
-def zero_nudges(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
+def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
     """A zero for each site's y (with `steps`, time first); None where another site's serves
     (`every_drive`).
     """
@@ -59,7 +59,7 @@ def zero_nudges(graph: CellGraph, steps: int | None = None) -> list[jax.Array | 
 
 
 def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
-    """The derivatives with respect to the nudges, for each site."""
+    """The derivatives with respect to the perturbations, for each site."""
     return [drives[first] for first in graph.first_of_sum]
 
 
@@ -88,25 +88,25 @@ def sensitivity(
     steps = xs[0].shape[0]
     hidden = [carry[k] for k in graph.hidden]
 
-    def end(hidden: list[Any], nudges: list[Any]) -> tuple[list[Any], Any]:
+    def end(hidden: list[Any], perturbations: list[Any]) -> tuple[list[Any], Any]:
         start = list(carry)
         for k, h in zip(graph.hidden, hidden, strict=True):
             start[k] = h
-        last, data = local_chain(graph, ready, start, xs, nudges, evaluate)
+        last, data = local_chain(graph, ready, start, xs, perturbations, evaluate)
         return [last[k] for k in graph.hidden], (data, last)
 
-    out, pull, (data, last) = jax.vjp(end, hidden, zero_nudges(graph, steps), has_aux=True)
+    out, pull, (data, last) = jax.vjp(end, hidden, zero_perturbations(graph, steps), has_aux=True)
     return pulled_back(graph, out, pull, data, last)
 
 
 def pulled_back(
     graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[list[Any]], last: list[Any]
 ) -> Sensitivity:
-    """The sensitivities of the hidden leaves `out` of the local lane, by reverse passes through
-    steps that are evaluated already.
+    """The sensitivities of the hidden leaves `out` of the local evaluation, by reverse passes
+    through steps that are evaluated already.
 
     `pull` takes cotangents of `out` to (those of the hidden state before the steps, those of the
-    nudges).
+    perturbations).
     """
     layers = graph.layers and [
         LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
@@ -133,10 +133,10 @@ def local_chain(
     ready: Sequence[Any],
     carry: list[Any],
     xs: Sequence[Any],
-    nudges: Sequence[Any],
+    perturbations: Sequence[Any],
     evaluate: Callable[..., Step] = step,
 ) -> tuple[list[Any], list[list[Any]]]:
-    """Steps of the local lane: the end carry, and the data of each site, time first."""
+    """Steps of the local evaluation: the end carry, and the data of each site, time first."""
 
     def one(
         carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]
@@ -144,7 +144,7 @@ def local_chain(
         result = evaluate(graph, ready, carry, at[0], at[1])
         return result.local, result.data
 
-    return scan(one, carry, (xs, nudges))
+    return scan(one, carry, (xs, perturbations))
 
 
 def scan(one: Any, carry: Any, at: Any) -> Any:

@@ -1,15 +1,15 @@
 """The carrier that is exact within a layer: the whole influence of each weight on its layer's
-state, lane by lane.
+state, sample by sample.
 
-With h the n state elements of a layer in one lane (every carried value, so that recurrence is
+With h the n state elements of a layer in one sample (every carried value, so that recurrence is
 complete),
 
-    J <- (dh_K/dh_0) J + sum_t (dh_K/dy_t) x_t         (n, shape of W) for each lane and weight
-    gradient of W = sum over lanes of  (dL/dh_0) J, and the steps' own
+    J <- (dh_K/dh_0) J + sum_t (dh_K/dy_t) x_t         (n, shape of W) for each sample and weight
+    gradient of W = sum over samples of  (dL/dh_0) J, and the steps' own
 
-The derivatives over K steps are found by n reverse passes, each for one element in all lanes at
-once: lanes do not mix, so there is never a Jacobian across the batch. One product with J serves all
-K steps. J is moved where it lies, and dh_K/dy_t is formed
+The derivatives over K steps are found by n reverse passes, each for one element in all samples at
+once: samples do not mix, so there is never a Jacobian across the batch. One product with J serves
+all K steps. J is moved where it lies, and dh_K/dy_t is formed
 for some elements at a time: a second time where all of it would not fit beside J. Memory O(B n
 |W|), which is J; time O(B n^2 |W|) for K steps and O(B n (|W| + n^2)) for each, as products of
 matrices.
@@ -30,14 +30,14 @@ from .._errors import CompilationError, problem
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ._carrier import Sums, TraceCarrier, represented, trace_dtype
-from ._layer_blocks import EXACT, block_bytes, each_block, lanes_at_once, mix
+from ._layer_blocks import EXACT, block_bytes, each_block, mix, samples_at_once
 from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
 from ._per_parameter import PerParameter
-from ._sensitivity import Sensitivity, every_drive, zero_nudges
+from ._sensitivity import Sensitivity, every_drive, zero_perturbations
 
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
-_FEWEST_ROWS = 16  # lanes times elements that are worth a pass
+_FEWEST_ROWS = 16  # samples times elements that are worth a pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class WithinLayer(TraceCarrier):
         return PerParameter(self.dtype)
 
     def _shape(self, graph: CellGraph, site: Site) -> tuple[int, ...]:
-        """Shape of the part of the weight that one lane meets."""
+        """Shape of the part of the weight that one sample meets."""
         axis = graph.weight_axis(site)
         return site.weight.shape if axis is None else axis.sample_shape(site.weight.shape)
 
@@ -86,7 +86,9 @@ class WithinLayer(TraceCarrier):
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
         traces = jax.eval_shape(lambda: self.init(graph))
-        rows = steps * sum(v.size * v.dtype.itemsize for v in zero_nudges(graph) if v is not None)
+        rows = steps * sum(
+            v.size * v.dtype.itemsize for v in zero_perturbations(graph) if v is not None
+        )
         most = 0
         for layer, size in enumerate(layer_sizes(graph)):
             held = sum(
@@ -144,7 +146,7 @@ class WithinLayer(TraceCarrier):
             signal = flat_layer(graph, layer, entry)
             for n in fed:
                 after[n][layer], found = mix(before[n][layer], rows, signal)
-                gradients.append((n, self._of_lanes(graph, graph.sites[n], found)))
+                gradients.append((n, self._of_samples(graph, graph.sites[n], found)))
             moves = functools.partial(
                 _drive_some, graph, moved, {n: local.data[n] for n in fed}, drive, several
             )
@@ -163,14 +165,14 @@ class WithinLayer(TraceCarrier):
             total = jnp.zeros(site.weight.shape, trace_dtype(site, self.dtype))
             for layer, trace in of_layers.items():
                 a = flat_layer(graph, layer, entry).astype(trace.dtype)
-                total = total + self._of_lanes(
+                total = total + self._of_samples(
                     graph, site, jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
                 )
             found.append(total)
         return found
 
-    def _of_lanes(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
-        """The gradient of a weight, out of that of the part of it that each lane meets."""
+    def _of_samples(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
+        """The gradient of a weight, out of that of the part of it that each sample meets."""
         axis = graph.weight_axis(site)
         return parts.sum(0) if axis is None else axis.together(parts)
 
@@ -206,13 +208,13 @@ def _evenly(size: int, most: int) -> tuple[int, int]:
 
 
 def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, list[Any] | None]:
-    """dh_K/dh_0, (lanes, n, n), and the derivatives of y where they are formed in the same pass."""
+    """dh_K/dh_0, (samples, n, n), and the derivatives of y where one pass gives both."""
     if in_one_pass:
         rows, drive = moved.of(jnp.arange(moved.size))
         return jnp.swapaxes(rows, 0, 1), drive
-    lanes, dtype = moved.graph.samples, moved.dtype
+    samples, dtype = moved.graph.samples, moved.dtype
     several, count = _evenly(
-        moved.size, max(1, _BLOCKS * block_bytes() // (lanes * moved.size * dtype.itemsize))
+        moved.size, max(1, _BLOCKS * block_bytes() // (samples * moved.size * dtype.itemsize))
     )
 
     def some(k: Any, rows: jax.Array) -> jax.Array:
@@ -220,7 +222,7 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
         found = jnp.swapaxes(moved.of(start + jnp.arange(several))[0], 0, 1)
         return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
 
-    return each_block(count, some, jnp.zeros((lanes, moved.size, moved.size), dtype)), None
+    return each_block(count, some, jnp.zeros((samples, moved.size, moved.size), dtype)), None
 
 
 def _drive_some(
@@ -264,7 +266,7 @@ def _driven(
         return _add(trace, added[None], 0, start)
     x_axis = graph.data_axis(site)
     bytes_of_one = drive.shape[0] * trace[0, 0].size * trace.dtype.itemsize
-    several = lanes_at_once(graph.samples, bytes_of_one)
+    several = samples_at_once(graph.samples, bytes_of_one)
     # both laid out outside the loop as its products read them: samples first; time last, or before
     # the elements
     x = jnp.moveaxis(x, 0, -1) if x_axis is None else jnp.moveaxis(x_axis.apart(x, 1), 0, -1)
@@ -280,11 +282,11 @@ def _driven(
     return each_block(graph.samples // several, some, trace)
 
 
-def _add(trace: jax.Array, added: jax.Array, lane: Any, start: Any) -> jax.Array:
-    """`trace` with `added` (lanes, m, *part of W) put on top of its part from that lane and that
-    element on.
+def _add(trace: jax.Array, added: jax.Array, sample: Any, start: Any) -> jax.Array:
+    """`trace` with `added` (samples, m, *part of W) put on top of its part from that sample and
+    that element on.
     """
-    at = (lane, start, *[0] * (trace.ndim - 2))
+    at = (sample, start, *[0] * (trace.ndim - 2))
     return jax.lax.dynamic_update_slice(
         trace, jax.lax.dynamic_slice(trace, at, added.shape) + added, at
     )

@@ -140,7 +140,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 x,
                 mapped=mapped,
                 vmap=vmap,
-                lanes=lanes,
+                samples=lanes,
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
@@ -293,11 +293,11 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         compiling.
         """
         functional = self.functional
-        if batch_size is not None and batch_size != functional.graph.lanes:
+        if batch_size is not None and batch_size != functional.graph.batch_size:
             raise UsageError(
                 "Another batch size than the compiled one.",
                 got=batch_size,
-                expected=functional.graph.lanes,
+                expected=functional.graph.batch_size,
                 do="compile again for another batch size",
             )
         self.init_etrace_state()

@@ -71,11 +71,11 @@ class ModuleCell:
         self, params: Values, carry: Values, x: tuple[Any, ...]
     ) -> tuple[Values, Any]:
         axes = self.axes(self.carry)
-        lanes = jax.tree.leaves(x)[0].shape[0]
+        samples = jax.tree.leaves(x)[0].shape[0]
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
         for k, (state, key) in enumerate(zip(self.carry.leaf_states(), carry.leaves, strict=True)):
             if isinstance(state, brainstate.random.RandomState) and axes[k] is None:
-                after[k], inner[k], inner_axes[k] = *_split(key, lanes), 0
+                after[k], inner[k], inner_axes[k] = *_split(key, samples), 0
         param_axes = Values(params.names, [*self.axes(self.params), *self.axes(self.constants)])
         carry_axes = Values(carry.names, inner_axes)
         try:
@@ -100,8 +100,8 @@ class ModuleCell:
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
-def _split(key: Any, lanes: int) -> tuple[Any, Any]:
-    keys = jax.random.split(key, lanes + 1)
+def _split(key: Any, samples: int) -> tuple[Any, Any]:
+    keys = jax.random.split(key, samples + 1)
     return keys[0], keys[1:]
 
 

@@ -49,7 +49,7 @@ def compile_model(
     learner = algorithm(model)
     batch_size, vmap = given.get("batch_size"), given.get("vmap", False)
     sizes = {jnp.shape(v)[0] if jnp.ndim(v) else None for v in jax.tree.leaves(inputs)}
-    lanes = sizes.pop() if len(sizes) == 1 else None
+    samples = sizes.pop() if len(sizes) == 1 else None
 
     def attempt(batch_size: int | None) -> None:
         made = initialise(model, batch_size, vmap, given.get("seed"))
@@ -57,21 +57,21 @@ def compile_model(
         alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
         known = None if alone else ...
         learner.compile_graph(
-            *inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis
+            *inputs, vmap=vmap, mapped=made if vmap else None, samples=known, **analysis
         )
 
     try:
         with as_before_on_error(model):
-            attempt(lanes if vmap and batch_size is None else batch_size)
+            attempt(samples if vmap and batch_size is None else batch_size)
     except Exception as error:
-        other = lanes is not None and lanes != batch_size and not vmap
-        if other and _succeeds(model, lambda: attempt(lanes)):
+        other = samples is not None and samples != batch_size and not vmap
+        if other and _succeeds(model, lambda: attempt(samples)):
             shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(inputs))
             raise UsageError(
                 "The states do not have the batch size of the inputs.",
                 got=f"batch_size={batch_size}, inputs of shape {shapes}",
-                expected=f"batch_size={lanes}",
-                do=f"pass batch_size={lanes}, or vmap=True for a model of one sample",
+                expected=f"batch_size={samples}",
+                do=f"pass batch_size={samples}, or vmap=True for a model of one sample",
             ) from error
         raise
     return ETraceVmap(learner) if vmap else learner

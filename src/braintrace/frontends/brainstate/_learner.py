@@ -24,7 +24,7 @@ class ModuleLearner(FunctionLearner):
     """The learner of a module's cell. Its params and its carry are those of `module`.
 
     `mapped`: ids of the states with one value per sample, where the module is written for one and
-    mapped with `vmap`. `lanes`: the size of the batch, None for no batch; by default it is found
+    mapped with `vmap`. `samples`: the size of the batch, None for no batch; by default it is found
     from the states and the inputs.
     """
 
@@ -38,7 +38,7 @@ class ModuleLearner(FunctionLearner):
         *,
         mapped: Collection[int] = (),
         vmap: bool = False,
-        lanes: int | EllipsisType | None = ...,
+        samples: int | EllipsisType | None = ...,
         **analysis: Any,
     ):
         x = jax.tree.map(jnp.asarray, x)
@@ -47,11 +47,11 @@ class ModuleLearner(FunctionLearner):
         if vmap:
             axes = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
             batch = BatchSpec(_mapped_size(x), axes)
-        elif isinstance(lanes, EllipsisType):
+        elif isinstance(samples, EllipsisType):
             size = _batch_size(self.module.carry, x)
             batch = BatchSpec(size, none=size is None, said=False)
         else:
-            batch = BatchSpec(lanes, none=lanes is None)
+            batch = BatchSpec(samples, none=samples is None)
         super().__init__(
             self.module.cell,
             rule,
@@ -89,7 +89,7 @@ class ModuleLearner(FunctionLearner):
                     f"The state {self.cell.carry.names[n]} has no batch axis that reset could "
                     "refer to.",
                     got=f"shape {leaf.shape}",
-                    expected=f"axis 0 of size {self.graph.lanes}",
+                    expected=f"axis 0 of size {self.graph.batch_size}",
                     do="reset between calls, with reset_state(model=True)",
                 )
             found.append(k)

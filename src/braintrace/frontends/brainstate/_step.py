@@ -258,7 +258,7 @@ class StepFunction:
         """The gradient by backpropagation through the step and the model themselves."""
         core, outside, reset = self.core, self.outside(), options.reset
         steps = sequence_length(sequences)
-        marks = None if reset is None else check_reset(reset, steps, core.graph.lanes)
+        marks = None if reset is None else check_reset(reset, steps, core.graph.batch_size)
         params, carry = core.read()
 
         def cell(trained: Values, carried: Any, at: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from ...cell import (
     Take,
     UserStep,
     Values,
-    lane_count,
+    common_size,
     no_batch_options,
     said_batch,
     split,
@@ -293,7 +293,7 @@ class SplitModule:
             states = zip(self.hidden(start), start.leaves, strict=True)
             rest = [one if h and jnp.ndim(v) else None for h, v in list(states)[len(own) :]]
             said = {**said, "batch_axes": (Values(start.names, [*own, *rest]), pair[1])}
-        size = lane_count([v for v, h in zip(start.leaves, self.hidden(start), strict=True) if h])
+        size = common_size([v for v, h in zip(start.leaves, self.hidden(start), strict=True) if h])
         return said_batch(said, start, x) or (None if size is None else BatchSpec(size, said=False))
 
 

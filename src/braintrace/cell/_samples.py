@@ -13,7 +13,7 @@ def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
     """`carry` with the initial values, as constants, of the samples that are marked."""
 
     def start(initial: Any, leaf: Any) -> Any:
-        if not has_lanes(leaf, marks.size):
+        if not has_batch_in_front(leaf, marks.size):
             return leaf
         here = marks.reshape(marks.shape + (1,) * (leaf.ndim - 1))
         return jnp.where(here, jax.lax.stop_gradient(initial), leaf)
@@ -21,44 +21,45 @@ def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
     return jax.tree.map(start, initial, carry)
 
 
-def has_lanes(leaf: Any, lanes: int) -> bool:
-    """Whether a leaf of the carry has the lane axis in front."""
-    return len(leaf.shape) > 0 and leaf.shape[0] == lanes and not is_key(leaf.dtype)
+def has_batch_in_front(leaf: Any, samples: int) -> bool:
+    """Whether a leaf of the carry has the sample axis in front."""
+    return len(leaf.shape) > 0 and leaf.shape[0] == samples and not is_key(leaf.dtype)
 
 
-def lane_count(carry: Any) -> int | None:
+def common_size(carry: Any) -> int | None:
     """The size of axis 0 that the arrays of a carry share, or None."""
     sizes = {v.shape[0] for v in jax.tree.leaves(carry) if len(v.shape) > 0 and not is_key(v.dtype)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def check_reset(reset: Any, steps: int, lanes: int | None) -> jax.Array:
+def check_reset(reset: Any, steps: int, samples: int | None) -> jax.Array:
     """`reset` as (T, B) booleans."""
-    if lanes is None:
+    if samples is None:
         raise UsageError(
             problem(
-                "This carry has no lane axis that reset could refer to.",
+                "This carry has no sample axis that reset could refer to.",
                 expected="arrays that share the size of axis 0",
                 do="give every array of the carry the batch as axis 0",
             )
         )
     reset = jnp.asarray(reset)
-    if reset.shape != (steps, lanes):
+    if reset.shape != (steps, samples):
         raise UsageError(
             problem(
                 "The reset has a wrong shape.",
                 got=f"shape {reset.shape}",
-                expected=f"shape {(steps, lanes)}: time, lane",
-                do="mark each step and lane that starts afresh; jnp.broadcast_to repeats one mark "
-                "for all lanes",
+                expected=f"shape {(steps, samples)}: time, sample",
+                do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
+                "mark "
+                "for all samples",
             )
         )
     return reset.astype(bool)
 
 
 def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: str) -> jax.Array:
-    """The factor of each step's loss (or of each lane's), so that their weighted sum is the reduced
-    loss.
+    """The factor of each step's loss (or of each sample's), so that their weighted sum is the
+    reduced loss.
 
     `losses` is the shape of one step's loss: () or (B,).
     """
@@ -67,8 +68,8 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
             problem(
                 "The loss of a step has too many axes.",
                 got=f"shape {losses.shape}",
-                expected="a scalar, or one value per lane",
-                do="reduce it over everything but the lanes",
+                expected="a scalar, or one value per sample",
+                do="reduce it over everything but the samples",
             )
         )
     shape = (steps, *losses.shape)
@@ -82,7 +83,7 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
                     "The mask does not fit the loss.",
                     got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
                     expected=f"a mask of shape {shape}",
-                    do="for a mask (T, B) return one loss per lane; for a mask (T,) return a "
+                    do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
                     "scalar loss",
                 )
             )
@@ -128,8 +129,8 @@ def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
-    laned = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
-    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if laned else dead.all()
+    by_sample = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
+    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
     return jnp.where(at & ~jnp.isfinite(cotangent), 0, cotangent), None
 
 
@@ -145,7 +146,7 @@ def check_finite(losses: Any, mask: Any) -> None:
         bad &= jnp.asarray(mask) != 0
     if bad.any():
         at = tuple(int(k) for k in jnp.argwhere(bad)[0])
-        place = f"step {at[0]}" + (f", lane {at[1]}" if len(at) > 1 else "")
+        place = f"step {at[0]}" + (f", sample {at[1]}" if len(at) > 1 else "")
         raise UsageError(
             problem(
                 "The loss is not finite.",
