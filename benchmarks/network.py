@@ -1,4 +1,4 @@
-"""A cell of `work` as a brainstate module: for this project's module door and for the peer."""
+"""A cell of `work` as a brainstate module: for this project's module front end and for the peer."""
 
 from collections.abc import Callable
 from typing import Any

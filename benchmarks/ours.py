@@ -20,7 +20,7 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     (the default window), 'online' (window=1), 'no end trace' (one window, zero traces that are
     never read, none formed at the end), 'step' (one update under `jit`), 'eager step' (the same
     without) 'window 1' (multi-step VJP over windows of one step), or 'module', 'module step' and
-    'module eager step': the default window and a single update through the brainstate door.
+    'module eager step': the default window and a single update through the brainstate front end.
     """
     model, (xs, ys) = model_of(case), data_of(case, steps)
     if form.startswith("module"):

@@ -177,10 +177,10 @@ def first_call(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
                 0.6,
                 "<=",
             )
-        for door in ("", "module "):
-            steps = (_key("d_rtrl", f"{door}eager step"), _key("d_rtrl", f"{door}step"))
+        for front_end in ("", "module "):
+            steps = (_key("d_rtrl", f"{front_end}eager step"), _key("d_rtrl", f"{front_end}step"))
             yield (
-                f"{cell} 512, 32: {door}eager step over jitted",
+                f"{cell} 512, 32: {front_end}eager step over jitted",
                 _times(cases, cell, 512, 32, *steps),
                 2,
                 "<=",

@@ -20,7 +20,7 @@ from _common import arguments, normal, table
 
 import braintrace
 
-LANES, WIDTH, CHANNELS, PIECE, EPISODE = 16, 32, 3, 50, 200
+BATCH, WIDTH, CHANNELS, PIECE, EPISODE = 16, 32, 3, 50, 200
 
 
 def cell(params, h, x):
@@ -41,20 +41,20 @@ def initial(key):
 
 
 def rest():
-    return jnp.zeros((LANES, WIDTH))
+    return jnp.zeros((BATCH, WIDTH))
 
 
 def stream(seed):
-    """Endless pieces `(x, y, reset)`: (PIECE, LANES, CHANNELS), (PIECE, LANES, 1), and (PIECE,
-    LANES) bool.
+    """Endless pieces `(x, y, reset)`: (PIECE, BATCH, CHANNELS), (PIECE, BATCH, 1), and (PIECE,
+    BATCH) bool.
     """
     random = np.random.default_rng(seed)
     leaks, gains = np.array([0.97, 0.9, 0.6]), np.array([0.6, 0.8, 1.0])
-    memory = np.zeros((LANES, CHANNELS))
+    memory = np.zeros((BATCH, CHANNELS))
     while True:
-        x = random.normal(size=(PIECE, LANES, CHANNELS))
-        reset = random.random((PIECE, LANES)) < 1 / EPISODE
-        y = np.empty((PIECE, LANES, 1))
+        x = random.normal(size=(PIECE, BATCH, CHANNELS))
+        reset = random.random((PIECE, BATCH)) < 1 / EPISODE
+        y = np.empty((PIECE, BATCH, 1))
         for t in range(PIECE):
             memory = leaks * np.where(reset[t][:, None], 0, memory) + np.sqrt(1 - leaks**2) * x[t]
             y[t, :, 0] = np.tanh(memory @ gains)
@@ -71,7 +71,7 @@ def run(seed, pieces, **options):
     """
     params = initial(jax.random.key(seed))
     learner = braintrace.compile(
-        cell, "d_rtrl", jnp.zeros((LANES, CHANNELS)), params=params, carry=rest(), **options
+        cell, "d_rtrl", jnp.zeros((BATCH, CHANNELS)), params=params, carry=rest(), **options
     )
     print(learner.report, "\n")
     optimizer = optax.adam(3e-3)

@@ -1,8 +1,8 @@
 """Gradients that online-learning libraries have got wrong, and what they must be.
 
-Each row is one situation: the right number is that of BPTT, or of a two-lane oracle where the rule
-leaves paths out; a control computes the number that the wrong rule gives and shows that the test
-would notice it.
+Each row is one situation: the right gradient is that of BPTT, or of a two-evaluation oracle where the
+rule leaves paths out; a control computes the gradient that the wrong rule gives and shows that the
+test would notice it.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 from jax.nn import sigmoid, softmax
 
-from engine._door import (
+from engine._front_end import (
     QUICK,
     assert_same,
     data,
@@ -71,7 +71,7 @@ def by_autodiff(cell, params, carry=H0, xs=XS, ys=YS):
     return jax.jit(partial(bptt, cell), compiler_options=QUICK)(params, carry, xs, ys)
 
 
-def two_lanes(live, local):
+def two_evaluations(live, local):
     """The new carry from one function, the output from another."""
     return lambda p, c, x: (local(p, c, x)[0], live(p, c, x)[1])
 
@@ -219,7 +219,7 @@ def squashed(p, h, x, cut=lambda v: v):
 def test_h_a_normalisation_between_the_operation_and_the_state(cell):
     """Wrong: zero. The own path is traced, and what the statistics do at this step is kept."""
     params = leaky()
-    right = by_autodiff(two_lanes(cell, lambda *a: cell(*a, cut=sg)), params)
+    right = by_autodiff(two_evaluations(cell, lambda *a: cell(*a, cut=sg)), params)
     got = online(cell, params)
     assert_same(got, right)
     assert np.linalg.norm(right["W"]) > 0.1
@@ -234,7 +234,8 @@ def test_h_the_librarys_softmax():
         return h, jnp.tanh(h) @ p["o"]
 
     assert_same(
-        online(cell, params), by_autodiff(two_lanes(cell, lambda *a: squashed(*a, cut=sg)), params)
+        online(cell, params),
+        by_autodiff(two_evaluations(cell, lambda *a: squashed(*a, cut=sg)), params),
     )
 
 
@@ -259,12 +260,12 @@ def test_i_a_roll_between_the_operation_and_the_state():
 
 
 def with_clock(p, c, x):
-    """A state with lanes, and a clock without."""
+    """A state with samples, and a clock without."""
     h = sigmoid(p["a"]) * c["h"] + jnp.cos(c["t"]) * jnp.tanh(x @ p["W"])
     return {"h": h, "t": c["t"] + 1}, h @ p["o"]
 
 
-def test_q_a_reset_leaves_what_has_no_lanes_alone():
+def test_q_a_reset_leaves_what_has_no_samples_alone():
     """Wrong: axis 0 of every array is taken for the batch."""
     params, carry = leaky(), {"h": H0, "t": jnp.zeros(())}
     assert_same(online(with_clock, params, carry), by_autodiff(with_clock, params, carry))
@@ -294,7 +295,7 @@ def test_q_a_reset_of_states_that_share_no_lane_axis_is_refused():
 
     learner = learner_for(kept, params, carry, XS[0])
     state = learner.init(params, carry)
-    with pytest.raises(ValueError, match="no lane axis"):
+    with pytest.raises(ValueError, match="no sample axis"):
         learner.etrace_grad(params, state, XS, YS, loss_fn=loss, reset=jnp.zeros((T, B), bool))
     assert_same(online(kept, params, carry), by_autodiff(kept, params, carry))
 
@@ -312,7 +313,7 @@ def test_r_two_old_states_in_one_equation():
     params, carry = leaky(), (H0, normal(B, N, seed=5))
     right = by_autodiff(adaptive, params, carry)
     assert_same(online(adaptive, params, carry), right)
-    lost = two_lanes(adaptive, lambda *a: adaptive(*a, read=sg))
+    lost = two_evaluations(adaptive, lambda *a: adaptive(*a, read=sg))
     far(by_autodiff(lost, params, carry), right, "W", by=0.01)
 
 

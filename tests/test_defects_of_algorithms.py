@@ -310,11 +310,11 @@ def test_s_grouped_convolution_with_a_bias_under_the_factored_rule():
     assert apart(by(layered_oracle, cell, given), right)["b"] > 1e-2
 
 
-def test_t_memory_of_the_exact_rule_is_linear_in_the_lanes():
+def test_t_memory_of_the_exact_rule_is_linear_in_the_samples():
     """Wrong: one Jacobian over batch and neurons, (B n)^2."""
     n, steps = 16, 4
 
-    def needed(lanes):
+    def needed(samples):
         case = EXAMPLES["leaky_tanh"]
         number = lambda *shape: jnp.full(shape, 0.1, jnp.float32)
         params = {
@@ -324,7 +324,7 @@ def test_t_memory_of_the_exact_rule_is_linear_in_the_lanes():
             "b": number(n),
             "o": number(n, O),
         }
-        carry, xs, ys = (number(lanes, n),), number(steps, lanes, I), number(steps, lanes, O)
+        carry, xs, ys = (number(samples, n),), number(steps, samples, I), number(steps, samples, O)
         this = compiled(case.cell, (params, carry, xs, ys), "ostl_recurrent")
         run = lambda p, s: this.etrace_grad(p, s, xs, ys, window=1, **SUM)[:2]
         analysis = jax.jit(run).lower(params, this.init(params, carry)).compile().memory_analysis()

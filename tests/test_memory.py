@@ -74,14 +74,14 @@ def test_plan_is_what_the_compiled_program_takes(cell, algorithm, window):
 @pytest.mark.parametrize("window", [1, None])
 @pytest.mark.parametrize("cell", ["rnn", "lif"])
 def test_traces_of_a_whole_layer_are_moved_where_they_lie(cell, window):
-    inputs, neurons, lanes, steps = 64, 128, 32, 128
-    model = CELLS[cell](inputs, neurons, O, lanes)
-    x = jnp.zeros((lanes, inputs))
+    inputs, neurons, samples, steps = 64, 128, 32, 128
+    model = CELLS[cell](inputs, neurons, O, samples)
+    x = jnp.zeros((samples, inputs))
     learner = braintrace.compile(
         model.cell, "ostl_recurrent", x, params=model.params, carry=model.carry
     )
     state = jax.eval_shape(learner.init, model.params, model.carry)
-    xs, ys = (jax.ShapeDtypeStruct((steps, lanes, n), jnp.float32) for n in (inputs, O))
+    xs, ys = (jax.ShapeDtypeStruct((steps, samples, n), jnp.float32) for n in (inputs, O))
 
     def gradient(params, state, xs, ys):
         return learner.etrace_grad(params, state, xs, ys, loss_fn=loss, window=window)[:2]
@@ -175,7 +175,7 @@ def test_a_plan_prints_as_a_table():
 
 
 def test_nothing_is_allocated_for_a_plan():
-    lanes, neurons = 512, 2048
+    samples, neurons = 512, 2048
     shapes = {"W": (I, neurons), "U": (neurons, neurons)}
     params = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in shapes.items()}
 
@@ -183,9 +183,9 @@ def test_nothing_is_allocated_for_a_plan():
         h = 0.9 * h + jnp.tanh(x @ p["W"] + h @ p["U"])
         return h, h
 
-    x, h = jax.ShapeDtypeStruct((lanes, I), jnp.float32), jnp.zeros((lanes, neurons))
+    x, h = jax.ShapeDtypeStruct((samples, I), jnp.float32), jnp.zeros((samples, neurons))
     plan = braintrace.compile(rnn, "d_rtrl", x, params=params, carry=h).memory_plan(100)
-    assert plan.traces == 4 * lanes * neurons * (I + neurons)  # 8.7 GB
+    assert plan.traces == 4 * samples * neurons * (I + neurons)  # 8.7 GB
 
 
 class Network(brainstate.nn.Module):
@@ -207,21 +207,21 @@ def test_plan_of_a_module():
         braintrace.D_RTRL(Network()).memory_plan(T)
 
 
-@pytest.mark.parametrize("door", ["function", "module"])
-def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(door):
+@pytest.mark.parametrize("front_end", ["function", "module"])
+def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(front_end):
     xs, ys = (
         jnp.asarray(np.random.default_rng(0).normal(size=(T, B, I)), jnp.float32),
         jnp.zeros((T, B, O)),
     )
 
     def make(**options):
-        if door == "function":
+        if front_end == "function":
             return learner_of("gru", "d_rtrl", **options)[1]
         brainstate.random.seed(0)
         return braintrace.compile(Network(), "d_rtrl", xs[0], batch_size=B, **options)
 
     def gradient(learner, **options):
-        if door == "function":
+        if front_end == "function":
             model = CELLS["gru"](I, N, O, B)
             return learner.etrace_grad(
                 model.params,

@@ -56,7 +56,7 @@ def test_xor_of_the_pulses():
     assert np.array_equal(trials.y[-1], trials.x[0, :, 0] != trials.x[25, :, 0])
 
 
-def test_patterns_are_bounded_and_shared_by_the_lanes():
+def test_patterns_are_bounded_and_shared_by_the_samples():
     trials = tasks.pattern_generation(3, seed=0, targets=2)
     assert np.abs(trials.y).max() == pytest.approx(1.0)
     assert np.array_equal(trials.y[:, 0], trials.y[:, 2])

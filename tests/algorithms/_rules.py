@@ -47,8 +47,8 @@ def split_projections(name):
     return [b for whole in projections(name) for b in np.split(whole, groups, axis=1)]
 
 
-def target_of(steps=T, lanes=B):
-    return jnp.asarray(drawn(steps, lanes, TARGETS))
+def target_of(steps=T, samples=B):
+    return jnp.asarray(drawn(steps, samples, TARGETS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Case:
             EXAMPLES[name].cell, self.algorithm, x, params=params, carry=carry, **self.options(name)
         )
 
-    def driver(self, steps=T, lanes=B):
+    def driver(self, steps=T, samples=B):
         """What the sequence drivers need beside the data."""
-        return {"y_target": target_of(steps, lanes)} if self.target else {}
+        return {"y_target": target_of(steps, samples)} if self.target else {}
 
     def by_oracle(self, name, *given, **options):
         extra = {"y_target": target_of(len(given[2]))} if self.target else {}

@@ -19,7 +19,7 @@ sg = lax.stop_gradient
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A cell, the shapes of its parameters, of its carry without the lanes, and of x."""
+    """A cell, the shapes of its parameters, of its carry without the samples, and of x."""
 
     cell: LayeredCell
     params: Mapping[str, tuple]
@@ -223,7 +223,7 @@ EXAMPLES = {
 SIX = ("leaky_tanh", "gru", "two_alif", "three_lif", "conv_lif", "synapse")
 
 
-def data(name, steps=T, lanes=B, seed=0):
+def data(name, steps=T, samples=B, seed=0):
     """params, carry, xs, ys of an example."""
     example, rng = EXAMPLES[name], np.random.default_rng([seed, len(name)])
     shape = lambda v: isinstance(v, tuple) and all(isinstance(n, int) for n in v)
@@ -235,8 +235,8 @@ def data(name, steps=T, lanes=B, seed=0):
 
     params = drawn(dict(example.params), 0.8)
     carry, xs, ys = (
-        drawn(example.carry, 0.3, lanes),
-        drawn(example.x, 1.5, steps, lanes),
-        drawn((O,), 1.0, steps, lanes),
+        drawn(example.carry, 0.3, samples),
+        drawn(example.x, 1.5, steps, samples),
+        drawn((O,), 1.0, steps, samples),
     )
     return params, carry, xs, ys

@@ -1,4 +1,4 @@
-"""How trace memory grows with lanes, inputs, outputs and steps, measured on one dense layer of
+"""How trace memory grows with samples, inputs, outputs and steps, measured on one dense layer of
 leaky neurons.
 
 The exponents are those of the published comparison: D-RTRL B I O, the factored rule B (I + O),
@@ -48,15 +48,15 @@ EXPONENTS = {
 
 
 @functools.cache
-def learner(rule, lanes, inputs, outputs):
+def learner(rule, samples, inputs, outputs):
     cell = LayeredCell((lif(recurrent=False, bias=False),), lambda p, z: z @ p["o"])
     number = lambda *shape: jnp.zeros(shape, jnp.float32)
     params = {"W": number(inputs, outputs), "o": number(outputs, 1)}
     name = "otpe" if rule == "f_otpe" else rule
-    carry = (number(lanes, outputs),)
+    carry = (number(samples, outputs),)
     return (
         braintrace.compile(
-            cell, name, number(lanes, inputs), params=params, carry=carry, **RULES[rule]
+            cell, name, number(samples, inputs), params=params, carry=carry, **RULES[rule]
         ),
         params,
         carry,
@@ -68,8 +68,8 @@ def size(tree):
 
 
 @functools.cache
-def trace_bytes(rule, lanes=4, inputs=64, outputs=64):
-    this, _, _ = learner(rule, lanes, inputs, outputs)
+def trace_bytes(rule, samples=4, inputs=64, outputs=64):
+    this, _, _ = learner(rule, samples, inputs, outputs)
     return size(jax.eval_shape(lambda: this.rule.init(this.graph)))
 
 
@@ -83,7 +83,7 @@ def exponent(rule, **axes):
 @pytest.mark.parametrize("rule", RULES)
 def test_exponents(rule):
     got = (
-        exponent(rule, lanes=4),
+        exponent(rule, samples=4),
         exponent(rule, inputs=64),
         exponent(rule, outputs=64),
         exponent(rule, inputs=64, outputs=64),

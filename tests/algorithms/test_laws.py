@@ -1,4 +1,4 @@
-"""Laws that hold of every algorithm: lanes, resets, masks, transformations, precision."""
+"""Laws that hold of every algorithm: samples, resets, masks, transformations, precision."""
 
 import dataclasses
 import functools
@@ -49,17 +49,17 @@ def program(case):
     return jax.jit(partial(sequence, case), compiler_options=QUICK)
 
 
-def lane(tree, b):
+def sample(tree, b):
     return jax.tree.map(lambda v: v[b : b + 1], tree)
 
 
-def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
-    """Traces, filters, means and corrections start afresh; a batch is the sum of its lanes, and two
+def test_a_reset_and_a_mask_are_separate_runs_of_each_sample(case):
+    """Traces, filters, means and corrections are reset; a batch is the sum of its samples, and two
     calls are one.
     """
     this, driver = learner(case), RULES[case].driver()
     params, carry, xs, ys = data(NAME)
-    alone = RULES[case].learner(NAME, carry=lane(carry, 0), x=xs[0, :1])
+    alone = RULES[case].learner(NAME, carry=sample(carry, 0), x=xs[0, :1])
 
     @partial(jax.jit, compiler_options=QUICK)
     def whole(params, carry, reset):
@@ -75,7 +75,7 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
     got, end = whole(params, carry, RESET)
     total, ends = jax.tree.map(jnp.zeros_like, params), []
     for b in range(B):
-        start = state = alone.init(params, lane(carry, b))
+        start = state = alone.init(params, sample(carry, b))
         for k, times in enumerate((slice(0, HALF), slice(HALF, T))):
             state = start if k and b == 1 else state
             more = {n: v[times, b : b + 1] for n, v in driver.items()}
@@ -92,12 +92,12 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_lane(case):
 
 
 def assert_same_traces(batch, singles):
-    """Every trace with a lane axis, after a reset, is that of the lane's own run."""
+    """Every trace with a sample axis, after a reset, is that of the sample's own run."""
     parts, compared = [jax.tree.leaves(s.traces) for s in singles], 0
-    for whole, *lanes in zip(jax.tree.leaves(batch), *parts, strict=True):
-        lanes = [jnp.atleast_1d(v) for v in lanes]  # a sample alone has one count, not a list
-        if whole.ndim and whole.shape[0] == B and lanes[0].shape[0] == 1:
-            np.testing.assert_allclose(whole, jnp.concatenate(lanes), rtol=1e-9, atol=1e-11)
+    for whole, *samples in zip(jax.tree.leaves(batch), *parts, strict=True):
+        samples = [jnp.atleast_1d(v) for v in samples]  # a sample alone has one count, not a list
+        if whole.ndim and whole.shape[0] == B and samples[0].shape[0] == 1:
+            np.testing.assert_allclose(whole, jnp.concatenate(samples), rtol=1e-9, atol=1e-11)
             compared += 1
     assert compared
 

@@ -57,7 +57,7 @@ def network(drive):
 @pytest.mark.parametrize(
     ("drive", "rule"),
     [(d, r) for d in DRIVES for r in RULES if (d, r) != ("scaled", "ostl_recurrent")],
-)  # which wants the lanes along axis 0 of each product's data
+)  # which wants the samples along axis 0 of each product's data
 def test_equals_its_oracle(drive, rule):
     options, oracle, oracle_options = RULES[rule]
     cell, given = network(drive)
@@ -128,7 +128,7 @@ def report_of(step, **params):
 
 
 def test_what_is_no_chain_stays_instantaneous():
-    """A nonlinearity in between, a sum over the lanes, a second reader: the report says that A's
+    """A nonlinearity in between, a sum over the samples, a second reader: the report says that A's
     effect is not carried on.
     """
     exact = report_of(lambda p, x: x @ p["A"] @ p["B"], A=(I, R), B=(R, N))
@@ -136,7 +136,7 @@ def test_what_is_no_chain_stays_instantaneous():
     cases = {
         "nonlinear": lambda p, x: jnp.tanh(x @ p["A"]) @ p["B"],
         "two readers": lambda p, x: _twice(x @ p["A"], p["B"]),
-        "sum over lanes": lambda p, x: jnp.ones((B, B)) @ (x @ p["A"]) @ p["B"],
+        "sum over samples": lambda p, x: jnp.ones((B, B)) @ (x @ p["A"]) @ p["B"],
     }
     for case in cases.values():
         assert report_of(case, A=(I, R), B=(R, N)) == {"['A']": "instantaneous", "['B']": "exact"}

@@ -37,7 +37,7 @@ def test_equals_its_oracle(case, name):
 @pytest.mark.parametrize("name", ["two_alif", "conv_lif"])
 def test_the_firing_rate_term(name):
     """The driver weighs the term as the losses are weighed; a single step takes the mean of the
-    lanes.
+    samples.
     """
     given, rate = data(name), (0.1, 2.0)
     params, carry, xs, _ = given

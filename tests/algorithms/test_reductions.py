@@ -166,8 +166,8 @@ def test_a_rank_stands_for_a_decay():
     )  # no past at all
 
 
-def factored_learner(lanes=B):
-    params, carry, xs, ys = data("one_lif", lanes=lanes)
+def factored_learner(samples=B):
+    params, carry, xs, ys = data("one_lif", samples=samples)
     cell = EXAMPLES["one_lif"].cell
     return braintrace.compile(
         cell, "pp_prop", xs[0], params=params, carry=carry, decay_or_rank=0.9
@@ -186,7 +186,7 @@ def test_the_correction_counts_steps_and_not_calls():
     np.testing.assert_allclose(state.traces["weight"], after.traces["weight"], rtol=1e-12)
 
 
-def test_the_correction_starts_afresh_with_a_lane():
+def test_the_correction_is_reset_with_a_sample():
     this, (params, carry, xs, ys) = factored_learner()
     reset = jnp.zeros((T, B), bool).at[4, 1].set(True)
     _, state, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, reset=reset, **SUM)
@@ -220,7 +220,7 @@ def test_depth_is_right():
     assert off["W1"] > 1e-2, off
 
 
-def test_a_target_at_the_end_is_a_target_of_each_lanes_last_counted_step():
+def test_a_target_at_the_end_is_a_target_of_each_samples_last_counted_step():
     params, carry, xs, ys = data("recurrent_lif")
     cell, B_list = EXAMPLES["recurrent_lif"].cell, [drawn(3, N)]
     options = {"params": params, "carry": carry, "B_list": B_list}

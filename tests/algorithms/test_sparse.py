@@ -229,7 +229,7 @@ def test_the_matrix_may_come_with_the_parameters():
     )  # control: the permutation matters
 
 
-def test_one_lane_and_weights_on_the_left():
+def test_one_sample_and_weights_on_the_left():
     U, W = csr(MASK_U), csr(MASK_W.T)
 
     def cell(params, h, x):
@@ -262,7 +262,7 @@ def test_one_lane_and_weights_on_the_left():
 
 def trace_elements(rule, stored, size, make, **options):
     """Elements of the traces of a recurrent weight with `stored` elements among `size` neurons, B
-    lanes.
+    samples.
     """
     index = np.random.default_rng(0).choice(size * size, stored, replace=False)
     W = make(np.stack(np.divmod(index, size), -1), (size, size))

@@ -1,1 +1,1 @@
-"""Tests of the engine through the functional door."""
+"""Tests of the engine through the functional front end."""

@@ -8,7 +8,7 @@ import numpy as np
 from jax.experimental import sparse
 
 _RANDOM = np.random.default_rng(11)
-ROWS, COLUMNS, EACH, LANES = 5, 4, 2, 3
+ROWS, COLUMNS, EACH, BATCH = 5, 4, 2, 3
 MASK = _RANDOM.random((ROWS, COLUMNS)) < 0.5
 MASK[0, 0] = True
 DENSE = np.where(MASK, _RANDOM.standard_normal((ROWS, COLUMNS)), 0.0)
@@ -70,10 +70,10 @@ UNIT_MATRICES = {"brainunit." + name: (matrix.with_data, (_NNZ,)) for name, matr
 def _forms(make, rows, columns, wrap):
     return {
         "v @ M": (lambda w, x: wrap(x) @ make(w), (rows,)),
-        "X @ M": (lambda w, x: wrap(x) @ make(w), (LANES, rows)),
+        "X @ M": (lambda w, x: wrap(x) @ make(w), (BATCH, rows)),
         "M @ v": (lambda w, x: make(w) @ wrap(x), (columns,)),
-        "M @ X": (lambda w, x: make(w) @ wrap(x), (columns, LANES)),
-        "vmap of v @ M": (lambda w, x: jax.vmap(lambda x: wrap(x) @ make(w))(x), (LANES, rows)),
+        "M @ X": (lambda w, x: make(w) @ wrap(x), (columns, BATCH)),
+        "vmap of v @ M": (lambda w, x: jax.vmap(lambda x: wrap(x) @ make(w))(x), (BATCH, rows)),
     }
 
 
@@ -95,7 +95,7 @@ _ALL |= {"events, " + k: v for k, v in products(_EVENTS, brainevent.BinaryArray,
 _ALL["BCSR: M @ X"] = (
     lambda w, x: sparse.BCSR((w, _CSR.indices, _CSR.indptr), shape=_CSR.shape) @ x,
     _normal(_NNZ),
-    _normal(COLUMNS, LANES),
+    _normal(COLUMNS, BATCH),
 )
 
 

@@ -20,7 +20,7 @@ from braintrace.checks import (
 )
 from zoo import CASES, bptt, loss
 
-from ._door import T, assert_same, data, distances, learner
+from ._front_end import T, assert_same, data, distances, learner
 
 NAMES = [
     "gru_reset_before",

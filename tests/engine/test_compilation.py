@@ -15,7 +15,7 @@ assert "xla_cpu" not in os.environ.get("XLA_FLAGS", "")
 import jax
 jax.config.update("jax_enable_x64", True)
 from functools import partial
-from engine._door import assert_same, data, distances, learner
+from engine._front_end import assert_same, data, distances, learner
 from zoo import CASES, bptt, loss
 
 name = sys.argv[1]

@@ -10,7 +10,7 @@ import pytest
 
 from zoo import CASES, loss
 
-from ._door import data, learner_for, summed
+from ._front_end import data, learner_for, summed
 
 
 class Counted:

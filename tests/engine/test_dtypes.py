@@ -9,7 +9,7 @@ from braintrace.core.engine import Rule
 from braintrace.core.traces import PerParameter
 from zoo import CASES, bptt, loss
 
-from ._door import assert_same, data, distances, learner_for, stepwise
+from ._front_end import assert_same, data, distances, learner_for, stepwise
 
 
 def cast(tree, dtype):

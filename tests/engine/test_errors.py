@@ -1,4 +1,4 @@
-"""What the functional door says when it is used wrongly: got, expected, what to do, where."""
+"""What the functional front end says when it is used wrongly: got, expected, what to do, where."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ from jax.nn import sigmoid
 from braintrace.core._errors import CompilationError, NotSupportedError, UsageError
 from zoo import loss
 
-from ._door import assert_same, data, learner, learner_for, summed
+from ._front_end import assert_same, data, learner, learner_for, summed
 
 jax.config.update("jax_enable_x64", True)
 
@@ -97,17 +97,17 @@ def test_masks_and_resets(made):
     this, state = made
     xs, ys = jnp.ones((5, 2, 3)), jnp.zeros((5, 2, 4))
     with says(
-        UsageError, "The mask does not fit the loss", "(5, 2)", "one loss per lane", "scalar loss"
+        UsageError, "The mask does not fit the loss", "(5, 2)", "one loss per sample", "scalar loss"
     ):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=summed, mask=jnp.ones((5, 2)))
     with says(UsageError, "The mask does not fit the loss", "(5,)", "(5, 2)"):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=loss, mask=jnp.ones(5))
-    with says(UsageError, "The loss of a step has too many axes", "(2, 4)", "one value per lane"):
+    with says(UsageError, "The loss of a step has too many axes", "(2, 4)", "one value per sample"):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=lambda out, y: out - y)
     with says(UsageError, "The reset has a wrong shape", "(5,)", "(5, 2)"):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=loss, reset=jnp.zeros(5, bool))
     alone = learner_for(lambda p, h, x: (0.5 * h + x, h), {}, jnp.zeros(()), jnp.zeros(()))
-    with says(UsageError, "no lane axis"):
+    with says(UsageError, "no sample axis"):
         alone.etrace_grad(
             {},
             alone.init({}, jnp.zeros(())),
@@ -117,16 +117,16 @@ def test_masks_and_resets(made):
         )
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step_and_lane():
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_sample():
     params, carry, xs, ys = data("alif")
     this = learner("alif")
     state = this.init(params, carry)
     spoiled = ys.at[3, 1].set(jnp.nan)
-    with says(UsageError, "The loss is not finite", "nan at step 3, lane 1", "etrace_evolve"):
+    with says(UsageError, "The loss is not finite", "nan at step 3, sample 1", "etrace_evolve"):
         this.etrace_grad(params, state, xs, spoiled, loss_fn=loss)
     with says(UsageError, "nan at step 3"):
         this.etrace_grad(params, state, xs, spoiled, loss_fn=summed)
-    with says(UsageError, "inf at step 2, lane 0"):
+    with says(UsageError, "inf at step 2, sample 0"):
         this.etrace_grad(params, state, xs, ys.at[2, 0].set(jnp.inf), loss_fn=loss)
     _, _, info = jax.jit(lambda ys: this.etrace_grad(params, state, xs, ys, loss_fn=loss))(spoiled)
     assert jnp.isnan(info.losses[3, 1])  # under jit the losses tell

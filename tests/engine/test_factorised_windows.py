@@ -10,7 +10,7 @@ import pytest
 
 import braintrace
 
-from ._door import assert_same, stepwise
+from ._front_end import assert_same, stepwise
 
 T, B, I, N = 7, 2, 3, 4
 RULES = {"pp_prop": {"decay_or_rank": 0.8}, "ottt": {"leak": 0.7}}

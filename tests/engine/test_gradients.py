@@ -1,5 +1,5 @@
 """Every cell of the zoo: step by step, in windows and over a sequence, the gradient is that of the
-two-lane oracle.
+two-evaluation oracle.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ import pytest
 
 from zoo import CASES, EXACT, bptt, loss, run_once, tolerance
 
-from ._door import assert_same, data, distances, learner_for, numbers, stepwise, windowed
+from ._front_end import assert_same, data, distances, learner_for, numbers, stepwise, windowed
 
 #: `compile` is told more of the others, and the matrix of the zoo has them.
 PLAIN = {name: case for name, case in CASES.items() if not case.compiled}
@@ -108,7 +108,7 @@ def test_case(case):
 
 
 def window_oracle(case, params, carry, xs, ys, window):
-    """BPTT inside each window from the entry state `sg(h) + <J, p - sg(p)>`, J the two-lane
+    """BPTT inside each window from the entry state `sg(h) + <J, p - sg(p)>`, J the two-evaluation
     influence at its entry.
     """
     cell, oracle = case.cell, case.oracle

@@ -15,7 +15,7 @@ import pytest
 
 from braintrace.core.kernels import Operands, _build, _traces, advance_and_contract
 
-# slots, lanes, outputs, inputs, steps: below, at and above the kernel's tiles, with remainders;
+# slots, samples, outputs, inputs, steps: below, at and above the kernel's tiles, with remainders;
 # more chunks than one
 SIZES = [
     (1, 1, 1, 1, 1),
@@ -29,21 +29,21 @@ SIZES = [
 built = pytest.mark.skipif(_build.compiled() is None, reason="no C compiler here")
 
 
-def operands(slots, lanes, outputs, inputs, steps, dtype, across=False, moves=True):
+def operands(slots, samples, outputs, inputs, steps, dtype, across=False, moves=True):
     random = np.random.default_rng(slots + outputs)
     draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)
     matrix = (inputs, outputs) if across else (outputs, inputs)
-    some = lambda there: draw(lanes, outputs) if there else None
+    some = lambda there: draw(samples, outputs) if there else None
     return Operands(
         gradient=draw(*matrix),
-        x=draw(lanes, steps, inputs),
-        now=draw(lanes, outputs) if steps == 1 else None,
-        signal=tuple(draw(lanes, outputs) for _ in range(slots)),
-        old=tuple(draw(lanes, *matrix) for _ in range(slots)),
+        x=draw(samples, steps, inputs),
+        now=draw(samples, outputs) if steps == 1 else None,
+        signal=tuple(draw(samples, outputs) for _ in range(slots)),
+        old=tuple(draw(samples, *matrix) for _ in range(slots)),
         rows=tuple(tuple(some(q <= s) for q in range(slots)) for s in range(slots))
         if moves
         else (),
-        drive=tuple(None if s == 2 else draw(lanes, steps, outputs) for s in range(slots))
+        drive=tuple(None if s == 2 else draw(samples, steps, outputs) for s in range(slots))
         if moves
         else (),
     )

@@ -1,4 +1,4 @@
-"""Laws that hold for every cell: linearity, lanes, resets, masks, splits, and the transformations
+"""Laws that hold for every cell: linearity, samples, resets, masks, splits, and the transformations
 of JAX.
 """
 
@@ -12,9 +12,9 @@ import pytest
 
 from zoo import CASES, loss
 
-from ._door import QUICK, T, assert_same, data, distances, learner, numbers, stepwise, summed
+from ._front_end import QUICK, T, assert_same, data, distances, learner, numbers, stepwise, summed
 
-LANED = [
+BATCHED = [
     "alif",
     "gru_reset_before",
     "two_recurrent_layers",
@@ -25,7 +25,7 @@ LANED = [
 ]
 
 
-def sequence(name, lanes=2, **options):
+def sequence(name, samples=2, **options):
     """`etrace_grad` of a case, compiled, as a function of (params, carry, xs, ys); options are
     traced where arrays.
     """
@@ -34,7 +34,7 @@ def sequence(name, lanes=2, **options):
     static.setdefault("reduction", "sum")
     static.setdefault("loss_fn", loss)
 
-    this = learner(name, lanes)
+    this = learner(name, samples)
 
     @partial(jax.jit, compiler_options=QUICK)
     def run(params, carry, xs, ys, arrays):
@@ -43,13 +43,13 @@ def sequence(name, lanes=2, **options):
     return lambda *given: run(*given, arrays)
 
 
-def lane(tree, b):
-    """The tree with one lane."""
+def sample(tree, b):
+    """The tree with one sample."""
     return jax.tree.map(lambda v: v[b : b + 1], tree)
 
 
-def lane_of(batch, b):
-    """Sequences with one lane: the lane axis comes second."""
+def sample_of(batch, b):
+    """Sequences with one sample: the sample axis comes second."""
     return jax.tree.map(lambda v: v[:, b : b + 1], batch)
 
 
@@ -92,47 +92,50 @@ def test_a_mask_of_zeros_gives_zeros():
     assert all(np.all(np.asarray(v) == 0) for v in jax.tree.leaves(gradients))
 
 
-# Lanes
+# Samples
 # --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", LANED)
-def test_a_batch_is_the_sum_of_its_lanes(name):
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_is_the_sum_of_its_samples(name):
     params, carry, xs, ys = data(name)
-    single = sequence(name, lanes=1)
-    singles = [single(params, lane(carry, b), lane_of(xs, b), lane_of(ys, b)) for b in range(2)]
+    single = sequence(name, samples=1)
+    singles = [
+        single(params, sample(carry, b), sample_of(xs, b), sample_of(ys, b)) for b in range(2)
+    ]
     gradients, state, info = sequence(name)(params, carry, xs, ys)
     assert_same(gradients, total(s[0] for s in singles))
     for b, (_, one, alone) in enumerate(singles):
-        assert_same(numbers(lane(state.carry, b)), numbers(one.carry))
+        assert_same(numbers(sample(state.carry, b)), numbers(one.carry))
         np.testing.assert_allclose(info.losses[:, b : b + 1], alone.losses, rtol=1e-10)
 
 
 RESET = np.zeros((7, 2), bool)
 RESET[[0, 2, 5], [0, 0, 0]] = RESET[[3, 4], [1, 1]] = (
-    True  # two lanes that start afresh at steps of their own
+    True  # two samples that are reset at steps of their own
 )
 
 
-@pytest.mark.parametrize("name", LANED)
+@pytest.mark.parametrize("name", BATCHED)
 def test_reset_is_running_the_pieces(name):
     params, carry, xs, ys = data(name, steps=7)
     pieces, last = [], []
-    single = sequence(name, lanes=1, window=2)
+    single = sequence(name, samples=1, window=2)
     for b in range(2):
         cuts = sorted({0, 7, *np.flatnonzero(RESET[:, b]).tolist()})
         for start, stop in pairwise(cuts):
             part = jax.tree.map(
-                lambda v, start=start, stop=stop: v[start:stop], (lane_of(xs, b), lane_of(ys, b))
+                lambda v, start=start, stop=stop: v[start:stop],
+                (sample_of(xs, b), sample_of(ys, b)),
             )
-            pieces.append(single(params, lane(carry, b), *part))
+            pieces.append(single(params, sample(carry, b), *part))
         last.append(pieces[-1])
     expected = total(p[0] for p in pieces)
     for window in (1, 3, None):
         gradients, state, _ = sequence(name, reset=RESET, window=window)(params, carry, xs, ys)
         assert_same(gradients, expected)
         for b in range(2):
-            assert_same(numbers(lane(state.carry, b)), numbers(last[b][1].carry))
+            assert_same(numbers(sample(state.carry, b)), numbers(last[b][1].carry))
     unbroken = sequence(name)(params, carry, xs, ys)[0]
     assert any(
         d > 1e-3 for d in distances(unbroken, expected).values()
@@ -197,16 +200,16 @@ def test_a_mask_of_steps_is_leaving_their_losses_out():
     assert_same(masked, total(f(params, carry, xs, ys)[0] for f in both))
 
 
-def test_a_mask_of_lanes_is_slicing():
-    """Ragged sequences: lane 0 ends after 3 steps, lane 1 after 5."""
+def test_a_mask_of_samples_is_slicing():
+    """Ragged sequences: sample 0 ends after 3 steps, sample 1 after 5."""
     name = "alif"
     params, carry, xs, ys = data(name)
     lengths = (3, 5)
     mask = jnp.arange(T)[:, None] < jnp.array(lengths)
     ragged = sequence(name, mask=mask, window=2)(params, carry, xs, ys)[0]
-    single = sequence(name, lanes=1)
+    single = sequence(name, samples=1)
     cut = [
-        single(params, lane(carry, b), lane_of(xs, b)[:n], lane_of(ys, b)[:n])[0]
+        single(params, sample(carry, b), sample_of(xs, b)[:n], sample_of(ys, b)[:n])[0]
         for b, n in enumerate(lengths)
     ]
     assert_same(ragged, total(cut))

@@ -69,7 +69,7 @@ def test_blocks_of_any_size_give_the_gradient_of_bptt(cell, window, blocks):
         )  # control: what the traces of a layer keep beside matters
 
 
-def test_a_block_holds_whole_lanes_or_a_part_of_one(monkeypatch):
+def test_a_block_holds_whole_samples_or_a_part_of_one(monkeypatch):
     monkeypatch.setattr(_layer_blocks, "_IN_CACHE", 100)
     assert [_layer_blocks.samples_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
         6,
@@ -80,7 +80,7 @@ def test_a_block_holds_whole_lanes_or_a_part_of_one(monkeypatch):
     ]
 
 
-def test_mixing_is_a_product_for_each_lane(blocks):
+def test_mixing_is_a_product_for_each_sample(blocks):
     random = np.random.default_rng(1)
     trace, rows, signal = (
         jnp.asarray(random.normal(size=s)) for s in ((B, 5, 3, 7), (B, 5, 5), (B, 5))
@@ -149,9 +149,9 @@ def test_a_layer_whose_neurons_do_not_meet_has_the_traces_of_its_neurons_alone(w
     )  # control: neurons that meet
 
 
-@pytest.mark.parametrize("lanes", [N, N - 1], ids=["as many lanes as neurons", "fewer"])
+@pytest.mark.parametrize("samples", [N, N - 1], ids=["as many samples as neurons", "fewer"])
 @pytest.mark.parametrize("window", [1, 3])
-def test_lanes_of_a_bias_are_found_where_the_step_has_them(window, lanes):
+def test_samples_of_a_bias_are_found_where_the_step_has_them(window, samples):
     def cell(p, h, x):  # neurons along axis 0
         h = 0.9 * h + jnp.tanh(p["W"] @ x.T + p["U"] @ h.T + p["b"][:, None]).T
         return h, h @ p["o"]
@@ -159,8 +159,8 @@ def test_lanes_of_a_bias_are_found_where_the_step_has_them(window, lanes):
     random = np.random.default_rng(4)
     shapes = {"W": (N, I), "U": (N, N), "b": (N,), "o": (N, O)}
     params = {k: jnp.asarray(random.normal(size=s)) / 2 for k, s in shapes.items()}
-    xs, ys = (jnp.asarray(random.normal(size=(T, lanes, n))) for n in (I, O))
-    carry = jnp.zeros((lanes, N))
+    xs, ys = (jnp.asarray(random.normal(size=(T, samples, n))) for n in (I, O))
+    carry = jnp.zeros((samples, N))
 
     def total(params):
         def one(carry, at):

@@ -7,7 +7,7 @@ from jax.nn import sigmoid
 
 from braintrace.core.traces import PerParameter
 
-from ._door import learner, learner_for
+from ._front_end import learner, learner_for
 
 CARRIER = PerParameter()
 

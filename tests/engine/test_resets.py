@@ -8,7 +8,7 @@ import pytest
 import braintrace
 from zoo import CASES, loss
 
-from ._door import assert_same, data, distance
+from ._front_end import assert_same, data, distance
 
 T, B, CUT = 6, 3, 2
 RULES = {

@@ -32,7 +32,7 @@ def einsum(subscripts):
 
 PRODUCTS = {
     "dense": (lambda w, x: x @ w, normal(3, 4), normal(2, 3)),
-    "dense, one lane": (lambda w, x: x @ w, normal(3, 4), normal(3)),
+    "dense, one sample": (lambda w, x: x @ w, normal(3, 4), normal(3)),
     "dense, weight first": (lambda w, x: w @ x, normal(4, 3), normal(3, 2)),
     "dense, transposed": (lambda w, x: x @ w.T, normal(4, 3), normal(2, 3)),
     "vector": (lambda w, x: x @ w, normal(3), normal(2, 3)),

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.nn import sigmoid
 
-from zoo._case import OUT, Case, keep, two_lanes
+from zoo._case import OUT, Case, keep, two_evaluations
 
 from ._layouts import layout
 from ._terms import Parameters, activity, drive, expression
@@ -125,7 +125,7 @@ def cell_of(seed):
     case = Case(
         f"seed {seed}",
         lambda p, c, x: cell(p, c, x),
-        two_lanes(marked),
+        two_evaluations(marked),
         make,
         {},
         frozenset({"unbatched"} if batch is None else ()),

@@ -1,5 +1,5 @@
 """Each cell of `braintrace.nn` written out in plain JAX from its equation, with the marks of the
-two-lane oracle.
+two-evaluation oracle.
 """
 
 import math

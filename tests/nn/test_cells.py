@@ -1,5 +1,5 @@
-"""The recurrent cells and readouts against their equations and two-lane oracles, written out in
-plain JAX.
+"""The recurrent cells and readouts against their equations and two-evaluation oracles, written out
+in plain JAX.
 """
 
 import brainstate
@@ -11,7 +11,7 @@ import pytest
 import braintrace
 from braintrace import nn
 from braintrace.checks import bptt_gradient
-from zoo._case import two_lanes
+from zoo._case import two_evaluations
 
 from .oracles import CELLS, EXACT, IN, OUT, B, N, Network, T, carry_of, named, step_of
 
@@ -41,7 +41,7 @@ def test_gradients(name):
     model, weights, params, xs, ys = given(name)
     carry, step = carry_of(name), step_of(name)
     options = {"loss_fn": loss, "reduction": "sum"}
-    right = bptt_gradient(two_lanes(step), params, carry, xs, ys, **options)[0]
+    right = bptt_gradient(two_evaluations(step), params, carry, xs, ys, **options)[0]
     bptt, losses = bptt_gradient(step, params, carry, xs, ys, **options)
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
     assert all(float(jnp.abs(v).max()) > 1e-3 for v in jax.tree.leaves(right))  # not dead

@@ -36,7 +36,7 @@ normal_x = normal(2, 6, 3)
 #: name -> (what the operator gives, what it must be)
 VALUES = {
     "matmul": lambda: (braintrace.matmul(X, W), X @ W),
-    "matmul, one lane": (lambda: (braintrace.matmul(X[0], W, BIAS), X[0] @ W + BIAS)),
+    "matmul, one sample": (lambda: (braintrace.matmul(X[0], W, BIAS), X[0] @ W + BIAS)),
     "matmul, transforms": lambda: (
         braintrace.matmul(X, W, BIAS, weight_fn=square, bias_fn=jnp.exp),
         X @ W**2 + jnp.exp(BIAS),

@@ -1,4 +1,4 @@
-"""A zoo of one-step cells in plain JAX, each with a two-lane oracle of its D-RTRL gradient.
+"""A zoo of one-step cells in plain JAX, each with a two-evaluation oracle of its D-RTRL gradient.
 
 `CASES` holds them by name; `_case.py` says how a case is written, `_reference.py` has the loss,
 BPTT and the tolerance. `FEATURES` says what the words in `Case.features` mean.

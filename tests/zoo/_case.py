@@ -9,11 +9,11 @@ A step is `(params, carry, x, old, mix) -> (carry, out)`, plain JAX with two han
 A mark never changes a value. Without marks (both are `keep`, the default) the step is the cell.
 The oracle evaluates it twice from the same carry, and the marks stop gradients:
 
-    carry lane   old = mix = stop_gradient        gives the next carry: positional paths only
-    live lane    old = stop_gradient, mix = keep  gives the output: what this step makes is live
+    carry evaluation  old = mix = stop_gradient        gives the next carry: positional paths only
+    live evaluation   old = stop_gradient, mix = keep  gives the output: what this step makes counts
 
-A parameter whose every way into the carry runs through `mix` has no site: it acts in the live lane
-only. The gradient of a scan of the oracle is the D-RTRL gradient of the cell.
+A parameter whose every way into the carry runs through `mix` has no site: it acts in the live
+evaluation only. The gradient of a scan of the oracle is the D-RTRL gradient of the cell.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ CASES: dict[str, "Case"] = {}
 
 @dataclass(frozen=True)
 class Case:
-    """A one-step cell, its two-lane oracle, example data and what D-RTRL is to each parameter."""
+    """A one-step cell, its oracle, example data and what D-RTRL is to each parameter."""
 
     name: str
     cell: Callable  # (params: dict, carry, x) -> (carry, out); the batch on axis 0
@@ -66,7 +66,7 @@ def keep(value):
     return value
 
 
-def two_lanes(step):
+def two_evaluations(step):
     """The oracle of a marked step."""
 
     def oracle(params, carry, x):
@@ -91,7 +91,7 @@ def case(
         CASES[called] = Case(
             called,
             cell or step,
-            two_lanes(step),
+            two_evaluations(step),
             make,
             certificate,
             frozenset(features.split()),

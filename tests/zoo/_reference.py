@@ -8,7 +8,7 @@ from ._case import Case
 
 
 def loss(out, target):
-    """Squared error of each lane: (B, OUT), (B, OUT) -> (B,)."""
+    """Squared error of each sample: (B, OUT), (B, OUT) -> (B,)."""
     return jnp.sum(jnp.square(out - target), axis=-1)
 
 
@@ -19,7 +19,7 @@ def run(case_or_cell, params, carry, xs):
 
 
 def total_loss(case_or_cell, params, carry, xs, ys):
-    """The loss summed over steps and lanes, and what `run` gives."""
+    """The loss summed over steps and samples, and what `run` gives."""
     result = run(case_or_cell, params, carry, xs)
     return jnp.sum(jax.vmap(loss)(result[1], ys)), result
 

@@ -26,7 +26,7 @@ def beside(make, name, value):
     features="counter",
 )
 def counter(p, c, x, old=keep, mix=keep):
-    """An integer clock per lane gates the input and drives an oscillation."""
+    """An integer clock per sample gates the input and drives an oscillation."""
     h, n = c["h"], c["n"][:, None]
     h = sigmoid(p["a"]) * h + jnp.where(n % 2 == 0, 1.0, 0.3).astype(h.dtype) * (x @ p["W"])
     h = h + p["w"] * jnp.cos(n.astype(h.dtype))
@@ -40,7 +40,7 @@ def counter(p, c, x, old=keep, mix=keep):
     features="key recurrent",
 )
 def noise(p, c, x, old=keep, mix=keep):
-    """A key per lane, split at every step."""
+    """A key per sample, split at every step."""
     h, keys = c["h"], jax.vmap(jax.random.split)(c["key"])
     xi = jax.vmap(lambda key: jax.random.normal(key, (N,), h.dtype))(keys[:, 0])
     drive = x @ p["W"] + mix(old(h)) @ p["U"] + jnp.exp(p["sigma"]) * xi

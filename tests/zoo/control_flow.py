@@ -60,7 +60,7 @@ def substeps_recurrent(p, h, x, old=keep, mix=keep):
 
 
 def in_context(make):
-    """The same data with x[t, :, 0] = -1, 0, 1, -1, ...: a context that all lanes share."""
+    """The same data with x[t, :, 0] = -1, 0, 1, -1, ...: a context that all samples share."""
 
     def make_in_context(key, T, B):
         params, carry, xs, targets = make(key, T, B)
@@ -122,7 +122,7 @@ def switch(p, h, x, old=keep, mix=keep):
 
 @case(shapes((N,), **LEAKY, d=(N,)), exact="a W d o", features="branch")
 def where(p, h, x, old=keep, mix=keep):
-    """Elementwise choices, on the state and on the input of the lane."""
+    """Elementwise choices, on the state and on the input of the sample."""
     drive = jnp.tanh(x @ p["W"])
     h = jnp.where(h > 0, sigmoid(p["a"]) * h, p["d"] * h)
     h = h + jnp.where(x[:, :1] > 0, drive, 0.5 * drive)

@@ -55,7 +55,7 @@ def conv2d_recurrent(p, h, x, old=keep, mix=keep):
 
 
 def words(make):
-    """The same data with a word per lane and step for x; every word occurs from T * B = 3 on."""
+    """The same data with a word per sample and step for x; every word occurs from T * B = 3 on."""
 
     def make_words(key, T, B):
         params, carry, _, targets = make(key, T, B)

@@ -54,12 +54,12 @@ def pieces(p, h, x, old=keep, mix=keep):
     features="layout recurrent",
 )
 def vmapped(p, h, x, old=keep, mix=keep):
-    """Written for one lane, `W @ x`, and vmapped."""
+    """Written for one sample, `W @ x`, and vmapped."""
 
-    def lane(h, x):
+    def sample(h, x):
         return leaky(p, h, jnp.tanh(p["W"] @ x + p["U"] @ mix(old(h))))
 
-    return jax.vmap(lane)(h, x)
+    return jax.vmap(sample)(h, x)
 
 
 @case(

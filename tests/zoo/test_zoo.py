@@ -76,7 +76,7 @@ def check_gradients_are_what_the_certificate_says(case, cell, oracle):
 
 def check_instantaneous_parameters_are_those_without_a_site(case, cell, oracle):
     for name, kind in case.certificate.items():
-        in_cell, in_carry_lane = (
+        in_cell, in_carry_evaluation = (
             np.any(np.asarray(of.influence[name]) != 0) for of in (cell, oracle)
         )
         expected = {
@@ -84,7 +84,7 @@ def check_instantaneous_parameters_are_those_without_a_site(case, cell, oracle):
             APPROXIMATE: (True, True),
             EXACT: (in_cell, in_cell),
         }
-        assert (in_cell, in_carry_lane) == expected[kind], name
+        assert (in_cell, in_carry_evaluation) == expected[kind], name
 
 
 def check_outputs_are_alive(oracle):

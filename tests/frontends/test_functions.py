@@ -8,7 +8,7 @@ import pytest
 
 import braintrace
 from braintrace import State, UsageError
-from zoo._case import two_lanes
+from zoo._case import two_evaluations
 
 from . import cells
 from .cells import (
@@ -20,7 +20,7 @@ from .cells import (
     assert_close,
     assert_tells_apart,
     data,
-    lane_loss,
+    sample_loss,
     sequence_gradient,
 )
 
@@ -33,7 +33,7 @@ def test_haiku_apply():
     step = hk.without_apply_rng(hk.transform(lambda carry, x: hk.GRU(N)(x, carry)[::-1]))
     carry = ZERO + 0.1
     params = step.init(jax.random.key(1), carry, xs[0])
-    loss = lambda out, y: lane_loss(out[..., :OUT], y)
+    loss = lambda out, y: sample_loss(out[..., :OUT], y)
     learner = braintrace.compile(step.apply, "d_rtrl", xs[0], params=params, carry=carry)
 
     def marked(params, h, x, old=cells.keep, mix=cells.keep):
@@ -47,7 +47,7 @@ def test_haiku_apply():
         return h, h[..., :OUT]
 
     oracle, bptt = (
-        sequence_gradient(f, params, carry, xs, ys) for f in (two_lanes(marked), marked)
+        sequence_gradient(f, params, carry, xs, ys) for f in (two_evaluations(marked), marked)
     )
     assert_tells_apart(oracle, bptt)
     for window in (1, 3, None):
@@ -69,7 +69,7 @@ def test_linen_apply():
     model = linen.OptimizedLSTMCell(features=N, param_dtype=jnp.float64)
     carry = jax.tree.map(lambda v: v + 0.1, model.initialize_carry(jax.random.key(0), xs[0].shape))
     variables = model.init(jax.random.key(1), carry, xs[0])
-    loss = lambda out, y: lane_loss(out[..., :OUT], y)
+    loss = lambda out, y: sample_loss(out[..., :OUT], y)
     learner = braintrace.compile(model.apply, "d_rtrl", xs[0], params=variables, carry=carry)
 
     def marked(variables, carry, x, old=cells.keep, mix=cells.keep):
@@ -83,7 +83,7 @@ def test_linen_apply():
         return (c, h), h[..., :OUT]
 
     oracle, bptt = (
-        sequence_gradient(f, variables, carry, xs, ys) for f in (two_lanes(marked), marked)
+        sequence_gradient(f, variables, carry, xs, ys) for f in (two_evaluations(marked), marked)
     )
     assert_tells_apart(oracle, bptt)
     for window in (1, 3, None):
@@ -135,12 +135,12 @@ def test_haiku_style_apply():
 
     oracle, bptt = (
         sequence_gradient(f, params, ZERO, xs, ys)
-        for f in (two_lanes(Transformed.apply), Transformed.apply)
+        for f in (two_evaluations(Transformed.apply), Transformed.apply)
     )
     assert_tells_apart(oracle, bptt)
     learner = braintrace.compile(Transformed.apply, "d_rtrl", xs[0], params=params, carry=ZERO)
     found, *_ = learner.etrace_grad(
-        params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, window=3, reduction="sum"
+        params, learner.init(params, ZERO), xs, ys, loss_fn=sample_loss, window=3, reduction="sum"
     )
     assert_close(found, oracle)
 
@@ -162,11 +162,15 @@ def test_trees_of_any_shape():
     learner = braintrace.compile(flat, "d_rtrl", (xs[0],), params=params, carry=carry)
     state = learner.init(params, carry)
     found, state, _ = learner.etrace_grad(
-        params, state, (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y), window=3
+        params, state, (xs,), ys, loss_fn=lambda out, y: sample_loss(out[0], y), window=3
     )
     assert found[2] is None and found[3] is None and state.carry["count"] == T
     report = learner.check_gradients(
-        params, learner.init(params, carry), (xs,), ys, loss_fn=lambda out, y: lane_loss(out[0], y)
+        params,
+        learner.init(params, carry),
+        (xs,),
+        ys,
+        loss_fn=lambda out, y: sample_loss(out[0], y),
     )
     assert report.ok and len(report.rows) == 3
     assert learner.trained(params)[2] is None
@@ -213,7 +217,7 @@ def test_evolving_moves_the_traces_on():
     left, _ = learner.etrace_evolve(params, start, xs[:4], traces=False)
     assert left.traces is None
     from_both = [
-        learner.etrace_grad(params, s, xs[4:], ys[4:], loss_fn=lane_loss)[0]["w"]
+        learner.etrace_grad(params, s, xs[4:], ys[4:], loss_fn=sample_loss)[0]["w"]
         for s in (evolved, left)
     ]
     assert not jnp.allclose(*from_both), "control: the warm-up is reached back into"
@@ -231,7 +235,7 @@ def test_fit_counts_the_steps_before_it(mode):
     formed = State(before.carry, learner.init(params, carry).traces, before.steps)
     fits = [
         learner.etrace_fit(
-            params, tx.init(params), s, xs[4:], ys[4:], optimizer=tx, mode=mode, loss_fn=lane_loss
+            params, tx.init(params), s, xs[4:], ys[4:], optimizer=tx, mode=mode, loss_fn=sample_loss
         )
         for s in (before, formed)
     ]
@@ -247,7 +251,7 @@ def test_fit_at_every_step_returns_aux_and_moves_on():
         "optimizer": tx,
         "mode": "O",
         "has_aux": True,
-        "loss_fn": lambda out, y: (lane_loss(out, y), out),
+        "loss_fn": lambda out, y: (sample_loss(out, y), out),
     }
     found = learner.etrace_fit(
         params, tx.init(params), learner.init(params, carry), xs, ys, **options

@@ -2,7 +2,7 @@
 distances.
 
 A step takes its weights as `p["cell"]` and the readout as `p["out"]`; its oracle is
-`zoo._case.two_lanes(step)`.
+`zoo._case.two_evaluations(step)`.
 """
 
 import jax
@@ -13,23 +13,23 @@ from jax.nn import sigmoid
 
 from zoo._case import keep
 
-# N is not 5: see brainstate_door/models.py.
+# N is not 5: see frontend_brainstate/models.py.
 T, B, IN, N, OUT = 7, 4, 3, 6, 2
 
 
-def data(steps=T, lanes=B):
+def data(steps=T, samples=B):
     rng = np.random.default_rng(1)
-    return jnp.asarray(rng.standard_normal((steps, lanes, IN))), jnp.asarray(
-        rng.standard_normal((steps, lanes, OUT))
+    return jnp.asarray(rng.standard_normal((steps, samples, IN))), jnp.asarray(
+        rng.standard_normal((steps, samples, OUT))
     )
 
 
-def lane_loss(out, target):
+def sample_loss(out, target):
     return jnp.sum(jnp.square(out - target), axis=-1)
 
 
 def total_loss(out, target):
-    return jnp.sum(lane_loss(out, target))
+    return jnp.sum(sample_loss(out, target))
 
 
 def sequence_gradient(function, params, carry, xs, ys):
@@ -39,7 +39,7 @@ def sequence_gradient(function, params, carry, xs, ys):
 
     def total(params):
         _, outs = lax.scan(lambda c, x: function(params, c, x), carry, xs)
-        return jnp.sum(jax.vmap(lane_loss)(outs, ys))
+        return jnp.sum(jax.vmap(sample_loss)(outs, ys))
 
     return jax.grad(total)(params)
 
@@ -122,7 +122,7 @@ def stacked(lower, upper):
     return both
 
 
-# Equinox: a weight is (outputs, inputs); lanes are mapped by hand
+# Equinox: a weight is (outputs, inputs); samples are mapped by hand
 # ---------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from .models import (
     assert_close,
     data,
     hidden,
-    lane_loss,
+    sample_loss,
     step_by_step,
     total_loss,
 )
@@ -48,7 +48,7 @@ def test_calls_trace_once(learner):
 
     def step_fn(x, y):
         traced.append(1)
-        return lane_loss(learner(x), y)
+        return sample_loss(learner(x), y)
 
     for _ in range(2):
         learner(xs[0])

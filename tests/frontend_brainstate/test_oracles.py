@@ -1,5 +1,5 @@
-"""Cells of `brainstate.nn` against two-lane oracles written out in plain JAX, and against the
-functional door.
+"""Cells of `brainstate.nn` against two-evaluation oracles written out in plain JAX, and against the
+functional front end.
 """
 
 import brainstate
@@ -12,7 +12,7 @@ from jax import lax
 from jax.nn import sigmoid
 
 import braintrace
-from zoo._case import keep, two_lanes
+from zoo._case import keep, two_evaluations
 
 from .models import (
     B,
@@ -22,7 +22,7 @@ from .models import (
     assert_close,
     data,
     hidden,
-    lane_loss,
+    sample_loss,
     step_by_step,
     total_loss,
 )
@@ -89,14 +89,14 @@ def case(request):
 
     def total(function, params):
         _, outs = lax.scan(lambda c, x: function(params, c, x), carry, xs)
-        return jnp.sum(jax.vmap(lane_loss)(outs, ys))
+        return jnp.sum(jax.vmap(sample_loss)(outs, ys))
 
     def keyed(function):
         found = jax.grad(lambda p: total(function, p))(params)
         return {path: found[name] for path, name in names.items()}
 
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
-    return learner, xs, ys, keyed(two_lanes(step)), keyed(step), (step, params, carry)
+    return learner, xs, ys, keyed(two_evaluations(step)), keyed(step), (step, params, carry)
 
 
 def test_step_by_step_equals_the_oracle(case):
@@ -129,7 +129,7 @@ def test_windows_equal_the_oracle(case, window):
     assert_close(end, hidden(learner))
 
 
-def test_equals_the_functional_door(case):
+def test_equals_the_functional_front_end(case):
     learner, xs, ys, _, _, (step, params, carry) = case
     other = braintrace.compile(step, "d_rtrl", xs[0], params=params, carry=carry)
     expected, *_ = other.etrace_grad(
@@ -147,7 +147,7 @@ def test_multi_step_is_bptt_inside_the_window(case):
         other = braintrace.D_RTRL(learner.model, vjp_method=method).compile_graph(xs[0])
         gradient = brainstate.transform.grad(
             lambda other=other: jnp.sum(
-                jax.vmap(lane_loss)(other(braintrace.MultiStepData(xs)), ys)
+                jax.vmap(sample_loss)(other(braintrace.MultiStepData(xs)), ys)
             ),
             learner.model.states(brainstate.ParamState),
         )

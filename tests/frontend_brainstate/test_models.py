@@ -26,7 +26,7 @@ from .models import (
     assert_close,
     data,
     hidden,
-    lane_loss,
+    sample_loss,
     step_by_step,
     total_loss,
 )
@@ -112,7 +112,7 @@ def test_mapped_equals_batched(name):
     assert_close(step_by_step(mapped, xs, ys), expected)
     mapped.reset_state(B, model=True)
     found = mapped.etrace_grad(
-        xs, ys, step_fn=lambda x, y: lane_loss(mapped(x), y), reduction="sum", window=3
+        xs, ys, step_fn=lambda x, y: sample_loss(mapped(x), y), reduction="sum", window=3
     )
     assert_close(found, expected)
 

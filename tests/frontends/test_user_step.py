@@ -1,4 +1,4 @@
-"""A step of the user's own around the model's, at the doors of functions, NNX and Equinox."""
+"""A step of the user's own around the model's, at the front ends of functions, NNX and Equinox."""
 
 import equinox as eqx
 import jax
@@ -77,8 +77,8 @@ STEPS = {
 }
 
 
-class Door:
-    """One way of calling for three doors: a learner, its gradient, and BPTT by hand."""
+class Served:
+    """One way of calling for three front ends: a learner, its gradient, and BPTT by hand."""
 
     def __init__(self, name, algorithm):
         self.name, h = name, jnp.zeros((B, N))
@@ -132,7 +132,7 @@ def distance(a, b):
 @pytest.mark.parametrize("mask", [None, MASK], ids=["whole", "masked"])
 def test_equals_bptt_in_windows_of_1_and_3(name, mask):
     step, weights = STEPS[name], jnp.ones((T, B)) if mask is None else mask
-    exact, local = Door(name, "ostl_recurrent"), Door(name, "d_rtrl")
+    exact, local = Served(name, "ostl_recurrent"), Served(name, "d_rtrl")
     right = exact.bptt(step, weights)
     for window in (1, 3):
         options = {
@@ -154,29 +154,29 @@ def test_equals_bptt_in_windows_of_1_and_3(name, mask):
 @pytest.mark.parametrize("name", STEPS)
 def test_check_gradients_takes_it_too(name):
     for algorithm, equal in (("ostl_recurrent", True), ("d_rtrl", False)):
-        door = Door(name, algorithm)
+        served = Served(name, algorithm)
         reset = jnp.zeros((T, B), bool).at[3, 1].set(True)
-        report = door.learner.check_gradients(
-            *door.start, XS, YS, step_fn=STEPS[name], window=3, mask=MASK, reset=reset
+        report = served.learner.check_gradients(
+            *served.start, XS, YS, step_fn=STEPS[name], window=3, mask=MASK, reset=reset
         )
         assert report.ok
         assert all(row.relative_error < 1e-8 for row in report.rows) == equal
 
 
 def test_a_reset_goes_back_to_the_compiled_carry_wherever_the_check_starts():
-    door = Door("nnx", "ostl_recurrent")
-    door.learner.etrace_evolve(XS)
+    served = Served("nnx", "ostl_recurrent")
+    served.learner.etrace_evolve(XS)
     reset = jnp.zeros((T, B), bool).at[3, 1].set(True)
-    assert door.learner.check_gradients(XS, YS, step_fn=STEPS["nnx"], reset=reset).ok
+    assert served.learner.check_gradients(XS, YS, step_fn=STEPS["nnx"], reset=reset).ok
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_loss_of_the_output_is_a_step(name):
-    door = Door(name, "d_rtrl")
+    served = Served(name, "d_rtrl")
     loss = lambda out, y: jnp.mean((out[:, :OUT] - y) ** 2)
     step = lambda model, call, x, y: (loss(call(x), y), x.sum())
-    got, info = door.gradient(XS, YS, step_fn=step, has_aux=True, return_state=False, window=3)
-    right, plain = door.gradient(XS, YS, loss_fn=loss, return_state=False, window=3)
+    got, info = served.gradient(XS, YS, step_fn=step, has_aux=True, return_state=False, window=3)
+    right, plain = served.gradient(XS, YS, loss_fn=loss, return_state=False, window=3)
     assert distance(got, right) < 1e-12
     np.testing.assert_allclose(info.losses, plain.losses, rtol=1e-12)
     np.testing.assert_allclose(info.aux, XS.sum((1, 2)), rtol=1e-12)
@@ -184,22 +184,22 @@ def test_a_loss_of_the_output_is_a_step(name):
 
 @pytest.mark.parametrize("mode", ["A", "O"])
 def test_fit_learns_with_it(mode):
-    door = Door("nnx", "d_rtrl")
-    optimizer = nnx.Optimizer(door.model, optax.sgd(0.02), wrt=nnx.Param)
+    served = Served("nnx", "d_rtrl")
+    optimizer = nnx.Optimizer(served.model, optax.sgd(0.02), wrt=nnx.Param)
     losses = [
         jnp.mean(
-            door.learner.etrace_fit(
+            served.learner.etrace_fit(
                 XS, YS, step_fn=STEPS["nnx"], optimizer=optimizer, mode=mode
             ).losses
         )
         for _ in range(5)
     ]
     assert losses[-1] < losses[0]
-    door = Door("equinox", "d_rtrl")
-    model, state, tuner = *door.start, optax.sgd(0.02)
-    tuned, losses = tuner.init(door.learner.trained(model)), []
+    served = Served("equinox", "d_rtrl")
+    model, state, tuner = *served.start, optax.sgd(0.02)
+    tuned, losses = tuner.init(served.learner.trained(model)), []
     for _ in range(5):
-        model, tuned, state, info = door.learner.etrace_fit(
+        model, tuned, state, info = served.learner.etrace_fit(
             model, tuned, state, XS, YS, step_fn=STEPS["equinox"], optimizer=tuner, mode=mode
         )
         losses.append(jnp.mean(info.losses))
@@ -207,8 +207,8 @@ def test_fit_learns_with_it(mode):
 
 
 def test_one_step_of_nnx():
-    door, other = Door("nnx", "d_rtrl"), Door("nnx", "d_rtrl")
-    loss, gradients = door.learner.value_and_grad(XS[0], YS[0], step_fn=STEPS["nnx"])
+    served, other = Served("nnx", "d_rtrl"), Served("nnx", "d_rtrl")
+    loss, gradients = served.learner.value_and_grad(XS[0], YS[0], step_fn=STEPS["nnx"])
     right, info = other.gradient(XS[:1], YS[:1], step_fn=STEPS["nnx"])
     assert distance(gradients, right) < 1e-12
     assert loss == pytest.approx(float(jnp.mean(info.losses)))
@@ -269,7 +269,7 @@ WRONG = {
 @pytest.mark.parametrize("name", STEPS)
 def test_wrong_steps(name, message):
     with pytest.raises(UsageError) as raised:
-        Door(name, "d_rtrl").gradient(XS, YS, step_fn=WRONG[message])
+        Served(name, "d_rtrl").gradient(XS, YS, step_fn=WRONG[message])
     assert message in str(raised.value)
 
 
@@ -277,12 +277,12 @@ def test_wrong_steps(name, message):
 def test_the_loss_is_said_in_one_way(name):
     for given in ({}, {"loss_fn": lambda out, y: out.sum(), "step_fn": STEPS[name]}):
         with pytest.raises(UsageError, match="in one way"):
-            Door(name, "d_rtrl").gradient(XS, YS, **given)
+            Served(name, "d_rtrl").gradient(XS, YS, **given)
 
 
 def test_multi_step_and_a_step_do_not_go_together():
-    door = Door("function", "d_rtrl")
+    served = Served("function", "d_rtrl")
     with pytest.raises(UsageError, match="does not go with step_fn"):
-        door.learner.check_gradients(
-            *door.start, XS, YS, step_fn=STEPS["function"], multi_step=True
+        served.learner.check_gradients(
+            *served.start, XS, YS, step_fn=STEPS["function"], multi_step=True
         )

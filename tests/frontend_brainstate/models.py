@@ -84,12 +84,12 @@ def data(*x_shape, integer=False):
     return jnp.asarray(xs), jnp.asarray(rng.standard_normal((T, B, OUT)))
 
 
-def lane_loss(out, target):
+def sample_loss(out, target):
     return jnp.sum(jnp.square(out - target), axis=-1)
 
 
 def total_loss(out, target):
-    return jnp.sum(lane_loss(out, target))
+    return jnp.sum(sample_loss(out, target))
 
 
 def step_by_step(learner, xs, ys, loss=total_loss, weights=None):

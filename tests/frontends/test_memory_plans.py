@@ -22,7 +22,7 @@ def loss(out, target):
     return jnp.mean((out - target) ** 2)
 
 
-class Door:
+class Served:
     def __init__(self, name, **options):
         self.name, h = name, jnp.zeros((B, N))
         if name == "nnx":
@@ -84,9 +84,9 @@ def nbytes(tree):
 @pytest.mark.parametrize("window", [8, None])
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_plan_is_what_the_compiled_program_takes(name, window):
-    door = Door(name)
-    plan, allocated = door.learner.memory_plan(T, window), door.allocated(window)
-    assert plan.traces == nbytes(door.traces) > 0
+    served = Served(name)
+    plan, allocated = served.learner.memory_plan(T, window), served.allocated(window)
+    assert plan.traces == nbytes(served.traces) > 0
     assert allocated / FACTOR <= plan.total <= allocated * FACTOR
     assert plan.traces < allocated / FACTOR  # control: the traces alone are not the answer
     assert plan.window == (window or 48)  # two of the same size
@@ -94,7 +94,7 @@ def test_plan_is_what_the_compiled_program_takes(name, window):
 
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_a_plan_does_not_grow_with_the_sequence(name):
-    learner = Door(name).learner
+    learner = Served(name).learner
     short, long = learner.memory_plan(100, 10), learner.memory_plan(10_000, 10)
     assert short.total == long.total and long.bptt > 50 * short.bptt
     assert (
@@ -104,9 +104,9 @@ def test_a_plan_does_not_grow_with_the_sequence(name):
 
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(name):
-    free = Door(name)
+    free = Served(name)
     most = free.learner.memory_plan(T, 20).total
-    bound = Door(name, memory_budget=most)
+    bound = Served(name, memory_budget=most)
     assert bound.learner.memory_plan(T).window == 12 and bound.learner.memory_plan(T).total <= most
     assert free.learner.memory_plan(T).total > most  # control
     for a, b in zip(
@@ -122,4 +122,4 @@ def test_the_default_window_fits_the_budget_and_the_gradient_is_the_same(name):
 @pytest.mark.parametrize("name", ["nnx", "equinox"])
 def test_a_model_beyond_the_budget_is_refused(name):
     with pytest.raises(braintrace.UsageError, match=r"at most 97\.7 KiB \(memory_budget\)"):
-        Door(name, memory_budget=100_000)
+        Served(name, memory_budget=100_000)

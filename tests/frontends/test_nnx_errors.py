@@ -1,4 +1,4 @@
-"""What the door for NNX modules refuses, and how it says so."""
+"""What the front end for NNX modules refuses, and how it says so."""
 
 import subprocess
 import sys
@@ -192,7 +192,7 @@ except ImportError as error:
     assert done.stdout.strip() == expected, done.stderr
 
 
-def test_names_of_doors():
+def test_names_of_front_ends():
     assert isinstance(braintrace.compile(Stateful(nnx.Rngs(0)), "d_rtrl", X), braintrace.NNXLearner)
     with pytest.raises(AttributeError, match="has no attribute 'Learner'"):
         braintrace.Learner  # noqa: B018

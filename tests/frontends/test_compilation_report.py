@@ -1,4 +1,4 @@
-"""The report is one class at every door, and says the same of the same network."""
+"""The report is one class at every front end, and says the same of the same network."""
 
 import io
 
@@ -63,7 +63,7 @@ def step(p, carry, x):
 X = jnp.ones((B, IN))
 CARRY = {"h": jnp.zeros((B, N)), "count": jnp.zeros(B, int)}
 PARAMS = {"w": jnp.ones((IN, N)), "r": jnp.ones((N, N)), "o": jnp.ones((N, OUT))}
-DOORS = {
+FRONT_ENDS = {
     "brainstate": (Brainstate, {"batch_size": B}, str),
     "nnx": (NNX, {}, str),
     "equinox": (Equinox, {"carry": CARRY}, str),
@@ -71,16 +71,16 @@ DOORS = {
 }
 
 
-@pytest.fixture(params=DOORS)
-def door(request):
+@pytest.fixture(params=FRONT_ENDS)
+def front_end(request):
     """The report, the name of a parameter in it, and the name of a state."""
-    make, given, name = DOORS[request.param]
+    make, given, name = FRONT_ENDS[request.param]
     state = name if request.param in ("brainstate", "nnx") else lambda n: f"['{n}']"
     return braintrace.compile(make(), "d_rtrl", X, **given).report, name, state
 
 
-def test_the_same_of_the_same_network(door):
-    report, name, state = door
+def test_the_same_of_the_same_network(front_end):
+    report, name, state = front_end
     assert type(report) is CompilationReport
     assert [path for _, (path,) in report.hidden_groups] == [(state("h"),)]
     assert sorted(report.etrace_weights) == [((name("r"),), [0]), ((name("w"),), [0])]
@@ -107,8 +107,8 @@ def test_the_same_of_the_same_network(door):
     assert all("test_compilation_report.py" in r.context["source"] for r in partial) and partial
 
 
-def test_it_can_be_shown(door):
-    report, name, _ = door
+def test_it_can_be_shown(front_end):
+    report, name, _ = front_end
     text = report.to_str()
     assert name("w") in text and "recurrent" in text and str(report) == text
     assert "leaves out a recurrent path" in report.to_str(2) and "leaves out" not in text
@@ -117,8 +117,8 @@ def test_it_can_be_shown(door):
     assert out.getvalue() == report.to_str(2) + "\n"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", FRONT_ENDS)
 def test_compile_shows_it(name, capsys):
-    make, given, _ = DOORS[name]
+    make, given, _ = FRONT_ENDS[name]
     braintrace.compile(make(), "d_rtrl", X, verbose=2, **given)
     assert "leaves out a recurrent path" in capsys.readouterr().out

@@ -1,9 +1,9 @@
 """What is left out on purpose: frozen parameters, parameters without a trace, and edges that no
 trace passes.
 
-The oracles evaluate a marked step in two lanes, as the zoo does; for `stop_trace` the mark `edge`
-stands around the value: stopped in the lane that gives the next carry, and in the lane that gives
-the output without the old state's part.
+The oracles evaluate a marked step twice, as the zoo does; for `stop_trace` the mark `edge` stands
+around the value: stopped in the evaluation that gives the next carry, and in the one that gives the
+output without the old state's part.
 """
 
 import brainstate
@@ -18,7 +18,7 @@ import braintrace
 from braintrace import CompilationError, UsageError, checks
 from zoo._case import keep, spike
 
-from .cells import IN, OUT, B, N, T, assert_close, data, lane_loss, sequence_gradient
+from .cells import IN, OUT, B, N, T, assert_close, data, sample_loss, sequence_gradient
 
 sg = lax.stop_gradient
 ZERO = jnp.zeros((B, N))
@@ -41,7 +41,7 @@ def step(p, h, x, old=keep, mix=keep):
 
 
 def oracle(names):
-    """Two lanes; parameters in `names` are stopped in the lane that gives the next carry."""
+    """Two evaluations; in the one that gives the next carry, parameters in `names` are stopped."""
 
     def both(p, h, x):
         kept = {k: sg(v) if k in names else v for k, v in p.items()}
@@ -67,7 +67,7 @@ def gradient(learner, window, params=PARAMS, carry=ZERO):
     xs, ys = data()
     start = learner.init(params, carry)
     return learner.etrace_grad(
-        params, start, xs, ys, loss_fn=lane_loss, window=window, reduction="sum"
+        params, start, xs, ys, loss_fn=sample_loss, window=window, reduction="sum"
     )[0]
 
 
@@ -77,7 +77,7 @@ def stepwise(learner, params=PARAMS, carry=ZERO):
 
         def loss(params, state=state, x=x, y=y):
             state, out = learner.update(params, state, x)
-            return lane_loss(out, y).sum(), state
+            return sample_loss(out, y).sum(), state
 
         one, state = jax.grad(loss, has_aux=True)(params)
         total = one if total is None else jax.tree.map(jnp.add, total, one)
@@ -106,7 +106,7 @@ def test_excluded_parameters_have_an_instantaneous_gradient(names):
     others = [k for k in PARAMS if k not in names]
     assert_close({k: expected[k] for k in others}, {k: plain[k] for k in others})
     assert checks.check_gradients(
-        learner, PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=lane_loss
+        learner, PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=sample_loss
     ).ok
 
 
@@ -114,7 +114,7 @@ def test_excluded_parameters_have_an_instantaneous_gradient(names):
     "options", [{"exclude": ["u"]}, {"trainable": ["w", "u", "out"]}], ids=["exclude", "trainable"]
 )
 def test_with_masks_and_resets(options):
-    """Lanes that start afresh, and losses that do not count, against the oracle of a step that
+    """Samples that are reset, and losses that do not count, against the oracle of a step that
     starts from the marks.
     """
     xs, ys = data()
@@ -126,7 +126,7 @@ def test_with_masks_and_resets(options):
     def total(p):
         afresh = lambda h, at: plain(p, jnp.where(at[1][:, None], first, h), at[0])
         outs = lax.scan(afresh, first, (xs, marks))[1]
-        return jnp.sum(jax.vmap(lane_loss)(outs, ys) * mask)
+        return jnp.sum(jax.vmap(sample_loss)(outs, ys) * mask)
 
     expected = jax.grad(total)(PARAMS)
     learner = compiled(carry=first, **options)
@@ -136,7 +136,7 @@ def test_with_masks_and_resets(options):
             learner.init(PARAMS, first),
             xs,
             ys,
-            loss_fn=lane_loss,
+            loss_fn=sample_loss,
             window=window,
             reduction="sum",
             reset=marks,
@@ -183,7 +183,7 @@ def test_windows_agree_with_steps_under_other_rules(algorithm):
         part = slice(t, t + 1)
         state = plain.init(PARAMS, state.carry)
         one, state, _ = plain.etrace_grad(
-            PARAMS, state, xs[part], ys[part], loss_fn=lane_loss, reduction="sum"
+            PARAMS, state, xs[part], ys[part], loss_fn=sample_loss, reduction="sum"
         )
         of_step += one["w"]
     if algorithm in (
@@ -227,7 +227,9 @@ def test_frozen_parameters_have_no_gradient():
         "['b']": "frozen",
     }
     assert "3 frozen" in str(learner.report)
-    report = learner.check_gradients(PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=lane_loss)
+    report = learner.check_gradients(
+        PARAMS, learner.init(PARAMS, ZERO), xs, ys, loss_fn=sample_loss
+    )
     assert [row.path for row in report.rows] == ["['out']", "['w']"] and report.ok
 
 
@@ -247,7 +249,7 @@ def test_an_optimizer_leaves_frozen_parameters_alone(mode):
         ys,
         optimizer=optimizer,
         mode=mode,
-        loss_fn=lane_loss,
+        loss_fn=sample_loss,
     )
     assert all((params[k] == PARAMS[k]).all() for k in ("u", "a", "b"))
     assert all((params[k] != PARAMS[k]).all() for k in ("w", "out"))
@@ -343,8 +345,8 @@ def both_in_one(p, h, x, old=keep, mix=keep, edge=braintrace.stop_trace):
 
 
 def edge_oracle(marked, old_part):
-    """Two lanes. `edge`: stopped for the next carry; for the output `old_part`, the identity with
-    the old state stopped in it.
+    """Two evaluations. `edge`: stopped for the next carry; for the output `old_part`, the identity
+    with the old state stopped in it.
     """
 
     def both(p, carry, x):
@@ -357,7 +359,7 @@ def edge_oracle(marked, old_part):
 
 READOUT = (ZERO + 0.1, jnp.zeros((B, OUT)))
 CASES = {
-    # the edge holds nothing but the old state: stopped in both lanes
+    # the edge holds nothing but the old state: stopped in both evaluations
     "adaptation": (adaptive, TWO, ("w", "u", "out", "slow"), edge_oracle(adaptive, sg)),
     "reset": (reset, READOUT, ("w", "u", "out"), edge_oracle(reset, sg)),
     # the edge holds what came into being at this step, and the old state through the product only,
@@ -398,7 +400,13 @@ def test_no_trace_passes_a_marked_edge(name):
     bptt = [sequence_gradient(f, params, carry, xs, ys) for f in (marked, open_step)]
     assert_close(*bptt)
     report = learner.check_gradients(
-        params, learner.init(params, carry), xs, ys, loss_fn=lane_loss, multi_step=True, window=None
+        params,
+        learner.init(params, carry),
+        xs,
+        ys,
+        loss_fn=sample_loss,
+        multi_step=True,
+        window=None,
     )
     assert all(row.relative_error < 1e-8 for row in report.rows)
 
@@ -458,7 +466,7 @@ def test_outside_of_a_learner_it_is_the_identity():
     np.testing.assert_array_equal(tangent, [2.0, 3.0])
 
 
-# The other doors
+# The other front ends
 # --------------------------------------------------------------------------------------------------
 
 
@@ -482,7 +490,7 @@ def test_brainstate():
     ]
     found = []
     for learner in learners:
-        braintrace_step = lambda x, y, learner=learner: lane_loss(learner(x), y)
+        braintrace_step = lambda x, y, learner=learner: sample_loss(learner(x), y)
         brainstate.nn.init_all_states(model, batch_size=B)
         learner.compile_graph(
             xs[0],
@@ -522,7 +530,7 @@ def test_nnx():
         for options in ({}, {"trainable": ["w", "out.kernel"]}, {"exclude": "u.kernel"})
     )
     all_of, some, out_of = (
-        f.etrace_grad(xs, ys, loss_fn=lane_loss)[0] for f in (plain, frozen, excluded)
+        f.etrace_grad(xs, ys, loss_fn=sample_loss)[0] for f in (plain, frozen, excluded)
     )
     expected = nnx.to_pure_dict(all_of)
     assert_close(
@@ -543,7 +551,7 @@ def test_equinox():
     eqx = pytest.importorskip("equinox")
     xs, ys = data()
     model = eqx.nn.GRUCell(IN, N, key=jax.random.key(0))
-    loss = lambda out, y: lane_loss(out[..., :OUT], y)
+    loss = lambda out, y: sample_loss(out[..., :OUT], y)
     plain, frozen, excluded = (
         braintrace.compile(model, "d_rtrl", xs[0], carry=ZERO, vmap=True, **options)
         for options in ({}, {"trainable": "weight_*"}, {"exclude": "weight_hh"})

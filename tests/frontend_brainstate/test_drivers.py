@@ -22,7 +22,7 @@ from .models import (
     assert_close,
     data,
     hidden,
-    lane_loss,
+    sample_loss,
     step_by_step,
     total_loss,
 )
@@ -34,13 +34,13 @@ def learner():
     return braintrace.compile(Readout(), "d_rtrl", jnp.zeros((B, IN)), batch_size=B)
 
 
-def lanes(learner):
-    return lambda x, y: lane_loss(learner(x), y)
+def per_sample(learner):
+    return lambda x, y: sample_loss(learner(x), y)
 
 
-def test_mask_and_reset_are_slices_of_each_lane(learner):
-    """Two sequences packed into each lane, of different lengths, against a learner of one lane for
-    each.
+def test_mask_and_reset_are_slices_of_each_sample(learner):
+    """Two sequences packed into each sample, of different lengths, against a learner of one sample
+    for each.
     """
     xs, ys = data()
     starts = np.array([2, 3, 5, 4])
@@ -49,7 +49,7 @@ def test_mask_and_reset_are_slices_of_each_lane(learner):
     found, losses = learner.etrace_grad(
         xs,
         ys,
-        step_fn=lanes(learner),
+        step_fn=per_sample(learner),
         mask=mask,
         reset=reset,
         reduction="sum",
@@ -58,7 +58,7 @@ def test_mask_and_reset_are_slices_of_each_lane(learner):
     )
     brainstate.random.seed(0)
     single = braintrace.compile(Readout(), "d_rtrl", xs[0, :1], batch_size=1)
-    total, step_fn = None, lanes(single)
+    total, step_fn = None, per_sample(single)
     for b, start in enumerate(starts):
         for part in (slice(0, start), slice(start, T)):
             single.reset_state(model=True)
@@ -79,12 +79,12 @@ def test_mean_divides_by_the_mask(learner):
     xs, ys = data()
     mask = jnp.asarray(np.random.default_rng(0).integers(0, 2, (T, B)))
     mean, losses = learner.etrace_grad(
-        xs, ys, step_fn=lanes(learner), mask=mask, return_value=True, return_state=False
+        xs, ys, step_fn=per_sample(learner), mask=mask, return_value=True, return_state=False
     )
     total, value = learner.etrace_grad(
         xs,
         ys,
-        step_fn=lanes(learner),
+        step_fn=per_sample(learner),
         mask=mask,
         reduction="sum",
         return_value=True,
@@ -115,19 +115,19 @@ def test_auxiliary_values_are_stacked(learner):
 def test_chosen_weights(learner):
     xs, ys = data()
     model = learner.model
-    everything = learner.etrace_grad(xs, ys, step_fn=lanes(learner), return_state=False)
+    everything = learner.etrace_grad(xs, ys, step_fn=per_sample(learner), return_state=False)
     path = ("out", "weight")
     for weights in (model.out.weight, "out.weight"):
         one = learner.etrace_grad(
-            xs, ys, step_fn=lanes(learner), weights=weights, return_state=False
+            xs, ys, step_fn=per_sample(learner), weights=weights, return_state=False
         )
         assert_close(one, everything[path])
     listed = learner.etrace_grad(
-        xs, ys, step_fn=lanes(learner), weights=[model.out.weight, path], return_state=False
+        xs, ys, step_fn=per_sample(learner), weights=[model.out.weight, path], return_state=False
     )
     assert_close(listed, [everything[path]] * 2)
     named = learner.etrace_grad(
-        xs, ys, step_fn=lanes(learner), weights={"w": model.out.weight}, return_state=False
+        xs, ys, step_fn=per_sample(learner), weights={"w": model.out.weight}, return_state=False
     )
     assert_close(named, {"w": everything[path]})
 
@@ -230,11 +230,11 @@ def test_pieces_of_a_stream_add_up(learner):
     """Traces and states go on from call to call."""
     xs, ys = data()
     afresh(learner)
-    whole = learner.etrace_grad(xs, ys, step_fn=lanes(learner), reduction="sum")
+    whole = learner.etrace_grad(xs, ys, step_fn=per_sample(learner), reduction="sum")
     end, traces = hidden(learner), learner.etrace.value
     afresh(learner)
     parts = [
-        learner.etrace_grad(xs[s], ys[s], step_fn=lanes(learner), reduction="sum", window=2)
+        learner.etrace_grad(xs[s], ys[s], step_fn=per_sample(learner), reduction="sum", window=2)
         for s in (slice(0, 3), slice(3, T))
     ]
     assert_close(jax.tree.map(jnp.add, *parts), whole)
@@ -246,9 +246,9 @@ def test_without_state_nothing_moves(learner):
     xs, ys = data()
     learner(xs[0])
     before = hidden(learner), learner.etrace.value, learner.running_index.value
-    first = learner.etrace_grad(xs, ys, step_fn=lanes(learner), return_state=False)
+    first = learner.etrace_grad(xs, ys, step_fn=per_sample(learner), return_state=False)
     assert_close((hidden(learner), learner.etrace.value, learner.running_index.value), before)
-    assert_close(learner.etrace_grad(xs, ys, step_fn=lanes(learner)), first)
+    assert_close(learner.etrace_grad(xs, ys, step_fn=per_sample(learner)), first)
 
 
 def test_states_are_as_before_after_an_error(learner):
@@ -283,7 +283,7 @@ def test_values_that_the_step_carries_on(name, options):
 
     def step_fn(x, y):
         seen.value = seen.value + 1
-        return seen.value * lane_loss(learner(x), y)
+        return seen.value * sample_loss(learner(x), y)
 
     gradient = brainstate.transform.grad(lambda x, y: step_fn(x, y).sum(), learner.param_states)
     expected = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
@@ -295,7 +295,7 @@ def test_values_that_the_step_carries_on(name, options):
     reset = jnp.zeros((T, B), bool).at[3, 1].set(True)
     report = learner.check_gradients(xs, ys, step_fn=step_fn, reset=reset)
     assert report.ok and seen.value == T
-    dropped = lambda x, y: seen.value * lane_loss(learner(x), y)  # control: it counts no more
+    dropped = lambda x, y: seen.value * sample_loss(learner(x), y)  # control: it counts no more
     other = learner.etrace_grad(xs, ys, step_fn=dropped, reset=reset, return_state=False)
     norms = {row.path: row.reference_norm for row in report.rows}
     assert (

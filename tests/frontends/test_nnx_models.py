@@ -9,7 +9,7 @@ import pytest
 
 import braintrace
 
-from .cells import IN, OUT, B, N, T, assert_close, data, lane_loss, total_loss
+from .cells import IN, OUT, B, N, T, assert_close, data, sample_loss, total_loss
 
 nnx = pytest.importorskip("flax.nnx")
 optax = pytest.importorskip("optax")
@@ -87,13 +87,13 @@ def test_state_in_variables_is_the_same_as_in_a_carry():
     mask = jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1])
     for options in ({}, {"reset": reset, "mask": mask, "window": 3}):
         (a, info), (b, other_info) = (
-            f.etrace_grad(xs, ys, loss_fn=lane_loss, **options) for f in (learner, other)
+            f.etrace_grad(xs, ys, loss_fn=sample_loss, **options) for f in (learner, other)
         )
         assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
         np.testing.assert_allclose(info.losses, other_info.losses, rtol=1e-12)
         np.testing.assert_allclose(model.h.get_value(), learner.carry.get_value(), rtol=1e-12)
     assert not jnp.allclose(
-        info.losses, jax.vmap(lane_loss)(learner.etrace_evolve(xs), ys)
+        info.losses, jax.vmap(sample_loss)(learner.etrace_evolve(xs), ys)
     )  # control: the reset had an effect
     other.reset_state(model=True)
     assert not model.h.get_value().any() and other.steps[...] == 0
@@ -110,7 +110,7 @@ def test_evolving_moves_the_traces_on():
     twin.etrace_evolve(xs[:4])
     assert_close(twin.traces.get_value(), learner.traces.get_value())
     assert twin.steps[...] == 4
-    (a, _), (b, _) = (f.etrace_grad(xs[4:], ys[4:], loss_fn=lane_loss) for f in (learner, twin))
+    (a, _), (b, _) = (f.etrace_grad(xs[4:], ys[4:], loss_fn=sample_loss) for f in (learner, twin))
     assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
     before = jax.tree.leaves(twin.traces.get_value())
     twin.etrace_evolve(xs, traces=False)
@@ -140,7 +140,7 @@ def test_random_streams_are_those_of_the_plain_model():
         assert drop.rngs.count[...] == expected_drop.rngs.count[...] >= T
     other = braintrace.compile(third, "d_rtrl", xs[0])
     _, info = other.etrace_grad(
-        xs, ys, loss_fn=lambda out, y: (lane_loss(out, y), out), has_aux=True, window=3
+        xs, ys, loss_fn=lambda out, y: (sample_loss(out, y), out), has_aux=True, window=3
     )
     np.testing.assert_allclose(info.aux, expected, rtol=1e-12)
     again = other.etrace_evolve(xs)
@@ -152,7 +152,7 @@ def test_gradients_with_dropout_equal_bptt_where_certified():
     xs, ys = data()
     model = Noisy(nnx.Rngs(0))
     learner = braintrace.compile(model, "d_rtrl", xs[0])
-    report = learner.check_gradients(xs, ys, loss_fn=lane_loss, window=3)
+    report = learner.check_gradients(xs, ys, loss_fn=sample_loss, window=3)
     assert report.ok and report["out.kernel"].certificate == "exact"
     assert report["u.kernel"].relative_error > 1e-3
     assert {row.path for row in report.rows} == {
@@ -172,12 +172,12 @@ def test_statistics_are_those_of_the_plain_model():
     for x in xs:
         h, _ = plain(h, x)
     learner = braintrace.compile(model, "d_rtrl", xs[0], carry=ZERO)
-    learner.etrace_grad(xs, ys, loss_fn=lane_loss, window=3)
+    learner.etrace_grad(xs, ys, loss_fn=sample_loss, window=3)
     np.testing.assert_allclose(model.norm.mean[...], plain.norm.mean[...], rtol=1e-6)
     np.testing.assert_allclose(model.norm.var[...], plain.norm.var[...], rtol=1e-6)
     np.testing.assert_allclose(learner.carry.get_value(), h, rtol=1e-6)
     before = model.norm.mean[...], learner.carry.get_value()
-    learner.etrace_grad(xs, ys, loss_fn=lane_loss, return_state=False)
+    learner.etrace_grad(xs, ys, loss_fn=sample_loss, return_state=False)
     assert (model.norm.mean[...] != before[0]).any() and (
         learner.carry.get_value() == before[1]
     ).all()
@@ -187,7 +187,7 @@ def test_statistics_are_those_of_the_plain_model():
 
 def test_training_under_jit_is_training_by_hand():
     """`nnx.jit` around learner and optimizer, against the same steps with optax on the functional
-    door.
+    front end.
     """
     learner, model, xs, ys = carried()
     tx = optax.adam(1e-2)
@@ -195,7 +195,7 @@ def test_training_under_jit_is_training_by_hand():
 
     @nnx.jit
     def train_step(learner, optimizer, x, y):
-        loss, gradients = learner.value_and_grad(x, y, loss_fn=lane_loss)
+        loss, gradients = learner.value_and_grad(x, y, loss_fn=sample_loss)
         optimizer.update(learner.model, gradients)
         return loss
 
@@ -212,7 +212,7 @@ def test_training_under_jit_is_training_by_hand():
         for x, y in zip(xs, ys, strict=True):
             loss = train_step(learner, optimizer, x, y)
             gradients, now, info = other.etrace_grad(
-                params, now, x[None], y[None], loss_fn=lane_loss
+                params, now, x[None], y[None], loss_fn=sample_loss
             )
             updates, moments = tx.update(gradients, moments, params)
             params = optax.apply_updates(params, updates)
@@ -226,7 +226,7 @@ def test_training_under_jit_is_training_by_hand():
 def test_weights_are_read_from_the_live_model():
     learner, model, xs, ys = carried()
     before = learner(xs[0])
-    gradients, _ = learner.etrace_grad(xs, ys, loss_fn=lane_loss)
+    gradients, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss)
     nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param).update(model, gradients)
     learner.reset_state(model=True)
     after = learner(xs[0])
@@ -241,16 +241,18 @@ def test_fit(mode):
     twin, other, *_ = carried()
     by_hand = nnx.Optimizer(other, optax.adam(1e-2), wrt=nnx.Param)
     mask = jnp.ones((T, B)).at[2].set(0)
-    info = learner.etrace_fit(xs, ys, loss_fn=lane_loss, optimizer=optimizer, mode=mode, mask=mask)
+    info = learner.etrace_fit(
+        xs, ys, loss_fn=sample_loss, optimizer=optimizer, mode=mode, mask=mask
+    )
     assert info.losses.shape == (T, B)
     for part in [slice(0, T)] if mode == "A" else [slice(t, t + 1) for t in range(T)]:
         by_hand.update(
-            other, twin.etrace_grad(xs[part], ys[part], loss_fn=lane_loss, mask=mask[part])[0]
+            other, twin.etrace_grad(xs[part], ys[part], loss_fn=sample_loss, mask=mask[part])[0]
         )
     assert_close(nnx.to_pure_dict(nnx.state(model)), nnx.to_pure_dict(nnx.state(other)))
     assert optimizer.step[...] == (1 if mode == "A" else T)
     with pytest.raises(braintrace.UsageError, match="Unknown mode"):
-        learner.etrace_fit(xs, ys, loss_fn=lane_loss, optimizer=optimizer, mode="B")
+        learner.etrace_fit(xs, ys, loss_fn=sample_loss, optimizer=optimizer, mode="B")
 
 
 def test_split_and_merge_inside_a_scan():
@@ -282,10 +284,10 @@ def test_vmap_over_initial_weights():
 
     def gradient(params):
         one = braintrace.compile(nnx.merge(graphdef, params), "d_rtrl", xs[0], carry=ZERO)
-        return one.etrace_grad(xs, ys, loss_fn=lane_loss)[0]
+        return one.etrace_grad(xs, ys, loss_fn=sample_loss)[0]
 
     found = jax.vmap(gradient)(several)
-    expected, _ = learner.etrace_grad(xs, ys, loss_fn=lane_loss)
+    expected, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss)
     assert_close(nnx.to_pure_dict(jax.tree.map(lambda v: v[0], found)), nnx.to_pure_dict(expected))
 
 
@@ -293,7 +295,7 @@ def test_a_module_of_one_sample():
     xs, ys = data()
     learner, *_ = carried()
     other, *_ = carried(vmap=True)
-    (a, _), (b, _) = (f.etrace_grad(xs, ys, loss_fn=lane_loss) for f in (learner, other))
+    (a, _), (b, _) = (f.etrace_grad(xs, ys, loss_fn=sample_loss) for f in (learner, other))
     assert_close(nnx.to_pure_dict(a), nnx.to_pure_dict(b))
 
 
@@ -306,11 +308,11 @@ def test_several_inputs():
     xs, ys = data()
     learner, *_ = carried()
     other = braintrace.compile(TwoInputs(nnx.Rngs(0)), "d_rtrl", xs[0], jnp.ones(B))
-    expected, _ = learner.etrace_grad(xs, ys, loss_fn=lane_loss)
-    found, _ = other.etrace_grad((xs, jnp.ones((T, B))), ys, loss_fn=lane_loss)
+    expected, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss)
+    found, _ = other.etrace_grad((xs, jnp.ones((T, B))), ys, loss_fn=sample_loss)
     assert_close(nnx.to_pure_dict(found), nnx.to_pure_dict(expected))
     with pytest.raises(braintrace.UsageError, match="The model takes several inputs"):
-        other.etrace_grad(xs, ys, loss_fn=lane_loss)
+        other.etrace_grad(xs, ys, loss_fn=sample_loss)
 
 
 def test_a_filter_selects_what_is_trained():
@@ -319,8 +321,8 @@ def test_a_filter_selects_what_is_trained():
     only = nnx.All(nnx.Param, nnx.PathContains("out"))
     learner = braintrace.compile(model, "d_rtrl", xs[0], carry=ZERO, wrt=only)
     whole, *_ = carried()
-    gradients, _ = learner.etrace_grad(xs, ys, loss_fn=lane_loss)
-    expected, _ = whole.etrace_grad(xs, ys, loss_fn=lane_loss)
+    gradients, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss)
+    expected, _ = whole.etrace_grad(xs, ys, loss_fn=sample_loss)
     assert_close(nnx.to_pure_dict(gradients), {"out": nnx.to_pure_dict(expected)["out"]})
     assert [row.path for row in learner.graph.parameters] == ["out.bias", "out.kernel"]
     assert not learner.graph.sites
@@ -333,5 +335,5 @@ def test_a_loss_that_is_not_finite_leaves_everything_as_it_was():
     learner = braintrace.compile(model, "d_rtrl", xs[0])
     before = jax.tree.leaves(nnx.state(learner))
     with pytest.raises(braintrace.UsageError, match="The loss is not finite"):
-        learner.etrace_grad(xs, ys.at[2].set(jnp.nan), loss_fn=lane_loss)
+        learner.etrace_grad(xs, ys.at[2].set(jnp.nan), loss_fn=sample_loss)
     assert all(a is b for a, b in zip(before, jax.tree.leaves(nnx.state(learner)), strict=True))

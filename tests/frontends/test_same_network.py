@@ -10,7 +10,7 @@ import pytest
 
 import braintrace
 
-from .cells import IN, OUT, B, N, T, data, lane_loss
+from .cells import IN, OUT, B, N, T, data, sample_loss
 
 nnx = pytest.importorskip("flax.nnx")
 eqx = pytest.importorskip("equinox")
@@ -41,7 +41,7 @@ def with_function(algorithm, xs, ys, **options):
     params = weights()
     learner = braintrace.compile(cell, algorithm, xs[0], params=params, carry=ZERO)
     found, *_ = learner.etrace_grad(
-        params, learner.init(params, ZERO), xs, ys, loss_fn=lane_loss, **options
+        params, learner.init(params, ZERO), xs, ys, loss_fn=sample_loss, **options
     )
     return found
 
@@ -63,7 +63,7 @@ def with_brainstate(algorithm, xs, ys, **options):
             return self.out(self.h.value)
 
     learner = braintrace.compile(Network(), algorithm, xs[0], batch_size=B)
-    found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: lane_loss(learner(x), y), **options)
+    found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: sample_loss(learner(x), y), **options)
     return {k: (found[k, "weight"]["weight"], found[k, "weight"]["bias"]) for k in NAMES}
 
 
@@ -81,7 +81,7 @@ def with_nnx(algorithm, xs, ys, **options):
             return h, self.out(h)
 
     learner = braintrace.compile(Network(nnx.Rngs(0)), algorithm, xs[0], carry=ZERO)
-    found, _ = learner.etrace_grad(xs, ys, loss_fn=lane_loss, **options)
+    found, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss, **options)
     return {k: (found[k]["kernel"].get_value(), found[k]["bias"].get_value()) for k in NAMES}
 
 
@@ -103,7 +103,7 @@ def with_equinox(algorithm, xs, ys, **options):
     model = Network()
     learner = braintrace.compile(model, algorithm, xs[0], carry=ZERO, vmap=True)
     found, *_ = learner.etrace_grad(
-        model, learner.init(model, ZERO), xs, ys, loss_fn=lane_loss, **options
+        model, learner.init(model, ZERO), xs, ys, loss_fn=sample_loss, **options
     )
     return {k: (getattr(found, k).weight.T, getattr(found, k).bias) for k in NAMES}
 

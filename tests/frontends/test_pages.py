@@ -1,5 +1,5 @@
-"""The pages of the doors: their examples run in the order in which they stand, as a user starts
-them, in float32.
+"""The pages of the front ends: their examples run in the order in which they stand, as a user
+starts them, in float32.
 """
 
 import doctest

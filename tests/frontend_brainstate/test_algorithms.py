@@ -65,7 +65,7 @@ def options_of(name):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("window", [1, 3])
-def test_both_doors_agree(name, window, data):
+def test_both_front_ends_agree(name, window, data):
     xs, ys = data
     model = Leaky()
     learner = braintrace.compile(model, name, xs[0], batch_size=B, **options_of(name))

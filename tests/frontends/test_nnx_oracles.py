@@ -1,5 +1,5 @@
-"""Unmodified cells of Flax NNX against two-lane oracles written out in plain JAX, and against BPTT,
-in float64.
+"""Unmodified cells of Flax NNX against two-evaluation oracles written out in plain JAX, and against
+BPTT, in float64.
 """
 
 import functools
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import braintrace
-from zoo._case import two_lanes
+from zoo._case import two_evaluations
 
 from . import cells
 from .cells import (
@@ -22,7 +22,7 @@ from .cells import (
     assert_close,
     assert_tells_apart,
     data,
-    lane_loss,
+    sample_loss,
     sequence_gradient,
     total_loss,
 )
@@ -92,7 +92,9 @@ def case(request):
     params = pure(nnx.state(model, nnx.Param))
     xs, ys = data()
     learner = braintrace.compile(model, "d_rtrl", xs[0], carry=carry)
-    oracle, bptt = (sequence_gradient(f, params, carry, xs, ys) for f in (two_lanes(step), step))
+    oracle, bptt = (
+        sequence_gradient(f, params, carry, xs, ys) for f in (two_evaluations(step), step)
+    )
     assert_tells_apart(oracle, bptt)
     return learner, xs, ys, oracle, bptt, (step, params, carry)
 
@@ -130,7 +132,7 @@ def test_differentiating_a_call_equals_the_oracle(case):
 def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, bptt, _ = case
     gradients, info = afresh(learner).etrace_grad(
-        xs, ys, loss_fn=lane_loss, window=window, reduction="sum"
+        xs, ys, loss_fn=sample_loss, window=window, reduction="sum"
     )
     assert isinstance(gradients, nnx.State)
     assert_close(pure(gradients), oracle)
@@ -141,7 +143,7 @@ def test_windows_equal_the_oracle(case, window):
 
 def test_certified_exact_means_equal_to_bptt(case):
     learner, xs, ys, _, _, _ = case
-    report = afresh(learner).check_gradients(xs, ys, loss_fn=lane_loss)
+    report = afresh(learner).check_gradients(xs, ys, loss_fn=sample_loss)
     assert report.ok, report
     assert learner.graph.exactness("out.kernel") == "exact"
     assert any(row.relative_error > 1e-3 for row in report.rows)
@@ -149,13 +151,13 @@ def test_certified_exact_means_equal_to_bptt(case):
 
 @pytest.mark.parametrize("case", ["gru"], indirect=True)
 @pytest.mark.parametrize("algorithm", ["pp_prop", "eprop", "ostl_recurrent", "ottt"])
-def test_other_algorithms_equal_the_functional_door(case, algorithm):
+def test_other_algorithms_equal_the_functional_front_end(case, algorithm):
     learner, xs, ys, _, _, (step, params, carry) = case
     options = {"pp_prop": {"decay_or_rank": 0.9}, "ottt": {"leak": 0.9}}.get(algorithm, {})
     mine = braintrace.compile(learner.model, algorithm, xs[0], carry=carry, **options)
     other = braintrace.compile(step, algorithm, xs[0], params=params, carry=carry, **options)
     expected, *_ = other.etrace_grad(
-        params, other.init(params, carry), xs, ys, loss_fn=lane_loss, window=3
+        params, other.init(params, carry), xs, ys, loss_fn=sample_loss, window=3
     )
-    found, _ = mine.etrace_grad(xs, ys, loss_fn=lane_loss, window=3)
+    found, _ = mine.etrace_grad(xs, ys, loss_fn=sample_loss, window=3)
     assert_close(pure(found), expected)

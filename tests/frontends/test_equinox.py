@@ -1,5 +1,5 @@
-"""Unmodified Equinox cells against two-lane oracles written out in plain JAX and against BPTT, in
-float64; training; errors.
+"""Unmodified Equinox cells against two-evaluation oracles written out in plain JAX and against
+BPTT, in float64; training; errors.
 """
 
 import jax
@@ -9,7 +9,7 @@ import pytest
 
 import braintrace
 from braintrace import CompilationError, UsageError
-from zoo._case import two_lanes
+from zoo._case import two_evaluations
 
 from . import cells
 from .cells import (
@@ -21,7 +21,7 @@ from .cells import (
     assert_close,
     assert_tells_apart,
     data,
-    lane_loss,
+    sample_loss,
     sequence_gradient,
     total_loss,
 )
@@ -77,7 +77,8 @@ def case(request):
     learner = braintrace.compile(model, "d_rtrl", xs[0], carry=carry, vmap=True)
     marked = under_readout(step)
     oracle, bptt = (
-        sequence_gradient(f, arrays(model), carry, xs, ys) for f in (two_lanes(marked), marked)
+        sequence_gradient(f, arrays(model), carry, xs, ys)
+        for f in (two_evaluations(marked), marked)
     )
     assert_tells_apart(oracle, bptt)
     return learner, model, carry, xs, ys, oracle, bptt
@@ -88,7 +89,7 @@ def test_windows_equal_the_oracle(case, window):
     learner, model, carry, xs, ys, oracle, bptt = case
     state = learner.init(model, carry)
     found, state, info = learner.etrace_grad(
-        model, state, xs, ys, loss_fn=lane_loss, window=window, reduction="sum"
+        model, state, xs, ys, loss_fn=sample_loss, window=window, reduction="sum"
     )
     assert_close(found, oracle)
     with pytest.raises(AssertionError):
@@ -124,12 +125,12 @@ def test_certified_exact_means_equal_to_bptt(case):
         },
     ):
         report = learner.check_gradients(
-            model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, **options
+            model, learner.init(model, carry), xs, ys, loss_fn=sample_loss, **options
         )
         assert report.ok and report["out.weight"].certificate == "exact", report
         assert report["cell.weight_hh"].relative_error > 1e-3
     full = learner.check_gradients(
-        model, learner.init(model, carry), xs, ys, loss_fn=lane_loss, multi_step=True, window=None
+        model, learner.init(model, carry), xs, ys, loss_fn=sample_loss, multi_step=True, window=None
     )
     assert all(row.relative_error < 1e-8 for row in full.rows)
 
@@ -194,16 +195,16 @@ def test_another_order_of_arguments():
     def gradient(function):
         return eqx.filter_grad(
             lambda model: jnp.sum(
-                jax.vmap(lane_loss)(
+                jax.vmap(sample_loss)(
                     jax.lax.scan(lambda h, x: function(model, h, x), ZERO, inputs)[1], ys
                 )
             )
         )(model)
 
-    oracle, bptt = gradient(two_lanes(marked)), gradient(marked)
+    oracle, bptt = gradient(two_evaluations(marked)), gradient(marked)
     assert_tells_apart(oracle, bptt)
     found, *_ = learner.etrace_grad(
-        model, learner.init(model, ZERO), inputs, ys, loss_fn=lane_loss, window=3, reduction="sum"
+        model, learner.init(model, ZERO), inputs, ys, loss_fn=sample_loss, window=3, reduction="sum"
     )
     assert_close(found, oracle)
     assert found.order is None and found.scale is None
@@ -213,7 +214,7 @@ def test_another_order_of_arguments():
         lambda m: m.order, model, jnp.array([0, 1, 2])
     )  # constants are read at each call
     other, *_ = learner.etrace_grad(
-        turned, learner.init(turned, ZERO), inputs, ys, loss_fn=lane_loss, reduction="sum"
+        turned, learner.init(turned, ZERO), inputs, ys, loss_fn=sample_loss, reduction="sum"
     )
     assert not jnp.allclose(other.w, found.w)
 
@@ -226,7 +227,7 @@ def test_training_with_optax(case, mode):
 
     @eqx.filter_jit
     def train_step(model, moments, state, x, y):
-        gradients, state, info = learner.etrace_grad(model, state, x, y, loss_fn=lane_loss)
+        gradients, state, info = learner.etrace_grad(model, state, x, y, loss_fn=sample_loss)
         updates, moments = tx.update(gradients, moments, arrays(model))
         return eqx.apply_updates(model, updates), moments, state, info.losses.mean()
 
@@ -244,7 +245,7 @@ def test_training_with_optax(case, mode):
         ys,
         optimizer=tx,
         mode=mode,
-        loss_fn=lane_loss,
+        loss_fn=sample_loss,
     )
     assert_close(arrays(fit[0]), arrays(now))
     assert fit[0].activation is jnp.tanh
@@ -259,7 +260,7 @@ def test_inside_scan_and_vmap(case):
         model = eqx.combine(params, static)
         start = learner.init(model, carry)
         return learner.etrace_grad(
-            model, start, xs, ys, loss_fn=lane_loss, reduction="sum", return_state=False
+            model, start, xs, ys, loss_fn=sample_loss, reduction="sum", return_state=False
         )[0]
 
     several = jax.vmap(gradient)(jax.tree.map(lambda v: jnp.stack([v, 0.5 * v]), params))

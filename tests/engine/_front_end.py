@@ -24,22 +24,22 @@ def learner_for(cell, params, carry, x, rule=D_RTRL, **options):
 
 
 @functools.cache
-def data(name, steps=T, lanes=None, seed=7):
+def data(name, steps=T, samples=None, seed=7):
     """params, carry, xs, ys of a case."""
-    return CASES[name].make(jax.random.key(seed), steps, lanes or CASES[name].B)
+    return CASES[name].make(jax.random.key(seed), steps, samples or CASES[name].B)
 
 
 @functools.cache
-def learner(name, lanes=B):
+def learner(name, samples=B):
     """The learner of a case; tests that only need some learner share it, and what it has
     compiled.
     """
-    params, carry, xs, _ = data(name, lanes=lanes)
+    params, carry, xs, _ = data(name, samples=samples)
     return learner_for(CASES[name].cell, params, carry, xs[0])
 
 
 def summed(out, target):
-    """The loss of a step, summed over lanes."""
+    """The loss of a step, summed over samples."""
     return jnp.sum(loss(out, target))
 
 
