@@ -1,8 +1,8 @@
 """Gradients that online-learning libraries have got wrong, and what they must be.
 
-Each row is one situation: the right gradient is that of BPTT, or of a two-evaluation oracle where the
-rule leaves paths out; a control computes the gradient that the wrong rule gives and shows that the
-test would notice it.
+Each row is one situation: the right gradient is that of BPTT, or of a two-evaluation oracle where
+the rule leaves paths out; a control computes the gradient that the wrong rule gives and shows that
+the test would notice it.
 """
 
 from functools import partial
@@ -285,7 +285,7 @@ def test_q_a_reset_leaves_what_has_no_samples_alone():
     far(jax.tree.map(jnp.add, pieces[0], again), got, "W", by=0.01)
 
 
-def test_q_a_reset_of_states_that_share_no_lane_axis_is_refused():
+def test_q_a_reset_of_states_that_share_no_sample_axis_is_refused():
     params, carry = leaky(), {"h": H0, "t": jnp.zeros(3)}
     cell = lambda p, c, x: with_clock(p, c | {"t": c["t"][0]}, x)
 
