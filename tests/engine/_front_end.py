@@ -105,3 +105,9 @@ def numbers(tree):
         lambda v: jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v,
         tree,
     )
+
+
+def total(trees):
+    """Trees of one structure, added up."""
+    trees = list(trees)
+    return jax.tree.map(lambda *v: sum(v[1:], start=v[0]), *trees)
