@@ -167,7 +167,7 @@ def test_a_cond_is_selected_from_or_left_alone():
     default = braintrace.compile(Branching(), "d_rtrl", x)
     assert DiagnosticKind.COND_IF_CONVERTED in kinds(default) and default.report.etrace_weights
     with pytest.raises(
-        braintrace.NotSupportedError, match=r"(?s)inside a cond .*test_peer_surface"
+        braintrace.NotSupportedError, match=r"(?s)inside a cond .*test_views"
     ):
         braintrace.compile(Branching(), "d_rtrl", x, control_flow=ControlFlowPolicy(cond="opaque"))
     alone = ControlFlowPolicy(cond="opaque", etp_in_control_flow="exclude")
