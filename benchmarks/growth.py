@@ -66,7 +66,7 @@ def curves(cases: dict[str, Any]) -> dict[str, dict[str, list[tuple[float, float
                 INPUTS + case.neurons + 2 * outputs
             )  # both products feed every gate
             add(
-                "factored, bytes of traces against B(I+O)",
+                "factorised, bytes of traces against B(I+O)",
                 FACTORED.key,
                 factors,
                 value(held, FACTORED.key, "traces"),

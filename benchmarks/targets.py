@@ -106,7 +106,7 @@ def online(cases: dict[str, Any], data: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def factored(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
+def factorised(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
     for cell, rules, slower in (
         ("gru", ("pp_prop", "ottt", "ostl_feedforward"), 0.55),
         ("lif", ("pp_prop", "ottt", "otpe (approx)"), 1.0),
@@ -200,7 +200,7 @@ TARGETS = (
     Target("`etrace_grad` with D-RTRL, default window", default_window),
     Target("the same as one window, no end trace needed", no_end_trace),
     Target("one update per step (online)", online),
-    Target("factored rules", factored),
+    Target("factorised rules", factorised),
     Target("exact within a layer (`ostl_recurrent`)", exact_layer),
     Target("memory", memory),
     Target("first call (trace and compile); eager step", first_call),

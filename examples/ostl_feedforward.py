@@ -2,7 +2,7 @@
 
 Without recurrent weights a neuron's past reaches its future through its own membrane alone, so one
 trace per weight is exact for a layer under a memoryless readout (here the upper layer; the report
-says so). With a decay the trace is factored into one number per input and one per neuron. Rows
+says so). With a decay the trace is factorised into one value per input and one per neuron. Rows
 share weights, batches and optimiser.
 """
 
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     print(traced.report, "\n")
     methods = {
         "OSTL": online(traced, first),
-        f"OSTL, factored, decay {LEAK}": online(learner(decay_or_rank=LEAK), first),
+        f"OSTL, factorised, decay {LEAK}": online(learner(decay_or_rank=LEAK), first),
         "BPTT": through_time(cell, first),
     }
     rows = [(name, *run(cell, params, carry, gradient, args)) for name, gradient in methods.items()]

@@ -1,4 +1,4 @@
-"""pp_prop (ES-D-RTRL) on delayed match to sample, with spiking neurons and factored traces.
+"""pp_prop (ES-D-RTRL) on delayed match to sample, with spiking neurons and factorised traces.
 
 A recurrent layer of leaky integrate-and-fire neurons, as a plain JAX function. Its membranes forget
 slowly, so a stimulus is still there when the second one comes, 50 steps later. pp_prop keeps one

@@ -1,5 +1,5 @@
-"""A regression that never ends: the learner follows 16 streams at once, and each stream starts
-afresh when its episode ends.
+"""A regression that never ends: the learner follows 16 streams at once, and each stream is
+reset when its episode ends.
 
 A stream is a random input under three unknown leaky filters with a squashing output, which a layer
 of leaky units has to imitate.

@@ -46,7 +46,7 @@ H0 = normal(B, N, seed=2)
 
 
 def online(cell, params, carry=H0, xs=XS, ys=YS):
-    """The online gradient, which is the same number step by step and in windows of 1, 3 and the
+    """The online gradient, which is the same step by step and in windows of 1, 3 and the
     default.
     """
     learner = learner_for(cell, params, carry, jax.tree.map(lambda v: v[0], xs))
@@ -77,7 +77,7 @@ def two_evaluations(live, local):
 
 
 def far(wrong, right, *names, by=0.05):
-    """Control: the wrong number is another one."""
+    """Control: the wrong gradient is another one."""
     for name in names:
         assert distance(wrong[name], right[name]) > by, name
 
@@ -168,7 +168,7 @@ def test_d_a_scale_or_mask_outside_the_operation():
     right = by_autodiff(scaled, params)
     assert_same(online(scaled, params), right)
     operand = by_autodiff(lambda p, h, x: scaled(p, h, x, 1.0), params | {"W": 2.0 * params["W"]})
-    assert distance(operand["W"], 0.5 * right["W"]) < 1e-10  # the wrong number
+    assert distance(operand["W"], 0.5 * right["W"]) < 1e-10  # the wrong gradient
 
 
 def test_e_a_sum_of_weights():

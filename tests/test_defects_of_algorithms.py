@@ -1,8 +1,8 @@
 """Numbers that other libraries' algorithms get wrong: rows G, J to P, S and T of the table in
 `test_defects.py`'s manner.
 
-The right number is BPTT or the algorithm's oracle; a control computes the wrong one, or shows that
-it would be seen.
+The right gradient is BPTT or the algorithm's oracle; a control computes the wrong one, or shows
+that it would be seen.
 """
 
 from functools import partial
@@ -49,7 +49,7 @@ def by(program, cell, given, **options):
     return jax.jit(run, compiler_options=QUICK)(*given)
 
 
-def test_g_biases_accumulate_under_the_factored_rule():
+def test_g_biases_accumulate_under_the_factorised_rule():
     """Wrong: no input side for biases, up to 17 times too small. A bias is the weight of a constant
     input of 1.
     """
@@ -239,7 +239,7 @@ def test_o_ostl_keeps_the_recurrence_and_the_past():
     )  # control: no temporal term
 
 
-def test_p_the_correction_of_the_factored_rule_counts_steps():
+def test_p_the_correction_of_the_factorised_rule_counts_steps():
     """Wrong: indexed by calls, dropped after 1000 steps. The windows of `etrace_grad` and of
     `update_window` agree.
     """
@@ -263,7 +263,7 @@ def one_hot(indices, size):
     return jnp.asarray(np.eye(size)[np.asarray(indices)])
 
 
-def test_s_two_embeddings_under_the_factored_rule():
+def test_s_two_embeddings_under_the_factorised_rule():
     """Wrong: a crash. An embedding of an index is the product with a one-hot vector."""
     indices = np.random.default_rng(1).integers(0, 5, (T, B))
     params = {
@@ -285,7 +285,7 @@ def test_s_two_embeddings_under_the_factored_rule():
     assert apart(exact, got)["W"] > 1e-2
 
 
-def test_s_grouped_convolution_with_a_bias_under_the_factored_rule():
+def test_s_grouped_convolution_with_a_bias_under_the_factorised_rule():
     """Wrong: a refusal."""
     params = {
         "K": jnp.asarray(drawn(3, 1, 4)),

@@ -1,5 +1,5 @@
-"""Every algorithm with options, the oracle that computes the same number, and a neighbour that does
-not.
+"""Every algorithm with options, the oracle that computes the same gradient, and a neighbour that
+does not.
 """
 
 import dataclasses

@@ -24,7 +24,7 @@ JOINED = {
     "populations": {"eprop", "eprop_random", "eprop_adaptive", "osttp", "osttp_exact", "rflo"},
     "forward_populations": {"otpe", "f_otpe", "ottt"},
 }
-#: A number of the driver's, and the same of `update`.
+#: A quantity of the driver's, and the same of `update`.
 RATE = (0.3, 0.7)
 
 

@@ -1,7 +1,7 @@
 """How trace memory grows with samples, inputs, outputs and steps, measured on one dense layer of
 leaky neurons.
 
-The exponents are those of the published comparison: D-RTRL B I O, the factored rule B (I + O),
+The exponents are those of the published comparison: D-RTRL B I O, the factorised rule B (I + O),
 e-prop B I O, OTPE B I O and its approximate form B (I + O), OTTT B I, OSTTP B I O. None grows with
 the length of a sequence.
 """

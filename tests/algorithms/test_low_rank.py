@@ -103,7 +103,7 @@ def test_windows_inside_one_objective(drive):
     )  # control
 
 
-def test_a_factored_rule_makes_nothing_of_the_size_of_the_full_matrix():
+def test_a_factorised_rule_makes_nothing_of_the_size_of_the_full_matrix():
     cell, (params, carry, xs, ys) = network("low rank")
 
     def has_full(rule, **options):

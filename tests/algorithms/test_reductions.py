@@ -166,7 +166,7 @@ def test_a_rank_stands_for_a_decay():
     )  # no past at all
 
 
-def factored_learner(samples=B):
+def factorised_learner(samples=B):
     params, carry, xs, ys = data("one_lif", samples=samples)
     cell = EXAMPLES["one_lif"].cell
     return braintrace.compile(
@@ -175,7 +175,7 @@ def factored_learner(samples=B):
 
 
 def test_the_correction_counts_steps_and_not_calls():
-    this, (params, carry, xs, _) = factored_learner()
+    this, (params, carry, xs, _) = factorised_learner()
     state = this.init(params, carry)
     after, _ = this.update_window(params, state, xs)
     np.testing.assert_allclose(
@@ -187,7 +187,7 @@ def test_the_correction_counts_steps_and_not_calls():
 
 
 def test_the_correction_is_reset_with_a_sample():
-    this, (params, carry, xs, ys) = factored_learner()
+    this, (params, carry, xs, ys) = factorised_learner()
     reset = jnp.zeros((T, B), bool).at[4, 1].set(True)
     _, state, _ = this.etrace_grad(params, this.init(params, carry), xs, ys, reset=reset, **SUM)
     np.testing.assert_allclose(state.traces["weight"], [1 - 0.9**T, 1 - 0.9**2], rtol=1e-12)

@@ -1,5 +1,5 @@
 """The tests compile quickly and without much thought; these compile as JAX does by default, for the
-same numbers.
+same values.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ right = jax.jit(partial(bptt, CASES[name].oracle))(params, carry, xs, ys)
 for window in (1, 3):
     assert_same(drive(params, this.init(params, carry), xs, ys, window=window)[0], right)
 apart = distances(jax.jit(partial(bptt, CASES[name].cell))(params, carry, xs, ys), right)
-assert max(apart.values()) > 1e-6, apart  # control: BPTT is another number
+assert max(apart.values()) > 1e-6, apart  # control: BPTT is another gradient
 """
 
 

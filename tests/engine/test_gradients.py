@@ -150,4 +150,4 @@ def test_full_windows_are_bptt_inside_plus_the_trace_at_the_entry(name):
     for other in (bptt(case.cell, params, carry, xs, ys), bptt(case.oracle, params, carry, xs, ys)):
         assert any(
             d > 1e-3 for d in distances(full, other).values()
-        )  # control: it is a third number
+        )  # control: it is a third gradient

@@ -136,7 +136,7 @@ def test_reset_is_running_the_pieces(name):
 
 
 def test_reset_of_the_traces_alone_is_seen():
-    """Control: clearing the carry and keeping the traces is another number."""
+    """Control: clearing the carry and keeping the traces is another gradient."""
     name = "alif"
     params, carry, xs, ys = data(name)
     this = learner(name)

@@ -1,4 +1,4 @@
-"""Brainstate models, data for them, and the number that every driver must give."""
+"""Brainstate models, data for them, and the gradient that every driver must give."""
 
 import brainstate
 import brainunit as u
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from brainstate import nn
 
-# N is not 5: there, in float64, XLA's CPU compiler of jaxlib 0.10.2 gives wrong numbers for an
+# N is not 5: there, in float64, XLA's CPU compiler of jaxlib 0.10.2 gives wrong values for an
 # LSTM's step on machines with AVX-512 (right with --xla_cpu_max_isa=AVX2, without fusion, without
 # jit, and in later releases).
 T, B, IN, N, OUT = 7, 4, 3, 6, 2
@@ -111,7 +111,7 @@ def hidden(learner):
     }
 
 
-def afresh(learner, seed=3):
+def reset_learner(learner, seed=3):
     learner.reset_state(model=True)
     brainstate.random.seed(seed)
 

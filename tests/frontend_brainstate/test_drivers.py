@@ -18,10 +18,10 @@ from .models import (
     N,
     Readout,
     T,
-    afresh,
     assert_close,
     data,
     hidden,
+    reset_learner,
     sample_loss,
     step_by_step,
     total_loss,
@@ -146,7 +146,7 @@ def test_parameters_used_outside_of_the_learner(learner):
     gradient = brainstate.transform.grad(step_fn, weights)
     expected = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
     for window in (1, 3, None):
-        afresh(learner)
+        reset_learner(learner)
         found = learner.etrace_grad(
             xs, ys, step_fn=step_fn, weights=weights, window=window, reduction="sum"
         )
@@ -160,10 +160,10 @@ def test_reading_the_state_before_the_call_sees_no_gradient(learner):
         before = learner.model.rnn.h.value
         return total_loss(learner(x), y) + jnp.sum(jnp.square(before))
 
-    afresh(learner)
+    reset_learner(learner)
     expected = step_by_step(learner, xs, ys)
     for window in (1, 3):
-        afresh(learner)
+        reset_learner(learner)
         assert_close(
             learner.etrace_grad(xs, ys, step_fn=step_fn, window=window, reduction="sum"), expected
         )
@@ -201,12 +201,12 @@ def test_random_numbers_and_further_calls(calls):
         return total_loss(jnp.where(brainstate.random.rand(*out.shape) < 0.5, out, 0.0), y)
 
     gradient = brainstate.transform.grad(step_fn, learner.param_states)
-    afresh(learner)
+    reset_learner(learner)
     expected = jax.tree.map(
         lambda *v: sum(v), *[gradient(x, y) for x, y in zip(xs, ys, strict=True)]
     )
     end, key, traces = hidden(learner), brainstate.random.DEFAULT.value, learner.etrace.value
-    afresh(learner)
+    reset_learner(learner)
     found = learner.etrace_grad(xs, ys, step_fn=step_fn, reduction="sum")
     assert_close(found, expected)
     assert_close(hidden(learner), end)
@@ -216,10 +216,10 @@ def test_random_numbers_and_further_calls(calls):
 
 def test_a_call_inside_a_transformation_of_the_step(learner):
     xs, ys = data()
-    afresh(learner)
+    reset_learner(learner)
     expected = step_by_step(learner, xs, ys)
     inner = brainstate.transform.jit(lambda x: learner(x))
-    afresh(learner)
+    reset_learner(learner)
     found = learner.etrace_grad(
         xs, ys, step_fn=lambda x, y: total_loss(inner(x), y), reduction="sum"
     )
@@ -229,10 +229,10 @@ def test_a_call_inside_a_transformation_of_the_step(learner):
 def test_pieces_of_a_stream_add_up(learner):
     """Traces and states go on from call to call."""
     xs, ys = data()
-    afresh(learner)
+    reset_learner(learner)
     whole = learner.etrace_grad(xs, ys, step_fn=per_sample(learner), reduction="sum")
     end, traces = hidden(learner), learner.etrace.value
-    afresh(learner)
+    reset_learner(learner)
     parts = [
         learner.etrace_grad(xs[s], ys[s], step_fn=per_sample(learner), reduction="sum", window=2)
         for s in (slice(0, 3), slice(3, T))
@@ -288,7 +288,7 @@ def test_values_that_the_step_carries_on(name, options):
     gradient = brainstate.transform.grad(lambda x, y: step_fn(x, y).sum(), learner.param_states)
     expected = [gradient(x, y) for x, y in zip(xs, ys, strict=True)]
     for window in (1, 3, None):
-        afresh(learner)
+        reset_learner(learner)
         seen.value = jnp.zeros(())
         found = learner.etrace_grad(xs, ys, step_fn=step_fn, window=window, reduction="sum")
         assert_close(found, jax.tree.map(lambda *v: sum(v), *expected))

@@ -22,10 +22,10 @@ from .models import (
     N,
     Normalised,
     T,
-    afresh,
     assert_close,
     data,
     hidden,
+    reset_learner,
     sample_loss,
     step_by_step,
     total_loss,
@@ -90,12 +90,12 @@ def example(name):
 def test_windows_equal_steps(name):
     model, xs, ys = example(name)
     learner = braintrace.compile(model, braintrace.D_RTRL, xs[0], batch_size=B)
-    afresh(learner)
+    reset_learner(learner)
     expected = step_by_step(learner, xs, ys)
     end = hidden(learner)
     assert all(jnp.abs(v).max() > 0 for v in jax.tree.leaves(expected))
     for window in (1, 3):
-        afresh(learner)
+        reset_learner(learner)
         found = learner.etrace_grad(
             xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=window, reduction="sum"
         )

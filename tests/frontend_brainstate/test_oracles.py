@@ -18,10 +18,10 @@ from .models import (
     B,
     N,
     Readout,
-    afresh,
     assert_close,
     data,
     hidden,
+    reset_learner,
     sample_loss,
     step_by_step,
     total_loss,
@@ -101,10 +101,10 @@ def case(request):
 
 def test_step_by_step_equals_the_oracle(case):
     learner, xs, ys, oracle, bptt, _ = case
-    afresh(learner)
+    reset_learner(learner)
     assert_close(step_by_step(learner, xs, ys), oracle)
     assert learner.running_index.value == len(xs)
-    # control: the oracle is another number than BPTT, and no gradient is dead
+    # control: the oracle is another gradient than BPTT, and no gradient is dead
     far = [
         jnp.abs(a - b).max() > 1e-3
         for a, b in zip(jax.tree.leaves(oracle), jax.tree.leaves(bptt), strict=True)
@@ -116,7 +116,7 @@ def test_step_by_step_equals_the_oracle(case):
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, _, _ = case
-    afresh(learner)
+    reset_learner(learner)
     step_fn = lambda x, y: total_loss(learner(x), y)
     found, losses = learner.etrace_grad(
         xs, ys, step_fn=step_fn, chunk_size=window, reduction="sum", return_value=True
@@ -124,7 +124,7 @@ def test_windows_equal_the_oracle(case, window):
     assert_close(found, oracle)
     assert losses.shape == (len(xs),)
     end = hidden(learner)
-    afresh(learner)
+    reset_learner(learner)
     step_by_step(learner, xs, ys)
     assert_close(end, hidden(learner))
 
@@ -135,7 +135,7 @@ def test_equals_the_functional_front_end(case):
     expected, *_ = other.etrace_grad(
         params, other.init(params, carry), xs, ys, loss_fn=total_loss, window=3
     )
-    afresh(learner)
+    reset_learner(learner)
     found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), window=3)
     assert_close(found, {path: expected[path[-2]] for path in found})
 
@@ -158,7 +158,7 @@ def test_multi_step_is_bptt_inside_the_window(case):
 
 def test_marked_single_steps_are_bare_arrays(case):
     learner, xs, *_ = case
-    afresh(learner)
+    reset_learner(learner)
     bare = learner(xs[0])
-    afresh(learner)
+    reset_learner(learner)
     np.testing.assert_array_equal(learner(braintrace.SingleStepData(xs[0])), bare)

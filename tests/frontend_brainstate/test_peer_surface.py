@@ -69,7 +69,7 @@ def test_verbose_prints_the_report(capsys):
         braintrace.compile(Leaky(), "d_rtrl", jnp.zeros(IN), verbose=3)
 
 
-def test_options_of_the_peer_that_change_no_number():
+def test_options_of_the_peer_that_change_no_value():
     model, (xs, ys) = Leaky(), sequences()
     plain = gradient(braintrace.compile(model, "d_rtrl", xs[0]), xs, ys)
     assert_close(

@@ -15,10 +15,10 @@ from .models import (
     B,
     Readout,
     T,
-    afresh,
     assert_close,
     data,
     hidden,
+    reset_learner,
     sample_loss,
     step_by_step,
     total_loss,
@@ -79,10 +79,10 @@ def test_whole_steps_under_jit(learner):
             xs, ys, step_fn=lambda x, y: total_loss(learner(x), y), reduction="sum", window=3
         )
 
-    afresh(learner)
+    reset_learner(learner)
     expected = step_by_step(learner, xs, ys)
     end = hidden(learner)
-    afresh(learner)
+    reset_learner(learner)
     found = jax.tree.map(lambda *v: sum(v), *[one(x, y) for x, y in zip(xs, ys, strict=True)])
     assert_close(found, expected)
     assert_close(hidden(learner), end)
@@ -94,12 +94,12 @@ def test_whole_steps_under_jit(learner):
 
 def test_for_loop(learner):
     xs, ys = data()
-    afresh(learner)
+    reset_learner(learner)
     expected = step_by_step(learner, xs, ys)
     gradient = brainstate.transform.grad(
         lambda x, y: total_loss(learner(x), y), learner.param_states
     )
-    afresh(learner)
+    reset_learner(learner)
     stacked = brainstate.transform.for_loop(gradient, xs, ys)
     assert_close(jax.tree.map(lambda v: v.sum(0), stacked), expected)
 

@@ -166,9 +166,7 @@ def test_a_cond_is_selected_from_or_left_alone():
     x = jnp.zeros(IN)
     default = braintrace.compile(Branching(), "d_rtrl", x)
     assert DiagnosticKind.COND_IF_CONVERTED in kinds(default) and default.report.etrace_weights
-    with pytest.raises(
-        braintrace.NotSupportedError, match=r"(?s)inside a cond .*test_views"
-    ):
+    with pytest.raises(braintrace.NotSupportedError, match=r"(?s)inside a cond .*test_views"):
         braintrace.compile(Branching(), "d_rtrl", x, control_flow=ControlFlowPolicy(cond="opaque"))
     alone = ControlFlowPolicy(cond="opaque", etp_in_control_flow="exclude")
     learner = braintrace.compile(Branching(), "d_rtrl", x, control_flow=alone)

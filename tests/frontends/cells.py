@@ -34,7 +34,7 @@ def total_loss(out, target):
 
 def sequence_gradient(function, params, carry, xs, ys):
     """The gradient of the summed loss by reverse mode through the scan of `function`: BPTT, or an
-    oracle's number.
+    oracle's gradient.
     """
 
     def total(params):
@@ -54,8 +54,8 @@ def assert_close(a, b, tolerance=1e-10):
 
 
 def assert_tells_apart(oracle, bptt):
-    """The control of a comparison: the oracle is another number than BPTT, and no gradient of it is
-    dead.
+    """The control of a comparison: the oracle is another gradient than BPTT, and no gradient of it
+    is dead.
     """
     pairs = list(zip(jax.tree.leaves(oracle), jax.tree.leaves(bptt), strict=True))
     assert any(jnp.abs(a - b).max() > 1e-3 for a, b in pairs)

@@ -47,7 +47,7 @@ def test_excluded_parameters_have_an_instantaneous_gradient(names):
         assert rows[f"['{name}']"].exactness == "instantaneous"
         assert not rows[f"['{name}']"].sites
         assert jnp.abs(expected[name] - plain[name]).max() > 1e-3, (
-            "control: with a trace it is another number"
+            "control: with a trace it is another gradient"
         )
     others = [k for k in PARAMS if k not in names]
     assert_close({k: expected[k] for k in others}, {k: plain[k] for k in others})
@@ -70,8 +70,8 @@ def test_with_masks_and_resets(options):
     first = ZERO + 0.3
 
     def total(p):
-        afresh = lambda h, at: plain(p, jnp.where(at[1][:, None], first, h), at[0])
-        outs = lax.scan(afresh, first, (xs, marks))[1]
+        with_reset = lambda h, at: plain(p, jnp.where(at[1][:, None], first, h), at[0])
+        outs = lax.scan(with_reset, first, (xs, marks))[1]
         return jnp.sum(jax.vmap(sample_loss)(outs, ys) * mask)
 
     expected = jax.grad(total)(PARAMS)

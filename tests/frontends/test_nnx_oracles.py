@@ -99,19 +99,21 @@ def case(request):
     return learner, xs, ys, oracle, bptt, (step, params, carry)
 
 
-def afresh(learner):
+def reset_learner(learner):
     learner.reset_state(model=True)
     return learner
 
 
 def test_the_step_is_the_cell(case):
     learner, xs, _, _, _, (step, params, carry) = case
-    np.testing.assert_allclose(afresh(learner)(xs[0]), step(params, carry, xs[0])[1], rtol=1e-12)
+    np.testing.assert_allclose(
+        reset_learner(learner)(xs[0]), step(params, carry, xs[0])[1], rtol=1e-12
+    )
 
 
 def test_step_by_step_equals_the_oracle(case):
     learner, xs, ys, oracle, _, _ = case
-    afresh(learner)
+    reset_learner(learner)
     parts = [
         learner.value_and_grad(x, y, loss_fn=total_loss)[1] for x, y in zip(xs, ys, strict=True)
     ]
@@ -121,7 +123,7 @@ def test_step_by_step_equals_the_oracle(case):
 
 def test_differentiating_a_call_equals_the_oracle(case):
     learner, xs, ys, oracle, _, _ = case
-    afresh(learner)
+    reset_learner(learner)
     gradient = nnx.jit(nnx.grad(lambda learner, x, y: total_loss(learner(x), y)))
     parts = [gradient(learner, x, y)["model"] for x, y in zip(xs, ys, strict=True)]
     assert_close(pure(jax.tree.map(lambda *v: sum(v), *parts)), oracle)
@@ -131,7 +133,7 @@ def test_differentiating_a_call_equals_the_oracle(case):
 @pytest.mark.parametrize("window", [1, 3, None])
 def test_windows_equal_the_oracle(case, window):
     learner, xs, ys, oracle, bptt, _ = case
-    gradients, info = afresh(learner).etrace_grad(
+    gradients, info = reset_learner(learner).etrace_grad(
         xs, ys, loss_fn=sample_loss, window=window, reduction="sum"
     )
     assert isinstance(gradients, nnx.State)
@@ -143,7 +145,7 @@ def test_windows_equal_the_oracle(case, window):
 
 def test_certified_exact_means_equal_to_bptt(case):
     learner, xs, ys, _, _, _ = case
-    report = afresh(learner).check_gradients(xs, ys, loss_fn=sample_loss)
+    report = reset_learner(learner).check_gradients(xs, ys, loss_fn=sample_loss)
     assert report.ok, report
     assert learner.graph.exactness("out.kernel") == "exact"
     assert any(row.relative_error > 1e-3 for row in report.rows)

@@ -125,5 +125,5 @@ def test_the_same_gradients(algorithm):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
     without = with_nnx(
         algorithm, xs, ys, **{**options, "reset": None}
-    )  # control: options reach the numbers
+    )  # control: options reach the values
     assert jnp.abs(without["gates"][0] - expected["gates"][0]).max() > 1e-6

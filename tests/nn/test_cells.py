@@ -51,7 +51,7 @@ def test_gradients(name):
     ]
     assert (max(far) < 1e-12) == (name in EXACT), (
         far
-    )  # control: the oracle is another number than BPTT
+    )  # control: the oracle is another gradient than BPTT
 
     def check(found):
         got = {named(path): value for path, value in found.items()}

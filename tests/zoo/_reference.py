@@ -1,4 +1,4 @@
-"""The plain numbers that an engine is measured against."""
+"""The plain gradients that an engine is measured against."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def total_loss(case_or_cell, params, carry, xs, ys):
 def bptt(case_or_cell, params, carry, xs, ys):
     """Gradient of the summed loss by ordinary reverse mode over the scan.
 
-    Of a case (or its cell) this is BPTT; of `case.oracle` it is the D-RTRL gradient, the number
+    Of a case (or its cell) this is BPTT; of `case.oracle` it is the D-RTRL gradient, the value
     that every window size must give.
     """
     return jax.grad(lambda p: total_loss(case_or_cell, p, carry, xs, ys)[0])(params)

@@ -73,7 +73,7 @@ def factored_weight(p, h, x, old=keep, mix=keep):
 
 @case(shapes((N,), **LEAKY, A=(IN, 2), C=(2, N)), exact="a A C o")
 def factored_data(p, h, x, old=keep, mix=keep):
-    """The same numbers as x @ (A @ C), but the data meets A first: both factors have a site."""
+    """The same values as x @ (A @ C), but the data meets A first: both factors have a site."""
     return leaky(p, h, x @ p["A"] @ p["C"])
 
 
