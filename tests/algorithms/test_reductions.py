@@ -149,15 +149,18 @@ def test_adaptive_feedback_aligns_with_the_readout():
 
 
 def test_a_rank_stands_for_a_decay():
-    factored, ostl = ALGORITHMS["pp_prop"].rule, ALGORITHMS["ostl_feedforward"].rule
+    factorised, ostl = ALGORITHMS["pp_prop"], ALGORITHMS["ostl_feedforward"]
     for rank, decay in ((1, 0.0), (3, 0.5), (19, 0.9)):
         assert (
-            factored(decay_or_rank=rank)
-            == factored(decay_or_rank=decay)
-            == factored(decay_or_rank=(rank, decay))
+            factorised(decay_or_rank=rank)
+            == factorised(decay_or_rank=decay)
+            == factorised(decay_or_rank=(rank, decay))
         )
-        assert ostl(decay_or_rank=rank).carrier == factored(decay_or_rank=decay).carrier
-    assert factored(decay_or_rank=1) != factored(decay_or_rank=0.9)
+        carriers = [
+            f(decay_or_rank=v).parts().carrier for f, v in ((ostl, rank), (factorised, decay))
+        ]
+        assert carriers[0] == carriers[1]
+    assert factorised(decay_or_rank=1) != factorised(decay_or_rank=0.9)
     right = on("one_lif", "pp_prop", decay_or_rank=3)
     same(on("one_lif", "es_d_rtrl", decay_or_rank=0.5), right, 1e-14)
     assert apart(on("one_lif", "pp_prop", decay_or_rank=19), right)["W"] > 1e-2

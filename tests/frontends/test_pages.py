@@ -13,7 +13,13 @@ import pytest
 import braintrace
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = {"nnx": "flax", "equinox": "equinox", "functions": "flax", "leave_out": "jax"}
+PAGES = {
+    "nnx": "flax",
+    "equinox": "equinox",
+    "functions": "flax",
+    "batch": "jax",
+    "leave_out": "jax",
+}
 
 
 @pytest.mark.parametrize("page", PAGES)
