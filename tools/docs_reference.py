@@ -33,9 +33,9 @@ def _served_when_asked() -> dict[str, Any]:
         importlib.import_module("braintrace"),
         importlib.import_module("braintrace.compat._instead"),
     )
-    doors = {n: framework for n, (_, framework, _) in package._OPTIONAL.items()}
+    front_ends = {n: framework for n, (_, framework, _) in package._OPTIONAL.items()}
     names = [
-        *(n for n, framework in doors.items() if importlib.util.find_spec(framework)),
+        *(n for n, framework in front_ends.items() if importlib.util.find_spec(framework)),
         *old.INSTEAD,
     ]
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):

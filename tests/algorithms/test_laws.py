@@ -132,7 +132,7 @@ def test_vmap_over_seeds_is_a_loop(case):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_single_and_half_precision(case, dtype):
-    """Gradients have the parameters' dtype, traces at least float32, and the numbers are near those
+    """Gradients have the parameters' dtype, traces at least float32, and the values are near those
     of float64.
     """
     narrow = jax.tree.map(lambda v: v.astype(dtype), data(NAME))

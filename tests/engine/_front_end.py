@@ -99,7 +99,7 @@ def assert_same(a, b, rtol=1e-10):
     assert all(d <= rtol for d in off.values()), off
 
 
-def numbers(tree):
+def values(tree):
     """The tree with keys as their data, so that it can be compared."""
     return jax.tree.map(
         lambda v: jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v,

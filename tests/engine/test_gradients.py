@@ -11,7 +11,7 @@ import pytest
 
 from zoo import CASES, EXACT, bptt, loss, run_once, tolerance
 
-from ._front_end import assert_same, data, distances, learner_for, numbers, stepwise, windowed
+from ._front_end import assert_same, data, distances, learner_for, stepwise, values, windowed
 
 #: `compile` is told more of the others, and the matrix of the zoo has them.
 PLAIN = {name: case for name, case in CASES.items() if not case.compiled}
@@ -80,7 +80,7 @@ def check_states_do_not_depend_on_the_way(measured):
     first, *others = measured.states
     assert first.steps == 5
     for state in others:
-        assert_same(numbers(state.carry), numbers(first.carry), 1e-12)
+        assert_same(values(state.carry), values(first.carry), 1e-12)
         assert_same(state.traces, first.traces, tolerance(measured.case))
         assert state.steps == 5
 

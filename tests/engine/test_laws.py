@@ -10,7 +10,7 @@ import pytest
 
 from zoo import loss
 
-from ._front_end import QUICK, T, assert_same, data, distances, learner, numbers, summed, total
+from ._front_end import QUICK, T, assert_same, data, distances, learner, summed, total, values
 
 BATCHED = [
     "alif",
@@ -99,7 +99,7 @@ def test_a_batch_is_the_sum_of_its_samples(name):
     gradients, state, info = sequence(name)(params, carry, xs, ys)
     assert_same(gradients, total(s[0] for s in singles))
     for b, (_, one, alone) in enumerate(singles):
-        assert_same(numbers(sample(state.carry, b)), numbers(one.carry))
+        assert_same(values(sample(state.carry, b)), values(one.carry))
         np.testing.assert_allclose(info.losses[:, b : b + 1], alone.losses, rtol=1e-10)
 
 
@@ -128,7 +128,7 @@ def test_reset_is_running_the_pieces(name):
         gradients, state, _ = sequence(name, reset=RESET, window=window)(params, carry, xs, ys)
         assert_same(gradients, expected)
         for b in range(2):
-            assert_same(numbers(sample(state.carry, b)), numbers(last[b][1].carry))
+            assert_same(values(sample(state.carry, b)), values(last[b][1].carry))
     unbroken = sequence(name)(params, carry, xs, ys)[0]
     assert any(
         d > 1e-3 for d in distances(unbroken, expected).values()

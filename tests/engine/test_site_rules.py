@@ -116,7 +116,7 @@ GATHERS = {
     "matrix of indices": (lambda w, i: w[i], TABLE, jnp.array([[3, 0, 3], [1, 1, 4]])),
     "negative indices": (lambda w, i: w[i], TABLE, jnp.array([-1, 0, -5])),
     "table of vectors of matrices": (lambda w, i: w[i], normal(5, 2, 3), jnp.array([3, 0, 3])),
-    "table of numbers": (lambda w, i: w[i], normal(5), jnp.array([3, 0, 3])),
+    "table of values": (lambda w, i: w[i], normal(5), jnp.array([3, 0, 3])),
     "take, axis 0": (lambda w, i: jnp.take(w, i, axis=0), TABLE, jnp.array([[3, 0], [1, 1]])),
     "take, axis 1": (lambda w, i: jnp.take(w, i, axis=1), TABLE, jnp.array([[2, 0], [1, 1]])),
     "take, last axis of three": (
