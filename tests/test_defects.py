@@ -285,7 +285,7 @@ def test_q_a_reset_leaves_what_has_no_samples_alone():
     far(jax.tree.map(jnp.add, pieces[0], again), got, "W", by=0.01)
 
 
-def test_q_a_reset_of_states_that_share_no_sample_axis_is_refused():
+def test_q_a_reset_without_samples_is_refused():
     params, carry = leaky(), {"h": H0, "t": jnp.zeros(3)}
     cell = lambda p, c, x: with_clock(p, c | {"t": c["t"][0]}, x)
 
@@ -293,7 +293,7 @@ def test_q_a_reset_of_states_that_share_no_sample_axis_is_refused():
         new, out = cell(p, c, x)
         return new | {"t": c["t"] + 1}, out
 
-    learner = learner_for(kept, params, carry, XS[0])
+    learner = learner_for(kept, params, carry, XS[0], batch=BatchSpec(none=True))
     state = learner.init(params, carry)
     with pytest.raises(ValueError, match="no sample axis"):
         learner.etrace_grad(params, state, XS, YS, loss_fn=loss, reset=jnp.zeros((T, B), bool))
