@@ -14,6 +14,7 @@ import pytest
 from jax import lax
 from jax.nn import sigmoid, softmax
 
+from braintrace.cell import BatchSpec
 from engine._front_end import (
     QUICK,
     assert_same,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import braintrace
-from braintrace import CompilationError, UsageError
+from braintrace import UsageError
 from braintrace.cell import BatchSpec, said_batch
 from zoo import loss
 
@@ -87,8 +87,8 @@ def test_no_batch_where_the_sizes_look_like_one():
         cell, "ostl_recurrent", xs[0], params=p, carry=jnp.zeros(N), **said
     )
     assert make(batch=None).graph.batch_size is None
-    with pytest.raises(CompilationError, match="Samples meet in the step"):
-        make(batch_size=N)
+    with pytest.raises(braintrace.CompilationError, match="Samples meet in the step"):
+        make(batch_size=N)  # every neuron a sample: they meet in the recurrent product
     one = gradient(make(batch=None), p, jnp.zeros(N), xs)
     batched = braintrace.compile(
         cell, "ostl_recurrent", xs[:1], params=p, carry=jnp.zeros((1, N)), batch_size=1
