@@ -1,9 +1,9 @@
 """The product with a sparse matrix."""
 
+import sys
 from typing import Any
 
 import numpy as np
-from jax.experimental import sparse
 
 from ..core._errors import UsageError, problem
 from ._units import Transform, join, split, transformed, with_bias
@@ -51,11 +51,9 @@ def sparse_matmul(
         if not hasattr(sparse_mat, "shape"):
             raise TypeError(_no_matrix(sparse_mat))
         raise UsageError(
-            problem(
-                "The operands of sparse_matmul do not fit.",
-                got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
-                expected="x (..., I), sparse_mat (I, O)",
-            )
+            "The operands of sparse_matmul do not fit.",
+            got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
+            expected="x (..., I), sparse_mat (I, O)",
         )
     number, unit = split(transformed(weight, weight_fn))
     y = x @ with_elements(sparse_mat, number)
@@ -65,7 +63,8 @@ def sparse_matmul(
 
 def with_elements(matrix: Any, elements: Any) -> Any:
     """The sparse matrix with other stored elements, in the unit of its own."""
-    if isinstance(matrix, sparse.BCOO):
+    sparse = sys.modules.get("jax.experimental.sparse")  # slow to load; a BCOO has loaded it
+    if sparse is not None and isinstance(matrix, sparse.BCOO):
         known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
         return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
     if not hasattr(matrix, "with_data"):
