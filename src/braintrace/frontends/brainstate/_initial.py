@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Any
 
 import brainstate
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
-from ._states import as_before_on_error, states_of
+from ._states import Axes, as_before, as_before_on_error, lent, named_states, states_of
 from ._vmap import ETraceVmap
 
 
@@ -52,12 +53,17 @@ def compile_model(
     samples = sizes.pop() if len(sizes) == 1 else None
 
     def attempt(batch_size: int | None) -> None:
+        axes = None if vmap or batch_size is None else batch_axes(model, batch_size)
         made = initialise(model, batch_size, vmap, given.get("seed"))
         hidden = {id(s) for s in states_of(model).values() if isinstance(s, brainstate.HiddenState)}
         alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
-        known = None if alone else ...
         learner.compile_graph(
-            *inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis
+            *inputs,
+            vmap=vmap,
+            mapped=made if vmap else None,
+            lanes=batch_size if axes else None if alone else ...,
+            axes=axes,
+            **analysis,
         )
 
     try:
@@ -77,15 +83,57 @@ def compile_model(
     return ETraceVmap(learner) if vmap else learner
 
 
-class _Succeeded(Exception):
-    pass
+def batch_axes(model: brainstate.nn.Module, batch_size: int) -> dict[str, Axes] | None:
+    """For each state the axes of its leaves along which the samples lie, None for a leaf that they
+    share, `...` where that cannot be told.
+
+    The axis is the one whose size follows the batch size when the states are initialised for
+    another one. None where no state follows it, or where that fails.
+    """
+    sizes = batch_size, batch_size + 1
+    try:
+        one, other = (_initial_shapes(model, size) for size in sizes)
+    except Exception:  # whatever the user's init_state raises: then nothing is known
+        return None
+    axes = {
+        name: tuple(_axis(a, b, sizes) for a, b in zip(shapes, other[name], strict=True))
+        for name, shapes in one.items()
+        if len(shapes) == len(other.get(name, ()))
+    }
+    told = any(isinstance(axis, int) for leaves in axes.values() for axis in leaves)
+    return axes if told else None
+
+
+def _initial_shapes(model: brainstate.nn.Module, size: int) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of every state's leaves when they are initialised for `size` samples; the model
+    is as before.
+    """
+
+    def shapes() -> None:
+        brainstate.nn.init_all_states(model, batch_size=size)
+        for name, state in named_states(model).items():
+            found[name] = [jnp.shape(v) for v in jax.tree.leaves(state.value)]
+
+    found: dict[str, list[tuple[int, ...]]] = {}
+    with lent(), as_before(model):
+        jax.eval_shape(shapes)
+    return found
+
+
+def _axis(
+    one: tuple[int, ...], other: tuple[int, ...], sizes: tuple[int, int]
+) -> int | EllipsisType | None:
+    if one == other:
+        return None
+    pairs = list(zip(one, other, strict=False))
+    differ = [k for k, (a, b) in enumerate(pairs) if a != b]
+    same_rank = len(one) == len(other) and len(differ) == 1
+    return differ[0] if same_rank and pairs[differ[0]] == sizes else ...
 
 
 def _succeeds(model: brainstate.nn.Module, attempt: Callable[[], None]) -> bool:
     """Whether `attempt` works; the model is as before in any case."""
-    try:
-        with as_before_on_error(model):
-            attempt()
-            raise _Succeeded
-    except Exception as error:
-        return isinstance(error, _Succeeded)
+    with as_before(model), contextlib.suppress(Exception):
+        attempt()
+        return True
+    return False

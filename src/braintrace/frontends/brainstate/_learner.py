@@ -1,7 +1,7 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from types import EllipsisType
 from typing import Any
 
@@ -17,7 +17,7 @@ from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
 from ...learner import FunctionLearner
 from ._cell import ModuleCell, functionalise
-from ._states import Layout, fit, states_of
+from ._states import Axes, Layout, fit, states_of
 
 
 class ModuleLearner(FunctionLearner):
@@ -25,7 +25,7 @@ class ModuleLearner(FunctionLearner):
 
     `mapped`: ids of the states with one value per sample, where the module is written for one and
     mapped with `vmap`. `samples`: the size of the batch, None for no batch; by default it is found
-    from the states and the inputs.
+    from the states and the inputs. `axes`: for each state by name the axes of its leaves.
     """
 
     _called = "learner"
@@ -39,19 +39,21 @@ class ModuleLearner(FunctionLearner):
         mapped: Collection[int] = (),
         vmap: bool = False,
         samples: int | EllipsisType | None = ...,
+        axes: Mapping[str, Axes] | None = None,
         **analysis: Any,
     ):
         x = jax.tree.map(jnp.asarray, x)
         self.model, self._inputs_count = model, len(x)
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         if vmap:
-            axes = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
-            batch = BatchSpec(_mapped_size(x), axes)
+            of_leaves = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
+            batch = BatchSpec(_mapped_size(x), of_leaves)
         elif isinstance(samples, EllipsisType):
             size = _batch_size(self.module.carry, x)
             batch = BatchSpec(size, none=size is None, said=False)
         else:
-            batch = BatchSpec(samples, none=samples is None)
+            said = None if axes is None else _leaf_axes(self.module.carry, x, axes)
+            batch = BatchSpec(samples, said, none=samples is None)
         super().__init__(
             self.module.cell,
             rule,
@@ -191,6 +193,18 @@ def _checked(read: Callable[[], Values]) -> Values:
         return read()
     except CompilationError as error:
         raise UsageError(str(error)) from None
+
+
+def _leaf_axes(carry: Layout, x: tuple[Any, ...], axes: Mapping[str, Axes]) -> tuple[Any, ...]:
+    """The axes of the leaves of the carry, then of the inputs, where the states' are known.
+
+    A state outside of the model is as the step leaves it, but for random keys.
+    """
+    found: list[Any] = []
+    for name, state, tree in zip(carry.names, carry.states, carry.structures, strict=True):
+        alone = None if isinstance(state, brainstate.random.RandomState) else ...
+        found += axes.get(name, (alone,) * tree.num_leaves)
+    return (*found, *(... for _ in jax.tree.leaves(x)))
 
 
 def _mapped_size(x: tuple[Any, ...]) -> int:

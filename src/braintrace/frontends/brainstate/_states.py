@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any, cast
 
 import brainstate
@@ -12,6 +13,9 @@ import jax
 
 from ...cell import Values
 from ...core._errors import CompilationError, UsageError
+
+# of the leaves of a state: the axis of the samples, None for none, ... where it is to be found
+Axes = tuple[int | EllipsisType | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,10 +99,22 @@ def _restore(state: brainstate.State, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
-    """When an error leaves it, every part of the model has the attributes, and every state the
-    value, that it had before.
+def as_before(model: brainstate.nn.Module) -> Iterator[None]:
+    """At the end every part of the model has the attributes, and every state the value, that it had
+    before.
     """
+    with contextlib.suppress(_Undone), as_before_on_error(model):
+        yield
+        raise _Undone
+
+
+class _Undone(Exception):
+    """What was done to a model is undone."""
+
+
+@contextlib.contextmanager
+def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
+    """As `as_before`, where an error leaves it."""
     attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
     values = list(_readable(states_of(model).values()))
     try:
