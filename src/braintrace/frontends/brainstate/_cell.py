@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Any
 
 import brainstate
 import jax
+from jaxtyping import PyTree
 
 from ...cell import Values
 from ...core._errors import CompilationError
@@ -23,7 +23,7 @@ class ModuleCell:
     together.
     """
 
-    model: Callable[..., Any]
+    model: Callable[..., PyTree]
     params: Layout
     constants: Layout
     carry: Layout
@@ -40,16 +40,16 @@ class ModuleCell:
     def states(self) -> list[brainstate.State]:
         return [*self.params.states, *self.constants.states, *self.carry.states]
 
-    def put_params(self, leaves: list[Any]) -> None:
+    def put_params(self, leaves: list[jax.Array]) -> None:
         count = len(self.params.leaf_names)
         self.params.put(leaves[:count])
         self.constants.put([stop(v) for v in leaves[count:]])
 
-    def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def cell(self, params: Values, carry: Values, x: tuple[PyTree, ...]) -> tuple[Values, PyTree]:
         """The step as a pure function; leaves every state as it was."""
         return self._over_samples(params, carry, x) if self.vmap else self._once(params, carry, x)
 
-    def _once(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def _once(self, params: Values, carry: Values, x: tuple[PyTree, ...]) -> tuple[Values, PyTree]:
         with lent(self.states):
             self.put_params(params.leaves)
             self.carry.put(self._hold_statistics(carry.leaves))
@@ -57,7 +57,7 @@ class ModuleCell:
             new = self.carry.read()
         return Values(new.names, self._hold_statistics(new.leaves)), out
 
-    def _hold_statistics(self, leaves: list[Any]) -> list[Any]:
+    def _hold_statistics(self, leaves: list[jax.Array]) -> list[jax.Array]:
         """No gradient passes through long-term states: they are statistics and keys, not hidden
         state.
         """
@@ -68,8 +68,8 @@ class ModuleCell:
         ]
 
     def _over_samples(
-        self, params: Values, carry: Values, x: tuple[Any, ...]
-    ) -> tuple[Values, Any]:
+        self, params: Values, carry: Values, x: tuple[PyTree, ...]
+    ) -> tuple[Values, PyTree]:
         axes = self.axes(self.carry)
         samples = jax.tree.leaves(x)[0].shape[0]
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
@@ -100,13 +100,13 @@ class ModuleCell:
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
-def _split(key: Any, samples: int) -> tuple[Any, Any]:
+def _split(key: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
     keys = jax.random.split(key, samples + 1)
     return keys[0], keys[1:]
 
 
 def functionalise(
-    model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool
+    model: brainstate.nn.Module, x: tuple[PyTree, ...], mapped: Collection[int], vmap: bool
 ) -> ModuleCell:
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
@@ -132,7 +132,9 @@ def functionalise(
     )
 
 
-def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainstate.State]) -> None:
+def _try(
+    model: brainstate.nn.Module, x: tuple[PyTree, ...], own: dict[str, brainstate.State]
+) -> None:
     """Trace the model's step, which must find all its states made."""
     try:
         jax.eval_shape(lambda x: _ignore(model(*x)), x)
@@ -156,7 +158,7 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
         )
 
 
-def _ignore(out: Any) -> list[Any]:
+def _ignore(out: PyTree) -> list[jax.Array]:
     return [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import brainstate
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
@@ -40,10 +41,10 @@ def initialise(
 def compile_model(
     model: brainstate.nn.Module,
     algorithm: Callable[[brainstate.nn.Module], ETraceAlgorithm],
-    inputs: tuple[Any, ...],
+    inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
-) -> Any:
+) -> ETraceAlgorithm | ETraceVmap:
     """A learner of `model`, whose states are initialised; `given` may hold `batch_size`, `seed` and
     `vmap`. After an error the model is as before.
     """

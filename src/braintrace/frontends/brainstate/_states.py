@@ -10,9 +10,11 @@ from typing import Any, cast
 import brainstate
 import brainunit
 import jax
+from jaxtyping import PyTree
 
 from ...cell import Values
 from ...core._errors import CompilationError, UsageError
+from ...reports import Path
 
 # of the leaves of a state: the axis of the samples, None for none, ... where it is to be found
 Axes = tuple[int | EllipsisType | None, ...]
@@ -38,12 +40,12 @@ class Layout:
 
     def read(self) -> Values:
         """The present values, in the layout's trees and units."""
-        leaves: list[Any] = []
+        leaves: list[jax.Array] = []
         for state, name, structure in zip(self.states, self.names, self.structures, strict=True):
             leaves += fit(state.value, structure, name)
         return Values(self.leaf_names, leaves)
 
-    def values(self, leaves: Sequence[Any]) -> list[Any]:
+    def values(self, leaves: Sequence[jax.Array | None]) -> list[PyTree]:
         """The states' values, made of `leaves`."""
         values, start = [], 0
         for structure in self.structures:
@@ -59,12 +61,12 @@ class Layout:
             for _ in range(tree.num_leaves)
         ]
 
-    def write(self, leaves: Sequence[Any]) -> None:
+    def write(self, leaves: Sequence[jax.Array]) -> None:
         """Give the states new values."""
         for state, value in zip(self.states, self.values(leaves), strict=True):
             state.value = value
 
-    def put(self, leaves: Sequence[Any]) -> None:
+    def put(self, leaves: Sequence[jax.Array | None]) -> None:
         """Give the states values for the time of a trace: no write is recorded."""
         for state, value in zip(self.states, self.values(leaves), strict=True):
             state.restore_value(value)
@@ -91,7 +93,7 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
             _restore(state, value)
 
 
-def _restore(state: brainstate.State, value: Any) -> None:
+def _restore(state: brainstate.State, value: PyTree) -> None:
     try:
         state.restore_value(value)
     except ValueError:  # it holds a value of another structure or unit
@@ -115,7 +117,9 @@ class _Undone(Exception):
 @contextlib.contextmanager
 def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
     """As `as_before`, where an error leaves it."""
-    attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
+    attributes = [
+        (node, dict(vars(node))) for node in cast(dict[Path, Any], model.nodes()).values()
+    ]
     values = list(_readable(states_of(model).values()))
     try:
         yield
@@ -128,7 +132,7 @@ def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
         raise
 
 
-def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, Any]]:
+def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, PyTree]]:
     """States with their values; not those whose value was made inside a transformation that has
     ended.
     """
@@ -137,7 +141,7 @@ def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.S
             yield state, state.value
 
 
-def fit(value: Any, structure: Any, name: str) -> list[Any]:
+def fit(value: PyTree, structure: Any, name: str) -> list[jax.Array]:
     """The leaves of `value` in the units of `structure`."""
     leaves, found = jax.tree.flatten(value)
     if found == structure:
@@ -153,7 +157,7 @@ def fit(value: Any, structure: Any, name: str) -> list[Any]:
             expected=structure,
             do="write a value of the structure that the state was initialised with",
         )
-    fitted: list[Any] = []
+    fitted: list[jax.Array] = []
     for g, w in zip(given, wanted, strict=True):
         unit, unit_wanted = brainunit.get_unit(g), brainunit.get_unit(w)
         if not unit.has_same_dim(unit_wanted):
@@ -167,16 +171,16 @@ def fit(value: Any, structure: Any, name: str) -> list[Any]:
     return fitted
 
 
-def _unit_text(unit: Any) -> str:
+def _unit_text(unit: brainunit.Unit) -> str:
     return "no unit" if unit.is_unitless else str(unit)
 
 
-def states_of(model: brainstate.nn.Module) -> dict[Any, brainstate.State]:
+def states_of(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
     """Every state of a module, by path."""
-    return cast(dict[Any, brainstate.State], model.states())
+    return cast(dict[Path, brainstate.State], model.states())
 
 
-def path_name(path: Any) -> str:
+def path_name(path: object) -> str:
     """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the
     classes' names.
     """
@@ -196,7 +200,7 @@ def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
     return named
 
 
-def _part_text(part: Any) -> str:
+def _part_text(part: object) -> str:
     classes = re.findall(r"<class '(?:\w+\.)*(\w+)'>", str(part))
     if classes:
         return f"[{' '.join(classes)}]"
