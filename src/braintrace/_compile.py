@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import PyTree
+
 from .cell import Patterns
 from .compat import ETraceConfig
 from .core._errors import UsageError
@@ -19,19 +21,19 @@ _OF_CLASSES = ("vjp_method", "name", "fast_solve", "chunked_trace", "snap_max_ja
 
 
 def compile(
-    model: Any,
+    model: object,
     algorithm: str | type | ETraceConfig,
-    *example_inputs: Any,
+    *example_inputs: PyTree,
     batch_size: int | None = _ABSENT,
-    batch_axes: Any = _ABSENT,
+    batch_axes: PyTree = _ABSENT,
     batch: None = _ABSENT,
     seed: int | None = _ABSENT,
     verbose: int = 0,
     vmap: bool = _ABSENT,
-    params: Any = _ABSENT,
-    carry: Any = _ABSENT,
+    params: PyTree = _ABSENT,
+    carry: PyTree = _ABSENT,
     wrt: Any = _ABSENT,
-    call: Callable[..., Any] = _ABSENT,
+    call: Callable[..., PyTree] = _ABSENT,
     unroll_limit: int = 64,
     max_slots: int = 16,
     memory_budget: int | None = None,

@@ -1,12 +1,9 @@
 """Recurrent cells with few gates."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-from ._arguments import ORTHOGONAL, ZERO, Cell, Init, Size, activation_of
+from ._arguments import ORTHOGONAL, ZERO, Activation, Cell, Init, Size, activation_of
 
 
 class CFNCell(Cell):
@@ -40,7 +37,7 @@ class CFNCell(Cell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, state_init, name)
@@ -90,7 +87,7 @@ class MinimalRNNCell(Cell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        phi: Callable[..., Any] | None = None,
+        phi: Activation | None = None,
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, state_init, name)
