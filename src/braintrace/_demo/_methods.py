@@ -97,7 +97,7 @@ def _through_time(network: Any, states: Values, batch: int) -> Gradient:
     return gradient
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, label: ArrayLike) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(
         logits, jnp.broadcast_to(label, logits.shape[:-1])
     )

@@ -78,37 +78,28 @@ class EquinoxLearner(FunctionLearner):
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
-        paths = [
-            jax.tree_util.keystr(p).removeprefix(".")
-            for p, _ in jax.tree_util.tree_flatten_with_path(model)[0]
-        ]
+        flat, _ = jax.tree_util.tree_flatten_with_path(model)
+        paths = [jax.tree_util.keystr(p).removeprefix(".") for p, _ in flat]
         self._names = tuple(paths[k] for k in (*self._trained, *self._constant))
         self._paths, self._call, self._vmap = paths, call, vmap
         super().__init__(
             self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
         )
-        self.function = (
-            self._step
-        )  # `(model, carry, x) -> (carry, out)`, the module as it is called
+        self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
     def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
         leaves, structure = jax.tree.flatten(model)
         same = structure == self._structure
         arrays = {*self._trained, *self._constant}
-        changed = (
-            [k for k, v in enumerate(leaves) if k not in arrays and not _equal(v, self._static[k])]
-            if same
-            else []
-        )
+        static = [k for k in range(len(leaves)) if same and k not in arrays]
+        changed = [k for k in static if not _equal(leaves[k], self._static[k])]
         if not same or changed:
-            got = structure if not same else {self._paths[k]: leaves[k] for k in changed}
+            of = lambda values: {self._paths[k]: values[k] for k in changed}
             raise UsageError(
                 "The module is not like the one that was compiled.",
-                got=got,
-                expected=self._structure
-                if not same
-                else {self._paths[k]: self._static[k] for k in changed},
+                got=of(leaves) if same else structure,
+                expected=of(self._static) if same else self._structure,
                 do="pass a module that differs in its arrays only, or compile again",
             )
         return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])

@@ -27,9 +27,8 @@ class ModuleCell:
     params: Layout
     constants: Layout
     carry: Layout
-    mapped: frozenset[
-        int
-    ]  # ids of the states with one value per sample, where the model is written for one
+    # ids of the states with one value per sample, where the model is written for one
+    mapped: frozenset[int]
     vmap: bool
 
     def read_params(self) -> Values:
@@ -75,7 +74,8 @@ class ModuleCell:
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
         for k, (state, key) in enumerate(zip(self.carry.leaf_states(), carry.leaves, strict=True)):
             if isinstance(state, brainstate.random.RandomState) and axes[k] is None:
-                after[k], inner[k], inner_axes[k] = *_split(key, samples), 0
+                keys = jax.random.split(key, samples + 1)
+                after[k], inner[k], inner_axes[k] = keys[0], keys[1:], 0
         param_axes = Values(params.names, [*self.axes(self.params), *self.axes(self.constants)])
         carry_axes = Values(carry.names, inner_axes)
         try:
@@ -100,11 +100,6 @@ class ModuleCell:
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
-def _split(key: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
-    keys = jax.random.split(key, samples + 1)
-    return keys[0], keys[1:]
-
-
 def functionalise(
     model: brainstate.nn.Module, x: tuple[PyTree, ...], mapped: Collection[int], vmap: bool
 ) -> ModuleCell:
@@ -125,8 +120,17 @@ def functionalise(
         if not isinstance(state, brainstate.ParamState):
             (carry if written else constants)[name] = state
     params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
-    params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
-    _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
+    for state, written in touched:
+        if isinstance(state, brainstate.ParamState):
+            params[names[id(state)]] = state
+            if written:
+                raise CompilationError(
+                    "The step writes a parameter.",
+                    got=names[id(state)],
+                    expected="parameters that only an optimiser writes",
+                    do="hold what the step writes in a HiddenState, ShortTermState or "
+                    "LongTermState",
+                )
     return ModuleCell(
         model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
     )
@@ -137,7 +141,8 @@ def _try(
 ) -> None:
     """Trace the model's step, which must find all its states made."""
     try:
-        jax.eval_shape(lambda x: _ignore(model(*x)), x)
+        arrays = lambda out: [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
+        jax.eval_shape(lambda x: arrays(model(*x)), x)
     except AttributeError as error:
         if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
             raise
@@ -158,26 +163,9 @@ def _try(
         )
 
 
-def _ignore(out: PyTree) -> list[jax.Array]:
-    return [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
-
-
 def _outside_name(state: brainstate.State, names: dict[int, str]) -> str:
     """A name for a state that is no part of the module."""
     kind = "random" if state is brainstate.random.DEFAULT else type(state).__name__
     taken = set(names.values())
-    return (
-        kind
-        if kind not in taken
-        else next(n for k in range(len(taken) + 1) if (n := f"{kind}_{k}") not in taken)
-    )
-
-
-def _check_written(params: list[brainstate.State], names: dict[int, str]) -> None:
-    if params:
-        raise CompilationError(
-            "The step writes a parameter.",
-            got=names[id(params[0])],
-            expected="parameters that only an optimiser writes",
-            do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
-        )
+    candidates = kind, *(f"{kind}_{k}" for k in range(len(taken)))
+    return next(name for name in candidates if name not in taken)

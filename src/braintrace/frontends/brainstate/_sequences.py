@@ -248,9 +248,7 @@ class SequenceDriverMixin:
             if not step.windowed:
                 raise UsageError(
                     "BPTT goes through a step_fn that calls the learner once, and directly.",
-                    got=f"{step.calls} calls"
-                    if step.calls != 1
-                    else sorted(step.disturbed) or "a call inside a transformation",
+                    got=step.obstacle,
                     expected="one call of learner(x)",
                 )
             reference = step.bptt(sequences, Options(**options))

@@ -55,11 +55,8 @@ class Layout:
 
     def leaf_states(self) -> list[brainstate.State]:
         """The state that each leaf belongs to."""
-        return [
-            s
-            for s, tree in zip(self.states, self.structures, strict=True)
-            for _ in range(tree.num_leaves)
-        ]
+        pairs = zip(self.states, self.structures, strict=True)
+        return [s for s, tree in pairs for _ in range(tree.num_leaves)]
 
     def write(self, leaves: Sequence[jax.Array]) -> None:
         """Give the states new values."""
@@ -84,20 +81,12 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
             yield trace
     finally:
         known = {id(s) for s, _ in before}
-        before += [
-            (s, v)
-            for s, v in zip(trace.states, trace.original_state_values, strict=True)
-            if id(s) not in known
-        ]
-        for state, value in before:
-            _restore(state, value)
-
-
-def _restore(state: brainstate.State, value: PyTree) -> None:
-    try:
-        state.restore_value(value)
-    except ValueError:  # it holds a value of another structure or unit
-        state.value = value
+        touched = zip(trace.states, trace.original_state_values, strict=True)
+        for state, value in [*before, *((s, v) for s, v in touched if id(s) not in known)]:
+            try:
+                state.restore_value(value)
+            except ValueError:  # it holds a value of another structure or unit
+                state.value = value
 
 
 @contextlib.contextmanager
@@ -193,10 +182,8 @@ def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
     named: dict[str, brainstate.State] = {}
     for path, state in states_of(model).items():
         name = path_name(path)
-        number = next(
-            k for k in range(1, len(named) + 2) if (name if k == 1 else f"{name}#{k}") not in named
-        )
-        named[name if number == 1 else f"{name}#{number}"] = state
+        candidates = name, *(f"{name}#{k}" for k in range(2, len(named) + 2))
+        named[next(n for n in candidates if n not in named)] = state
     return named
 
 

@@ -157,6 +157,13 @@ class StepFunction:
         """Whether steps can be taken together."""
         return self.calls == 1 and not self.nested and not self.disturbed
 
+    @property
+    def obstacle(self) -> str | list[str]:
+        """Why they cannot."""
+        if self.calls != 1:
+            return f"{self.calls} calls"
+        return sorted(self.disturbed) or "a call inside a transformation"
+
     def check(self, options: Options) -> None:
         """What a gradient asks of the step."""
         states = self.core.module.carry
@@ -177,9 +184,7 @@ class StepFunction:
             raise UsageError(
                 "With reset, step_fn calls the learner once, and not inside a transformation of "
                 "its own.",
-                got=f"{self.calls} calls"
-                if self.calls != 1
-                else sorted(self.disturbed) or "a call inside a transformation",
+                got=self.obstacle,
                 expected="one call",
                 do="call the learner directly, give step_fn a RandomState of its own, or reset "
                 "between calls of etrace_grad",
@@ -333,12 +338,8 @@ class StepFunction:
     ) -> PyTree:
         loss, _ = _split_loss(self.result, self.has_aux)
         weights = weights_of(mask, loss, sequence_length(sequences), reduction)
-        layouts = zip(self.wanted, (Layout.of({"": s}) for s in self.wanted), strict=True)
-        live = [
-            s
-            for s, layout in layouts
-            if all(is_differentiable(jnp.result_type(v)) for v in layout.read().leaves)
-        ]
+        has_gradient = lambda v: is_differentiable(jnp.result_type(v))
+        live = [s for s in self.wanted if all(map(has_gradient, jax.tree.leaves(s.value)))]
 
         def one(total: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             slices, weight = at

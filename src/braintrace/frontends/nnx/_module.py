@@ -27,10 +27,8 @@ from ...core._errors import CompilationError, UsageError
 
 stop = jax.lax.stop_gradient
 
-_LASTING = (
-    nnx.BatchStat,
-    nnx.RngState,
-)  # statistics and random streams: no hidden state, and never reset
+# statistics and random streams: no hidden state, and never reset
+_LASTING = nnx.BatchStat, nnx.RngState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +46,8 @@ class Slots:
     def of(cls, state: nnx.State) -> "Slots":
         found, structure = jax.tree_util.tree_flatten_with_path(state)
         paths = [path for path, _ in nnx.to_flat_state(state)]
-        owners = [
-            next(
-                p
-                for p in paths
-                if tuple(getattr(k, "key", None) for k in keys[: len(p)]) == tuple(p)
-            )
-            for keys, _ in found
-        ]
+        starts = lambda keys, p: [getattr(k, "key", None) for k in keys[: len(p)]] == list(p)
+        owners = [next(p for p in paths if starts(keys, p)) for keys, _ in found]
         inside = [
             jax.tree_util.keystr(keys[len(p) + 1 :])
             for (keys, _), p in zip(found, owners, strict=True)
@@ -98,8 +90,7 @@ class SplitModule:
                 got="another graph definition",
                 expected="the compiled one; train() and eval() change it, for instance",
                 do="for evaluation call the model itself, or etrace_evolve of a learner compiled "
-                "in that mode; "
-                "else compile again",
+                "in that mode; else compile again",
             )
         return jax.tree.leaves(params), jax.tree.leaves(rest)
 
@@ -149,11 +140,9 @@ class SplitModule:
         """The paths of the trained Variables, and of what is carried; those of NNX's flat states
         where it is a Variable.
         """
-        carried = (
-            ((name,) for name in self.carry_names),
-            (tuple(self.rest.owners[k]) for k in self.written),
-        )
-        return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
+        carried = [(name,) for name in self.carry_names]
+        carried += [tuple(self.rest.owners[k]) for k in self.written]
+        return tuple(map(tuple, self.params.owners)), tuple(carried)
 
     # The cell
     # ----------------------------------------------------------------------------------------------
@@ -174,10 +163,8 @@ class SplitModule:
         """The arrays that are not trained. No gradient passes through constants, statistics and
         random streams.
         """
-        constants, written = (
-            params.leaves[len(self.params.names) :],
-            carry.leaves[len(self.carry_names) :],
-        )
+        constants = params.leaves[len(self.params.names) :]
+        written = carry.leaves[len(self.carry_names) :]
         rest: dict[int, jax.Array] = {
             k: stop(v) for k, v in zip(self.constants, constants, strict=True)
         }
@@ -199,9 +186,8 @@ class SplitModule:
             last = jax.tree.leaves(nnx.state(model))
 
             def untouched() -> None:
-                if not all(
-                    a is b for a, b in zip(last, jax.tree.leaves(nnx.state(model)), strict=True)
-                ):
+                now = jax.tree.leaves(nnx.state(model))
+                if any(a is not b for a, b in zip(last, now, strict=True)):
                     raise UsageError(
                         "step_fn writes Variables of the model outside of call(x).",
                         expected="what call(x) writes",
@@ -296,9 +282,8 @@ class SplitModule:
             no_batch_options(said)
             return BatchSpec.mapped(start, x)
         if (axes := said.get("batch_axes")) is not None:
-            pair = (
-                tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == 2 else (axes,) * 2
-            )
+            is_pair = isinstance(axes, (tuple, list)) and len(axes) == 2
+            pair = tuple(axes) if is_pair else (axes,) * 2
             own = spread_axes("carry", pair[0], carry)
             one = 0 if isinstance(pair[0], (tuple, list, dict)) else pair[0]
             states = zip(self.hidden(start), start.leaves, strict=True)
@@ -338,11 +323,9 @@ def functionalise(
         after = whole._run(trained, before, carry, x)[2]
         written[:] = [k for k, (a, b) in enumerate(zip(after, before, strict=True)) if a is not b]
 
-    example = (
-        jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), (carry, x))
-        if vmap
-        else (carry, x)
-    )
+    example = carry, x
+    if vmap:
+        example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), example)
     jax.eval_shape(look, jax.tree.leaves(params), jax.tree.leaves(rest), *example)
     if vmap and written:
         raise CompilationError(
@@ -350,9 +333,8 @@ def functionalise(
             got=[slots[1].names[k] for k in written],
             expected="a module that keeps its state in the carry",
             do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and "
-            "write the module for a "
-            "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading "
-            "batch axes",
+            "write the module for a batch, with the batch as axis 0 of its Variables: the layers "
+            "of NNX take leading batch axes",
         )
     if carry is None and not set(written) - lasting:
         raise CompilationError(
