@@ -6,6 +6,7 @@ import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..core._errors import UsageError
 from ._arguments import Module, features
@@ -87,7 +88,7 @@ class LRUCell(Module):
         shape = (self.d_hidden,) if batch_size is None else (batch_size, self.d_hidden)
         return jnp.zeros(shape, jnp.result_type(self.nu_log.value, jnp.complex64))
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: y_t."""
         decay, gain = jnp.exp(-jnp.exp(self.nu_log.value)), jnp.exp(self.gamma_log.value)
         phase = jnp.exp(self.theta_log.value)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ._arguments import ORTHOGONAL, ZERO, Activation, Cell, Init, Size, activation_of
 
@@ -46,7 +47,7 @@ class CFNCell(Cell):
         self.Wf, self.Wi = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
         self.Wh = self._linear(self.num_in, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         both = jnp.concatenate([x, h], axis=-1)
@@ -96,7 +97,7 @@ class MinimalRNNCell(Cell):
             self.W_x = self._linear(self.num_in, w_init, b_init)
         self.W_u = self._linear(2 * self.num_out, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         z = jnp.tanh(self.W_x(x)) if self.phi is None else self.phi(x)
@@ -141,7 +142,7 @@ class MiniGRU(Cell):
         self.W_x = self._linear(self.num_in, w_init, b_init)
         self.W_z = self._linear(self.num_in + self.num_out, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         z = jax.nn.sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
@@ -186,7 +187,7 @@ class MiniLSTM(Cell):
         both = self.num_in + self.num_out
         self.W_f, self.W_i = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         both = jnp.concatenate([x, h], axis=-1)

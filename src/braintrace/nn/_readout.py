@@ -8,6 +8,7 @@ import brainunit
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..core._errors import UsageError
 from ..operators import matmul
@@ -78,14 +79,14 @@ class LeakyRateReadout(_Leaky):
         """Set the state to its initial value."""
         self.r.value = self._new(self._r_init, batch_size)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new state."""
         self.r.value = self.decay * self.r.value + matmul(x, self.weight.value)
         return self.r.value
 
 
 @jax.custom_jvp
-def triangle_spike(v: jax.Array) -> jax.Array:
+def triangle_spike(v: Float[Array, "..."]) -> Float[Array, "..."]:
     """1 where v > 0, else 0; the surrogate derivative is `0.3 max(0, 1 - |v|)` (Bellec et al.
     2018).
     """
@@ -166,11 +167,11 @@ class LeakySpikeReadout(_Leaky):
         self.V.value = self._new(self._V_init, batch_size)
 
     @property
-    def spike(self) -> jax.Array:
+    def spike(self) -> Float[Array, "*B O"]:
         """The spikes of the potential as it stands."""
         return self.spk_fun((self.V.value - self.V_th) / self.V_th)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new spikes."""
         V, z = self.V.value, jax.lax.stop_gradient(self.spike)
         V = V - self.V_th * z if self.spk_reset == "soft" else (1 - z) * V

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import brainstate
 import jax
-from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
@@ -49,8 +48,8 @@ class SequenceDriverMixin:
         self,
         *sequences: PyTree,
         step_fn: Callable[..., PyTree],
-        mask: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
+        mask: Num[Array, "T ..."] | None = None,
+        reset: Bool[Array, "T B"] | None = None,
         chunk_size: int | None = None,
         window: int | None = None,
         weights: PyTree = None,
@@ -59,7 +58,7 @@ class SequenceDriverMixin:
         has_aux: bool = False,
         return_value: bool = False,
         return_state: bool = True,
-        y_target: ArrayLike | None = None,
+        y_target: Num[Array, "*T B O"] | None = None,
     ) -> PyTree:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 

@@ -6,8 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import UserStep, Values, check_loss, reduced, sequence_length
 from ...checks import GradientReport
@@ -152,7 +151,7 @@ class NNXLearner(nnx.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def __call__(self, *inputs: PyTree, y_target: ArrayLike | None = None) -> PyTree:
+    def __call__(self, *inputs: PyTree, y_target: Num[Array, "B O"] | None = None) -> PyTree:
         """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
         algorithm.
         """
@@ -167,10 +166,10 @@ class NNXLearner(nnx.Module):
         *targets: PyTree,
         loss_fn: Callable[..., PyTree] | None = None,
         step_fn: Callable[..., PyTree] | None = None,
-        mask: ArrayLike | None = None,
+        mask: Num[Array, "..."] | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
-        y_target: ArrayLike | None = None,
+        y_target: Num[Array, "B O"] | None = None,
     ) -> PyTree:
         """One step: `(loss, gradients)`; carry, Variables and traces move on.
         `optimizer.update(model, gradients)` takes them.
@@ -213,13 +212,13 @@ class NNXLearner(nnx.Module):
         *targets: PyTree,
         loss_fn: Callable[..., PyTree] | None = None,
         step_fn: Callable[..., PyTree] | None = None,
-        mask: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
+        mask: Num[Array, "T ..."] | None = None,
+        reset: Bool[Array, "T B"] | None = None,
         window: int | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: ArrayLike | None = None,
+        y_target: Num[Array, "*T B O"] | None = None,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
