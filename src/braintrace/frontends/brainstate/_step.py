@@ -19,8 +19,8 @@ from ...cell import (
     check_finite,
     check_reset,
     merged,
+    plain_user_step,
     sequence_length,
-    taken_once,
     weigh,
     weights_of,
 )
@@ -283,17 +283,15 @@ class StepFunction:
         def cell(trained: Values, carried: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             (carry, moving), (slices, mark) = carried, at
             carry = carry if mark is None else core.restarted(carry, mark)
-            done: list[Values] = []
+            own, moved = Outside(outside.live, moving, outside.fixed), []
 
-            def take(x: PyTree) -> tuple[PyTree, PyTree]:
-                new, out = core.function(merged(trained, params), carry, x)
-                done[:] = [new]
-                return new, out
+            def step(params: Values, carry: Values, take: Take, slices: PyTree, _: Outside) -> Any:
+                loss, aux, moved[:] = self.step(params, carry, take, slices, own)
+                return loss, aux, None
 
-            own = Outside(outside.live, moving, outside.fixed)
-            given = merged(trained, params), carry, take, slices, own
-            loss, _, moved = taken_once(self.step, *given)
-            return (done[0], moved), loss
+            take_step = plain_user_step(core.function, step)
+            new, loss = take_step(merged(trained, params), carry, slices)
+            return (new, moved), loss
 
         gradients, _ = bptt_gradient(
             cell,
