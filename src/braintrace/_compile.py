@@ -52,8 +52,9 @@ def compile(
         algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
         *example_inputs: the inputs of one step. Only shapes and dtypes count.
         batch_size: the number of samples. brainstate: the module's states are initialised with it
-            (`init_state(batch_size=...)`). Others: the size of axis 0 of the carry's arrays that
-            have a batch; by default the size of axis 0 that they share.
+            (`init_state(batch_size=...)`), and the axis of each whose size follows it is the batch.
+            Others: the size of axis 0 of the carry's arrays that have a batch; by default the size
+            of axis 0 that they share.
         batch_axes: function, NNX, Equinox: where the batch is, as in `jax.vmap`: an axis for every
             array, or a pair (axes of the carry, axes of the input), each an axis, None (shared by
             the samples), or a tree of these. For NNX the first speaks of the given carry; hidden
