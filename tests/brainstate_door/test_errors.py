@@ -237,7 +237,7 @@ def test_loss_not_finite():
     learner = braintrace.compile(Readout(), "d_rtrl", X, batch_size=B)
     xs, ys = data()
     with pytest.raises(
-        UsageError, match=r"The loss is not finite\.\n  got:      nan at step 2, lane 1"
+        UsageError, match=r"The loss is not finite\.\n  got:      nan at step 2, sample 1"
     ):
         learner.etrace_grad(
             xs,
