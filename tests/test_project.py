@@ -106,6 +106,21 @@ def test_import_brings_in_no_framework():
     assert loaded("import optax") == {"optax"}  # control: an optional package is seen
 
 
+def slow_modules(code: str) -> str:
+    """Those of the modules that take long to load, and that few programs need, after `code`."""
+    slow = "'scipy', 'jax.experimental.sparse'"
+    code += f"\nimport sys; print(*[name for name in ({slow}) if name in sys.modules])"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_import_leaves_out_what_is_slow_to_load():
+    assert slow_modules("import braintrace, braintrace.tasks, braintrace.rules") == ""
+    used = slow_modules("import braintrace; from jax.experimental.sparse import BCOO")
+    assert used == "scipy jax.experimental.sparse"  # control
+
+
 def test_a_function_needs_no_framework():
     """Compiling, learning, reporting, and asking for a name that there is not."""
     code = """

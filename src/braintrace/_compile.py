@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import PyTree
+
 from .cell import Patterns
 from .compat import ETraceConfig
 from .core._errors import UsageError
@@ -19,19 +21,19 @@ _OF_CLASSES = ("vjp_method", "name", "fast_solve", "chunked_trace", "snap_max_ja
 
 
 def compile(
-    model: Any,
+    model: object,
     algorithm: str | type | ETraceConfig,
-    *example_inputs: Any,
+    *example_inputs: PyTree,
     batch_size: int | None = _ABSENT,
-    batch_axes: Any = _ABSENT,
+    batch_axes: PyTree = _ABSENT,
     batch: None = _ABSENT,
     seed: int | None = _ABSENT,
     verbose: int = 0,
     vmap: bool = _ABSENT,
-    params: Any = _ABSENT,
-    carry: Any = _ABSENT,
+    params: PyTree = _ABSENT,
+    carry: PyTree = _ABSENT,
     wrt: Any = _ABSENT,
-    call: Callable[..., Any] = _ABSENT,
+    call: Callable[..., PyTree] = _ABSENT,
     unroll_limit: int = 64,
     max_slots: int = 16,
     memory_budget: int | None = None,
@@ -50,8 +52,9 @@ def compile(
         algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
         *example_inputs: the inputs of one step. Only shapes and dtypes count.
         batch_size: the number of samples. brainstate: the module's states are initialised with it
-            (`init_state(batch_size=...)`). Others: the size of axis 0 of the carry's arrays that
-            have a batch; by default the size of axis 0 that they share.
+            (`init_state(batch_size=...)`), and the axis of each whose size follows it is the batch.
+            Others: the size of axis 0 of the carry's arrays that have a batch; by default the size
+            of axis 0 that they share.
         batch_axes: function, NNX, Equinox: where the batch is, as in `jax.vmap`: an axis for every
             array, or a pair (axes of the carry, axes of the input), each an axis, None (shared by
             the samples), or a tree of these. For NNX the first speaks of the given carry; hidden

@@ -4,11 +4,11 @@ benchmarks.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Model:
     and O outputs.
     """
 
-    cell: Callable[[Any, Any, Any], tuple[Any, Any]]
-    params: Any
-    carry: Any
+    cell: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    params: PyTree
+    carry: PyTree
     leak: float  # of the neurons' membrane, where there is one
 
 
@@ -43,7 +43,7 @@ def _draw(seed: int, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
 def rnn(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A leaky tanh network: h <- 0.9 h + 0.1 tanh(x W + h U + b)."""
 
-    def cell(p: Any, h: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         h = 0.9 * h + 0.1 * jnp.tanh(x @ p["W"] + h @ p["U"] + p["b"])
         return h, h @ p["o"]
 
@@ -56,7 +56,7 @@ def rnn(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) ->
 def gru(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A gated recurrent unit, its reset after the product."""
 
-    def cell(p: Any, h: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         from_x, from_h = x @ p["W"] + p["b"], h @ p["U"]
         r, z = jnp.split(jax.nn.sigmoid(from_x[:, : 2 * neurons] + from_h[:, : 2 * neurons]), 2, -1)
         n = jnp.tanh(from_x[:, 2 * neurons :] + r * from_h[:, 2 * neurons :])
@@ -76,7 +76,7 @@ def gru(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) ->
 def lstm(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """A long short-term memory."""
 
-    def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         h, c = carry
         i, f, g, o = jnp.split(x @ p["W"] + h @ p["U"] + p["b"], 4, -1)
         c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -96,7 +96,7 @@ def lstm(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -
 def lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """Leaky integrate-and-fire neurons behind exponential synapses."""
 
-    def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         v, g = carry
         z = spike(v - 1)
         g = 0.8 * g + x @ p["W"] + z @ p["U"]
@@ -110,7 +110,7 @@ def lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) ->
 def alif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
     """As `lif`, with an adaptive threshold."""
 
-    def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         v, g, a = carry
         z = spike(v - 1 - 0.2 * a)
         a = 0.98 * a + z
@@ -127,7 +127,7 @@ def three_lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int =
     detached.
     """
 
-    def cell(p: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         new, z = [], x
         for k, v in enumerate(carry):
             v = 0.9 * v - jax.lax.stop_gradient(spike(v - 1)) + z @ p[f"W{k + 1}"]

@@ -2,11 +2,13 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from .._compile import compile
 from ..checks import bptt_gradient, compare_gradients
@@ -99,11 +101,11 @@ def _loss(out: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((out - y) ** 2)
 
 
-def _bytes(tree: Any) -> int:
+def _bytes(tree: PyTree) -> int:
     return sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in jax.tree.leaves(tree))
 
 
-def _median(call: Any, repeats: int) -> float:
+def _median(call: Callable[[], object], repeats: int) -> float:
     jax.block_until_ready(call())
     times = []
     for _ in range(repeats):

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..core.analysis import columns
 
@@ -86,7 +86,7 @@ class RichBar(Lines):
         super().finish(note)
 
 
-def table(rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
+def table(rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Rows with aligned columns, a rule below the first; the columns in `right` are aligned to the
     right.
     """

@@ -1,13 +1,12 @@
 """How well the online gradient points along that of BPTT."""
 
-from typing import Any
-
 import brainstate
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from ..tasks import Sequences
-from ._methods import named
+from ._methods import Gradient, Values, named
 from ._training import Trainer, batches, set_weights
 
 
@@ -18,19 +17,21 @@ class Fidelity:
 
     def __init__(self, online: Trainer, reference: Trainer):
         self.trainers = (online, reference)
-        self.gradients: list[Any] = [brainstate.transform.jit(t.gradient) for t in self.trainers]
+        self.gradients: list[Gradient] = [
+            brainstate.transform.jit(t.gradient) for t in self.trainers
+        ]
 
-    def cosines(self, weights: Any, data: Sequences, seed: int) -> dict[str, float]:
+    def cosines(self, weights: Values, data: Sequences, seed: int) -> dict[str, float]:
         """The cosine between the gradients of an epoch, for each array of parameters; NaN where a
         gradient is zero.
         """
         online, reference = (self._sum(k, weights, data, seed) for k in range(2))
         return {name: cosine(online[name], reference[name]) for name in online}
 
-    def _sum(self, k: int, weights: Any, data: Sequences, seed: int) -> dict[str, np.ndarray]:
+    def _sum(self, k: int, weights: Values, data: Sequences, seed: int) -> dict[str, np.ndarray]:
         trainer = self.trainers[k]
         set_weights(trainer.network, weights)
-        total: Any = None
+        total: PyTree = None
         for batch in batches(trainer.recipe, data, seed, 0):
             found, _ = self.gradients[k](*batch)
             total = found if total is None else jax.tree.map(np.add, total, found)

@@ -13,6 +13,8 @@ import brainstate
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 import braintrace
 
@@ -20,7 +22,9 @@ from ._networks import COEFFICIENTS
 
 CHUNK = 10  # steps done at once; the memory is that of a chunk, however long the sequence
 
-Gradient = Callable[[Any, Any, Any], tuple[dict[Any, Any], jax.Array]]
+States = dict[Any, brainstate.ParamState]
+Values = dict[Any, PyTree]  # of the parameters
+Gradient = Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Values, jax.Array]]
 
 
 class Method(enum.Enum):
@@ -31,7 +35,7 @@ class Method(enum.Enum):
     READOUT = "readout only"
 
 
-def parameters(network: Any, method: Method) -> dict[Any, brainstate.ParamState]:
+def parameters(network: Any, method: Method) -> States:
     """The parameters that a method changes, by path."""
     every = dict(network.states(brainstate.ParamState))
     return {k: v for k, v in every.items() if method is not Method.READOUT or k[0] == "readout"}
@@ -50,9 +54,11 @@ def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[s
     return _online(learner, states), _certificate(learner, states)
 
 
-def _online(learner: Any, states: dict[Any, brainstate.ParamState]) -> Gradient:
-    def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
-        def step_loss(x: Any, weight: Any) -> jax.Array:
+def _online(learner: braintrace.ETraceAlgorithm, states: States) -> Gradient:
+    def gradient(
+        frames: ArrayLike, weight: ArrayLike, label: ArrayLike
+    ) -> tuple[Values, jax.Array]:
+        def step_loss(x: jax.Array, weight: jax.Array) -> jax.Array:
             # Weighted here, not by mask=, which gives a loss for each step and sample: that would
             # grow with T.
             return (weight * cross_entropy(learner(x), label)).sum()
@@ -73,10 +79,12 @@ def _online(learner: Any, states: dict[Any, brainstate.ParamState]) -> Gradient:
     return gradient
 
 
-def _through_time(network: Any, states: dict[Any, Any], batch: int) -> Gradient:
+def _through_time(network: Any, states: Values, batch: int) -> Gradient:
     brainstate.nn.init_all_states(network, batch_size=batch)
 
-    def gradient(frames: Any, weight: Any, label: Any) -> tuple[dict[Any, Any], jax.Array]:
+    def gradient(
+        frames: ArrayLike, weight: ArrayLike, label: ArrayLike
+    ) -> tuple[Values, jax.Array]:
         def loss() -> jax.Array:
             brainstate.nn.reset_all_states(network, batch_size=batch)
             return (
@@ -89,22 +97,22 @@ def _through_time(network: Any, states: dict[Any, Any], batch: int) -> Gradient:
     return gradient
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, label: ArrayLike) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(
         logits, jnp.broadcast_to(label, logits.shape[:-1])
     )
 
 
-def _certificate(learner: Any, states: dict[Any, brainstate.ParamState]) -> dict[str, str]:
+def _certificate(learner: braintrace.ETraceAlgorithm, states: States) -> dict[str, str]:
     learned = named(_values(states))
     return {row.path: str(row.exactness) for row in learner.graph.parameters if row.path in learned}
 
 
-def _values(states: dict[Any, brainstate.ParamState]) -> dict[Any, Any]:
+def _values(states: States) -> Values:
     return {path: state.value for path, state in states.items()}
 
 
-def named(values: Mapping[Any, Any]) -> dict[str, Any]:
+def named(values: Mapping[Any, PyTree]) -> dict[str, Any]:
     """The arrays of parameters by the names that the compiler's report gives them."""
     return {
         ".".join([*map(str, path), *(str(key.key) for key in leaf)]): array

@@ -3,7 +3,7 @@ learning.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import brainstate
 import jax
@@ -22,7 +22,7 @@ class GRU(brainstate.nn.Module):
         self.cell = brainstate.nn.GRUCell(COEFFICIENTS, width)
         self.readout = brainstate.nn.Linear(width, SPEAKERS)
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: jax.Array) -> jax.Array:
         return self.readout(self.cell(x))
 
 
@@ -55,17 +55,17 @@ class ALIF(brainstate.nn.Module):
         self.recurrent = brainstate.nn.Linear(width, width, w_init=_normal(0.5), b_init=None)
         self.readout = brainstate.nn.Linear(width, SPEAKERS)
 
-    def init_state(self, batch_size: int | None = None, **_: Any) -> None:
+    def init_state(self, batch_size: int | None = None, **_: object) -> None:
         self.V, self.a, self.r = (brainstate.HiddenState(self._rest(batch_size)) for _ in range(3))
 
-    def reset_state(self, batch_size: int | None = None, **_: Any) -> None:
+    def reset_state(self, batch_size: int | None = None, **_: object) -> None:
         for state in (self.V, self.a, self.r):
             state.value = self._rest(batch_size)
 
     def _rest(self, batch_size: int | None) -> jax.Array:
         return jnp.zeros((self.width,) if batch_size is None else (batch_size, self.width))
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: jax.Array) -> jax.Array:
         z = self._fire()  # of the step before
         self.a.value = self.decay_a * self.a.value + z
         self.V.value = self.decay * self.V.value - z + self.input(x) + self.recurrent(z)
@@ -76,10 +76,10 @@ class ALIF(brainstate.nn.Module):
         return spike(self.V.value - 1 - self.beta * self.a.value)
 
 
-def _normal(gain: float) -> Any:
+def _normal(gain: float) -> Callable[..., jax.Array]:
     """Normal weights with standard deviation gain / sqrt(inputs)."""
 
-    def draw(shape: Any, **_: Any) -> jax.Array:
+    def draw(shape: Sequence[int], **_: object) -> jax.Array:
         return gain / math.sqrt(shape[0]) * brainstate.random.randn(*shape)
 
     return draw
@@ -94,6 +94,8 @@ def spike(v: jax.Array) -> jax.Array:
 
 
 @spike.defjvp
-def _surrogate(primals: Any, tangents: Any) -> Any:
+def _surrogate(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (v,), (dv,) = primals, tangents
     return spike(v), 0.5 * jnp.maximum(0, 1 - jnp.abs(v)) * dv

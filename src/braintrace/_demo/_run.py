@@ -5,13 +5,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .._plots import Band, Panel, figure
 from ..tasks import JapaneseVowels, japanese_vowels
 from ._console import Progress, progress, table
 from ._fidelity import Fidelity
-from ._methods import Method
+from ._methods import Method, Values
 from ._networks import ALIF, GRU
 from ._training import Recipe, Run, Trainer, new_weights, scorer
 
@@ -85,7 +84,7 @@ def _method(
     trainer: Trainer,
     data: JapaneseVowels,
     seeds: list[int],
-    score: Callable[[Any], float],
+    score: Callable[[Values], float],
     bars: Progress,
 ) -> Result:
     recipe, runs = trainer.recipe, []

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..tasks import Sequences, minibatches
-from ._methods import Method, gradient, parameters
+from ._methods import Method, Values, gradient, parameters
 from ._networks import COEFFICIENTS
 
 Report = Callable[
@@ -35,7 +37,7 @@ class Recipe:
     """
 
     name: str
-    network: Callable[[], Any]
+    network: Callable[[], brainstate.nn.Module]
     epochs: int
     rate: float
     noise: float = 0.4
@@ -50,7 +52,7 @@ class Run:
     losses: list[float]  # mean over the batches, for each epoch
     accuracies: dict[int, float]  # on the test set, by epoch
     seconds: float  # of training; compilation and testing not included
-    weights: dict[Any, Any]
+    weights: Values
 
 
 class Trainer:
@@ -65,8 +67,13 @@ class Trainer:
         self.step: Any = brainstate.transform.jit(self._step)
 
     def _step(
-        self, moments: Any, rate: Any, frames: Any, weight: Any, label: Any
-    ) -> tuple[Any, jax.Array]:
+        self,
+        moments: PyTree,
+        rate: ArrayLike,
+        frames: jax.Array,
+        weight: jax.Array,
+        label: jax.Array,
+    ) -> tuple[PyTree, jax.Array]:
         gradients, loss = self.gradient(frames, weight, label)
         updates, moments = self._optimizer.update(gradients, moments)
         for path, state in self.states.items():
@@ -77,7 +84,7 @@ class Trainer:
         """Compile."""
         self.step(self.moments(), np.float32(0), *next(batches(self.recipe, data, 0, 0)))
 
-    def moments(self) -> Any:
+    def moments(self) -> PyTree:
         """The optimiser's state before the first step."""
         return self._optimizer.init({path: state.value for path, state in self.states.items()})
 
@@ -95,7 +102,12 @@ class Trainer:
         return getattr(lowered.compile().memory_analysis(), "temp_size_in_bytes", None)
 
     def run(
-        self, data: Sequences, seed: int, score: Callable[[Any], float], every: int, report: Report
+        self,
+        data: Sequences,
+        seed: int,
+        score: Callable[[Values], float],
+        every: int,
+        report: Report,
     ) -> Run:
         """Train from new weights; `score` gives the test accuracy of weights, and only looks on."""
         set_weights(self.network, new_weights(self.recipe, seed))
@@ -124,7 +136,7 @@ class Trainer:
 
 def batches(
     recipe: Recipe, data: Sequences, seed: int, epoch: int
-) -> Iterator[tuple[Any, Any, Any]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """An epoch of (frames, weight, label), with noise; seed and epoch alone decide what comes."""
     random = np.random.default_rng((seed, epoch, 1))
     for x, mask, label, _ in minibatches(data, recipe.batch, seed=seed, epoch=epoch):
@@ -140,37 +152,37 @@ def batches(
         )
 
 
-def scorer(recipe: Recipe, data: Sequences) -> Callable[[Any], float]:
+def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
     """A function from weights to the accuracy on `data`: a network of its own sums the
     log-probabilities of all frames.
     """
     network: Any = recipe.network()
     brainstate.nn.init_all_states(network, batch_size=data.label.size)
 
-    def decide() -> Any:
+    def decide() -> jax.Array:
         brainstate.nn.reset_all_states(network, batch_size=data.label.size)
         evidence = jax.nn.log_softmax(brainstate.transform.for_loop(network, data.x))
         return (evidence * data.mask[..., None]).sum(0).argmax(-1)
 
     compiled: Any = brainstate.transform.jit(decide)
 
-    def score(weights: Any) -> float:
+    def score(weights: Values) -> float:
         set_weights(network, weights)
         return float(np.mean(np.asarray(compiled()) == data.label))
 
     return score
 
 
-def new_weights(recipe: Recipe, seed: int) -> dict[Any, Any]:
+def new_weights(recipe: Recipe, seed: int) -> Values:
     """Random weights; the same for every method."""
     with brainstate.random.seed_context(seed):
         return get_weights(recipe.network())
 
 
-def get_weights(network: Any) -> dict[Any, Any]:
+def get_weights(network: Any) -> Values:
     return {path: state.value for path, state in network.states(brainstate.ParamState).items()}
 
 
-def set_weights(network: Any, weights: dict[Any, Any]) -> None:
+def set_weights(network: Any, weights: Values) -> None:
     for path, state in network.states(brainstate.ParamState).items():
         state.value = weights[path]

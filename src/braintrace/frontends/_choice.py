@@ -45,7 +45,7 @@ FRONT_ENDS = (
 )
 
 
-def front_end_of(model: Any) -> FrontEnd:
+def front_end_of(model: object) -> FrontEnd:
     """The front end that serves `model`."""
     for front_end in FRONT_ENDS[:-1]:
         if _made_by(model, front_end.framework):
@@ -69,6 +69,6 @@ def front_end_of(model: Any) -> FrontEnd:
     return FRONT_ENDS[-1]
 
 
-def _made_by(model: Any, framework: str | None) -> bool:
+def _made_by(model: object, framework: str | None) -> bool:
     module = getattr(sys.modules.get(framework or ""), "Module", None)
     return module is not None and isinstance(model, module)

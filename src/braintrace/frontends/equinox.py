@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
 from ..core._errors import CompilationError, UsageError
@@ -58,10 +59,10 @@ class EquinoxLearner(FunctionLearner):
     def __init__(
         self,
         model: eqx.Module,
-        call: Callable[..., Any] | None,
+        call: Callable[..., PyTree] | None,
         rule: Rule,
-        carry: Any,
-        x: Any,
+        carry: PyTree,
+        x: PyTree,
         vmap: bool,
         **analysis: Any,
     ):
@@ -77,42 +78,33 @@ class EquinoxLearner(FunctionLearner):
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
-        paths = [
-            jax.tree_util.keystr(p).removeprefix(".")
-            for p, _ in jax.tree_util.tree_flatten_with_path(model)[0]
-        ]
+        flat, _ = jax.tree_util.tree_flatten_with_path(model)
+        paths = [jax.tree_util.keystr(p).removeprefix(".") for p, _ in flat]
         self._names = tuple(paths[k] for k in (*self._trained, *self._constant))
         self._paths, self._call, self._vmap = paths, call, vmap
         super().__init__(
             self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
         )
-        self.function = (
-            self._step
-        )  # `(model, carry, x) -> (carry, out)`, the module as it is called
+        self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
-    def _values(self, model: Any) -> Values:
+    def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
         leaves, structure = jax.tree.flatten(model)
         same = structure == self._structure
         arrays = {*self._trained, *self._constant}
-        changed = (
-            [k for k, v in enumerate(leaves) if k not in arrays and not _equal(v, self._static[k])]
-            if same
-            else []
-        )
+        static = [k for k in range(len(leaves)) if same and k not in arrays]
+        changed = [k for k in static if not _equal(leaves[k], self._static[k])]
         if not same or changed:
-            got = structure if not same else {self._paths[k]: leaves[k] for k in changed}
+            of = lambda values: {self._paths[k]: values[k] for k in changed}
             raise UsageError(
                 "The module is not like the one that was compiled.",
-                got=got,
-                expected=self._structure
-                if not same
-                else {self._paths[k]: self._static[k] for k in changed},
+                got=of(leaves) if same else structure,
+                expected=of(self._static) if same else self._structure,
                 do="pass a module that differs in its arrays only, or compile again",
             )
         return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])
 
-    def _flat(self, params: Any) -> list[Any]:
+    def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(self._values(params), "module")
 
     @property
@@ -120,11 +112,11 @@ class EquinoxLearner(FunctionLearner):
         trained = dict(zip(self._trained, self._with_gradient, strict=True))
         return [trained.get(k, False) for k in range(len(self._static))]
 
-    def _cell(self, params: Values, carry: Any, x: Any) -> tuple[Any, Any]:
+    def _cell(self, params: Values, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """The step as a pure function of the arrays."""
         return self._step(self._module(params), carry, x)
 
-    def _module(self, params: Values) -> Any:
+    def _module(self, params: Values) -> PyTree:
         """The module of the arrays. No gradient passes through constants."""
         leaves, count = list(self._static), len(self._trained)
         for k, v in zip(self._trained, params.leaves[:count], strict=True):
@@ -133,20 +125,20 @@ class EquinoxLearner(FunctionLearner):
             leaves[k] = jax.lax.stop_gradient(v)
         return self._structure.unflatten(leaves)
 
-    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+    def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""
         step = super().user_step(step_fn, has_aux)
         return lambda params, *rest: step(self._module(params), *rest)
 
-    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]:
+    def stepped(self, step_fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """As `FunctionLearner.stepped`, on the module."""
         return plain_user_step(self.function, super().user_step(step_fn, has_aux=False))
 
-    def _step(self, model: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def _step(self, model: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         step = lambda carry, x: self._once(model, carry, x)
         return jax.vmap(step)(carry, x) if self._vmap else step(carry, x)
 
-    def _once(self, model: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+    def _once(self, model: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """One call: a module may return its carry alone, which is then its output, too."""
         got = model(x, carry) if self._call is None else self._call(model, carry, x)
         expected = jax.tree.structure(carry)
@@ -165,7 +157,7 @@ class EquinoxLearner(FunctionLearner):
 def compile_model(
     model: eqx.Module,
     algorithm: Callable[[], Algorithm],
-    inputs: tuple[Any, ...],
+    inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> EquinoxLearner:
@@ -199,7 +191,7 @@ def compile_model(
     return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 
 
-def _check_call(model: Any) -> None:
+def _check_call(model: object) -> None:
     """The default call is Equinox's own, `model(input, hidden)`; another order must be said."""
     if not callable(model):
         raise UsageError(
@@ -218,5 +210,5 @@ def _check_call(model: Any) -> None:
         )
 
 
-def _equal(a: Any, b: Any) -> bool:
+def _equal(a: object, b: object) -> bool:
     return a is b or (type(a) is type(b) and bool(a == b))

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import PyTree
+
 from ..cell import said_batch
 from ..core._errors import UsageError
 from ..learner import FunctionLearner
@@ -10,9 +12,9 @@ from ..rules import Algorithm
 
 
 def compile_model(
-    cell: Callable[..., Any],
+    cell: Callable[..., PyTree],
     algorithm: Callable[[], Algorithm],
-    inputs: tuple[Any, ...],
+    inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> FunctionLearner:

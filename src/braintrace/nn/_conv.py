@@ -4,13 +4,13 @@ from typing import Any
 
 import brainstate
 
-from ..operators._units import join, split, with_bias
+from ..operators._units import Value, join, split, with_bias
 
 
 class _Conv:
     """brainstate's convolution on values without units, with the units put on what comes out."""
 
-    def _conv_op(self: Any, x: Any, params: dict[str, Any]) -> Any:
+    def _conv_op(self: Any, x: Value, params: dict[str, Any]) -> Value:
         (data, of_data), (kernel, of_kernel) = split(x), split(params["weight"])
         plain = {k: v for k, v in params.items() if k != "bias"} | {"weight": kernel}
         convolved: Any = super()

@@ -1,11 +1,10 @@
 """brainstate's recurrent cells with `in_size` and `out_size`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import brainstate
 
-from ._arguments import ORTHOGONAL, XAVIER, ZERO, Init, Size, sizes
+from ._arguments import ORTHOGONAL, XAVIER, ZERO, Activation, Init, Size, sizes
 
 # untyped: their annotations leave out what they take
 _ValinaRNNCell: Any = brainstate.nn.ValinaRNNCell
@@ -43,7 +42,7 @@ class ValinaRNNCell(_ValinaRNNCell):
         state_init: Init = ZERO,
         w_init: Init = XAVIER,
         b_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "relu",
+        activation: str | Activation = "relu",
         name: str | None = None,
     ):
         super().__init__(*sizes(in_size, out_size), state_init, w_init, b_init, activation, name)
@@ -78,7 +77,7 @@ class GRUCell(_GRUCell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
@@ -113,7 +112,7 @@ class MGUCell(_MGUCell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
@@ -150,7 +149,7 @@ class LSTMCell(_LSTMCell):
         w_init: Init = XAVIER,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
@@ -186,7 +185,7 @@ class URLSTMCell(_URLSTMCell):
         out_size: Size,
         w_init: Init = XAVIER,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(*sizes(in_size, out_size), w_init, state_init, activation, name)

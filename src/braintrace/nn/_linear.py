@@ -6,9 +6,10 @@ import brainstate
 import jax
 import numpy as np
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..operators import grouped_matmul, lora_matmul, matmul, sparse_matmul
-from ..operators._units import join, split
+from ..operators._sparse import Matrix
+from ..operators._units import Value, join, split
 from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, features
 
 _LoRA: Any = brainstate.nn.LoRA
@@ -51,7 +52,7 @@ class GroupedLinear(Module):
             value["bias"] = brainstate.nn.init.param(b_init, (G, O))
         self.weight = param_type(value)
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: Value) -> Value:
         """y."""
         return grouped_matmul(x, self.weight.value["weight"], self.weight.value.get("bias"))
 
@@ -130,7 +131,7 @@ class SparseLinear(Module):
 
     def __init__(
         self,
-        spar_mat: Any,
+        spar_mat: Matrix,
         b_init: Init | None = None,
         in_size: Size | None = None,
         name: str | None = None,
@@ -142,11 +143,9 @@ class SparseLinear(Module):
         self.in_size, self.out_size = size, (columns,)
         if size[-1] != rows:
             raise UsageError(
-                problem(
-                    "in_size does not fit the matrix.",
-                    got=f"in_size={in_size}, matrix {spar_mat.shape}",
-                    expected=rows,
-                )
+                "in_size does not fit the matrix.",
+                got=f"in_size={in_size}, matrix {spar_mat.shape}",
+                expected=rows,
             )
         self.spar_mat = spar_mat
         value = {"weight": join(*split(spar_mat.data))}
@@ -154,7 +153,7 @@ class SparseLinear(Module):
             value["bias"] = brainstate.nn.init.param(b_init, self.out_size)
         self.weight = param_type(value)
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: Value) -> Value:
         """y."""
         value = self.weight.value
         return sparse_matmul(x, value["weight"], sparse_mat=self.spar_mat, bias=value.get("bias"))
@@ -173,11 +172,11 @@ class ScaledWSLinear(brainstate.nn.ScaledWSLinear):
     (16, 4)
     """
 
-    def update(self, x: Any) -> Any:
+    def update(self, x: Value) -> Value:
         """y."""
         value = self.weight.value
 
-        def standardised(weight: jax.Array) -> Any:
+        def standardised(weight: jax.Array) -> Value:
             even = brainstate.nn.weight_standardization(weight, self.eps, value.get("gain"))
             return even if self.w_mask is None else even * self.w_mask
 

@@ -6,8 +6,9 @@ import brainstate
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ._arguments import Module, features
 
 
@@ -55,11 +56,9 @@ class LRUCell(Module):
         super().__init__(name=name)
         if not (0 <= r_min < r_max <= 1 and max_phase > 0):
             raise UsageError(
-                problem(
-                    "No ring to draw the eigenvalues from.",
-                    got=f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}",
-                    expected="0 <= r_min < r_max <= 1 and max_phase > 0",
-                )
+                "No ring to draw the eigenvalues from.",
+                got=f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}",
+                expected="0 <= r_min < r_max <= 1 and max_phase > 0",
             )
         self.d_model, self.d_hidden = features(d_model, "d_model"), features(d_hidden, "d_hidden")
         self.in_size = self.out_size = (self.d_model,)
@@ -77,11 +76,11 @@ class LRUCell(Module):
         self.C_re, self.C_im = (parameter(normal(*for_c) / of_c) for _ in range(2))
         self.D = parameter(normal(self.d_model))
 
-    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Make the state, zeros of shape (batch_size, d_hidden), or (d_hidden,) without a batch."""
         self.h = brainstate.HiddenState(self._zeros(batch_size))
 
-    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Set the state to zeros."""
         self.h.value = self._zeros(batch_size)
 
@@ -89,7 +88,7 @@ class LRUCell(Module):
         shape = (self.d_hidden,) if batch_size is None else (batch_size, self.d_hidden)
         return jnp.zeros(shape, jnp.result_type(self.nu_log.value, jnp.complex64))
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: y_t."""
         decay, gain = jnp.exp(-jnp.exp(self.nu_log.value)), jnp.exp(self.gamma_log.value)
         phase = jnp.exp(self.theta_log.value)

@@ -1,12 +1,10 @@
 """Recurrent cells with few gates."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from ._arguments import ORTHOGONAL, ZERO, Cell, Init, Size, activation_of
+from ._arguments import ORTHOGONAL, ZERO, Activation, Cell, Init, Size, activation_of
 
 
 class CFNCell(Cell):
@@ -40,7 +38,7 @@ class CFNCell(Cell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        activation: str | Callable[..., Any] = "tanh",
+        activation: str | Activation = "tanh",
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, state_init, name)
@@ -49,7 +47,7 @@ class CFNCell(Cell):
         self.Wf, self.Wi = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
         self.Wh = self._linear(self.num_in, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         both = jnp.concatenate([x, h], axis=-1)
@@ -90,7 +88,7 @@ class MinimalRNNCell(Cell):
         w_init: Init = ORTHOGONAL,
         b_init: Init = ZERO,
         state_init: Init = ZERO,
-        phi: Callable[..., Any] | None = None,
+        phi: Activation | None = None,
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, state_init, name)
@@ -99,7 +97,7 @@ class MinimalRNNCell(Cell):
             self.W_x = self._linear(self.num_in, w_init, b_init)
         self.W_u = self._linear(2 * self.num_out, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         z = jnp.tanh(self.W_x(x)) if self.phi is None else self.phi(x)
@@ -144,7 +142,7 @@ class MiniGRU(Cell):
         self.W_x = self._linear(self.num_in, w_init, b_init)
         self.W_z = self._linear(self.num_in + self.num_out, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         z = jax.nn.sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
@@ -189,7 +187,7 @@ class MiniLSTM(Cell):
         both = self.num_in + self.num_out
         self.W_f, self.W_i = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
         """One step: the new state."""
         h = self.h.value
         both = jnp.concatenate([x, h], axis=-1)

@@ -8,10 +8,11 @@ import brainunit
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..operators import matmul
-from ..operators._units import join, split
+from ..operators._units import Value, join, split
 from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, sizes
 
 
@@ -20,14 +21,14 @@ class _Leaky(Module):
     made.
     """
 
-    def __init__(self, in_size: Size, out_size: Size, tau: Any, w_init: Init, name: str | None):
+    def __init__(self, in_size: Size, out_size: Size, tau: Value, w_init: Init, name: str | None):
         super().__init__(name=name)
         inputs, outputs = sizes(in_size, out_size)
         self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
         self.decay = _decay(tau)
         self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
 
-    def _new(self, initial: Init, batch_size: int | None) -> Any:
+    def _new(self, initial: Init, batch_size: int | None) -> Value:
         state = brainstate.nn.init.param(initial, self.out_size, batch_size)
         return join(state, split(self.weight.value)[1]) if initial is ZERO else state
 
@@ -62,7 +63,7 @@ class LeakyRateReadout(_Leaky):
         self,
         in_size: Size,
         out_size: Size,
-        tau: Any = FIVE_MS,
+        tau: Value = FIVE_MS,
         w_init: Init = KAIMING,
         r_init: Init = ZERO,
         name: str | None = None,
@@ -70,22 +71,22 @@ class LeakyRateReadout(_Leaky):
         super().__init__(in_size, out_size, tau, w_init, name)
         self._r_init = r_init
 
-    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
         self.r = brainstate.HiddenState(self._new(self._r_init, batch_size))
 
-    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Set the state to its initial value."""
         self.r.value = self._new(self._r_init, batch_size)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new state."""
         self.r.value = self.decay * self.r.value + matmul(x, self.weight.value)
         return self.r.value
 
 
 @jax.custom_jvp
-def triangle_spike(v: jax.Array) -> jax.Array:
+def triangle_spike(v: Float[Array, "..."]) -> Float[Array, "..."]:
     """1 where v > 0, else 0; the surrogate derivative is `0.3 max(0, 1 - |v|)` (Bellec et al.
     2018).
     """
@@ -93,7 +94,9 @@ def triangle_spike(v: jax.Array) -> jax.Array:
 
 
 @triangle_spike.defjvp
-def _triangle_spike_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
+def _triangle_spike_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (v,), (dv,) = primals, tangents
     return triangle_spike(v), 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv
 
@@ -137,8 +140,8 @@ class LeakySpikeReadout(_Leaky):
         self,
         in_size: Size,
         out_size: Size,
-        tau: Any = FIVE_MS,
-        V_th: Any = 1.0,
+        tau: Value = FIVE_MS,
+        V_th: Value = 1.0,
         w_init: Init = KAIMING,
         V_initializer: Init = ZERO,
         spk_fun: Callable[[jax.Array], jax.Array] = triangle_spike,
@@ -148,29 +151,27 @@ class LeakySpikeReadout(_Leaky):
         super().__init__(in_size, out_size, tau, w_init, name)
         if spk_reset not in ("soft", "hard") or not split(V_th)[0] > 0:
             raise UsageError(
-                problem(
-                    "These spikes have no reset.",
-                    got=f"spk_reset={spk_reset!r}, V_th={V_th}",
-                    expected="'soft' or 'hard', and a positive threshold",
-                )
+                "These spikes have no reset.",
+                got=f"spk_reset={spk_reset!r}, V_th={V_th}",
+                expected="'soft' or 'hard', and a positive threshold",
             )
         self.V_th, self.spk_fun, self.spk_reset = V_th, spk_fun, spk_reset
         self._V_init = V_initializer
 
-    def init_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
         self.V = brainstate.HiddenState(self._new(self._V_init, batch_size))
 
-    def reset_state(self, batch_size: int | None = None, **kwargs: Any) -> None:
+    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Set the potential to its initial value."""
         self.V.value = self._new(self._V_init, batch_size)
 
     @property
-    def spike(self) -> jax.Array:
+    def spike(self) -> Float[Array, "*B O"]:
         """The spikes of the potential as it stands."""
         return self.spk_fun((self.V.value - self.V_th) / self.V_th)
 
-    def update(self, x: jax.Array) -> jax.Array:
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new spikes."""
         V, z = self.V.value, jax.lax.stop_gradient(self.spike)
         V = V - self.V_th * z if self.spk_reset == "soft" else (1 - z) * V
@@ -178,23 +179,19 @@ class LeakySpikeReadout(_Leaky):
         return self.spike
 
 
-def _decay(tau: Any) -> Any:
+def _decay(tau: Value) -> float | jax.Array:
     dt = brainstate.environ.get("dt", None)
     if dt is None:
         raise UsageError(
-            problem(
-                "The environment has no time step.",
-                expected="brainstate.environ.set(dt=...) before the layer is made",
-                do="set dt, or make the layer in brainstate.environ.context(dt=...)",
-            )
+            "The environment has no time step.",
+            expected="brainstate.environ.set(dt=...) before the layer is made",
+            do="set dt, or make the layer in brainstate.environ.context(dt=...)",
         )
     if brainunit.get_unit(dt).dim != brainunit.get_unit(tau).dim:
         raise UsageError(
-            problem(
-                "tau and dt have different units.",
-                got=f"tau={tau}, dt={dt}",
-                do="give both a unit of time",
-            )
+            "tau and dt have different units.",
+            got=f"tau={tau}, dt={dt}",
+            do="give both a unit of time",
         )
     decay = np.exp(-np.asarray(dt / tau, np.float64))  # whatever the precision of the layer
     return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())

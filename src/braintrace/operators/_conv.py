@@ -1,20 +1,19 @@
 """Convolution in any number of dimensions."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core._errors import UsageError, problem
-from ._units import Transform, join, split, transformed, with_bias
+from ..core._errors import UsageError
+from ._units import Transform, Value, join, split, transformed, with_bias
 
 
 def conv(
-    x: Any,
-    kernel: Any,
-    bias: Any = None,
+    x: Value,
+    kernel: Value,
+    bias: Value = None,
     *,
     strides: Sequence[int] = (1,),
     padding: str | Sequence[tuple[int, int]] = "SAME",
@@ -22,10 +21,10 @@ def conv(
     rhs_dilation: Sequence[int] | None = None,
     feature_group_count: int = 1,
     batch_group_count: int = 1,
-    dimension_numbers: Any = None,
+    dimension_numbers: jax.lax.ConvGeneralDilatedDimensionNumbers = None,
     kernel_fn: Transform | None = None,
     bias_fn: Transform | None = None,
-) -> Any:
+) -> Value:
     """`y = conv(x, kernel_fn(kernel)) + bias_fn(bias)`: `jax.lax.conv_general_dilated` with a bias.
 
     Args:
@@ -60,12 +59,10 @@ def conv(
     (data, of_data), (weight, of_weight) = split(x), split(transformed(kernel, kernel_fn))
     if data.ndim != weight.ndim or data.ndim < 3:
         raise UsageError(
-            problem(
-                "The operands of conv do not fit.",
-                got=f"x {data.shape}, kernel {weight.shape}",
-                expected="batch, channel and the same axes of space in both",
-                do="give x its batch axis: x[None]",
-            )
+            "The operands of conv do not fit.",
+            got=f"x {data.shape}, kernel {weight.shape}",
+            expected="batch, channel and the same axes of space in both",
+            do="give x its batch axis: x[None]",
         )
     space = data.ndim - 2
     numbers = jax.lax.conv_dimension_numbers(data.shape, weight.shape, dimension_numbers)

@@ -1,22 +1,20 @@
 """Products of data with a dense weight."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 
-from ..core._errors import UsageError, problem
-from ._units import Transform, join, split, transformed, with_bias
+from ..core._errors import UsageError
+from ._units import Transform, Value, join, split, transformed, with_bias
 
 
 def matmul(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
+    x: Value,
+    weight: Value,
+    bias: Value = None,
     *,
     weight_fn: Transform | None = None,
     bias_fn: Transform | None = None,
-) -> Any:
+) -> Value:
     """`y = x @ weight_fn(weight) + bias_fn(bias)`.
 
     Args:
@@ -51,13 +49,13 @@ def matmul(
 
 
 def grouped_matmul(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
+    x: Value,
+    weight: Value,
+    bias: Value = None,
     *,
     weight_fn: Transform | None = None,
     bias_fn: Transform | None = None,
-) -> Any:
+) -> Value:
     """`y[..., g, :] = x[..., g, :] @ weight_fn(weight)[g] + bias_fn(bias)[g]`: G products side by
     side.
 
@@ -86,7 +84,7 @@ def grouped_matmul(
     return with_bias(_einsum("...gi,gio->...go", x, transformed(weight, weight_fn)), bias, bias_fn)
 
 
-def einsum(equation: str, x: Any, weight: Any, *, weight_fn: Transform | None = None) -> Any:
+def einsum(equation: str, x: Value, weight: Value, *, weight_fn: Transform | None = None) -> Value:
     """`einsum(equation, x, weight_fn(weight))`: any contraction of data with a weight.
 
     Args:
@@ -110,27 +108,25 @@ def einsum(equation: str, x: Any, weight: Any, *, weight_fn: Transform | None = 
     operands, arrow, _ = equation.partition("->")
     if not arrow or operands.count(",") != 1:
         raise UsageError(
-            problem(
-                "einsum takes the data and one weight.",
-                got=repr(equation),
-                expected="'data,weight->result'",
-                do="name both operands and the result; further factors go into x or weight",
-            )
+            "einsum takes the data and one weight.",
+            got=repr(equation),
+            expected="'data,weight->result'",
+            do="name both operands and the result; further factors go into x or weight",
         )
     return _einsum(equation, x, transformed(weight, weight_fn))
 
 
 def lora_matmul(
-    x: Any,
-    B: Any,
-    A: Any,
+    x: Value,
+    B: Value,
+    A: Value,
     *,
     alpha: float = 1.0,
-    bias: Any = None,
+    bias: Value = None,
     b_fn: Transform | None = None,
     a_fn: Transform | None = None,
     bias_fn: Transform | None = None,
-) -> Any:
+) -> Value:
     """`y = alpha x @ b_fn(B) @ a_fn(A) + bias_fn(bias)`: a weight of rank r in two factors (Hu et
     al. 2021, "LoRA").
 
@@ -160,27 +156,23 @@ def lora_matmul(
     )
     if not fits:
         raise UsageError(
-            problem(
-                "The operands of lora_matmul do not fit.",
-                got=f"x {np.shape(x)}, B {np.shape(B)}, A {np.shape(A)}",
-                expected="x (..., I), B (I, r), A (r, O)",
-            )
+            "The operands of lora_matmul do not fit.",
+            got=f"x {np.shape(x)}, B {np.shape(B)}, A {np.shape(A)}",
+            expected="x (..., I), B (I, r), A (r, O)",
         )
     low = _einsum("...i,ir->...r", x, transformed(B, b_fn))
     return with_bias(alpha * _einsum("...r,ro->...o", low, transformed(A, a_fn)), bias, bias_fn)
 
 
-def _einsum(equation: str, x: Any, weight: Any) -> Any:
+def _einsum(equation: str, x: Value, weight: Value) -> Value:
     (data, of_data), (kernel, of_kernel) = split(x), split(weight)
     return join(jnp.einsum(equation, data, kernel), of_data, of_kernel)
 
 
-def _check(name: str, x: Any, weight: Any, form: str, weight_form: str, fits: bool) -> None:
+def _check(name: str, x: Value, weight: Value, form: str, weight_form: str, fits: bool) -> None:
     if not fits:
         raise UsageError(
-            problem(
-                f"The operands of {name} do not fit.",
-                got=f"x {np.shape(x)}, weight {np.shape(weight)}",
-                expected=f"x {form}, weight {weight_form}",
-            )
+            f"The operands of {name} do not fit.",
+            got=f"x {np.shape(x)}, weight {np.shape(weight)}",
+            expected=f"x {form}, weight {weight_form}",
         )

@@ -1,23 +1,26 @@
 """The product with a sparse matrix."""
 
+import sys
 from typing import Any
 
+import jax
 import numpy as np
-from jax.experimental import sparse
 
 from ..core._errors import UsageError, problem
-from ._units import Transform, join, split, transformed, with_bias
+from ._units import Transform, Value, join, split, transformed, with_bias
+
+Matrix = Any  # a sparse matrix of brainevent, brainunit or JAX
 
 
 def sparse_matmul(
-    x: Any,
-    weight: Any,
+    x: Value,
+    weight: Value,
     *,
-    sparse_mat: Any,
-    bias: Any = None,
+    sparse_mat: Matrix,
+    bias: Value = None,
     weight_fn: Transform | None = None,
     bias_fn: Transform | None = None,
-) -> Any:
+) -> Value:
     """`y = x @ M(weight_fn(weight)) + bias_fn(bias)`, with M(w) the sparse matrix whose stored
     elements are w.
 
@@ -51,11 +54,9 @@ def sparse_matmul(
         if not hasattr(sparse_mat, "shape"):
             raise TypeError(_no_matrix(sparse_mat))
         raise UsageError(
-            problem(
-                "The operands of sparse_matmul do not fit.",
-                got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
-                expected="x (..., I), sparse_mat (I, O)",
-            )
+            "The operands of sparse_matmul do not fit.",
+            got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
+            expected="x (..., I), sparse_mat (I, O)",
         )
     number, unit = split(transformed(weight, weight_fn))
     y = x @ with_elements(sparse_mat, number)
@@ -63,9 +64,10 @@ def sparse_matmul(
     return with_bias(join(y if own is None else y / own, unit), bias, bias_fn)
 
 
-def with_elements(matrix: Any, elements: Any) -> Any:
+def with_elements(matrix: Matrix, elements: jax.Array) -> Matrix:
     """The sparse matrix with other stored elements, in the unit of its own."""
-    if isinstance(matrix, sparse.BCOO):
+    sparse = sys.modules.get("jax.experimental.sparse")  # slow to load; a BCOO has loaded it
+    if sparse is not None and isinstance(matrix, sparse.BCOO):
         known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
         return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
     if not hasattr(matrix, "with_data"):
@@ -73,7 +75,7 @@ def with_elements(matrix: Any, elements: Any) -> Any:
     return matrix.with_data(join(elements, getattr(matrix.data, "unit", None)))
 
 
-def _no_matrix(value: Any) -> str:
+def _no_matrix(value: object) -> str:
     return problem(
         "Not a sparse matrix.",
         got=type(value).__name__,

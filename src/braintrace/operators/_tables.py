@@ -1,15 +1,14 @@
 """Weights that multiply nothing: rows of a table, and the weight itself."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ..core._errors import UsageError, problem
-from ._units import Transform, join, split, transformed
+from ._units import Transform, Value, join, split, transformed
 
 
-def embedding(indices: Any, weight: Any, *, weight_fn: Transform | None = None) -> Any:
+def embedding(indices: ArrayLike, weight: Value, *, weight_fn: Transform | None = None) -> Value:
     """`y = weight_fn(weight)[indices]`: rows of a table.
 
     Args:
@@ -41,17 +40,15 @@ def embedding(indices: Any, weight: Any, *, weight_fn: Transform | None = None) 
         )
     if np.ndim(weight) < 2:
         raise UsageError(
-            problem(
-                "The table of an embedding has rows.",
-                got=f"shape {np.shape(weight)}",
-                expected="(number of rows, ...)",
-            )
+            "The table of an embedding has rows.",
+            got=f"shape {np.shape(weight)}",
+            expected="(number of rows, ...)",
         )
     number, unit = split(transformed(weight, weight_fn))
     return join(number[jnp.asarray(indices)], unit)
 
 
-def element_wise(weight: Any, *, weight_fn: Transform | None = None) -> Any:
+def element_wise(weight: Value, *, weight_fn: Transform | None = None) -> Value:
     """`weight_fn(weight)`: a parameter that acts on each neuron by itself, such as a time constant,
     a gain or a threshold.
 

@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+Value = Any  # an array, or one with a unit (a Quantity)
+Unit = Any  # None for no unit
 Transform = Callable[[jax.Array], jax.Array]
 
 
-def split(value: Any) -> tuple[jax.Array, Any]:
+def split(value: Value) -> tuple[jax.Array, Unit]:
     """The number of a value and its unit; None for a plain array."""
     unit = getattr(value, "unit", None)
     return (jnp.asarray(value), None) if unit is None else (value.mantissa, unit)
 
 
-def join(number: jax.Array, *units: Any) -> Any:
+def join(number: jax.Array, *units: Unit) -> Value:
     """`number` in the product of the units; None stands for no unit."""
     for unit in units:
         if unit is not None:
@@ -23,7 +25,7 @@ def join(number: jax.Array, *units: Any) -> Any:
     return number
 
 
-def transformed(value: Any, transform: Transform | None) -> Any:
+def transformed(value: Value, transform: Transform | None) -> Value:
     """`transform` of the number of a value, in the value's unit."""
     if transform is None:
         return value
@@ -31,6 +33,6 @@ def transformed(value: Any, transform: Transform | None) -> Any:
     return join(transform(number), unit)
 
 
-def with_bias(y: Any, bias: Any, transform: Transform | None) -> Any:
+def with_bias(y: Value, bias: Value, transform: Transform | None) -> Value:
     """`y + transform(bias)`; `y` where there is no bias."""
     return y if bias is None else y + transformed(bias, transform)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 
 class Trials(NamedTuple):
@@ -20,9 +21,9 @@ class Trials(NamedTuple):
     ((7, 4, 10), (7, 4), (7, 4))
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    mask: np.ndarray
+    x: Float32[np.ndarray, "T B I"]
+    y: Shaped[np.ndarray, "T B *O"]
+    mask: Float32[np.ndarray, "T B"]
 
 
 def delayed_match_to_sample(

@@ -3,13 +3,15 @@ it.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from types import EllipsisType
-from typing import Any
+from typing import Any, TextIO
 
 import brainstate
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ...cell import Values
 from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
@@ -17,10 +19,11 @@ from ...compat._graph import ETraceGraph
 from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Rule
 from ...learner import State, counted
-from ...reports import CompilationReport
+from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
 from ._states import as_before_on_error, states_of
+from ._step import StepFunction
 
 
 class EligibilityTrace(brainstate.ShortTermState):
@@ -79,9 +82,11 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.model = model
         self._rule = rule
         self._functional: ModuleLearner | None = None
-        self._active: Callable[[tuple[Any, ...]], Any] | None = None  # what a call does instead
-        self._user_steps: dict[Any, Any] = {}  # what is known of step functions, for the drivers
-        self._zero: Any = None  # the traces when they are known to be zero
+        # what a call does instead of a step
+        self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
+        # what is known of step functions, for the drivers
+        self._user_steps: dict[Hashable, StepFunction] = {}
+        self._zero: PyTree = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
 
@@ -90,7 +95,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
 
     def compile_graph(
         self,
-        *example_inputs: Any,
+        *example_inputs: PyTree,
         vmap: bool = False,
         mapped: Collection[int] | None = None,
         lanes: int | EllipsisType | None = ...,
@@ -187,7 +192,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         return coordinates(self._rule)
 
-    def show_graph(self, *, file: Any = None) -> None:
+    def show_graph(self, *, file: TextIO | None = None) -> None:
         """Print the report."""
         self.report.show(file=file)
 
@@ -208,7 +213,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def update(self, *inputs: Any, y_target: Any = None) -> Any:
+    def update(self, *inputs: PyTree, y_target: ArrayLike | None = None) -> PyTree:
         """One step: the model's output. Its states and the traces move on.
 
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
@@ -263,7 +268,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         return [self.etrace, self.running_index]
 
     @contextlib.contextmanager
-    def _calling(self, call: Callable[[tuple[Any, ...]], Any] | None) -> Iterator[None]:
+    def _calling(self, call: Callable[[tuple[PyTree, ...]], PyTree] | None) -> Iterator[None]:
         """Inside, the learner's calls go to `call`; with None they are the ordinary ones."""
         before, self._active = self._active, call
         try:
@@ -271,12 +276,12 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         finally:
             self._active = before
 
-    def _online(self, x: tuple[Any, ...]) -> Any:
+    def _online(self, x: tuple[PyTree, ...]) -> PyTree:
         """The learner's ordinary call."""
         with self._calling(None):
             return self(*x)
 
-    def _forward(self, x: tuple[Any, ...]) -> Any:
+    def _forward(self, x: tuple[PyTree, ...]) -> PyTree:
         """One step of the model that counts, nothing learned."""
         out = self.functional.forward(x)
         self.running_index.value = counted(self.running_index.value, 1)
@@ -309,11 +314,11 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """Set the traces to zero, as `compile_graph` does at its end."""
         self.etrace.value = self._clear()
 
-    def _clear(self) -> Any:
+    def _clear(self) -> PyTree:
         self._zero = self.functional.rule.init(self.functional.graph)
         return self._zero
 
-    def get_etrace_of(self, weight: Any) -> dict[str, list[Any]]:
+    def get_etrace_of(self, weight: object) -> dict[str, list[PyTree]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
         entry per site.
         """
@@ -326,7 +331,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             if state is wanted
         }
 
-    def _parameter(self, weight: Any) -> brainstate.State:
+    def _parameter(self, weight: object) -> brainstate.State:
         """The parameter of the model that a state, a path or a name stands for."""
         layout = self.functional.module.params
         wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight
@@ -341,22 +346,22 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         )
 
     @property
-    def param_states(self) -> Any:
+    def param_states(self) -> PyTree:
         """The model's `ParamState`s by path."""
         return self.model.states(brainstate.ParamState)
 
     @property
-    def hidden_states(self) -> Any:
+    def hidden_states(self) -> PyTree:
         """The model's `HiddenState`s by path."""
         return self.model.states(brainstate.HiddenState)
 
     @property
-    def path_to_states(self) -> Any:
+    def path_to_states(self) -> dict[Path, brainstate.State]:
         """Every state of the model by path."""
         return states_of(self.model)
 
     @property
-    def other_states(self) -> dict[Any, brainstate.State]:
+    def other_states(self) -> dict[Path | str, brainstate.State]:
         """Every other state that a step reads or writes, by path (by name, where it is no part of
         the model).
         """
@@ -373,7 +378,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         }
 
 
-def unwrap(inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
+def unwrap(inputs: tuple[PyTree, ...]) -> tuple[tuple[PyTree, ...], bool]:
     """The bare inputs, and whether they hold several steps."""
     many = [isinstance(v, MultiStepData) for v in inputs]
     if any(many) and not all(many):

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Any
 
 import brainstate
 import jax
+from jaxtyping import PyTree
 
 from ...cell import Values
 from ...core._errors import CompilationError
@@ -23,13 +23,12 @@ class ModuleCell:
     together.
     """
 
-    model: Callable[..., Any]
+    model: Callable[..., PyTree]
     params: Layout
     constants: Layout
     carry: Layout
-    mapped: frozenset[
-        int
-    ]  # ids of the states with one value per sample, where the model is written for one
+    # ids of the states with one value per sample, where the model is written for one
+    mapped: frozenset[int]
     vmap: bool
 
     def read_params(self) -> Values:
@@ -40,16 +39,16 @@ class ModuleCell:
     def states(self) -> list[brainstate.State]:
         return [*self.params.states, *self.constants.states, *self.carry.states]
 
-    def put_params(self, leaves: list[Any]) -> None:
+    def put_params(self, leaves: list[jax.Array]) -> None:
         count = len(self.params.leaf_names)
         self.params.put(leaves[:count])
         self.constants.put([stop(v) for v in leaves[count:]])
 
-    def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def cell(self, params: Values, carry: Values, x: tuple[PyTree, ...]) -> tuple[Values, PyTree]:
         """The step as a pure function; leaves every state as it was."""
         return self._over_samples(params, carry, x) if self.vmap else self._once(params, carry, x)
 
-    def _once(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def _once(self, params: Values, carry: Values, x: tuple[PyTree, ...]) -> tuple[Values, PyTree]:
         with lent(self.states):
             self.put_params(params.leaves)
             self.carry.put(self._hold_statistics(carry.leaves))
@@ -57,7 +56,7 @@ class ModuleCell:
             new = self.carry.read()
         return Values(new.names, self._hold_statistics(new.leaves)), out
 
-    def _hold_statistics(self, leaves: list[Any]) -> list[Any]:
+    def _hold_statistics(self, leaves: list[jax.Array]) -> list[jax.Array]:
         """No gradient passes through long-term states: they are statistics and keys, not hidden
         state.
         """
@@ -68,14 +67,15 @@ class ModuleCell:
         ]
 
     def _over_samples(
-        self, params: Values, carry: Values, x: tuple[Any, ...]
-    ) -> tuple[Values, Any]:
+        self, params: Values, carry: Values, x: tuple[PyTree, ...]
+    ) -> tuple[Values, PyTree]:
         axes = self.axes(self.carry)
         samples = jax.tree.leaves(x)[0].shape[0]
         inner, after, inner_axes = list(carry.leaves), {}, list(axes)
         for k, (state, key) in enumerate(zip(self.carry.leaf_states(), carry.leaves, strict=True)):
             if isinstance(state, brainstate.random.RandomState) and axes[k] is None:
-                after[k], inner[k], inner_axes[k] = *_split(key, samples), 0
+                keys = jax.random.split(key, samples + 1)
+                after[k], inner[k], inner_axes[k] = keys[0], keys[1:], 0
         param_axes = Values(params.names, [*self.axes(self.params), *self.axes(self.constants)])
         carry_axes = Values(carry.names, inner_axes)
         try:
@@ -100,13 +100,8 @@ class ModuleCell:
         return [0 if id(s) in self.mapped else None for s in layout.leaf_states()]
 
 
-def _split(key: Any, samples: int) -> tuple[Any, Any]:
-    keys = jax.random.split(key, samples + 1)
-    return keys[0], keys[1:]
-
-
 def functionalise(
-    model: brainstate.nn.Module, x: tuple[Any, ...], mapped: Collection[int], vmap: bool
+    model: brainstate.nn.Module, x: tuple[PyTree, ...], mapped: Collection[int], vmap: bool
 ) -> ModuleCell:
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
@@ -125,17 +120,29 @@ def functionalise(
         if not isinstance(state, brainstate.ParamState):
             (carry if written else constants)[name] = state
     params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
-    params |= {names[id(s)]: s for s, _ in touched if isinstance(s, brainstate.ParamState)}
-    _check_written([s for s, w in touched if w and isinstance(s, brainstate.ParamState)], names)
+    for state, written in touched:
+        if isinstance(state, brainstate.ParamState):
+            params[names[id(state)]] = state
+            if written:
+                raise CompilationError(
+                    "The step writes a parameter.",
+                    got=names[id(state)],
+                    expected="parameters that only an optimiser writes",
+                    do="hold what the step writes in a HiddenState, ShortTermState or "
+                    "LongTermState",
+                )
     return ModuleCell(
         model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
     )
 
 
-def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainstate.State]) -> None:
+def _try(
+    model: brainstate.nn.Module, x: tuple[PyTree, ...], own: dict[str, brainstate.State]
+) -> None:
     """Trace the model's step, which must find all its states made."""
     try:
-        jax.eval_shape(lambda x: _ignore(model(*x)), x)
+        arrays = lambda out: [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
+        jax.eval_shape(lambda x: arrays(model(*x)), x)
     except AttributeError as error:
         if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
             raise
@@ -156,26 +163,9 @@ def _try(model: brainstate.nn.Module, x: tuple[Any, ...], own: dict[str, brainst
         )
 
 
-def _ignore(out: Any) -> list[Any]:
-    return [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
-
-
 def _outside_name(state: brainstate.State, names: dict[int, str]) -> str:
     """A name for a state that is no part of the module."""
     kind = "random" if state is brainstate.random.DEFAULT else type(state).__name__
     taken = set(names.values())
-    return (
-        kind
-        if kind not in taken
-        else next(n for k in range(len(taken) + 1) if (n := f"{kind}_{k}") not in taken)
-    )
-
-
-def _check_written(params: list[brainstate.State], names: dict[int, str]) -> None:
-    if params:
-        raise CompilationError(
-            "The step writes a parameter.",
-            got=names[id(params[0])],
-            expected="parameters that only an optimiser writes",
-            do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
-        )
+    candidates = kind, *(f"{kind}_{k}" for k in range(len(taken)))
+    return next(name for name in candidates if name not in taken)

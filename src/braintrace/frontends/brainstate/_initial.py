@@ -2,15 +2,18 @@
 
 import contextlib
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Any
 
 import brainstate
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
-from ._states import as_before_on_error, states_of
+from ._states import Axes, as_before, as_before_on_error, lent, named_states, states_of
 from ._vmap import ETraceVmap
 
 
@@ -39,10 +42,10 @@ def initialise(
 def compile_model(
     model: brainstate.nn.Module,
     algorithm: Callable[[brainstate.nn.Module], ETraceAlgorithm],
-    inputs: tuple[Any, ...],
+    inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
-) -> Any:
+) -> ETraceAlgorithm | ETraceVmap:
     """A learner of `model`, whose states are initialised; `given` may hold `batch_size`, `seed` and
     `vmap`. After an error the model is as before.
     """
@@ -52,12 +55,17 @@ def compile_model(
     samples = sizes.pop() if len(sizes) == 1 else None
 
     def attempt(batch_size: int | None) -> None:
+        axes = None if vmap or batch_size is None else batch_axes(model, batch_size, inputs)
         made = initialise(model, batch_size, vmap, given.get("seed"))
         hidden = {id(s) for s in states_of(model).values() if isinstance(s, brainstate.HiddenState)}
         alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
-        known = None if alone else ...
         learner.compile_graph(
-            *inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis
+            *inputs,
+            vmap=vmap,
+            mapped=made if vmap else None,
+            lanes=batch_size if axes else None if alone else ...,
+            axes=axes,
+            **analysis,
         )
 
     try:
@@ -77,15 +85,77 @@ def compile_model(
     return ETraceVmap(learner) if vmap else learner
 
 
-class _Succeeded(Exception):
-    pass
+def batch_axes(
+    model: brainstate.nn.Module, batch_size: int, inputs: tuple[PyTree, ...]
+) -> dict[str, Axes] | None:
+    """For each state the axes of its leaves along which the samples lie, None for a leaf that they
+    share, `...` where that cannot be told.
+
+    The axis is the one whose size follows the batch size when the states are initialised for
+    another one. A leaf whose shape stays is shared if the step takes the other batch size, too:
+    else its size may be written into the model. None where no state follows, or where that fails.
+    """
+    sizes = batch_size, batch_size + 1
+    try:
+        one, other = (_shapes(model, size) for size in sizes)
+    except Exception:  # whatever the user's init_state raises: then nothing is known
+        return None
+    try:
+        more = jax.tree.map(lambda v: _with_samples(v, *sizes), inputs)
+        shared = None if _shapes(model, batch_size + 1, more) == other else ...
+    except Exception:  # what a step raises at a size that it was not written for
+        shared = ...
+    axes = {
+        name: tuple(_axis(a, b, sizes, shared) for a, b in zip(shapes, other[name], strict=True))
+        for name, shapes in one.items()
+        if len(shapes) == len(other.get(name, ()))
+    }
+    told = any(isinstance(axis, int) for leaves in axes.values() for axis in leaves)
+    return axes if told else None
+
+
+def _shapes(
+    model: brainstate.nn.Module, size: int, inputs: tuple[PyTree, ...] = ()
+) -> dict[str, list[tuple[int, ...]]]:
+    """The shapes of every state's leaves when they are initialised for `size` samples, with inputs
+    after a step; the model is as before.
+    """
+
+    def look(*x: PyTree) -> None:
+        brainstate.nn.init_all_states(model, batch_size=size)
+        if x:
+            model(*x)
+        for name, state in named_states(model).items():
+            found[name] = [jnp.shape(v) for v in jax.tree.leaves(state.value)]
+
+    found: dict[str, list[tuple[int, ...]]] = {}
+    with lent(), as_before(model):
+        jax.eval_shape(look, *inputs)
+    return found
+
+
+def _with_samples(v: ArrayLike, before: int, after: int) -> jax.ShapeDtypeStruct:
+    shape = jnp.shape(v)
+    changed = (after, *shape[1:]) if shape[:1] == (before,) else shape
+    return jax.ShapeDtypeStruct(changed, jnp.result_type(v))
+
+
+def _axis(
+    one: tuple[int, ...],
+    other: tuple[int, ...],
+    sizes: tuple[int, int],
+    shared: EllipsisType | None,
+) -> int | EllipsisType | None:
+    if one == other:
+        return shared
+    differ = [k for k, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]]
+    follows = len(one) == len(other) and [(one[k], other[k]) for k in differ] == [sizes]
+    return differ[0] if follows else ...
 
 
 def _succeeds(model: brainstate.nn.Module, attempt: Callable[[], None]) -> bool:
     """Whether `attempt` works; the model is as before in any case."""
-    try:
-        with as_before_on_error(model):
-            attempt()
-            raise _Succeeded
-    except Exception as error:
-        return isinstance(error, _Succeeded)
+    with as_before(model), contextlib.suppress(Exception):
+        attempt()
+        return True
+    return False

@@ -3,17 +3,19 @@
 from typing import Any
 
 import brainstate
+from jaxtyping import PyTree
 
 from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
 from ...core.engine import Rule
 from ...core.jaxpr import ControlFlowPolicy
 from ...core.traces import PerParameter, WithinLayer
+from ...reports import Path
 from ._learner import ModuleLearner
 
 
 def compile_etrace_graph(
     model: brainstate.nn.Module,
-    *model_args: Any,
+    *model_args: PyTree,
     include_hidden_perturb: bool = True,
     include_recurrent_mixing: bool = False,
     control_flow: ControlFlowPolicy | None = None,
@@ -47,8 +49,8 @@ def compile_etrace_graph(
 
 
 def find_hidden_groups_from_module(
-    model: brainstate.nn.Module, *model_args: Any, **options: Any
-) -> tuple[tuple[HiddenGroup, ...], dict[Any, HiddenGroup]]:
+    model: brainstate.nn.Module, *model_args: PyTree, **options: Any
+) -> tuple[tuple[HiddenGroup, ...], dict[Path, HiddenGroup]]:
     """The state groups of a model, and for each state path its group; arguments as for
     `compile_etrace_graph`.
 
@@ -64,7 +66,7 @@ def find_hidden_groups_from_module(
 
 
 def find_hidden_param_op_relations_from_module(
-    model: brainstate.nn.Module, *model_args: Any, **options: Any
+    model: brainstate.nn.Module, *model_args: PyTree, **options: Any
 ) -> tuple[HiddenParamOpRelation, ...]:
     """The sites of a model at which parameters get a trace; arguments as for
     `compile_etrace_graph`.

@@ -1,13 +1,14 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from types import EllipsisType
 from typing import Any
 
 import brainstate
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ...cell import BatchSpec, Values
 from ...compat._graph import ETraceGraph
@@ -17,7 +18,7 @@ from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
 from ...learner import FunctionLearner
 from ._cell import ModuleCell, functionalise
-from ._states import Layout, fit, states_of
+from ._states import Axes, Layout, fit, states_of
 
 
 class ModuleLearner(FunctionLearner):
@@ -25,7 +26,7 @@ class ModuleLearner(FunctionLearner):
 
     `mapped`: ids of the states with one value per sample, where the module is written for one and
     mapped with `vmap`. `samples`: the size of the batch, None for no batch; by default it is found
-    from the states and the inputs.
+    from the states and the inputs. `axes`: for each state by name the axes of its leaves.
     """
 
     _called = "learner"
@@ -34,24 +35,26 @@ class ModuleLearner(FunctionLearner):
         self,
         model: brainstate.nn.Module,
         rule: Rule,
-        x: tuple[Any, ...],
+        x: tuple[PyTree, ...],
         *,
         mapped: Collection[int] = (),
         vmap: bool = False,
         samples: int | EllipsisType | None = ...,
+        axes: Mapping[str, Axes] | None = None,
         **analysis: Any,
     ):
         x = jax.tree.map(jnp.asarray, x)
         self.model, self._inputs_count = model, len(x)
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         if vmap:
-            axes = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
-            batch = BatchSpec(_mapped_size(x), axes)
+            of_leaves = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
+            batch = BatchSpec(_mapped_size(x), of_leaves)
         elif isinstance(samples, EllipsisType):
             size = _batch_size(self.module.carry, x)
             batch = BatchSpec(size, none=size is None, said=False)
         else:
-            batch = BatchSpec(samples, none=samples is None)
+            said = None if axes is None else _leaf_axes(self.module.carry, x, axes)
+            batch = BatchSpec(samples, said, none=samples is None)
         super().__init__(
             self.module.cell,
             rule,
@@ -97,12 +100,14 @@ class ModuleLearner(FunctionLearner):
 
     def restarted(self, carry: Values, marks: jax.Array) -> Values:
         """`carry` with the initial values of the samples that are marked."""
-        leaves, stop = list(carry.leaves), jax.lax.stop_gradient
+        leaves = list(carry.leaves)
         for k in self._resettable:
-            n, axis = self.cell.leaf_numbers[k], self.graph.leaf_axis(k)
-            shape = [marks.size if a == axis else 1 for a in range(leaves[n].ndim)]
-            initial = stop(self.initial.leaves[n])
-            leaves[n] = jnp.where(marks.reshape(shape), initial, carry.leaves[n])
+            axis = self.graph.leaf_axis(k)
+            assert axis is not None  # as `_resettable` has it
+            n = self.cell.leaf_numbers[k]
+            marked = axis.along(marks, jnp.ndim(leaves[n]))
+            initial = jax.lax.stop_gradient(self.initial.leaves[n])
+            leaves[n] = jnp.where(marked, initial, carry.leaves[n])
         return Values(carry.names, leaves)
 
     @property
@@ -138,7 +143,7 @@ class ModuleLearner(FunctionLearner):
             if hidden if isinstance(state, brainstate.ShortTermState) else lasting:
                 state.value = value
 
-    def forward(self, x: tuple[Any, ...]) -> Any:
+    def forward(self, x: tuple[PyTree, ...]) -> PyTree:
         """One step of the model, nothing learned."""
         params, carry = self.read()
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
@@ -146,7 +151,7 @@ class ModuleLearner(FunctionLearner):
         self.write(self.cell.tree_carry(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 
-    def fitted(self, x: tuple[Any, ...]) -> Any:
+    def fitted(self, x: tuple[PyTree, ...]) -> PyTree:
         """The inputs of a call in the compiled units."""
         structure = self.cell.x.structure
         if len(x) != self._inputs_count:
@@ -159,11 +164,11 @@ class ModuleLearner(FunctionLearner):
         same = jax.tree.structure(x) == structure
         return x if same else structure.unflatten(fit(x, structure, "input"))
 
-    def _inputs(self, x: Any, lead: tuple[int, ...] = ()) -> list[Any]:
+    def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         what = "input sequence" if lead else "input"
         return self.cell.x.flatten(self.fitted(x), what, lead=lead)
 
-    def _flat(self, params: Any) -> list[Any]:
+    def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(params, "model")
 
 
@@ -176,7 +181,8 @@ def _check_learnable(graph: CellGraph) -> None:
             do="differentiate a feed-forward model with brainstate.transform.grad: it needs no "
             "traces",
         )
-    if not any(row.sites or row.exactness is not Exactness.EXACT for row in graph.parameters):
+    reaches_none = Exactness.EXACT, Exactness.UNUSED
+    if not any(row.sites or row.exactness not in reaches_none for row in graph.parameters):
         raise CompilationError(
             "No parameter reaches a hidden state.",
             got=f"parameters {[row.path for row in graph.parameters]}",
@@ -193,7 +199,19 @@ def _checked(read: Callable[[], Values]) -> Values:
         raise UsageError(str(error)) from None
 
 
-def _mapped_size(x: tuple[Any, ...]) -> int:
+def _leaf_axes(carry: Layout, x: tuple[PyTree, ...], axes: Mapping[str, Axes]) -> tuple[Any, ...]:
+    """The axes of the leaves of the carry, then of the inputs, where the states' are known.
+
+    A state outside of the model is as the step leaves it, but for random keys.
+    """
+    found: list[int | EllipsisType | None] = []
+    for name, state, tree in zip(carry.names, carry.states, carry.structures, strict=True):
+        alone = None if isinstance(state, brainstate.random.RandomState) else ...
+        found += axes.get(name, (alone,) * tree.num_leaves)
+    return (*found, *(... for _ in jax.tree.leaves(x)))
+
+
+def _mapped_size(x: tuple[PyTree, ...]) -> int:
     sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
     if len(sizes) != 1 or () in sizes:
         raise UsageError(
@@ -205,7 +223,7 @@ def _mapped_size(x: tuple[Any, ...]) -> int:
     return sizes.pop()[0]
 
 
-def _batch_size(carry: Layout, x: Any) -> int | None:
+def _batch_size(carry: Layout, x: PyTree) -> int | None:
     """The size of axis 0 that the hidden states and the inputs share, where the states have further
     axes.
     """

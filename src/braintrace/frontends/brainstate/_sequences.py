@@ -1,18 +1,23 @@
 """`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import brainstate
 import jax
+from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
+from ...core.analysis import ParameterRow
 from ...learner import Options, fit_mode, step_options
 from ._states import lent
 from ._step import StepFunction
+
+if TYPE_CHECKING:
+    from ._algorithm import ETraceAlgorithm
 
 
 class SequenceDriverMixin:
@@ -35,26 +40,26 @@ class SequenceDriverMixin:
     __module__ = "braintrace"
 
     @property
-    def _driven(self) -> Any:
+    def _driven(self) -> "ETraceAlgorithm":
         """The learner that takes the steps."""
         raise NotImplementedError
 
     def etrace_grad(
         self,
-        *sequences: Any,
-        step_fn: Callable[..., Any],
-        mask: Any = None,
-        reset: Any = None,
+        *sequences: PyTree,
+        step_fn: Callable[..., PyTree],
+        mask: Num[Array, "T ..."] | None = None,
+        reset: Bool[Array, "T B"] | None = None,
         chunk_size: int | None = None,
         window: int | None = None,
-        weights: Any = None,
+        weights: PyTree = None,
         reduction: str = "mean",
         loss_output: str = "step",
         has_aux: bool = False,
         return_value: bool = False,
         return_state: bool = True,
-        y_target: Any = None,
-    ) -> Any:
+        y_target: Num[Array, "*T B O"] | None = None,
+    ) -> PyTree:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
         Args:
@@ -115,12 +120,12 @@ class SequenceDriverMixin:
 
     def etrace_fit(
         self,
-        *sequences: Any,
-        step_fn: Callable[..., Any],
+        *sequences: PyTree,
+        step_fn: Callable[..., PyTree],
         optimizer: Any,
         mode: str | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> PyTree:
         """Learn from one sequence with an optimiser that holds the parameters; returns the losses,
         with `has_aux` (losses, aux).
 
@@ -160,7 +165,7 @@ class SequenceDriverMixin:
         timed, fixed = step_options(options)
         sequence_length(sequences)
 
-        def one(slices: Any, given: Any) -> Any:
+        def one(slices: PyTree, given: PyTree) -> PyTree:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
             gradients, *rest = self.etrace_grad(
                 *slices, step_fn=step_fn, return_value=True, **given, **fixed
@@ -173,12 +178,12 @@ class SequenceDriverMixin:
 
     def etrace_evolve(
         self,
-        *sequences: Any,
+        *sequences: PyTree,
         return_outputs: bool = True,
-        step_fn: Callable[..., Any] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
         chunk_size: int | None = None,
         traces: bool = True,
-    ) -> Any:
+    ) -> PyTree:
         """Drive the model over a sequence without a gradient, for a warm-up or an evaluation.
 
         Args:
@@ -207,8 +212,8 @@ class SequenceDriverMixin:
 
     def check_gradients(
         self,
-        *sequences: Any,
-        step_fn: Callable[..., Any],
+        *sequences: PyTree,
+        step_fn: Callable[..., PyTree],
         tolerance: float | None = None,
         **options: Any,
     ) -> GradientReport:
@@ -242,14 +247,12 @@ class SequenceDriverMixin:
             if not step.windowed:
                 raise UsageError(
                     "BPTT goes through a step_fn that calls the learner once, and directly.",
-                    got=f"{step.calls} calls"
-                    if step.calls != 1
-                    else sorted(step.disturbed) or "a call inside a transformation",
+                    got=step.obstacle,
                     expected="one call of learner(x)",
                 )
             reference = step.bptt(sequences, Options(**options))
         owners = learner.functional.module.params.leaf_states()
-        rows: dict[int, list[Any]] = {}
+        rows: dict[int, list[ParameterRow]] = {}
         for row, state in zip(graph.parameters, owners, strict=True):
             rows.setdefault(id(state), []).append(row)
         paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
@@ -263,7 +266,7 @@ class SequenceDriverMixin:
         )
 
 
-def _checked(learner: Any, sequences: tuple[Any, ...], step_fn: Any) -> int:
+def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn: object) -> int:
     """The length of the sequences of a driver, whose arguments are checked."""
     learner.functional.check_states()
     if not sequences:
@@ -286,8 +289,8 @@ def _checked(learner: Any, sequences: tuple[Any, ...], step_fn: Any) -> int:
 
 
 def _wanted(
-    learner: Any, weights: Any
-) -> tuple[list[brainstate.State], Callable[[list[Any]], Any]]:
+    learner: "ETraceAlgorithm", weights: PyTree
+) -> tuple[list[brainstate.State], Callable[[list[PyTree]], PyTree]]:
     """The states to differentiate by, and how their gradients are put together."""
     state_of = lambda w: w if isinstance(w, brainstate.State) else learner._parameter(w)
     if weights is None:

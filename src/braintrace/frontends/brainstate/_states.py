@@ -4,14 +4,20 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any, cast
 
 import brainstate
 import brainunit
 import jax
+from jaxtyping import PyTree
 
 from ...cell import Values
 from ...core._errors import CompilationError, UsageError
+from ...reports import Path
+
+# of the leaves of a state: the axis of the samples, None for none, ... where it is to be found
+Axes = tuple[int | EllipsisType | None, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,12 +40,12 @@ class Layout:
 
     def read(self) -> Values:
         """The present values, in the layout's trees and units."""
-        leaves: list[Any] = []
+        leaves: list[jax.Array] = []
         for state, name, structure in zip(self.states, self.names, self.structures, strict=True):
             leaves += fit(state.value, structure, name)
         return Values(self.leaf_names, leaves)
 
-    def values(self, leaves: Sequence[Any]) -> list[Any]:
+    def values(self, leaves: Sequence[jax.Array | None]) -> list[PyTree]:
         """The states' values, made of `leaves`."""
         values, start = [], 0
         for structure in self.structures:
@@ -49,18 +55,15 @@ class Layout:
 
     def leaf_states(self) -> list[brainstate.State]:
         """The state that each leaf belongs to."""
-        return [
-            s
-            for s, tree in zip(self.states, self.structures, strict=True)
-            for _ in range(tree.num_leaves)
-        ]
+        pairs = zip(self.states, self.structures, strict=True)
+        return [s for s, tree in pairs for _ in range(tree.num_leaves)]
 
-    def write(self, leaves: Sequence[Any]) -> None:
+    def write(self, leaves: Sequence[jax.Array]) -> None:
         """Give the states new values."""
         for state, value in zip(self.states, self.values(leaves), strict=True):
             state.value = value
 
-    def put(self, leaves: Sequence[Any]) -> None:
+    def put(self, leaves: Sequence[jax.Array | None]) -> None:
         """Give the states values for the time of a trace: no write is recorded."""
         for state, value in zip(self.states, self.values(leaves), strict=True):
             state.restore_value(value)
@@ -78,28 +81,34 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
             yield trace
     finally:
         known = {id(s) for s, _ in before}
-        before += [
-            (s, v)
-            for s, v in zip(trace.states, trace.original_state_values, strict=True)
-            if id(s) not in known
-        ]
-        for state, value in before:
-            _restore(state, value)
+        touched = zip(trace.states, trace.original_state_values, strict=True)
+        for state, value in [*before, *((s, v) for s, v in touched if id(s) not in known)]:
+            try:
+                state.restore_value(value)
+            except ValueError:  # it holds a value of another structure or unit
+                state.value = value
 
 
-def _restore(state: brainstate.State, value: Any) -> None:
-    try:
-        state.restore_value(value)
-    except ValueError:  # it holds a value of another structure or unit
-        state.value = value
+@contextlib.contextmanager
+def as_before(model: brainstate.nn.Module) -> Iterator[None]:
+    """At the end every part of the model has the attributes, and every state the value, that it had
+    before.
+    """
+    with contextlib.suppress(_Undone), as_before_on_error(model):
+        yield
+        raise _Undone
+
+
+class _Undone(Exception):
+    """What was done to a model is undone."""
 
 
 @contextlib.contextmanager
 def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
-    """When an error leaves it, every part of the model has the attributes, and every state the
-    value, that it had before.
-    """
-    attributes = [(node, dict(vars(node))) for node in cast(dict[Any, Any], model.nodes()).values()]
+    """As `as_before`, where an error leaves it."""
+    attributes = [
+        (node, dict(vars(node))) for node in cast(dict[Path, Any], model.nodes()).values()
+    ]
     values = list(_readable(states_of(model).values()))
     try:
         yield
@@ -112,7 +121,7 @@ def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
         raise
 
 
-def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, Any]]:
+def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, PyTree]]:
     """States with their values; not those whose value was made inside a transformation that has
     ended.
     """
@@ -121,7 +130,7 @@ def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.S
             yield state, state.value
 
 
-def fit(value: Any, structure: Any, name: str) -> list[Any]:
+def fit(value: PyTree, structure: Any, name: str) -> list[jax.Array]:
     """The leaves of `value` in the units of `structure`."""
     leaves, found = jax.tree.flatten(value)
     if found == structure:
@@ -137,7 +146,7 @@ def fit(value: Any, structure: Any, name: str) -> list[Any]:
             expected=structure,
             do="write a value of the structure that the state was initialised with",
         )
-    fitted: list[Any] = []
+    fitted: list[jax.Array] = []
     for g, w in zip(given, wanted, strict=True):
         unit, unit_wanted = brainunit.get_unit(g), brainunit.get_unit(w)
         if not unit.has_same_dim(unit_wanted):
@@ -151,16 +160,16 @@ def fit(value: Any, structure: Any, name: str) -> list[Any]:
     return fitted
 
 
-def _unit_text(unit: Any) -> str:
+def _unit_text(unit: brainunit.Unit) -> str:
     return "no unit" if unit.is_unitless else str(unit)
 
 
-def states_of(model: brainstate.nn.Module) -> dict[Any, brainstate.State]:
+def states_of(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
     """Every state of a module, by path."""
-    return cast(dict[Any, brainstate.State], model.states())
+    return cast(dict[Path, brainstate.State], model.states())
 
 
-def path_name(path: Any) -> str:
+def path_name(path: object) -> str:
     """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the
     classes' names.
     """
@@ -173,14 +182,12 @@ def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
     named: dict[str, brainstate.State] = {}
     for path, state in states_of(model).items():
         name = path_name(path)
-        number = next(
-            k for k in range(1, len(named) + 2) if (name if k == 1 else f"{name}#{k}") not in named
-        )
-        named[name if number == 1 else f"{name}#{number}"] = state
+        candidates = name, *(f"{name}#{k}" for k in range(2, len(named) + 2))
+        named[next(n for n in candidates if n not in named)] = state
     return named
 
 
-def _part_text(part: Any) -> str:
+def _part_text(part: object) -> str:
     classes = re.findall(r"<class '(?:\w+\.)*(\w+)'>", str(part))
     if classes:
         return f"[{' '.join(classes)}]"

@@ -2,13 +2,15 @@
 pure step of the functional learner.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import brainstate
 import brainunit
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ...cell import (
     Outside,
@@ -17,8 +19,8 @@ from ...cell import (
     check_finite,
     check_reset,
     merged,
+    plain_user_step,
     sequence_length,
-    taken_once,
     weigh,
     weights_of,
 )
@@ -28,13 +30,16 @@ from ...core._errors import UsageError
 from ...learner import Objective, Options
 from ._states import Layout, lent
 
+if TYPE_CHECKING:
+    from ._algorithm import ETraceAlgorithm
+
 stop = jax.lax.stop_gradient
 transform: Any = brainstate.transform  # its annotations are narrower than what it does
 
 _MOST_KEPT = 32
 
 # gradients by the state's id, losses, aux
-Found = tuple[dict[int, Any], Any, Any]
+Found = tuple[dict[int, PyTree], jax.Array, PyTree]
 
 
 class StepFunction:
@@ -48,10 +53,10 @@ class StepFunction:
 
     def __init__(
         self,
-        learner: Any,
-        step_fn: Callable[..., Any],
+        learner: "ETraceAlgorithm",
+        step_fn: Callable[..., PyTree],
         has_aux: bool,
-        slices: tuple[Any, ...],
+        slices: tuple[PyTree, ...],
         wanted: list[brainstate.State],
     ):
         self.learner, self.core = learner, learner.functional
@@ -71,10 +76,10 @@ class StepFunction:
     @classmethod
     def of(
         cls,
-        learner: Any,
-        step_fn: Callable[..., Any],
+        learner: "ETraceAlgorithm",
+        step_fn: Callable[..., PyTree],
         has_aux: bool,
-        sequences: Any,
+        sequences: PyTree,
         wanted: list[brainstate.State],
     ) -> "StepFunction":
         """The step at the slices of `sequences`; those used last are kept with the learner."""
@@ -83,7 +88,7 @@ class StepFunction:
         )
         avals = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
         key = step_fn, has_aux, jax.tree.structure(slices), avals, tuple(map(id, wanted))
-        kept: dict[Any, StepFunction] = learner._user_steps
+        kept: dict[Hashable, StepFunction] = learner._user_steps
         found = kept.pop(key, None) or cls(learner, step_fn, has_aux, slices, wanted)
         if len(kept) >= _MOST_KEPT:
             del kept[next(iter(kept))]
@@ -94,7 +99,7 @@ class StepFunction:
     # --------------------------------------------------------------------------------------------
 
     def _look(
-        self, slices: tuple[Any, ...]
+        self, slices: tuple[PyTree, ...]
     ) -> tuple[list[brainstate.State], list[brainstate.State]]:
         """Trace the step once: the states outside of the learner that it writes, and that it reads.
 
@@ -109,10 +114,10 @@ class StepFunction:
             self.disturbed |= {n for n, a, b in named if a is not b}
             last[:] = now
 
-        def run(*slices: Any) -> Any:
+        def run(*slices: PyTree) -> PyTree:
             level = brainstate.util.StateJaxTracer()
 
-            def call(x: tuple[Any, ...]) -> Any:
+            def call(x: tuple[PyTree, ...]) -> PyTree:
                 self.calls += 1
                 if not level.is_valid():
                     self.nested = True
@@ -152,6 +157,13 @@ class StepFunction:
         """Whether steps can be taken together."""
         return self.calls == 1 and not self.nested and not self.disturbed
 
+    @property
+    def obstacle(self) -> str | list[str]:
+        """Why they cannot."""
+        if self.calls != 1:
+            return f"{self.calls} calls"
+        return sorted(self.disturbed) or "a call inside a transformation"
+
     def check(self, options: Options) -> None:
         """What a gradient asks of the step."""
         states = self.core.module.carry
@@ -172,9 +184,7 @@ class StepFunction:
             raise UsageError(
                 "With reset, step_fn calls the learner once, and not inside a transformation of "
                 "its own.",
-                got=f"{self.calls} calls"
-                if self.calls != 1
-                else sorted(self.disturbed) or "a call inside a transformation",
+                got=self.obstacle,
                 expected="one call",
                 do="call the learner directly, give step_fn a RandomState of its own, or reset "
                 "between calls of etrace_grad",
@@ -189,7 +199,7 @@ class StepFunction:
     # Steps together
     # --------------------------------------------------------------------------------------------
 
-    def gradient(self, sequences: tuple[Any, ...], options: Options) -> Found:
+    def gradient(self, sequences: tuple[PyTree, ...], options: Options) -> Found:
         """The gradient of a sequence. States are written when it has succeeded."""
         if not self.windowed:
             return self._one_by_one(sequences, options)
@@ -209,21 +219,30 @@ class StepFunction:
         moving = [jnp.asarray(v) for v in self.moving.read().leaves]
         return Outside([leaves[k] for k in self.live], moving, [leaves, self.fixed.read().leaves])
 
-    def _outer_leaves(self, live: list[Any], others: Any = None) -> list[Any]:
-        leaves = [None] * len(self.outer.leaf_names) if others is None else list(map(stop, others))
+    def _outer_leaves(
+        self, live: list[jax.Array], others: list[jax.Array] | None = None
+    ) -> list[jax.Array | None]:
+        leaves: list[jax.Array | None] = [None] * len(self.outer.leaf_names)
+        if others is not None:
+            leaves[:] = map(stop, others)
         for k, v in zip(self.live, live, strict=True):
             leaves[k] = v
         return leaves
 
-    def _adapted(self, step_fn: Any, has_aux: bool) -> Callable[..., Any]:
+    def _adapted(self, step_fn: Callable[..., PyTree], has_aux: bool) -> Callable[..., PyTree]:
         return self.step
 
     def step(
-        self, params: Values, carry: Values, take: Take, slices: tuple[Any, ...], outside: Outside
-    ) -> tuple[Any, Any, list[Any]]:
+        self,
+        params: Values,
+        carry: Values,
+        take: Take,
+        slices: tuple[PyTree, ...],
+        outside: Outside,
+    ) -> tuple[jax.Array, PyTree, list[jax.Array]]:
         """The step on the cell's params and carry; leaves every state as it was."""
 
-        def call(x: tuple[Any, ...]) -> Any:
+        def call(x: tuple[PyTree, ...]) -> PyTree:
             new, out = take(self.core.fitted(x))
             self.core.write(new)
             return out
@@ -240,7 +259,7 @@ class StepFunction:
             loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
             return loss, aux, self._moved(outside.moving)
 
-    def _moved(self, before: list[Any]) -> list[Any]:
+    def _moved(self, before: list[jax.Array]) -> list[jax.Array]:
         """The values that go on to the next step, which must stay like those before."""
         now = [jnp.asarray(v) for v in self.moving.read().leaves]
         for name, a, b in zip(self.moving.leaf_names, now, before, strict=True):
@@ -254,27 +273,25 @@ class StepFunction:
         pairs = zip(now, before, strict=True)
         return [stop(a if a.dtype == b.dtype else a.astype(b.dtype)) for a, b in pairs]
 
-    def bptt(self, sequences: tuple[Any, ...], options: Options) -> dict[int, Any]:
+    def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> dict[int, PyTree]:
         """The gradient by backpropagation through the step and the model themselves."""
         core, outside, reset = self.core, self.outside(), options.reset
         steps = sequence_length(sequences)
         marks = None if reset is None else check_reset(reset, steps, core.graph.batch_size)
         params, carry = core.read()
 
-        def cell(trained: Values, carried: Any, at: Any) -> tuple[Any, Any]:
+        def cell(trained: Values, carried: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             (carry, moving), (slices, mark) = carried, at
             carry = carry if mark is None else core.restarted(carry, mark)
-            done: list[Any] = []
+            own, moved = Outside(outside.live, moving, outside.fixed), []
 
-            def take(x: Any) -> tuple[Any, Any]:
-                new, out = core.function(merged(trained, params), carry, x)
-                done[:] = [new]
-                return new, out
+            def step(params: Values, carry: Values, take: Take, slices: PyTree, _: Outside) -> Any:
+                loss, aux, moved[:] = self.step(params, carry, take, slices, own)
+                return loss, aux, None
 
-            own = Outside(outside.live, moving, outside.fixed)
-            given = merged(trained, params), carry, take, slices, own
-            loss, _, moved = taken_once(self.step, *given)
-            return (done[0], moved), loss
+            take_step = plain_user_step(core.function, step)
+            new, loss = take_step(merged(trained, params), carry, slices)
+            return (new, moved), loss
 
         gradients, _ = bptt_gradient(
             cell,
@@ -293,7 +310,7 @@ class StepFunction:
     # One by one
     # --------------------------------------------------------------------------------------------
 
-    def _one_by_one(self, sequences: tuple[Any, ...], options: Options) -> Found:
+    def _one_by_one(self, sequences: tuple[PyTree, ...], options: Options) -> Found:
         """As `gradient`, for a step that calls the learner in a way of its own."""
         own, carried = self.learner._own_states, self.core.module.carry.states
         hidden = [*own, *(s for s in carried if isinstance(s, brainstate.ShortTermState))]
@@ -314,20 +331,18 @@ class StepFunction:
             put_back(hidden)
         return gradients, losses, aux
 
-    def _run_one_by_one(self, sequences: tuple[Any, ...], mask: Any, reduction: str) -> Any:
+    def _run_one_by_one(
+        self, sequences: tuple[PyTree, ...], mask: ArrayLike | None, reduction: str
+    ) -> PyTree:
         loss, _ = _split_loss(self.result, self.has_aux)
         weights = weights_of(mask, loss, sequence_length(sequences), reduction)
-        layouts = zip(self.wanted, (Layout.of({"": s}) for s in self.wanted), strict=True)
-        live = [
-            s
-            for s, layout in layouts
-            if all(is_differentiable(jnp.result_type(v)) for v in layout.read().leaves)
-        ]
+        has_gradient = lambda v: is_differentiable(jnp.result_type(v))
+        live = [s for s in self.wanted if all(map(has_gradient, jax.tree.leaves(s.value)))]
 
-        def one(total: Any, at: Any) -> tuple[Any, Any]:
+        def one(total: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             slices, weight = at
 
-            def objective() -> tuple[Any, Any]:
+            def objective() -> tuple[PyTree, PyTree]:
                 loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
                 return weigh(loss, weight), (loss, aux)
 
@@ -345,11 +360,11 @@ def _layout(states: list[brainstate.State]) -> Layout:
     return Layout.of({f"{type(s).__name__} {k} of step_fn": s for k, s in enumerate(states)})
 
 
-def _by_state(layout: Layout, leaves: list[Any]) -> dict[int, Any]:
+def _by_state(layout: Layout, leaves: Sequence[jax.Array | None]) -> dict[int, PyTree]:
     return {id(s): v for s, v in zip(layout.states, layout.values(leaves), strict=True)}
 
 
-def _split_loss(result: Any, has_aux: bool) -> tuple[Any, Any]:
+def _split_loss(result: PyTree, has_aux: bool) -> tuple[PyTree, PyTree]:
     """(loss, aux) of what a step returned."""
     if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise UsageError(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import brainstate
+from jaxtyping import PyTree
 
 from ._algorithm import ETraceAlgorithm
 from ._sequences import SequenceDriverMixin
@@ -39,7 +40,7 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
     def _driven(self) -> ETraceAlgorithm:
         return self.module
 
-    def update(self, *inputs: Any, **options: Any) -> Any:
+    def update(self, *inputs: PyTree, **options: Any) -> PyTree:
         """One step of every sample: `learner(x)`, x with the batch as axis 0."""
         return self.module.update(*inputs, **options)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
+from jaxtyping import PyTree
 
 from ...core._errors import UsageError
 from ...rules import Algorithm
@@ -13,7 +14,7 @@ from ._learner import NNXLearner
 def compile_model(
     model: nnx.Module,
     algorithm: Callable[[], Algorithm],
-    inputs: tuple[Any, ...],
+    inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> NNXLearner:

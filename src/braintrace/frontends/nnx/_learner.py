@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import UserStep, check_loss, reduced, sequence_length
+from ...cell import UserStep, Values, check_loss, reduced, sequence_length
 from ...checks import GradientReport
 from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
@@ -32,7 +33,7 @@ class _Core(FunctionLearner):
 
     _called = "model"
 
-    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+    def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step of the cell."""
         return self._functional.user_step(step_fn, has_aux)
 
@@ -86,7 +87,7 @@ class NNXLearner(nnx.Module):
         self,
         model: nnx.Module,
         rule: Rule,
-        inputs: tuple[Any, ...],
+        inputs: tuple[PyTree, ...],
         given: Mapping[str, Any],
         **analysis: Any,
     ):
@@ -133,7 +134,7 @@ class NNXLearner(nnx.Module):
         return self._core.report
 
     @property
-    def wrt(self) -> Any:
+    def wrt(self) -> PyTree:
         """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
         owners = zip(self._functional.params.owners, self._core.graph.parameters, strict=True)
         trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
@@ -150,7 +151,7 @@ class NNXLearner(nnx.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def __call__(self, *inputs: Any, y_target: Any = None) -> Any:
+    def __call__(self, *inputs: PyTree, y_target: Num[Array, "B O"] | None = None) -> PyTree:
         """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
         algorithm.
         """
@@ -161,15 +162,15 @@ class NNXLearner(nnx.Module):
 
     def value_and_grad(
         self,
-        x: Any,
-        *targets: Any,
-        loss_fn: Callable[..., Any] | None = None,
-        step_fn: Callable[..., Any] | None = None,
-        mask: Any = None,
+        x: PyTree,
+        *targets: PyTree,
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
+        mask: Num[Array, "..."] | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
-        y_target: Any = None,
-    ) -> Any:
+        y_target: Num[Array, "B O"] | None = None,
+    ) -> PyTree:
         """One step: `(loss, gradients)`; carry, Variables and traces move on.
         `optimizer.update(model, gradients)` takes them.
 
@@ -207,17 +208,17 @@ class NNXLearner(nnx.Module):
 
     def etrace_grad(
         self,
-        xs: Any,
-        *targets: Any,
-        loss_fn: Callable[..., Any] | None = None,
-        step_fn: Callable[..., Any] | None = None,
-        mask: Any = None,
-        reset: Any = None,
+        xs: PyTree,
+        *targets: PyTree,
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
+        mask: Num[Array, "T ..."] | None = None,
+        reset: Bool[Array, "T B"] | None = None,
         window: int | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: Any = None,
+        y_target: Num[Array, "*T B O"] | None = None,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -259,8 +260,8 @@ class NNXLearner(nnx.Module):
 
     def etrace_fit(
         self,
-        xs: Any,
-        *targets: Any,
+        xs: PyTree,
+        *targets: PyTree,
         optimizer: nnx.Optimizer,
         mode: str | None = None,
         **options: Any,
@@ -284,7 +285,7 @@ class NNXLearner(nnx.Module):
         timed, fixed = step_options(options)
         graphdef, state = nnx.split((self, optimizer))
 
-        def one(state: Any, at: Any) -> tuple[Any, Info]:
+        def one(state: PyTree, at: PyTree) -> tuple[PyTree, Info]:
             learner, tuner = nnx.merge(graphdef, state)
             x, target, given = jax.tree.map(lambda v: v[None], at)
             gradients, info = learner.etrace_grad(x, *target, window=1, **given, **fixed)
@@ -296,7 +297,7 @@ class NNXLearner(nnx.Module):
         nnx.update((self, optimizer), state)
         return info
 
-    def etrace_evolve(self, xs: Any, *, traces: bool = True) -> Any:
+    def etrace_evolve(self, xs: PyTree, *, traces: bool = True) -> PyTree:
         """Forward only over a sequence, for a warm-up or an evaluation: the outputs, stacked over
         time.
 
@@ -308,7 +309,7 @@ class NNXLearner(nnx.Module):
         self._move(new)
         return outs
 
-    def check_gradients(self, xs: Any, *targets: Any, **options: Any) -> GradientReport:
+    def check_gradients(self, xs: PyTree, *targets: PyTree, **options: Any) -> GradientReport:
         """Compare the gradient of a sequence with BPTT, parameter by parameter:
         `braintrace.checks.check_gradients`.
 
@@ -336,7 +337,7 @@ class NNXLearner(nnx.Module):
             self.carry.set_value(self._functional.user_carry(first.carry))
             self._functional.write(self.model, first.carry, lasting=False)
 
-    def _inputs(self, xs: Any) -> tuple[Any, ...]:
+    def _inputs(self, xs: PyTree) -> tuple[PyTree, ...]:
         count = self._inputs_count
         if count == 1:
             return (xs,)
@@ -349,7 +350,7 @@ class NNXLearner(nnx.Module):
             )
         return tuple(xs)
 
-    def _now(self) -> tuple[Any, State]:
+    def _now(self) -> tuple[Values, State]:
         """The params and the state of the core."""
         trained, rest = self._functional.read(self.model)
         carry = self._functional.carry_of(self.carry.get_value(), rest)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import PyTree
 
 from ...cell import (
     BatchSpec,
@@ -26,10 +27,8 @@ from ...core._errors import CompilationError, UsageError
 
 stop = jax.lax.stop_gradient
 
-_LASTING = (
-    nnx.BatchStat,
-    nnx.RngState,
-)  # statistics and random streams: no hidden state, and never reset
+# statistics and random streams: no hidden state, and never reset
+_LASTING = nnx.BatchStat, nnx.RngState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,21 +39,15 @@ class Slots:
 
     structure: Any
     names: tuple[str, ...]
-    owners: tuple[tuple[Any, ...], ...]  # the Variables' paths
+    owners: tuple[tuple[PyTree, ...], ...]  # the Variables' paths
     avals: tuple[jax.ShapeDtypeStruct, ...]
 
     @classmethod
     def of(cls, state: nnx.State) -> "Slots":
         found, structure = jax.tree_util.tree_flatten_with_path(state)
         paths = [path for path, _ in nnx.to_flat_state(state)]
-        owners = [
-            next(
-                p
-                for p in paths
-                if tuple(getattr(k, "key", None) for k in keys[: len(p)]) == tuple(p)
-            )
-            for keys, _ in found
-        ]
+        starts = lambda keys, p: [getattr(k, "key", None) for k in keys[: len(p)]] == list(p)
+        owners = [next(p for p in paths if starts(keys, p)) for keys, _ in found]
         inside = [
             jax.tree_util.keystr(keys[len(p) + 1 :])
             for (keys, _), p in zip(found, owners, strict=True)
@@ -73,21 +66,21 @@ class SplitModule:
     `constants` are numbers of them.
     """
 
-    graphdef: Any
+    graphdef: nnx.GraphDef
     wrt: Any
     params: Slots
     rest: Slots
     written: tuple[int, ...]
     constants: tuple[int, ...]
     lasting: frozenset[int]  # of `rest`
-    carry_structure: Any  # None: the module keeps its state itself
+    carry_structure: Any | None  # None: the module keeps its state itself
     carry_names: tuple[str, ...]
     vmap: bool
 
     # The model's arrays
     # --------------------------------------------------------------------------------------------
 
-    def read(self, model: nnx.Module) -> tuple[list[Any], list[Any]]:
+    def read(self, model: nnx.Module) -> tuple[list[jax.Array], list[jax.Array]]:
         """(trained arrays, the others) of the live model, which must be as it was compiled."""
         graphdef, params, rest = nnx.split(model, self.wrt, ...)
         if graphdef != self.graphdef:
@@ -97,21 +90,20 @@ class SplitModule:
                 got="another graph definition",
                 expected="the compiled one; train() and eval() change it, for instance",
                 do="for evaluation call the model itself, or etrace_evolve of a learner compiled "
-                "in that mode; "
-                "else compile again",
+                "in that mode; else compile again",
             )
         return jax.tree.leaves(params), jax.tree.leaves(rest)
 
-    def params_of(self, trained: Sequence[Any], rest: Sequence[Any]) -> Values:
+    def params_of(self, trained: Sequence[jax.Array], rest: Sequence[jax.Array]) -> Values:
         names = [self.rest.names[k] for k in self.constants]
         return Values((*self.params.names, *names), [*trained, *(rest[k] for k in self.constants)])
 
-    def carry_of(self, carry: Any, rest: Sequence[Any]) -> Values:
+    def carry_of(self, carry: PyTree, rest: Sequence[jax.Array]) -> Values:
         names = [self.rest.names[k] for k in self.written]
         own = [] if self.carry_structure is None else _leaves_like(carry, self.carry_structure)
         return Values((*self.carry_names, *names), [*own, *(rest[k] for k in self.written)])
 
-    def user_carry(self, values: Values) -> Any:
+    def user_carry(self, values: Values) -> PyTree:
         if self.carry_structure is None:
             return None
         return self.carry_structure.unflatten(values.leaves[: len(self.carry_names)])
@@ -131,7 +123,7 @@ class SplitModule:
             flat = nnx.to_flat_state(self.rest.structure.unflatten(leaves))
             nnx.update(model, nnx.from_flat_state([(p, v) for p, v in flat if tuple(p) in paths]))
 
-    def gradients(self, leaves: Sequence[Any]) -> nnx.State:
+    def gradients(self, leaves: Sequence[jax.Array]) -> nnx.State:
         """Gradients of the trained arrays as the state that they are of, without Variables that
         have none.
         """
@@ -144,24 +136,22 @@ class SplitModule:
         return nnx.from_flat_state([(p, v) for p, v in flat if tuple(p) in owners])
 
     @property
-    def paths(self) -> tuple[tuple[tuple[Any, ...], ...], tuple[tuple[Any, ...], ...]]:
+    def paths(self) -> tuple[tuple[tuple[PyTree, ...], ...], tuple[tuple[PyTree, ...], ...]]:
         """The paths of the trained Variables, and of what is carried; those of NNX's flat states
         where it is a Variable.
         """
-        carried = (
-            ((name,) for name in self.carry_names),
-            (tuple(self.rest.owners[k]) for k in self.written),
-        )
-        return tuple(map(tuple, self.params.owners)), (*carried[0], *carried[1])
+        carried = [(name,) for name in self.carry_names]
+        carried += [tuple(self.rest.owners[k]) for k in self.written]
+        return tuple(map(tuple, self.params.owners)), tuple(carried)
 
     # The cell
     # ----------------------------------------------------------------------------------------------
 
-    def cell(self, params: Values, carry: Values, x: tuple[Any, ...]) -> tuple[Values, Any]:
+    def cell(self, params: Values, carry: Values, x: tuple[PyTree, ...]) -> tuple[Values, PyTree]:
         """The step as a pure function."""
         before = self._others(params, carry)
 
-        def once(carry: Any, x: tuple[Any, ...]) -> Any:
+        def once(carry: PyTree, x: tuple[PyTree, ...]) -> PyTree:
             return self._run(params.leaves[: len(self.params.names)], before, carry, x)
 
         step = jax.vmap(once) if self.vmap else once
@@ -169,24 +159,26 @@ class SplitModule:
         leaves = [] if self.carry_structure is None else jax.tree.leaves(new)
         return Values(carry.names, [*leaves, *(self._held(k, after[k]) for k in self.written)]), out
 
-    def _others(self, params: Values, carry: Values) -> list[Any]:
+    def _others(self, params: Values, carry: Values) -> list[jax.Array]:
         """The arrays that are not trained. No gradient passes through constants, statistics and
         random streams.
         """
-        constants, written = (
-            params.leaves[len(self.params.names) :],
-            carry.leaves[len(self.carry_names) :],
-        )
-        rest: dict[int, Any] = {k: stop(v) for k, v in zip(self.constants, constants, strict=True)}
+        constants = params.leaves[len(self.params.names) :]
+        written = carry.leaves[len(self.carry_names) :]
+        rest: dict[int, jax.Array] = {
+            k: stop(v) for k, v in zip(self.constants, constants, strict=True)
+        }
         rest |= {k: self._held(k, v) for k, v in zip(self.written, written, strict=True)}
         return [rest[k] for k in range(len(self.rest.names))]
 
-    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+    def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step of this cell; the model is as `call` leaves
         it.
         """
 
-        def step(params: Values, carry: Values, take: Take, slices: Any, outside: Outside) -> Any:
+        def step(
+            params: Values, carry: Values, take: Take, slices: PyTree, outside: Outside
+        ) -> PyTree:
             trained = self.params.structure.unflatten(params.leaves[: len(self.params.names)])
             model: Any = nnx.merge(
                 self.graphdef, trained, self.rest.structure.unflatten(self._others(params, carry))
@@ -194,16 +186,15 @@ class SplitModule:
             last = jax.tree.leaves(nnx.state(model))
 
             def untouched() -> None:
-                if not all(
-                    a is b for a, b in zip(last, jax.tree.leaves(nnx.state(model)), strict=True)
-                ):
+                now = jax.tree.leaves(nnx.state(model))
+                if any(a is not b for a, b in zip(last, now, strict=True)):
                     raise UsageError(
                         "step_fn writes Variables of the model outside of call(x).",
                         expected="what call(x) writes",
                         do="let the model's own step write them, or hold them outside of the model",
                     )
 
-            def call(*inputs: Any) -> Any:
+            def call(*inputs: PyTree) -> PyTree:
                 untouched()
                 new, out = take(inputs)
                 self.write(model, new)
@@ -216,12 +207,16 @@ class SplitModule:
 
         return step
 
-    def _held(self, k: int, value: Any) -> Any:
+    def _held(self, k: int, value: jax.Array) -> jax.Array:
         return stop(value) if k in self.lasting else value
 
     def _run(
-        self, trained: Sequence[Any], rest: Sequence[Any], carry: Any, x: tuple[Any, ...]
-    ) -> tuple[Any, Any, list[Any]]:
+        self,
+        trained: Sequence[jax.Array],
+        rest: Sequence[jax.Array],
+        carry: PyTree,
+        x: tuple[PyTree, ...],
+    ) -> tuple[PyTree, PyTree, list[jax.Array]]:
         """(new carry, out, the other arrays afterwards) of one call of the module."""
         state = self.params.structure.unflatten(trained), self.rest.structure.unflatten(rest)
         model: Any = nnx.merge(self.graphdef, *state)
@@ -251,7 +246,7 @@ class SplitModule:
             )
         return new, out, jax.tree.leaves(after)
 
-    def _pair(self, got: Any) -> tuple[Any, Any]:
+    def _pair(self, got: PyTree) -> tuple[PyTree, PyTree]:
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise CompilationError(
                 "The module does not return a pair.",
@@ -276,7 +271,9 @@ class SplitModule:
         """For each leaf of the carry, whether a reset sets it to its first value."""
         return [True] * len(self.carry_names) + [k not in self.lasting for k in self.written]
 
-    def batch(self, said: Mapping[str, Any], carry: Any, start: Values, x: Any) -> BatchSpec | None:
+    def batch(
+        self, said: Mapping[str, Any], carry: PyTree, start: Values, x: PyTree
+    ) -> BatchSpec | None:
         """What is said about the batch, for the carry `start` of the cell; else the size of axis 0
         that its hidden states share.
         """
@@ -285,9 +282,8 @@ class SplitModule:
             no_batch_options(said)
             return BatchSpec.mapped(start, x)
         if (axes := said.get("batch_axes")) is not None:
-            pair = (
-                tuple(axes) if isinstance(axes, (tuple, list)) and len(axes) == 2 else (axes,) * 2
-            )
+            is_pair = isinstance(axes, (tuple, list)) and len(axes) == 2
+            pair = tuple(axes) if is_pair else (axes,) * 2
             own = spread_axes("carry", pair[0], carry)
             one = 0 if isinstance(pair[0], (tuple, list, dict)) else pair[0]
             states = zip(self.hidden(start), start.leaves, strict=True)
@@ -298,7 +294,7 @@ class SplitModule:
 
 
 def functionalise(
-    model: nnx.Module, wrt: Any, carry: Any, x: tuple[Any, ...], vmap: bool
+    model: nnx.Module, wrt: Any, carry: PyTree, x: tuple[PyTree, ...], vmap: bool
 ) -> SplitModule:
     """Trace the module once to see which of its arrays a step writes. `carry` is None for
     `model(x)`.
@@ -321,15 +317,15 @@ def functionalise(
     whole = SplitModule(graphdef, wrt, *slots, everything, (), lasting, structure, names, vmap)
     written: list[int] = []
 
-    def look(trained: list[Any], before: list[Any], carry: Any, x: tuple[Any, ...]) -> None:
+    def look(
+        trained: list[jax.Array], before: list[jax.Array], carry: PyTree, x: tuple[PyTree, ...]
+    ) -> None:
         after = whole._run(trained, before, carry, x)[2]
         written[:] = [k for k, (a, b) in enumerate(zip(after, before, strict=True)) if a is not b]
 
-    example = (
-        jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), (carry, x))
-        if vmap
-        else (carry, x)
-    )
+    example = carry, x
+    if vmap:
+        example = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), example)
     jax.eval_shape(look, jax.tree.leaves(params), jax.tree.leaves(rest), *example)
     if vmap and written:
         raise CompilationError(
@@ -337,9 +333,8 @@ def functionalise(
             got=[slots[1].names[k] for k in written],
             expected="a module that keeps its state in the carry",
             do="return the state as carry, model(carry, x) -> (carry, out); or leave vmap out and "
-            "write the module for a "
-            "batch, with the batch as axis 0 of its Variables: the layers of NNX take leading "
-            "batch axes",
+            "write the module for a batch, with the batch as axis 0 of its Variables: the layers "
+            "of NNX take leading batch axes",
         )
     if carry is None and not set(written) - lasting:
         raise CompilationError(
@@ -353,7 +348,7 @@ def functionalise(
     return dataclasses.replace(whole, written=tuple(written), constants=constants)
 
 
-def _leaves_like(carry: Any, structure: Any) -> list[Any]:
+def _leaves_like(carry: PyTree, structure: Any) -> list[jax.Array]:
     leaves, found = jax.tree.flatten(carry)
     if found != structure:
         raise UsageError(
@@ -365,7 +360,7 @@ def _leaves_like(carry: Any, structure: Any) -> list[Any]:
     return leaves
 
 
-def _changes(before: Slots, after: nnx.State) -> Any:
+def _changes(before: Slots, after: nnx.State) -> str:
     made = sorted(set(Slots.of(after).names) ^ set(before.names))
     return (
         f"other Variables: {made}"
