@@ -3,8 +3,8 @@ programs.
 """
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ Jaxpr = jex_core.Jaxpr
 Primitive = jex_core.Primitive
 
 P = primitives
+R = TypeVar("R")
 
 
 def named(names: str) -> frozenset[Primitive]:
@@ -26,6 +27,11 @@ def named(names: str) -> frozenset[Primitive]:
     return frozenset(
         p for n in names.split() for m in places if (p := getattr(m, n + "_p", None)) is not None
     )
+
+
+def by_primitive(rules: Mapping[str, R]) -> dict[Primitive, R]:
+    """A table of rules, written with the names of primitives, by the primitives themselves."""
+    return {p: rule for names, rule in rules.items() for p in named(names)}
 
 
 CUSTOM_DERIVATIVE = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)

@@ -18,7 +18,7 @@ from .._compat import P
 from ..jaxpr import Atom, Equation, Var
 from ..sites import site_rule
 from ._dependence import Edge
-from ._elements import Elements, Run, alike, as_array
+from ._elements import Elements, Run, as_array
 from ._influence import Map, influences
 from ._positions import Positions
 from ._sample import SampleProgram
@@ -213,8 +213,12 @@ class _Walk:
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
-        if use.source is None and alike(elements, use.target):
-            return self.positions.blocks_of(elements)
+        if use.source is None and isinstance(elements, Run) and isinstance(use.target, Run):
+            low, high = sorted((elements.start, use.target.start))
+            shared = lambda b: max(b.start - low, 0) < min(b.start + b.size - high, elements.size)
+            return {
+                k for k in self.positions.blocks_of(elements) if shared(self.positions.block(k))
+            }
         source = as_array(elements)
         source = source if use.source is None else source[use.source]
         target = as_array(use.target)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 if TYPE_CHECKING:
-    from ._graph import CellGraph, Exactness, Site
+    from ._graph import CellGraph, Exactness, Site, StateGroup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,12 +160,9 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _positions(group: Any) -> str:
-    return (
-        f"{group.positions} = " + " x ".join(map(str, group.shape))
-        if len(group.shape) > 1
-        else str(group.positions)
-    )
+def _positions(group: "StateGroup") -> str:
+    sizes = [str(n) for n in group.shape if n != 1]  # the axis of the samples has size 1
+    return f"{group.positions} = {' x '.join(sizes)}" if len(sizes) > 1 else str(group.positions)
 
 
 def _leaves(graph: "CellGraph", leaves: Sequence[int]) -> str:
