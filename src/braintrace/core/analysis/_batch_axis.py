@@ -1,6 +1,7 @@
-"""Where the samples lie in an array."""
+"""Where the samples lie in an array, and how an equation carries them on."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -68,3 +69,17 @@ class BatchAxis:
         split = values.reshape(*first, self.outer, 1, self.inner, *last)
         repeated = np.repeat(split, self.size, axis=self.dim + 1)
         return repeated.reshape(self.full_shape(values.shape))
+
+
+Operands = Sequence[BatchAxis | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """Axes of the results; parameters of one sample's equation; axes along which shared operands
+    are read sample by sample.
+    """
+
+    outs: tuple[BatchAxis | None, ...]
+    params: dict[str, Any]
+    aligned: Mapping[int, BatchAxis] = dataclasses.field(default_factory=dict)

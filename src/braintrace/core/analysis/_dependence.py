@@ -8,17 +8,12 @@ and `stop_gradient`, comparisons and rounding end it.
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
 
-from .._compat import P, named
+from .._compat import named
 from ..jaxpr import Equation, Program, Var
 
 Edge = tuple[Equation, int]  # an equation and the number of one of its operands
 
 _NO_DERIVATIVE = named("stop_gradient floor ceil round sign")
-_SCALES = named("mul div")
-_LINEAR = named(
-    "add add_jaxvals sub neg copy convert_element_type conj complex "
-    "reshape transpose squeeze expand_dims broadcast_in_dim rev concatenate pad"
-)
 
 
 def passes_derivative(equation: Equation) -> bool:
@@ -33,16 +28,6 @@ def depends(equations: Sequence[Equation], start: Iterable[Var]) -> set[Var]:
         if any(v in found for v in e.inputs):
             found.update(e.outputs)
     return found
-
-
-def is_linear(equation: Equation, operand: int, state: Collection[Var]) -> bool:
-    """Whether an equation adds, moves or scales an operand, by a factor not in `state`."""
-    if equation.primitive in _SCALES:
-        others = [v for k, v in enumerate(equation.inputs) if k != operand]
-        return (equation.primitive is P.mul_p or operand == 0) and not any(
-            v in state for v in others
-        )
-    return equation.primitive in _LINEAR
 
 
 def reach(

@@ -10,15 +10,12 @@ import dataclasses
 import enum
 from collections.abc import Collection, Sequence
 
-from .._compat import is_key, named
+from .._compat import is_key
 from .._errors import CompilationError, problem
-from ..jaxpr import Equation, Var
-from ._dependence import Edge, depends, is_linear, passes_derivative, reach
+from ..jaxpr import PARTS, Equation, Var, keeps_activity
+from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
-
-#: Primitives whose result is a part of the operand.
-_PARTS = named("real imag slice split")
 
 Origins = dict[Var, dict[int, frozenset[Var]]]
 
@@ -96,7 +93,7 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
         if x not in again or x.group not in direct:
             read.setdefault(x.group, []).append(x)
     chosen: dict[int, Var] = {}
-    for parts in (frozenset(), _PARTS):
+    for parts in (frozenset(), PARTS):
         origins = _origins(graph, parts) if read else {}
         for g, of in read.items():
             variables = frozenset().union(*(origins[x.variable][g] for x in of))
@@ -139,7 +136,7 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
         groups = dict.fromkeys(g for _, of in operands for g in of)
         driven = e.outputs[0] in makes_state and len(operands) < _variables(e)
         kept = not driven and all(
-            is_linear(e, k, state) or e.primitive in parts for k, _ in operands
+            keeps_activity(e, k, state) or e.primitive in parts for k, _ in operands
         )
         for v in e.outputs if groups else ():
             if not v.differentiable:

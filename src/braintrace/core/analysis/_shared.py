@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._compat import P
-from ..jaxpr import Atom, Equation, Var
-from ._dependence import Edge, depends, is_linear
+from ..jaxpr import Atom, Equation, Var, keeps_activity
+from ._dependence import Edge, depends
 
 if TYPE_CHECKING:
     from ._graph import CellGraph, Site
@@ -45,7 +45,7 @@ def drive_biases(graph: "CellGraph") -> frozenset[int]:
     drives += [v for e, _ in graph.mixing for v in e.outputs]
 
     def linear(use: Edge) -> bool:
-        return is_linear(*use, state)
+        return keeps_activity(*use, state)
 
     driven = {v for start in [*graph.xs, *drives] for v in _onward(start, uses, linear)}
     return frozenset(

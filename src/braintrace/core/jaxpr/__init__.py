@@ -4,6 +4,10 @@ from ._derivative import RULE as RULE
 from ._derivative import Derivative as Derivative
 from ._elementwise import ELEMENTWISE as ELEMENTWISE
 from ._elementwise import is_elementwise as is_elementwise
+from ._linear import PARTS as PARTS
+from ._linear import SIGNS as SIGNS
+from ._linear import keeps_activity as keeps_activity
+from ._linear import scales as scales
 from ._policy import ControlFlowPolicy as ControlFlowPolicy
 from ._policy import Unfolding as Unfolding
 from ._program import Atom as Atom

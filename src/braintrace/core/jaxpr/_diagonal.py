@@ -5,20 +5,20 @@ whatever the parameters are: a mask, or `jnp.diag`, says so.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P, is_traced, named
+from .._compat import P, Params, is_traced
+from ._linear import SIGNS
 from ._program import Atom, Const, Equation, Var
 
-_KEEPS_ZERO = named("neg copy convert_element_type div")  # zero where their first operand is
+_KEEPS_ZERO = SIGNS | {P.div_p}  # zero where their first operand is
 
 
 def diagonal_side(
-    operands: Sequence[Atom], params: Mapping[str, Any], makers: Mapping[Var, Equation]
+    operands: Sequence[Atom], params: Params, makers: Mapping[Var, Equation]
 ) -> int | None:
     """The operand of a product that is a diagonal matrix; `makers` has the equations of what
     parameters alone make.
@@ -36,7 +36,7 @@ def diagonal_side(
     return None
 
 
-def scaled(side: int, params: Mapping[str, Any], dtype: Any, *operands: jax.Array) -> jax.Array:
+def scaled(side: int, params: Params, dtype: np.dtype, *operands: jax.Array) -> jax.Array:
     """The product, with the diagonal of operand `side`."""
     contract, _ = params["dimension_numbers"]
     diagonal = operands[side].sum(contract[side][0])

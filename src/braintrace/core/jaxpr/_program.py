@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from .._compat import Primitive, bind, is_differentiable
+from .._compat import Params, Primitive, bind, is_differentiable
 
 
 class Var:
@@ -16,7 +17,7 @@ class Var:
 
     __slots__ = ("dtype", "shape")
 
-    def __init__(self, shape: Sequence[int], dtype: Any):
+    def __init__(self, shape: Sequence[int], dtype: np.dtype):
         self.shape = tuple(shape)
         self.dtype = dtype
 
@@ -45,7 +46,7 @@ class Const:
         return tuple(np.shape(self.value))
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
 
     @property
@@ -65,10 +66,10 @@ class Equation:
     primitive: Primitive
     inputs: list[Atom]
     outputs: list[Var]
-    params: dict[str, Any]
+    params: Params
     source: str = ""
 
-    def bind(self, values: Sequence[Any]) -> list[Any]:
+    def bind(self, values: Sequence[jax.Array]) -> list[jax.Array]:
         return bind(self.primitive, values, self.params)
 
     def copy(self) -> "Equation":
@@ -90,16 +91,15 @@ class Program:
     outputs: list[Atom]
 
 
-def evaluate(equations: Sequence[Equation], env: dict[Var, Any]) -> None:
+def evaluate(equations: Sequence[Equation], env: dict[Var, jax.Array]) -> None:
     """Evaluate `equations` in order, reading and filling `env`."""
     read = reader(env)
     for equation in equations:
-        env.update(
-            zip(equation.outputs, equation.bind([read(v) for v in equation.inputs]), strict=True)
-        )
+        results = equation.bind([read(v) for v in equation.inputs])
+        env.update(zip(equation.outputs, results, strict=True))
 
 
-def reader(env: dict[Var, Any]) -> Callable[[Atom], Any]:
+def reader(env: dict[Var, jax.Array]) -> Callable[[Atom], jax.Array]:
     """A function that reads an atom's value from `env`."""
     return lambda atom: atom.value if isinstance(atom, Const) else env[atom]
 

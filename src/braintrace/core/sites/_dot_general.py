@@ -1,10 +1,9 @@
 """Products with a weight on either side: dense, batched, grouped, einsum, shared over positions."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
 
 from .._compat import P
 from ..jaxpr import Equation
@@ -74,37 +73,31 @@ class DotGeneralRule(SiteRule):
         place = self._data.find(self._y[axis])
         return place if place >= 0 else None
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
         return _product(self._y, self._data, self._entries, f, x)
 
-    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
+        names = f"X{self._y},X{self._data}->{self._entries}"
         exact = jax.lax.Precision.HIGHEST
-        return jnp.einsum(
-            f"X{self._y},X{self._data}->{self._entries}",
-            f,
-            data[0].astype(f.dtype),
-            precision=exact,
-        )
+        return jnp.einsum(names, f, data[0].astype(f.dtype), precision=exact)
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         # One product of two matrices as they lie: the transpose of the mapped operation would copy
         # the larger one first.
-        return jnp.einsum(
-            f"X{self._data},X{self._y}->{self._weight}",
-            x.astype(c.dtype),
-            c,
-            precision=self._precision,
-        )
+        names = f"X{self._data},X{self._y}->{self._weight}"
+        return jnp.einsum(names, x.astype(c.dtype), c, precision=self._precision)
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         return self.weight_gradient_sum(data[0], c)
 
     @property
     def outer_layout(self) -> str | None:
         return self._layout
 
-    def outer(self, data: list[Any]) -> jax.Array:
+    def outer(self, data: list[jax.Array]) -> Num[Array, "... B I"]:
         x = data[0]
         lead = x.ndim - len(self._data)
         samples = self._entries[: len(self._entries) - len(self._weight)]
@@ -142,8 +135,4 @@ def _aligned(letters: str, out: str, value: jax.Array) -> jax.Array:
     return jnp.transpose(value, order).reshape(shape)
 
 
-def _make(equation: Equation, operand: int) -> SiteRule:
-    return DotGeneralRule(equation, operand)
-
-
-register_site_rule(P.dot_general_p, _make)
+register_site_rule(P.dot_general_p, DotGeneralRule)
