@@ -8,15 +8,15 @@ which one sample could influence another. What has no rule is not proven, so it 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
-from typing import Any
 
-from .._compat import P, is_key
+from .._compat import P, Params, is_key
 from ..jaxpr import Atom, Equation, Program, Var, is_elementwise
 from ._batch_axis import BatchAxis
 from ._batch_rules import transfer
 from ._dependence import Dependence, Edge, reach
 
-Axes = tuple[int | EllipsisType | None, ...]
+Claimed = int | EllipsisType | None
+Axes = tuple[Claimed, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Batch:
     size: int
     axes: Mapping[Var, BatchAxis]
     aligned: Mapping[Edge, BatchAxis]
-    params: Mapping[Equation, dict[str, Any]]  # of the equations as one sample has them
+    params: Mapping[Equation, Params]  # of the equations as one sample has them
     crossings: frozenset[Edge]
     meetings: tuple[Edge, ...]
 
@@ -134,13 +134,13 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
     )
 
 
-def _claimed(axis: Any, shape: tuple[int, ...], size: int) -> int | None:
+def _claimed(axis: Claimed, shape: tuple[int, ...], size: int) -> int | None:
     if isinstance(axis, EllipsisType):
         return 0 if shape and shape[0] == size else None
     return axis
 
 
-def _fixed(axis: Any, v: Var, size: int) -> BatchAxis | None:
+def _fixed(axis: Claimed, v: Var, size: int) -> BatchAxis | None:
     found = _claimed(axis, v.shape, size)
     return None if found is None or is_key(v.dtype) else BatchAxis(found, size)
 
@@ -176,7 +176,7 @@ class _Flow:
         self.tainted = set(tainted)
         self.dependence = dependence
         self.aligned: dict[Edge, BatchAxis] = {}
-        self.params: dict[Equation, dict[str, Any]] = {}
+        self.params: dict[Equation, Params] = {}
         self.crossings: set[Edge] = set()
         self.meetings: list[Edge] = []
 

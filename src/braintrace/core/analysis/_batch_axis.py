@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
+
+from .._compat import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class BatchAxis:
         """The inverse of `sample_shape`."""
         return (*sample[: self.dim], self.outer * self.size * self.inner, *sample[self.dim + 1 :])
 
-    def apart(self, values: Any, lead: int = 0) -> Any:
+    def apart(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The samples on an axis of their own, behind `lead` axes that stay in front."""
         shape = values.shape[lead:]
         first, last = shape[: self.dim], shape[self.dim + 1 :]
@@ -46,7 +49,7 @@ class BatchAxis:
         moved = jnp.moveaxis(values.reshape(split), lead + self.dim + 1, lead)
         return moved.reshape(*values.shape[:lead], self.size, *self.sample_shape(shape))
 
-    def together(self, values: Any, lead: int = 0) -> Any:
+    def together(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The inverse of `apart`."""
         sample = values.shape[lead + 1 :]
         first, last = sample[: self.dim], sample[self.dim + 1 :]
@@ -54,7 +57,7 @@ class BatchAxis:
         moved = jnp.moveaxis(values.reshape(split), lead, lead + self.dim + 1)
         return moved.reshape(*values.shape[:lead], *self.full_shape(sample))
 
-    def along(self, values: Any, ndim: int) -> Any:
+    def along(self, values: Num[Array, " B"], ndim: int) -> jax.Array:
         """Values of each sample, shaped to broadcast against an array of `ndim` axes."""
         repeated = values
         if not self.is_plain:
@@ -81,5 +84,5 @@ class Moved:
     """
 
     outs: tuple[BatchAxis | None, ...]
-    params: dict[str, Any]
+    params: Params
     aligned: Mapping[int, BatchAxis] = dataclasses.field(default_factory=dict)

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Collection, Sequence
 
 from .._compat import is_key
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..jaxpr import PARTS, Equation, Var, keeps_activity
 from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
@@ -103,13 +103,11 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
         if g not in chosen:
             names = [graph.leaf_paths[k] for k in graph.groups[g].leaves]
             raise CompilationError(
-                problem(
-                    "A state group has no one activity.",
-                    got=f"several variables made from {', '.join(names)} are read by others",
-                    expected="one activity per group, read by all that read the group",
-                    do="read the group in one place, or use D_RTRL or EProp without firing_rate",
-                    at=x.edge[0].source,
-                )
+                "A state group has no one activity.",
+                got=f"several variables made from {', '.join(names)} are read by others",
+                expected="one activity per group, read by all that read the group",
+                do="read the group in one place, or use D_RTRL or EProp without firing_rate",
+                at=x.edge[0].source,
             )
     return {g: chosen[g] for g in read}
 

@@ -7,8 +7,7 @@ movement is run on arrays of element numbers. What has no rule mixes.
 
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -64,7 +63,9 @@ def _of_reduction(equation: Equation) -> list[Influence]:
     return [[_summed(operand, out, range(len(out.shape)), tuple(axes))]]
 
 
-def _summed(operand: Atom, out: Var, order: Any, axes: tuple[int, ...]) -> Map:
+def _summed(
+    operand: Atom, out: Var, order: Sequence[int] | np.ndarray, axes: tuple[int, ...]
+) -> Map:
     """Operand elements are summed over `axes`; the other axes are those of `out`, in `order`."""
     numbers = np.transpose(np.arange(out.size).reshape(out.shape), order)
     target = np.broadcast_to(np.expand_dims(numbers, axes), operand.shape).reshape(-1)
@@ -148,7 +149,7 @@ def _split(e: Equation, x: np.ndarray) -> list[np.ndarray]:
     return np.split(x, np.cumsum(e.params["sizes"])[:-1], axis=e.params["axis"])
 
 
-def _itself(e: Equation, *numbers: np.ndarray, **params: Any) -> list[np.ndarray]:
+def _itself(e: Equation, *numbers: np.ndarray, **params: object) -> list[np.ndarray]:
     """The primitive's own movement of integers."""
     indices = [v.value for v in e.inputs[len(numbers) :] if isinstance(v, Const)]
     with jax.ensure_compile_time_eval():

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import Paths, certify
@@ -63,13 +63,11 @@ def _check_samples(graph: CellGraph) -> None:
         return
     equation, _ = graph.batch.meetings[0]
     raise CompilationError(
-        problem(
-            "Samples meet in the step, so that no sample has an influence of its own.",
-            got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
-            expected="a step that keeps samples apart",
-            do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
-            at=equation.source,
-        )
+        "Samples meet in the step, so that no sample has an influence of its own.",
+        got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
+        expected="a step that keeps samples apart",
+        do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
+        at=equation.source,
     )
 
 

@@ -5,7 +5,7 @@ marked parameters.
 from collections.abc import Collection, Sequence
 
 from .._compat import P
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..jaxpr import Equation, Program, Var, is_bent, is_stop_trace
 from ._dependence import Edge, reach
 
@@ -49,13 +49,11 @@ def untraced_values(
     if mixed:
         inside = [n for n, p in zip(names, params, strict=False) if reach(before, [p]) & mixed]
         raise CompilationError(
-            problem(
-                "A weight is made of a parameter that is kept out of the traces and of one that "
-                "is not.",
-                got=inside,
-                expected="a weight whose parameters all are, or none is",
-                do="exclude all of these or none; to stop training one of them, leave it out of "
-                "trainable=",
-            )
+            "A weight is made of a parameter that is kept out of the traces and of one that "
+            "is not.",
+            got=inside,
+            expected="a weight whose parameters all are, or none is",
+            do="exclude all of these or none; to stop training one of them, leave it out of "
+            "trainable=",
         )
     return marked
