@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 
 from .._compat import is_key
 from .._errors import CompilationError
-from ..jaxpr import PARTS, Equation, Var, keeps_activity
+from ..jaxpr import PARTS, Var, keeps_activity
 from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
@@ -56,13 +56,14 @@ def find_exits(graph: CellGraph) -> list[Exit]:
     blocked = set(edges)
     sources = {g for e, k in edges for g in origins[e.inputs[k]]}  # type: ignore[index]
     outs = {v for v in graph.outs if isinstance(v, Var)}
-    group_of = _group_of(graph)
     found = []
     for e, k in edges:
         v = e.inputs[k]
         assert isinstance(v, Var)
         reached = reach(graph.step, e.outputs, blocked)
-        feeds = frozenset(g for leaf, g in group_of.items() if graph.new_carry[leaf] in reached)
+        feeds = frozenset(
+            g for leaf, g in graph.group_of.items() if graph.new_carry[leaf] in reached
+        )
         reads_out = reached & outs and not feeds & sources
         other = ExitKind.READOUT if reads_out else ExitKind.FORWARD
         for g in origins[v]:
@@ -116,11 +117,9 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     """For the variables computed position by position from the state: the groups that they come
     from, and for each the variables that they move or scale, `parts` taken included.
     """
-    group_of = _group_of(graph)
-    origins: Origins = {
-        graph.carry[k]: {g: frozenset((graph.carry[k],))} for k, g in group_of.items()
-    }
-    states = {graph.new_carry[k] for k in group_of}
+    olds = [(graph.carry[k], g) for k, g in graph.group_of.items()]
+    origins: Origins = {v: {g: frozenset((v,))} for v, g in olds}
+    states = {graph.new_carry[k] for k in graph.group_of}
     state = depends(graph.step, [v for v in graph.carry if not is_key(v.dtype)])
     makes_state = _positional_makers(graph, states)
     for e in graph.step:
@@ -132,7 +131,8 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
             if v in origins and influence is not None and (e, k) not in graph.mixing
         ]
         groups = dict.fromkeys(g for _, of in operands for g in of)
-        driven = e.outputs[0] in makes_state and len(operands) < _variables(e)
+        variables = sum(isinstance(v, Var) for v in e.inputs)
+        driven = e.outputs[0] in makes_state and len(operands) < variables
         kept = not driven and all(
             keeps_activity(e, k, state) or e.primitive in parts for k, _ in operands
         )
@@ -147,10 +147,6 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     return origins
 
 
-def _variables(equation: Equation) -> int:
-    return sum(isinstance(v, Var) for v in equation.inputs)
-
-
 def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[object]:
     """The variables from which new states are computed position by position."""
     found = set(states)
@@ -162,9 +158,3 @@ def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[obje
                 if influence is not None and (e, k) not in graph.mixing
             )
     return found
-
-
-def _group_of(graph: CellGraph) -> dict[int, int]:
-    """The group of each hidden leaf."""
-    of = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
-    return {k: of[k] for k in graph.hidden if k in of}

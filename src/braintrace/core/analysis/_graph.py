@@ -222,6 +222,11 @@ class CellGraph:
         return replace(self, sites=tuple(sites))
 
     @functools.cached_property
+    def group_of(self) -> dict[int, int]:
+        """The group of each hidden leaf."""
+        return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
+
+    @functools.cached_property
     def first_of_sum(self) -> tuple[int, ...]:
         """For each site, the number of the first site whose y has the same derivative."""
         return first_of_sum(self)
