@@ -153,15 +153,13 @@ class _Stager:
         self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str
     ) -> list[Atom]:
         subs = sub_jaxprs(eqn.params)
-        relevant = any(v in self.relevant for v in operands)
-        if subs and eqn.primitive in CONTROL_FLOW:
-            if not relevant:
-                return self._emit(eqn.primitive, operands, avals, eqn.params, source)
-            return self._control_flow(eqn, operands, avals, source)
-        if (
+        if eqn.primitive in CONTROL_FLOW:
+            if any(v in self.relevant for v in operands):
+                return self._control_flow(eqn, operands, avals, source)
+        elif (
             len(subs) == 1
             and (self.undifferentiated or eqn.primitive not in CUSTOM_DERIVATIVE)
-            and _is_call(subs[0], operands)
+            and [tuple(v.aval.shape) for v in subs[0].jaxpr.invars] == [v.shape for v in operands]
         ):
             return self.open(subs[0], operands, source)
         return self._emit(eqn.primitive, operands, avals, eqn.params, source)
@@ -171,12 +169,11 @@ class _Stager:
     ) -> list[Atom]:
         if primitive is P.pad_p and isinstance(operands[1], Var):
             return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
-        side = (
-            diagonal_side(operands, params, self.makers) if primitive is P.dot_general_p else None
-        )
-        if side is not None:
-            scale = functools.partial(scaled, side, params, avals[0].dtype)
-            return self.apply(scale, operands, source)
+        if primitive is P.dot_general_p:
+            side = diagonal_side(operands, params, self.makers)
+            if side is not None:
+                scale = functools.partial(scaled, side, params, avals[0].dtype)
+                return self.apply(scale, operands, source)
         if self.taken is not None and primitive not in _HARMLESS:
             operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
@@ -257,7 +254,7 @@ class _Stager:
                 unfold = lambda: self._cond(eqn, operands, source)
             elif eqn.primitive is P.scan_p:
                 unfolds, length = policy.unrolls(eqn.params["length"]), eqn.params["length"]
-                unfold = lambda: self._scan(eqn, operands, avals, source)
+                unfold = lambda: self._scan(eqn, operands, source)
             else:
                 raise NotSupportedError(
                     "A while loop in the step touches parameters or hidden state, and its "
@@ -321,35 +318,19 @@ class _Stager:
             results += self.apply(select, [index, *cases], source)
         return results
 
-    def _scan(self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str) -> list[Atom]:
+    def _scan(self, eqn: JaxprEqn, operands: list[Atom], source: str) -> list[Atom]:
         params = eqn.params
         length, (n_const, n_carry) = params["length"], scan_counts(params)
-        consts, carry, xs = (
-            operands[:n_const],
-            operands[n_const : n_const + n_carry],
-            operands[n_const + n_carry :],
-        )
-        stacked: list[list[Atom]] = [[] for _ in avals[n_carry:]]
-        order = range(length - 1, -1, -1) if params["reverse"] else range(length)
-        for i in order:
+        consts, xs = operands[:n_const], operands[n_const + n_carry :]
+        carry = operands[n_const : n_const + n_carry]
+        stacked: dict[int, list[Atom]] = {}
+        for i in range(length)[::-1] if params["reverse"] else range(length):
             at_i = [self.apply(lambda x, i=i: x[i], [x], source)[0] for x in xs]
             out = self.open(params["jaxpr"], [*consts, *carry, *at_i], source)
-            carry = out[:n_carry]
-            for column, y in zip(stacked, out[n_carry:], strict=True):
-                column.append(y)
-        for column in stacked:
-            if params["reverse"]:
-                column.reverse()
-        ys = [
-            self.apply(lambda *c: jax.numpy.stack(c), column, source)[0]
-            for column in stacked
-            if column
-        ]
-        return [*carry, *ys]
-
-
-def _is_call(closed: ClosedJaxpr, operands: list[Atom]) -> bool:
-    return [tuple(v.aval.shape) for v in closed.jaxpr.invars] == [v.shape for v in operands]
+            carry, stacked[i] = out[:n_carry], out[n_carry:]
+        columns = zip(*(stacked[i] for i in range(length)), strict=True)
+        stack = lambda *c: jax.numpy.stack(c)
+        return [*carry, *(self.apply(stack, column, source)[0] for column in columns)]
 
 
 def _index(i: jax.Array, n: int) -> jax.Array:
