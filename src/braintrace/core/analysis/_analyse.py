@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ..jaxpr import Program, Var
+from ..jaxpr import Program, Var, variables
 from ._batch import BatchClaim, find_batch
 from ._blocks import blocks_of, elements_of, pieces
 from ._certificate import Paths, certify
@@ -107,7 +107,7 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
     operand = {(edge[e], k): v for (e, k), v in labels.operand.items() if e in edge}
     old = {k: carry[k] for k in hidden}
     new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}
-    outs = {v for v in outputs if isinstance(v, Var)}
+    outs = set(variables(outputs))
     arranged = layout(settled.blocks, settled.positions, equations, mixing, Ends(old, new, outs))
     crossed = {(e, k) for e, k in mixing if e.inputs[k] not in deps.prelude}
     positional = reach(equations, [*old.values(), *params], crossed)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import EllipsisType
 
 from .._compat import P, Params, is_key
-from ..jaxpr import Atom, Equation, Program, Var, is_elementwise
+from ..jaxpr import Atom, Equation, Program, Var, is_elementwise, makers, variables
 from ._batch_axis import BatchAxis
 from ._batch_rules import transfer
 from ._dependence import Dependence, Edge, reach
@@ -51,7 +51,7 @@ class Batch:
     """
 
     size: int
-    axes: Mapping[Var, BatchAxis]
+    axes: Mapping[Atom, BatchAxis]
     aligned: Mapping[Edge, BatchAxis]
     params: Mapping[Equation, Params]  # of the equations as one sample has them
     crossings: frozenset[Edge]
@@ -59,9 +59,7 @@ class Batch:
 
     def operand(self, equation: Equation, k: int) -> BatchAxis | None:
         """The axis of an operand."""
-        v = equation.inputs[k]
-        found = self.axes.get(v) if isinstance(v, Var) else None
-        return found or self.aligned.get((equation, k))
+        return self.axes.get(equation.inputs[k]) or self.aligned.get((equation, k))
 
 
 def find_batch(
@@ -99,7 +97,7 @@ def find_batch(
         if not lost and grown == tainted:
             break
         tainted = grown
-    after = {v for v in program.outputs[: len(carry)] if isinstance(v, Var)}
+    after = set(variables(program.outputs[: len(carry)]))
     meetings = [m for m in flow.meetings if reach(program.equations, m[0].outputs) & after]
     batch = flow.batch(claim.size, meetings)
     if not claim.said and (not any(leaves.values()) or _is_no_batch(program, batch)):
@@ -113,12 +111,12 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
     A mean over the samples is the same for each of them. What a product brings to neurons on axis 0
     is not, and then axis 0 is none of samples.
     """
-    makers = {v: e for e in program.equations for v in e.outputs}
+    maker = makers(program.equations)
 
     def repeats(v: Atom, dim: int) -> bool:
         if not v.shape:
             return True
-        e = makers.get(v)  # type: ignore[arg-type]
+        e = maker.get(v)
         if e is None:
             return False
         if e.primitive is P.broadcast_in_dim_p:
@@ -162,7 +160,7 @@ def _found_by_the_step(
     return {
         v: flow.axes[new]
         for v, new in zip(carry, program.outputs, strict=False)
-        if v not in axes and v not in shared and isinstance(new, Var) and new in flow.axes
+        if v not in axes and v not in shared and new in flow.axes
     }
 
 
@@ -172,8 +170,8 @@ class _Flow:
     def __init__(
         self, start: Mapping[Var, BatchAxis | None], tainted: frozenset[Var], dependence: Dependence
     ):
-        self.axes = {v: a for v, a in start.items() if a}
-        self.tainted = set(tainted)
+        self.axes: dict[Atom, BatchAxis] = {v: a for v, a in start.items() if a}
+        self.tainted: set[Atom] = set(tainted)
         self.dependence = dependence
         self.aligned: dict[Edge, BatchAxis] = {}
         self.params: dict[Equation, Params] = {}
@@ -186,7 +184,7 @@ class _Flow:
 
     def follow(self, equations: Sequence[Equation]) -> None:
         for e in equations:
-            operands = [self.axes.get(v) if isinstance(v, Var) else None for v in e.inputs]
+            operands = [self.axes.get(v) for v in e.inputs]
             moved = transfer(e, operands) if any(operands) else None
             if moved is not None:
                 self.axes.update((v, a) for v, a in zip(e.outputs, moved.outs, strict=True) if a)

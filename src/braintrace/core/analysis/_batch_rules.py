@@ -200,12 +200,10 @@ def _dynamic_update_slice(equation: Equation, operands: Operands) -> Moved | Non
 
 def _dot_general(equation: Equation, operands: Operands) -> Moved | None:
     contract, batch = equation.params["dimension_numbers"]
-    sides = [k for k in (0, 1) if operands[k] is not None]
-    dims = [operands[k].dim for k in sides]  # type: ignore[union-attr]
-    if any(d in contract[k] for k, d in zip(sides, dims, strict=True)):
+    sides = [(k, axis) for k, axis in enumerate(operands) if axis is not None]
+    if any(axis.dim in contract[k] for k, axis in sides):
         return None
-    side, axis = sides[0], operands[sides[0]]
-    assert axis is not None
+    side, axis = sides[0]
     if axis.dim in batch[side]:
         number = tuple(batch[side]).index(axis.dim)
         other = axis.at(batch[1 - side][number])

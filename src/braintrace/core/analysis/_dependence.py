@@ -6,10 +6,10 @@ and `stop_gradient`, comparisons and rounding end it.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 from .._compat import named
-from ..jaxpr import Equation, Program, Var
+from ..jaxpr import Atom, Equation, Program, Var
 
 Edge = tuple[Equation, int]  # an equation and the number of one of its operands
 
@@ -47,15 +47,15 @@ def reach(
 class Dependence:
     """Sets of variables: `prelude` by value, the others by derivative."""
 
-    prelude: set[Var]  # depends by value on parameters and constants only
-    params: dict[Var, frozenset[int]]  # the parameters that reach it by derivative
-    old: set[Var]  # reached from the old hidden state
+    prelude: Set[Atom]  # depends by value on parameters and constants only
+    params: Mapping[Atom, frozenset[int]]  # the parameters that reach it by derivative
+    old: Set[Atom]  # reached from the old hidden state
 
-    def of(self, atom: object) -> frozenset[int]:
+    def of(self, atom: Atom) -> frozenset[int]:
         """Numbers of the parameters that reach `atom`."""
-        return self.params.get(atom, frozenset()) if isinstance(atom, Var) else frozenset()
+        return self.params.get(atom, frozenset())
 
-    def relevant(self, atom: object) -> bool:
+    def relevant(self, atom: Atom) -> bool:
         """Whether a parameter or the old hidden state reaches `atom`."""
         return atom in self.params or atom in self.old
 
@@ -63,15 +63,15 @@ class Dependence:
 def dependence(
     equations: Sequence[Equation], params: Sequence[Var], hidden: Sequence[Var]
 ) -> Dependence:
-    prelude = set(params)
-    of_params = {v: frozenset((k,)) for k, v in enumerate(params) if v.differentiable}
+    prelude: set[Atom] = set(params)
+    of_params: dict[Atom, frozenset[int]] = {
+        v: frozenset((k,)) for k, v in enumerate(params) if v.differentiable
+    }
     for e in equations:
         if all(not isinstance(v, Var) or v in prelude for v in e.inputs):
             prelude.update(e.outputs)
         if passes_derivative(e):
-            reached = frozenset().union(
-                *(of_params.get(v, frozenset()) for v in e.inputs if isinstance(v, Var))
-            )
+            reached = frozenset().union(*(of_params.get(v, frozenset()) for v in e.inputs))
             if reached:
                 of_params.update({v: reached for v in e.outputs if v.differentiable})
     return Dependence(prelude, of_params, reach(equations, hidden))
@@ -79,10 +79,10 @@ def dependence(
 
 def live(program: Program) -> Program:
     """The program without the equations that no output needs."""
-    needed = {v for v in program.outputs if isinstance(v, Var)}
+    needed = set(program.outputs)
     kept = []
     for e in reversed(program.equations):
         if any(v in needed for v in e.outputs):
-            needed.update(v for v in e.inputs if isinstance(v, Var))
+            needed.update(e.inputs)
             kept.append(e)
     return Program(program.inputs, kept[::-1], program.outputs)

@@ -12,12 +12,12 @@ from collections.abc import Collection, Sequence
 
 from .._compat import is_key
 from .._errors import CompilationError
-from ..jaxpr import PARTS, Var, keeps_activity
+from ..jaxpr import PARTS, Atom, Var, keeps_activity, variables
 from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
 
-Origins = dict[Var, dict[int, frozenset[Var]]]
+Origins = dict[Atom, dict[int, frozenset[Var]]]
 
 
 class ExitKind(enum.StrEnum):
@@ -54,8 +54,8 @@ def find_exits(graph: CellGraph) -> list[Exit]:
         and (influence is None or e in operations or (e, k) in graph.mixing)
     ]
     blocked = set(edges)
-    sources = {g for e, k in edges for g in origins[e.inputs[k]]}  # type: ignore[index]
-    outs = {v for v in graph.outs if isinstance(v, Var)}
+    sources = {g for e, k in edges for g in origins[e.inputs[k]]}
+    outs = set(variables(graph.outs))
     found = []
     for e, k in edges:
         v = e.inputs[k]
@@ -126,7 +126,7 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
         if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
         operands = [
-            (k, origins[v])  # type: ignore[index]
+            (k, origins[v])
             for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
             if v in origins and influence is not None and (e, k) not in graph.mixing
         ]

@@ -191,7 +191,7 @@ class CellGraph:
     prelude_results: Sequence[Var]  # prelude variables that the step reads
     labels: dict[Var, Elements]  # of one sample
     mixing: frozenset[Edge]
-    old: frozenset[Var]  # derivative reaches it from the old hidden state
+    old: frozenset[Atom]  # derivative reaches it from the old hidden state
     after: frozenset[Var]  # derivative reaches it from an entry of this step
     hidden: tuple[int, ...]  # carry leaves that are hidden state
     groups: tuple[StateGroup, ...]
@@ -250,7 +250,7 @@ class CellGraph:
 
     def batch_axis(self, v: Atom) -> BatchAxis | None:
         """Where the samples lie in a variable."""
-        return None if self.batch is None else self.batch.axes.get(v)  # type: ignore[arg-type]
+        return None if self.batch is None else self.batch.axes.get(v)
 
     def y_axis(self, site: Site) -> BatchAxis | None:
         """Where the samples lie in a site's y."""

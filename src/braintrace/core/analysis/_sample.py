@@ -68,7 +68,9 @@ def _of_sample(dependence: Dependence, full: Mapping[Var, Atom]) -> Dependence:
     of = {v: f for v, f in full.items() if isinstance(f, Var)}
     constant = {v for v, f in full.items() if isinstance(f, Const)}
     prelude = {v for v, f in of.items() if f in dependence.prelude} | constant
-    params = {v: dependence.params[f] for v, f in of.items() if f in dependence.params}
+    params: dict[Atom, frozenset[int]] = {
+        v: dependence.params[f] for v, f in of.items() if f in dependence.params
+    }
     return Dependence(prelude, params, {v for v, f in of.items() if f in dependence.old})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from .._compat import P
 from .._errors import CompilationError
-from ..jaxpr import Equation, Program, Var, is_bent, is_stop_trace
+from ..jaxpr import Atom, Equation, Program, Var, is_bent, is_stop_trace, variables
 from ._dependence import Edge, reach
 
 
@@ -17,7 +17,7 @@ def stopped_edges(equations: Sequence[Equation]) -> set[Edge]:
 
 def without_idle_marks(program: Program, n_carry: int) -> Program:
     """The program without marks of the user's that no new state comes from: they mean nothing."""
-    ends = {v for v in program.outputs[:n_carry] if isinstance(v, Var)}
+    ends = set(variables(program.outputs[:n_carry]))
     equations = [
         Equation(P.copy_p, e.inputs, e.outputs, {}, e.source)
         if is_stop_trace(e) and not is_bent(e) and not reach(program.equations, e.outputs) & ends
@@ -29,7 +29,7 @@ def without_idle_marks(program: Program, n_carry: int) -> Program:
 
 def untraced_values(
     equations: Sequence[Equation],
-    prelude: Collection[Var],
+    prelude: Collection[Atom],
     params: Sequence[Var],
     names: Sequence[str],
 ) -> set[Var]:

@@ -16,8 +16,10 @@ from ._program import Equation as Equation
 from ._program import Program as Program
 from ._program import Var as Var
 from ._program import evaluate as evaluate
+from ._program import makers as makers
 from ._program import reader as reader
 from ._program import sort_equations as sort_equations
+from ._program import variables as variables
 from ._stage import derivative as derivative
 from ._stage import extend as extend
 from ._stage import inline as inline

@@ -3,7 +3,7 @@ works on.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -104,16 +104,25 @@ def reader(env: dict[Var, jax.Array]) -> Callable[[Atom], jax.Array]:
     return lambda atom: atom.value if isinstance(atom, Const) else env[atom]
 
 
+def variables(atoms: Iterable[Atom]) -> list[Var]:
+    """The variables among the atoms."""
+    return [v for v in atoms if isinstance(v, Var)]
+
+
+def makers(equations: Iterable[Equation]) -> dict[Atom, Equation]:
+    """The equation that makes each variable."""
+    return {v: e for e in equations for v in e.outputs}
+
+
 def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
     """The equations, each after those that it reads, otherwise in the order given."""
-    maker = {v: e for e in equations for v in e.outputs}
+    maker = makers(equations)
     done: dict[Equation, None] = {}
     for first in equations:
         pending = [first]
         while pending:
             e = pending[-1]
-            makers = [maker[v] for v in e.inputs if isinstance(v, Var) and v in maker]
-            missing = [m for m in makers if m not in done]
+            missing = [m for v in e.inputs if (m := maker.get(v)) and m not in done]
             if missing:
                 pending += missing
             else:

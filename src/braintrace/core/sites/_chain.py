@@ -6,7 +6,7 @@ pulled back through T.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Num
 
 from .._compat import P
-from ..jaxpr import SIGNS, Equation, Var, evaluate, scales
+from ..jaxpr import SIGNS, Atom, Equation, Var, evaluate, scales
 from ._dot_general import DotGeneralRule
 from ._rule import SiteRule, site_rule
 
@@ -106,7 +106,7 @@ class ChainRule(SiteRule):
         return pull(c.astype(self._y.dtype))[0].astype(c.dtype)
 
 
-def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: set[Var]) -> ChainRule | None:
+def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: Set[Atom]) -> ChainRule | None:
     """The rule of a dense weight whose result runs through `chain`; None when that is not linear,
     or sums over a sample.
 
