@@ -113,7 +113,7 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
     positional = reach(equations, [*old.values(), *params], crossed)
     untraced = untraced_values(equations, deps.prelude, params, signature.params)
     region = Region(equations, outputs, of_full, operand, deps, arranged, batch, new, untraced)
-    found = region.find(mixing, positional)
+    sites = region.find(mixing, positional)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)
@@ -125,8 +125,8 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         and k not in (*hidden, *signature.inert)
         and carry[k] in read
     }
-    paths = Paths(equations, found.mixing, found.unsited, old, new, carried, outputs)
-    rows = certify(signature.params, params, found.sites, arranged.groups, paths, signature.frozen)
+    paths = Paths(equations, sites.mixing, sites.unsited, old, new, carried, outputs)
+    rows = certify(signature.params, params, sites.sites, arranged.groups, paths, signature.frozen)
     results = [v for v in [*params, *(o for e in prelude for o in e.outputs)] if v in read]
     return CellGraph(
         program=program,
@@ -139,12 +139,12 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         outs=outputs[len(carry) :],
         prelude_results=results,
         labels=of_full,
-        mixing=frozenset(found.mixing),
+        mixing=frozenset(sites.mixing),
         old=frozenset(deps.old),
-        after=frozenset(reach(equations, found.entries)),
+        after=frozenset(reach(equations, sites.entries)),
         hidden=tuple(hidden),
         groups=arranged.groups,
-        sites=tuple(found.sites),
+        sites=tuple(sites.sites),
         parameters=rows,
         leaf_paths=signature.carry,
         claim=signature.claim,

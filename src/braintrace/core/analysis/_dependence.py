@@ -23,24 +23,24 @@ def passes_derivative(equation: Equation) -> bool:
 
 def depends(equations: Sequence[Equation], start: Iterable[Var]) -> set[Var]:
     """The variables that depend on `start` by value."""
-    found = set(start)
+    reached = set(start)
     for e in equations:
-        if any(v in found for v in e.inputs):
-            found.update(e.outputs)
-    return found
+        if any(v in reached for v in e.inputs):
+            reached.update(e.outputs)
+    return reached
 
 
 def reach(
     equations: Sequence[Equation], start: Iterable[Var], blocked: Collection[Edge] = ()
 ) -> set[Var]:
     """The variables that a derivative reaches from `start`, not passing the blocked edges."""
-    found = {v for v in start if v.differentiable}
+    reached = {v for v in start if v.differentiable}
     for e in equations:
         if passes_derivative(e) and any(
-            v in found and (e, k) not in blocked for k, v in enumerate(e.inputs)
+            v in reached and (e, k) not in blocked for k, v in enumerate(e.inputs)
         ):
-            found.update(v for v in e.outputs if v.differentiable)
-    return found
+            reached.update(v for v in e.outputs if v.differentiable)
+    return reached
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,12 +149,12 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
 
 def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[object]:
     """The variables from which new states are computed position by position."""
-    found = set(states)
+    making = set(states)
     for e in reversed(graph.step):
-        if any(v in found for v in e.outputs):
-            found.update(
+        if any(v in making for v in e.outputs):
+            making.update(
                 v
                 for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
                 if influence is not None and (e, k) not in graph.mixing
             )
-    return found
+    return making

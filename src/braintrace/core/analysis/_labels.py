@@ -238,13 +238,13 @@ def _handed_on(
     influence: Sequence[Map], labels: Sequence[Elements | None], size: int
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these labels."""
-    found = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(found) == 1 and isinstance(run := found[0][1], Run):
-        first = _run_from(found[0][0], size)
+    reaching = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
+    if len(reaching) == 1 and isinstance(run := reaching[0][1], Run):
+        first = _run_from(reaching[0][0], size)
         if first is not None:
             return None, Run(run.start + first, size)
     sources, targets = [], []
-    for m, reached in found:
+    for m, reached in reaching:
         source, target = m.pairs(size)
         here = as_array(reached)[target]  # type: ignore[arg-type]
         valid = here >= 0

@@ -67,13 +67,11 @@ def _made(
         return None if a is None and b is None else spread(a) & spread(b)
     if e.primitive is P.select_n_p and isinstance(e.inputs[0], Const) and len(e.inputs) == 3:
         return np.where(np.asarray(e.inputs[0].value), spread(of(2)), spread(of(1)))
-    if e.primitive in _KEEPS_ZERO:
-        found = of(0)
-        return None if found is None else spread(found)
+    scalar = e.primitive is P.broadcast_in_dim_p and e.inputs[0].shape == ()
+    if not (scalar or e.primitive in _KEEPS_ZERO or e.primitive is P.transpose_p):
+        return None
+    if (nonzero := of(0)) is None:
+        return None
     if e.primitive is P.transpose_p:
-        found = of(0)
-        return None if found is None else np.transpose(found, e.params["permutation"])
-    if e.primitive is P.broadcast_in_dim_p and e.inputs[0].shape == ():
-        found = of(0)
-        return None if found is None else spread(found)
-    return None
+        return np.transpose(nonzero, e.params["permutation"])
+    return spread(nonzero)

@@ -23,22 +23,20 @@ class DotGeneralRule(SiteRule):
         (contract, batch) = equation.params["dimension_numbers"]
         weight, data = equation.inputs[operand].shape, equation.inputs[1 - operand].shape
         letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW")
-        at = {"weight": [""] * len(weight), "data": [""] * len(data)}
-        for names, sides in ((batch, "b"), (contract, "c")):
-            group = []
+        of_weight, of_data = dict[int, str](), dict[int, str]()
+        for names in (batch, contract):
             for w, d in zip(names[operand], names[1 - operand], strict=True):
-                at["weight"][w] = at["data"][d] = next(letters)
-                group.append(at["weight"][w])
-            setattr(self, "_" + sides, "".join(group))
-        free = {}
-        for side, axes in at.items():
-            for k, letter in enumerate(axes):
-                if not letter:
-                    axes[k] = next(letters)
-                    free[side] = free.get(side, "") + axes[k]
-        sides = [free.get("weight", ""), free.get("data", "")]
-        self._weight, self._data = "".join(at["weight"]), "".join(at["data"])
-        self._y = self._b + "".join(sides if operand == 0 else sides[::-1])
+                of_weight[w] = of_data[d] = next(letters)
+        joint = "".join(of_weight.values())
+        batches, self._c = joint[: len(batch[0])], joint[len(batch[0]) :]
+        free = []
+        for shape, known in ((weight, of_weight), (data, of_data)):
+            own = {k: next(letters) for k in range(len(shape)) if k not in known}
+            known |= own
+            free.append("".join(own.values()))
+        self._weight = "".join(of_weight[k] for k in range(len(weight)))
+        self._data = "".join(of_data[k] for k in range(len(data)))
+        self._y = batches + "".join(free if operand == 0 else free[::-1])
         self._sizes = tuple(weight[w] for w in contract[operand])
         self._dtype = equation.inputs[operand].dtype
         self._shape = tuple(weight)
@@ -54,9 +52,6 @@ class DotGeneralRule(SiteRule):
         )
         self._layout = layouts.get(self._weight) if simple else None
         self._entries = samples + self._weight if self._layout else self._y + self._c
-
-    _b: str
-    _c: str
 
     @property
     def trace_shape(self) -> tuple[int, ...]:
