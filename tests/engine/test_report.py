@@ -23,8 +23,8 @@ def gru(p, h, x):
 GOLDEN = """\
 D_RTRL: 4 parameters (3 approximate, 1 exact), 1 state group, 3 sites, traces of 9.0 KiB
 
-group  positions   slots  leaves
-0      32 = 4 x 8  1      value
+group  positions  slots  leaves
+0      8          1      value
 
 parameter  shape   gradient     group  trace                 why
 ['U']      (8,24)  approximate  0      1 x (4,8,24) 6.0 KiB  1 dropped path(s)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ..jaxpr import Equation, Program, Var
+from ..jaxpr import Program, Var, variables
 from ._batch import BatchClaim, find_batch
 from ._blocks import blocks_of, elements_of, pieces
 from ._certificate import Paths, certify
@@ -107,26 +107,26 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
     operand = {(edge[e], k): v for (e, k), v in labels.operand.items() if e in edge}
     old = {k: carry[k] for k in hidden}
     new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}
-    outs = {v for v in outputs if isinstance(v, Var)}
+    outs = set(variables(outputs))
     arranged = layout(settled.blocks, settled.positions, equations, mixing, Ends(old, new, outs))
     crossed = {(e, k) for e, k in mixing if e.inputs[k] not in deps.prelude}
     positional = reach(equations, [*old.values(), *params], crossed)
     untraced = untraced_values(equations, deps.prelude, params, signature.params)
     region = Region(equations, outputs, of_full, operand, deps, arranged, batch, new, untraced)
-    found = region.find(mixing, positional)
+    sites = region.find(mixing, positional)
+    prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
+    step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
+    read = {v for e in step for v in e.inputs} | set(outputs)
     carried = {
         v: signature.carry[k]
         for k, v in enumerate(outputs[: len(carry)])
         if isinstance(v, Var)
         and v.differentiable
         and k not in (*hidden, *signature.inert)
-        and _is_read(carry[k], equations, outputs)
+        and carry[k] in read
     }
-    paths = Paths(equations, found.mixing, found.unsited, old, new, carried, outputs)
-    rows = certify(signature.params, params, found.sites, arranged.groups, paths, signature.frozen)
-    step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
-    read = {v for e in step for v in e.inputs} | set(outputs)
-    prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
+    paths = Paths(equations, sites.mixing, sites.unsited, old, new, carried, outputs)
+    rows = certify(signature.params, params, sites.sites, arranged.groups, paths, signature.frozen)
     results = [v for v in [*params, *(o for e in prelude for o in e.outputs)] if v in read]
     return CellGraph(
         program=program,
@@ -139,12 +139,12 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         outs=outputs[len(carry) :],
         prelude_results=results,
         labels=of_full,
-        mixing=frozenset(found.mixing),
+        mixing=frozenset(sites.mixing),
         old=frozenset(deps.old),
-        after=frozenset(reach(equations, found.entries)),
+        after=frozenset(reach(equations, sites.entries)),
         hidden=tuple(hidden),
         groups=arranged.groups,
-        sites=tuple(found.sites),
+        sites=tuple(sites.sites),
         parameters=rows,
         leaf_paths=signature.carry,
         claim=signature.claim,
@@ -152,7 +152,3 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         extra=signature.extra,
         marks=signature.marks,
     )
-
-
-def _is_read(variable: Var, equations: Sequence[Equation], outputs: Sequence[object]) -> bool:
-    return variable in outputs or any(variable in e.inputs for e in equations)

@@ -8,15 +8,15 @@ which one sample could influence another. What has no rule is not proven, so it 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import EllipsisType
-from typing import Any
 
-from .._compat import P, is_key
-from ..jaxpr import Atom, Equation, Program, Var, is_elementwise
+from .._compat import P, Params, is_key
+from ..jaxpr import Atom, Equation, Program, Var, is_elementwise, makers, variables
 from ._batch_axis import BatchAxis
 from ._batch_rules import transfer
 from ._dependence import Dependence, Edge, reach
 
-Axes = tuple[int | EllipsisType | None, ...]
+Claimed = int | EllipsisType | None
+Axes = tuple[Claimed, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,17 +51,15 @@ class Batch:
     """
 
     size: int
-    axes: Mapping[Var, BatchAxis]
+    axes: Mapping[Atom, BatchAxis]
     aligned: Mapping[Edge, BatchAxis]
-    params: Mapping[Equation, dict[str, Any]]  # of the equations as one sample has them
+    params: Mapping[Equation, Params]  # of the equations as one sample has them
     crossings: frozenset[Edge]
     meetings: tuple[Edge, ...]
 
     def operand(self, equation: Equation, k: int) -> BatchAxis | None:
         """The axis of an operand."""
-        v = equation.inputs[k]
-        found = self.axes.get(v) if isinstance(v, Var) else None
-        return found or self.aligned.get((equation, k))
+        return self.axes.get(equation.inputs[k]) or self.aligned.get((equation, k))
 
 
 def find_batch(
@@ -99,7 +97,7 @@ def find_batch(
         if not lost and grown == tainted:
             break
         tainted = grown
-    after = {v for v in program.outputs[: len(carry)] if isinstance(v, Var)}
+    after = set(variables(program.outputs[: len(carry)]))
     meetings = [m for m in flow.meetings if reach(program.equations, m[0].outputs) & after]
     batch = flow.batch(claim.size, meetings)
     if not claim.said and (not any(leaves.values()) or _is_no_batch(program, batch)):
@@ -113,12 +111,12 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
     A mean over the samples is the same for each of them. What a product brings to neurons on axis 0
     is not, and then axis 0 is none of samples.
     """
-    makers = {v: e for e in program.equations for v in e.outputs}
+    maker = makers(program.equations)
 
     def repeats(v: Atom, dim: int) -> bool:
         if not v.shape:
             return True
-        e = makers.get(v)  # type: ignore[arg-type]
+        e = maker.get(v)
         if e is None:
             return False
         if e.primitive is P.broadcast_in_dim_p:
@@ -134,13 +132,13 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
     )
 
 
-def _claimed(axis: Any, shape: tuple[int, ...], size: int) -> int | None:
+def _claimed(axis: Claimed, shape: tuple[int, ...], size: int) -> int | None:
     if isinstance(axis, EllipsisType):
         return 0 if shape and shape[0] == size else None
     return axis
 
 
-def _fixed(axis: Any, v: Var, size: int) -> BatchAxis | None:
+def _fixed(axis: Claimed, v: Var, size: int) -> BatchAxis | None:
     found = _claimed(axis, v.shape, size)
     return None if found is None or is_key(v.dtype) else BatchAxis(found, size)
 
@@ -162,7 +160,7 @@ def _found_by_the_step(
     return {
         v: flow.axes[new]
         for v, new in zip(carry, program.outputs, strict=False)
-        if v not in axes and v not in shared and isinstance(new, Var) and new in flow.axes
+        if v not in axes and v not in shared and new in flow.axes
     }
 
 
@@ -172,11 +170,11 @@ class _Flow:
     def __init__(
         self, start: Mapping[Var, BatchAxis | None], tainted: frozenset[Var], dependence: Dependence
     ):
-        self.axes = {v: a for v, a in start.items() if a}
-        self.tainted = set(tainted)
+        self.axes: dict[Atom, BatchAxis] = {v: a for v, a in start.items() if a}
+        self.tainted: set[Atom] = set(tainted)
         self.dependence = dependence
         self.aligned: dict[Edge, BatchAxis] = {}
-        self.params: dict[Equation, dict[str, Any]] = {}
+        self.params: dict[Equation, Params] = {}
         self.crossings: set[Edge] = set()
         self.meetings: list[Edge] = []
 
@@ -186,7 +184,7 @@ class _Flow:
 
     def follow(self, equations: Sequence[Equation]) -> None:
         for e in equations:
-            operands = [self.axes.get(v) if isinstance(v, Var) else None for v in e.inputs]
+            operands = [self.axes.get(v) for v in e.inputs]
             moved = transfer(e, operands) if any(operands) else None
             if moved is not None:
                 self.axes.update((v, a) for v, a in zip(e.outputs, moved.outs, strict=True) if a)

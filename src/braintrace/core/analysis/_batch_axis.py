@@ -1,10 +1,14 @@
-"""Where the samples lie in an array."""
+"""Where the samples lie in an array, and how an equation carries them on."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
+
+from .._compat import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +41,7 @@ class BatchAxis:
         """The inverse of `sample_shape`."""
         return (*sample[: self.dim], self.outer * self.size * self.inner, *sample[self.dim + 1 :])
 
-    def apart(self, values: Any, lead: int = 0) -> Any:
+    def apart(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The samples on an axis of their own, behind `lead` axes that stay in front."""
         shape = values.shape[lead:]
         first, last = shape[: self.dim], shape[self.dim + 1 :]
@@ -45,7 +49,7 @@ class BatchAxis:
         moved = jnp.moveaxis(values.reshape(split), lead + self.dim + 1, lead)
         return moved.reshape(*values.shape[:lead], self.size, *self.sample_shape(shape))
 
-    def together(self, values: Any, lead: int = 0) -> Any:
+    def together(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The inverse of `apart`."""
         sample = values.shape[lead + 1 :]
         first, last = sample[: self.dim], sample[self.dim + 1 :]
@@ -53,7 +57,7 @@ class BatchAxis:
         moved = jnp.moveaxis(values.reshape(split), lead, lead + self.dim + 1)
         return moved.reshape(*values.shape[:lead], *self.full_shape(sample))
 
-    def along(self, values: Any, ndim: int) -> Any:
+    def along(self, values: Num[Array, " B"], ndim: int) -> jax.Array:
         """Values of each sample, shaped to broadcast against an array of `ndim` axes."""
         repeated = values
         if not self.is_plain:
@@ -68,3 +72,17 @@ class BatchAxis:
         split = values.reshape(*first, self.outer, 1, self.inner, *last)
         repeated = np.repeat(split, self.size, axis=self.dim + 1)
         return repeated.reshape(self.full_shape(values.shape))
+
+
+Operands = Sequence[BatchAxis | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """Axes of the results; parameters of one sample's equation; axes along which shared operands
+    are read sample by sample.
+    """
+
+    outs: tuple[BatchAxis | None, ...]
+    params: Params
+    aligned: Mapping[int, BatchAxis] = dataclasses.field(default_factory=dict)

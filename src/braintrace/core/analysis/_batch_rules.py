@@ -4,34 +4,19 @@ A rule answers with the axes of the results and the equation's parameters as one
 with None where samples meet, or where nothing is known of the primitive.
 """
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from .._compat import CUSTOM_DERIVATIVE, Primitive, named, sub_jaxprs
-from ..jaxpr import RULE, Equation, Program, Var, derivative, inline, is_elementwise
-from ._batch_axis import BatchAxis
-from ._dependence import live
+from .._compat import Primitive, by_primitive
+from ..jaxpr import Equation, is_elementwise
+from ._batch_axis import BatchAxis, Moved, Operands
+from ._batch_calls import custom_call, linear_solve
 
-Operands = Sequence[BatchAxis | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Moved:
-    """Axes of the results; parameters of one sample's equation; axes along which shared operands
-    are read sample by sample.
-    """
-
-    outs: tuple[BatchAxis | None, ...]
-    params: dict[str, Any]
-    aligned: Mapping[int, BatchAxis] = dataclasses.field(default_factory=dict)
+Rule = Callable[[Equation, Operands], Moved | None]
 
 
 def transfer(equation: Equation, operands: Operands) -> Moved | None:
     """How `equation` carries the axes of its operands on; None where it does not."""
-    if equation.primitive in CUSTOM_DERIVATIVE:
-        return _custom_call(equation, operands)
     if (rule := _RULES.get(equation.primitive)) is not None:
         return rule(equation, operands)
     if is_elementwise(equation):
@@ -73,7 +58,7 @@ def _reduction(equation: Equation, operands: Operands) -> Moved | None:
     return Moved((kept,) * len(equation.outputs), equation.params)
 
 
-def _along(name: str) -> Callable[[Equation, Operands], Moved | None]:
+def _along(name: str) -> Rule:
     """An operation along the axes that a parameter names: the batch must not be one of them."""
 
     def rule(equation: Equation, operands: Operands) -> Moved | None:
@@ -84,7 +69,7 @@ def _along(name: str) -> Callable[[Equation, Operands], Moved | None]:
     return rule
 
 
-def _trailing(count: Callable[[Equation], int]) -> Callable[[Equation, Operands], Moved | None]:
+def _trailing(count: Callable[[Equation], int]) -> Rule:
     """An operation on the last axes of its operands (a factorisation, a transform)."""
 
     def rule(equation: Equation, operands: Operands) -> Moved | None:
@@ -132,10 +117,8 @@ def _broadcast(equation: Equation, operands: Operands) -> Moved | None:
     axis = operands[0]
     if axis is None:
         return None
-    moved, shape = (
-        axis.at(equation.params["broadcast_dimensions"][axis.dim]),
-        equation.params["shape"],
-    )
+    moved = axis.at(equation.params["broadcast_dimensions"][axis.dim])
+    shape = equation.params["shape"]
     if shape[moved.dim] != equation.inputs[0].shape[axis.dim]:
         return None
     return Moved((moved,), {**equation.params, "shape": moved.sample_shape(tuple(shape))})
@@ -150,9 +133,9 @@ def _squeeze(equation: Equation, operands: Operands) -> Moved | None:
 
 def _transpose(equation: Equation, operands: Operands) -> Moved | None:
     axis, order = operands[0], equation.params["permutation"]
-    return (
-        None if axis is None else Moved((axis.at(tuple(order).index(axis.dim)),), equation.params)
-    )
+    if axis is None:
+        return None
+    return Moved((axis.at(tuple(order).index(axis.dim)),), equation.params)
 
 
 def _slice(equation: Equation, operands: Operands) -> Moved | None:
@@ -164,12 +147,8 @@ def _slice(equation: Equation, operands: Operands) -> Moved | None:
 
 
 def _pad(equation: Equation, operands: Operands) -> Moved | None:
-    axis = operands[0]
-    if (
-        axis is None
-        or any(operands[1:])
-        or tuple(equation.params["padding_config"][axis.dim]) != (0, 0, 0)
-    ):
+    axis, config = operands[0], equation.params["padding_config"]
+    if axis is None or any(operands[1:]) or tuple(config[axis.dim]) != (0, 0, 0):
         return None
     return Moved((axis,), equation.params)
 
@@ -178,16 +157,19 @@ def _concatenate(equation: Equation, operands: Operands) -> Moved | None:
     axis = _common(operands)
     if axis is None or axis.dim == equation.params["dimension"]:
         return None
-    aligned = {k: axis for k, a in enumerate(operands) if a is None}
-    return Moved((axis,), equation.params, aligned)
+    return Moved((axis,), equation.params, _shared(operands, axis))
+
+
+def _shared(operands: Operands, axis: BatchAxis) -> dict[int, BatchAxis]:
+    """Shared operands are read along the axis."""
+    return {k: axis for k, a in enumerate(operands) if a is None}
 
 
 def _stack(equation: Equation, operands: Operands) -> Moved | None:
     axis, new = _common(operands), equation.params["axis"]
     if axis is None:
         return None
-    aligned = {k: axis for k, a in enumerate(operands) if a is None}
-    return Moved((axis.at(axis.dim + (axis.dim >= new)),), equation.params, aligned)
+    return Moved((axis.at(axis.dim + (axis.dim >= new)),), equation.params, _shared(operands, axis))
 
 
 def _unstack(equation: Equation, operands: Operands) -> Moved | None:
@@ -213,18 +195,15 @@ def _dynamic_update_slice(equation: Equation, operands: Operands) -> Moved | Non
     axis, (operand, update) = _common(operands), equation.inputs[:2]
     if axis is None or any(operands[2:]) or operand.shape[axis.dim] != update.shape[axis.dim]:
         return None
-    aligned = {k: axis for k in (0, 1) if operands[k] is None}
-    return Moved((axis,), equation.params, aligned)
+    return Moved((axis,), equation.params, _shared(operands[:2], axis))
 
 
 def _dot_general(equation: Equation, operands: Operands) -> Moved | None:
     contract, batch = equation.params["dimension_numbers"]
-    sides = [k for k in (0, 1) if operands[k] is not None]
-    dims = [operands[k].dim for k in sides]  # type: ignore[union-attr]
-    if any(d in contract[k] for k, d in zip(sides, dims, strict=True)):
+    sides = [(k, axis) for k, axis in enumerate(operands) if axis is not None]
+    if any(axis.dim in contract[k] for k, axis in sides):
         return None
-    side, axis = sides[0], operands[sides[0]]
-    assert axis is not None
+    side, axis = sides[0]
     if axis.dim in batch[side]:
         number = tuple(batch[side]).index(axis.dim)
         other = axis.at(batch[1 - side][number])
@@ -234,11 +213,8 @@ def _dot_general(equation: Equation, operands: Operands) -> Moved | None:
         return Moved((axis.at(number),), equation.params, aligned)
     if len(sides) == 2:
         return None
-    free = [
-        d
-        for d in range(len(equation.inputs[side].shape))
-        if d not in (*contract[side], *batch[side])
-    ]
+    rank, used = len(equation.inputs[side].shape), (*contract[side], *batch[side])
+    free = [d for d in range(rank) if d not in used]
     start = len(batch[0])
     if side == 1:
         start += len(equation.inputs[0].shape) - len(contract[0]) - len(batch[0])
@@ -260,10 +236,7 @@ def _window(equation: Equation, operands: Operands) -> Moved | None:
     if axis is None:
         return None
     names = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")
-    plain = all(params[n][axis.dim] == 1 for n in names) and tuple(params["padding"][axis.dim]) == (
-        0,
-        0,
-    )
+    plain = all(params[n][axis.dim] == 1 for n in names) and not any(params["padding"][axis.dim])
     return _alike(equation, operands) if plain else None
 
 
@@ -277,18 +250,16 @@ def _gather(equation: Equation, operands: Operands) -> Moved | None:
     out = None if index is None else index.at(places[index.dim])
     params, aligned = equation.params, {}
     if axis is not None and axis.dim not in numbers.operand_batching_dims:
-        whole = (
-            sizes[axis.dim] == operand.shape[axis.dim] and axis.dim not in numbers.start_index_map
-        )
-        if out is not None or not whole or axis.dim in numbers.collapsed_slice_dims:
+        chosen = (*numbers.start_index_map, *numbers.collapsed_slice_dims)
+        whole = sizes[axis.dim] == operand.shape[axis.dim] and axis.dim not in chosen
+        if out is not None or not whole:
             return None
         dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
         kept = [d for d in range(len(operand.shape)) if d not in dropped]
         out = axis.at(numbers.offset_dims[kept.index(axis.dim)])
         params = {**params, "slice_sizes": axis.sample_shape(tuple(sizes))}
-    pairs = dict(
-        zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims, strict=True)
-    )
+    batching = numbers.start_indices_batching_dims, numbers.operand_batching_dims
+    pairs = dict(zip(*batching, strict=True))
     if index is not None and index.dim in pairs:
         own = index.at(pairs[index.dim])
         if axis not in (None, own):
@@ -326,131 +297,34 @@ def _scatter(equation: Equation, operands: Operands) -> Moved | None:
     return Moved((axis,), equation.params, aligned)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Inside:
-    """What becomes of a program inside an equation; its inputs that are read sample by sample count
-    as batched.
-    """
-
-    program: Program
-    axes: dict[Any, BatchAxis]
-    moved: dict[Equation, Moved]
-
-    @property
-    def outs(self) -> tuple[BatchAxis | None, ...]:
-        return tuple(self.axes.get(v) for v in self.program.outputs)
-
-    def aligned(self, operands: Operands) -> dict[int, BatchAxis]:
-        inputs = enumerate(zip(self.program.inputs, operands, strict=True))
-        return {k: self.axes[v] for k, (v, a) in inputs if a is None and v in self.axes}
-
-
-def _inside(program: Program, operands: Operands) -> _Inside | None:
-    known: dict[Any, BatchAxis] = {v: a for v, a in zip(program.inputs, operands, strict=True) if a}
-    while True:
-        axes, moved, read = dict(known), {}, {}
-        for e in program.equations:
-            inner = [axes.get(v) for v in e.inputs]
-            if not any(inner):
-                continue
-            if (found := transfer(e, inner)) is None:
-                return None
-            axes.update((v, a) for v, a in zip(e.outputs, found.outs, strict=True) if a)
-            read.update((e.inputs[k], a) for k, a in found.aligned.items())
-            moved[e] = found
-        new = {v: read[v] for v in program.inputs if v in read and v not in known}
-        if not new:
-            return _Inside(program, axes, moved)
-        known |= new
-
-
-def _custom_call(equation: Equation, operands: Operands) -> Moved | None:
-    """A call with a derivative of its own: its inner program and its rule, followed through."""
-    inside = _inside(inline(sub_jaxprs(equation.params)[0]), operands)
-    rule = derivative(equation)
-    if inside is None or rule is None:
-        return None
-    aligned = inside.aligned(operands)
-    axes = [aligned.get(k, a) for k, a in enumerate(operands)]
-    kept = [
-        n for n, k in enumerate(rule.operands) if axes[k]
-    ]  # a shared operand's is a sum of samples
-    program = rule.program
-    program = live(Program(program.inputs, program.equations, [program.outputs[n] for n in kept]))
-    back = _inside(
-        program, [axes[k] for k in rule.variables] + [inside.outs[o] for o in rule.results]
-    )
-    own = tuple(rule.operands[n] for n in kept)
-    if back is None or any(a not in (None, axes[k]) for k, a in zip(own, back.outs, strict=True)):
-        return None
-    of_one = dataclasses.replace(rule, program=_of_one_sample(back), operands=own)
-    return Moved(inside.outs, {**equation.params, RULE: of_one}, aligned)
-
-
-def _linear_solve(equation: Equation, operands: Operands) -> Moved | None:
-    """A system for each sample: its solver, followed through."""
-    lengths, solver = equation.params["const_lengths"], equation.params["jaxprs"].solve
-    start = lengths.matvec + lengths.vecmat
-    first, unknown = operands[start : start + lengths.solve], operands[sum(lengths) :]
-    inside = _inside(inline(solver), [*first, *unknown])
-    return None if inside is None else Moved(inside.outs, equation.params)
-
-
-def _of_one_sample(inside: _Inside) -> Program:
-    """The inner program at the shapes of one sample."""
-    made: dict[Any, Var] = {}
-
-    def of(v: Any, axis: BatchAxis | None) -> Any:
-        if axis is None:
-            return v
-        if v not in made:
-            made[v] = Var(axis.sample_shape(v.shape), v.dtype)
-        return made[v]
-
-    own = lambda v: of(v, inside.axes.get(v))
-    equations = []
-    for e in inside.program.equations:
-        found = inside.moved.get(e) or Moved((), e.params)
-        inputs = [of(v, inside.axes.get(v) or found.aligned.get(k)) for k, v in enumerate(e.inputs)]
-        equations.append(
-            Equation(e.primitive, inputs, [own(v) for v in e.outputs], found.params, e.source)
-        )
-    program = inside.program
-    return Program([own(v) for v in program.inputs], equations, [own(v) for v in program.outputs])
-
-
-Rule = Callable[[Equation, Operands], Moved | None]
-
-
-def _of(names: str, rule: Rule) -> dict[Primitive, Rule]:
-    return dict.fromkeys(named(names), rule)
-
-
-_RULES: dict[Primitive, Rule] = {
-    **_of("reshape", _reshape),
-    **_of("broadcast_in_dim", _broadcast),
-    **_of("squeeze", _squeeze),
-    **_of("transpose", _transpose),
-    **_of("slice", _slice),
-    **_of("pad", _pad),
-    **_of("concatenate", _concatenate),
-    **_of("stack", _stack),
-    **_of("unstack", _unstack),
-    **_of("tile", _tile),
-    **_of("dynamic_slice", _dynamic_slice),
-    **_of("dynamic_update_slice", _dynamic_update_slice),
-    **_of("dot_general", _dot_general),
-    **_of("conv_general_dilated", _convolution),
-    **_of("gather", _gather),
-    **_of("scatter scatter_add scatter_mul scatter_sub scatter_min scatter_max", _scatter),
-    **_of("reduce_window reduce_window_sum reduce_window_max reduce_window_min", _window),
-    **_of("rev", _along("dimensions")),
-    **_of("sort", _along("dimension")),
-    **_of("split", _along("axis")),
-    **_of("cumsum cumprod cummax cummin cumlogsumexp", _along("axis")),
-    **_of("fft", _trailing(lambda e: len(e.params["fft_lengths"]))),
-    **_of("linear_solve custom_linear_solve", _linear_solve),
-    **_of("top_k", _trailing(lambda e: 1)),
-    **_of("cholesky eigh lu qr svd", _trailing(lambda e: 2)),
-    **_of("triangular_solve tridiagonal_solve", _solve),
-}
+_RULES: dict[Primitive, Rule] = by_primitive(
+    {
+        "reshape": _reshape,
+        "broadcast_in_dim": _broadcast,
+        "squeeze": _squeeze,
+        "transpose": _transpose,
+        "slice": _slice,
+        "pad": _pad,
+        "concatenate": _concatenate,
+        "stack": _stack,
+        "unstack": _unstack,
+        "tile": _tile,
+        "dynamic_slice": _dynamic_slice,
+        "dynamic_update_slice": _dynamic_update_slice,
+        "dot_general": _dot_general,
+        "conv_general_dilated": _convolution,
+        "gather": _gather,
+        "scatter scatter_add scatter_mul scatter_sub scatter_min scatter_max": _scatter,
+        "reduce_window reduce_window_sum reduce_window_max reduce_window_min": _window,
+        "rev": _along("dimensions"),
+        "sort": _along("dimension"),
+        "split": _along("axis"),
+        "cumsum cumprod cummax cummin cumlogsumexp": _along("axis"),
+        "fft": _trailing(lambda e: len(e.params["fft_lengths"])),
+        "linear_solve custom_linear_solve": lambda e, axes: linear_solve(e, axes, transfer),
+        "custom_jvp_call custom_vjp_call": lambda e, axes: custom_call(e, axes, transfer),
+        "top_k": _trailing(lambda e: 1),
+        "cholesky eigh lu qr svd": _trailing(lambda e: 2),
+        "triangular_solve tridiagonal_solve": _solve,
+    }
+)

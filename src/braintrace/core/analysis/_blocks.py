@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..jaxpr import Program, Var, is_elementwise
+from ..jaxpr import Program, Var, is_elementwise, makers
 from ._elements import Elements, Run, as_array
 from ._groups import Block
 from ._influence import influences
@@ -46,11 +46,11 @@ def pieces(program: Program, leaf: int) -> list[tuple[Elements, tuple[int, ...]]
     Equations that only move the whole value (a reshape, a scatter that overwrites all) are looked
     through.
     """
-    makers = {v: e for e in program.equations for v in e.outputs}
+    maker_of = makers(program.equations)
     out = program.outputs[leaf]
     # of the leaf, for each element of `out`
     numbers = np.arange(out.size if isinstance(out, Var) else 0)
-    while isinstance(out, Var) and (maker := makers.get(out)) and not is_elementwise(maker):
+    while isinstance(out, Var) and (maker := maker_of.get(out)) and not is_elementwise(maker):
         found = influences(maker)
         acting = [k for k, influence in enumerate(found) if influence is None or influence]
         parts = []

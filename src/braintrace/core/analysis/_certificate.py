@@ -29,14 +29,14 @@ class Paths:
     @functools.cached_property
     def cuts(self) -> list[tuple[Edge, set[int]]]:
         """The cut edges in order, each with the hidden leaves that it leads to."""
-        found = []
+        edges_and_ends = []
         for e in self.equations:
             edges = [(e, k) for k in range(len(e.inputs))]
             mine = [x for x in edges if x in self.mixing or x in self.unsited or is_bent(e)]
             ends = self.leaves(reach(self.equations, e.outputs)) if mine else set()
             if passes_derivative(e) and (ends or is_bent(e)):
-                found += [(edge, ends) for edge in mine]
-        return found
+                edges_and_ends += [(edge, ends) for edge in mine]
+        return edges_and_ends
 
     @functools.cached_property
     def read(self) -> set[Atom]:
@@ -50,11 +50,11 @@ class Paths:
     def held(self, results: Sequence[Var]) -> set[int]:
         """The hidden leaves that a change of `results` reaches without a cut, now or later."""
         leaves: set[int] = set()
-        found = self.leaves(reach(self.equations, results, self.mixing))
-        while found - leaves:
-            leaves |= found
+        reached = self.leaves(reach(self.equations, results, self.mixing))
+        while reached - leaves:
+            leaves |= reached
             start = [self.old[leaf] for leaf in leaves]
-            found = self.leaves(reach(self.equations, start, self.mixing))
+            reached = self.leaves(reach(self.equations, start, self.mixing))
         return leaves
 
     def dropped(
@@ -63,15 +63,15 @@ class Paths:
         """The cut edges, and carried values, that a derivative from `start` meets; it does not pass
         `beyond`. Paths to the leaves `own` are recurrent.
         """
-        found = reach(self.equations, start, beyond)
+        reached = reach(self.equations, start, beyond)
         kind = lambda ends: "recurrent" if ends & own else "cross-layer" if ends else "readout"
         paths = [
             DroppedPath(kind(ends), e.name, e.source)
             for (e, k), ends in self.cuts
-            if e.inputs[k] in found and (e, k) not in beyond
+            if e.inputs[k] in reached and (e, k) not in beyond
         ]
         return paths + [
-            DroppedPath("carried", n, "") for v, n in self.carried.items() if v in found
+            DroppedPath("carried", n, "") for v, n in self.carried.items() if v in reached
         ]
 
 

@@ -6,19 +6,14 @@ and `stop_gradient`, comparisons and rounding end it.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
-from .._compat import P, named
-from ..jaxpr import Equation, Program, Var
+from .._compat import named
+from ..jaxpr import Atom, Equation, Program, Var
 
 Edge = tuple[Equation, int]  # an equation and the number of one of its operands
 
 _NO_DERIVATIVE = named("stop_gradient floor ceil round sign")
-_SCALES = named("mul div")
-_LINEAR = named(
-    "add add_jaxvals sub neg copy convert_element_type conj complex "
-    "reshape transpose squeeze expand_dims broadcast_in_dim rev concatenate pad"
-)
 
 
 def passes_derivative(equation: Equation) -> bool:
@@ -28,49 +23,39 @@ def passes_derivative(equation: Equation) -> bool:
 
 def depends(equations: Sequence[Equation], start: Iterable[Var]) -> set[Var]:
     """The variables that depend on `start` by value."""
-    found = set(start)
+    reached = set(start)
     for e in equations:
-        if any(v in found for v in e.inputs):
-            found.update(e.outputs)
-    return found
-
-
-def is_linear(equation: Equation, operand: int, state: Collection[Var]) -> bool:
-    """Whether an equation adds, moves or scales an operand, by a factor not in `state`."""
-    if equation.primitive in _SCALES:
-        others = [v for k, v in enumerate(equation.inputs) if k != operand]
-        return (equation.primitive is P.mul_p or operand == 0) and not any(
-            v in state for v in others
-        )
-    return equation.primitive in _LINEAR
+        if any(v in reached for v in e.inputs):
+            reached.update(e.outputs)
+    return reached
 
 
 def reach(
     equations: Sequence[Equation], start: Iterable[Var], blocked: Collection[Edge] = ()
 ) -> set[Var]:
     """The variables that a derivative reaches from `start`, not passing the blocked edges."""
-    found = {v for v in start if v.differentiable}
+    reached = {v for v in start if v.differentiable}
     for e in equations:
         if passes_derivative(e) and any(
-            v in found and (e, k) not in blocked for k, v in enumerate(e.inputs)
+            v in reached and (e, k) not in blocked for k, v in enumerate(e.inputs)
         ):
-            found.update(v for v in e.outputs if v.differentiable)
-    return found
+            reached.update(v for v in e.outputs if v.differentiable)
+    return reached
 
 
 @dataclasses.dataclass(frozen=True)
 class Dependence:
     """Sets of variables: `prelude` by value, the others by derivative."""
 
-    prelude: set[Var]  # depends by value on parameters and constants only
-    params: dict[Var, frozenset[int]]  # the parameters that reach it by derivative
-    old: set[Var]  # reached from the old hidden state
+    prelude: Set[Atom]  # depends by value on parameters and constants only
+    params: Mapping[Atom, frozenset[int]]  # the parameters that reach it by derivative
+    old: Set[Atom]  # reached from the old hidden state
 
-    def of(self, atom: object) -> frozenset[int]:
+    def of(self, atom: Atom) -> frozenset[int]:
         """Numbers of the parameters that reach `atom`."""
-        return self.params.get(atom, frozenset()) if isinstance(atom, Var) else frozenset()
+        return self.params.get(atom, frozenset())
 
-    def relevant(self, atom: object) -> bool:
+    def relevant(self, atom: Atom) -> bool:
         """Whether a parameter or the old hidden state reaches `atom`."""
         return atom in self.params or atom in self.old
 
@@ -78,15 +63,15 @@ class Dependence:
 def dependence(
     equations: Sequence[Equation], params: Sequence[Var], hidden: Sequence[Var]
 ) -> Dependence:
-    prelude = set(params)
-    of_params = {v: frozenset((k,)) for k, v in enumerate(params) if v.differentiable}
+    prelude: set[Atom] = set(params)
+    of_params: dict[Atom, frozenset[int]] = {
+        v: frozenset((k,)) for k, v in enumerate(params) if v.differentiable
+    }
     for e in equations:
         if all(not isinstance(v, Var) or v in prelude for v in e.inputs):
             prelude.update(e.outputs)
         if passes_derivative(e):
-            reached = frozenset().union(
-                *(of_params.get(v, frozenset()) for v in e.inputs if isinstance(v, Var))
-            )
+            reached = frozenset().union(*(of_params.get(v, frozenset()) for v in e.inputs))
             if reached:
                 of_params.update({v: reached for v in e.outputs if v.differentiable})
     return Dependence(prelude, of_params, reach(equations, hidden))
@@ -94,10 +79,10 @@ def dependence(
 
 def live(program: Program) -> Program:
     """The program without the equations that no output needs."""
-    needed = {v for v in program.outputs if isinstance(v, Var)}
+    needed = set(program.outputs)
     kept = []
     for e in reversed(program.equations):
         if any(v in needed for v in e.outputs):
-            needed.update(v for v in e.inputs if isinstance(v, Var))
+            needed.update(e.inputs)
             kept.append(e)
     return Program(program.inputs, kept[::-1], program.outputs)

@@ -23,13 +23,6 @@ def as_array(elements: Elements) -> np.ndarray:
     return elements
 
 
-def alike(a: Elements, b: Elements) -> bool:
-    """Whether both are the same numbers in the same order."""
-    if isinstance(a, Run) or isinstance(b, Run):
-        return a == b if isinstance(a, Run) and isinstance(b, Run) else False
-    return a is b or np.array_equal(a, b)
-
-
 def components(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """For each of `count` nodes the smallest node that the links `a[i] - b[i]` connect it with."""
     root = np.arange(count)

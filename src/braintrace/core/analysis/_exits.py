@@ -10,17 +10,14 @@ import dataclasses
 import enum
 from collections.abc import Collection, Sequence
 
-from .._compat import is_key, named
-from .._errors import CompilationError, problem
-from ..jaxpr import Equation, Var
-from ._dependence import Edge, depends, is_linear, passes_derivative, reach
+from .._compat import is_key
+from .._errors import CompilationError
+from ..jaxpr import PARTS, Atom, Var, keeps_activity, variables
+from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
 
-#: Primitives whose result is a part of the operand.
-_PARTS = named("real imag slice split")
-
-Origins = dict[Var, dict[int, frozenset[Var]]]
+Origins = dict[Atom, dict[int, frozenset[Var]]]
 
 
 class ExitKind(enum.StrEnum):
@@ -57,15 +54,16 @@ def find_exits(graph: CellGraph) -> list[Exit]:
         and (influence is None or e in operations or (e, k) in graph.mixing)
     ]
     blocked = set(edges)
-    sources = {g for e, k in edges for g in origins[e.inputs[k]]}  # type: ignore[index]
-    outs = {v for v in graph.outs if isinstance(v, Var)}
-    group_of = _group_of(graph)
+    sources = {g for e, k in edges for g in origins[e.inputs[k]]}
+    outs = set(variables(graph.outs))
     found = []
     for e, k in edges:
         v = e.inputs[k]
         assert isinstance(v, Var)
         reached = reach(graph.step, e.outputs, blocked)
-        feeds = frozenset(g for leaf, g in group_of.items() if graph.new_carry[leaf] in reached)
+        feeds = frozenset(
+            g for leaf, g in graph.group_of.items() if graph.new_carry[leaf] in reached
+        )
         reads_out = reached & outs and not feeds & sources
         other = ExitKind.READOUT if reads_out else ExitKind.FORWARD
         for g in origins[v]:
@@ -96,7 +94,7 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
         if x not in again or x.group not in direct:
             read.setdefault(x.group, []).append(x)
     chosen: dict[int, Var] = {}
-    for parts in (frozenset(), _PARTS):
+    for parts in (frozenset(), PARTS):
         origins = _origins(graph, parts) if read else {}
         for g, of in read.items():
             variables = frozenset().union(*(origins[x.variable][g] for x in of))
@@ -106,13 +104,11 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
         if g not in chosen:
             names = [graph.leaf_paths[k] for k in graph.groups[g].leaves]
             raise CompilationError(
-                problem(
-                    "A state group has no one activity.",
-                    got=f"several variables made from {', '.join(names)} are read by others",
-                    expected="one activity per group, read by all that read the group",
-                    do="read the group in one place, or use D_RTRL or EProp without firing_rate",
-                    at=x.edge[0].source,
-                )
+                "A state group has no one activity.",
+                got=f"several variables made from {', '.join(names)} are read by others",
+                expected="one activity per group, read by all that read the group",
+                do="read the group in one place, or use D_RTRL or EProp without firing_rate",
+                at=x.edge[0].source,
             )
     return {g: chosen[g] for g in read}
 
@@ -121,25 +117,24 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     """For the variables computed position by position from the state: the groups that they come
     from, and for each the variables that they move or scale, `parts` taken included.
     """
-    group_of = _group_of(graph)
-    origins: Origins = {
-        graph.carry[k]: {g: frozenset((graph.carry[k],))} for k, g in group_of.items()
-    }
-    states = {graph.new_carry[k] for k in group_of}
+    olds = [(graph.carry[k], g) for k, g in graph.group_of.items()]
+    origins: Origins = {v: {g: frozenset((v,))} for v, g in olds}
+    states = {graph.new_carry[k] for k in graph.group_of}
     state = depends(graph.step, [v for v in graph.carry if not is_key(v.dtype)])
     makes_state = _positional_makers(graph, states)
     for e in graph.step:
         if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
         operands = [
-            (k, origins[v])  # type: ignore[index]
+            (k, origins[v])
             for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
             if v in origins and influence is not None and (e, k) not in graph.mixing
         ]
         groups = dict.fromkeys(g for _, of in operands for g in of)
-        driven = e.outputs[0] in makes_state and len(operands) < _variables(e)
+        variables = sum(isinstance(v, Var) for v in e.inputs)
+        driven = e.outputs[0] in makes_state and len(operands) < variables
         kept = not driven and all(
-            is_linear(e, k, state) or e.primitive in parts for k, _ in operands
+            keeps_activity(e, k, state) or e.primitive in parts for k, _ in operands
         )
         for v in e.outputs if groups else ():
             if not v.differentiable:
@@ -152,24 +147,14 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     return origins
 
 
-def _variables(equation: Equation) -> int:
-    return sum(isinstance(v, Var) for v in equation.inputs)
-
-
 def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[object]:
     """The variables from which new states are computed position by position."""
-    found = set(states)
+    making = set(states)
     for e in reversed(graph.step):
-        if any(v in found for v in e.outputs):
-            found.update(
+        if any(v in making for v in e.outputs):
+            making.update(
                 v
                 for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
                 if influence is not None and (e, k) not in graph.mixing
             )
-    return found
-
-
-def _group_of(graph: CellGraph) -> dict[int, int]:
-    """The group of each hidden leaf."""
-    of = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
-    return {k: of[k] for k in graph.hidden if k in of}
+    return making

@@ -7,9 +7,10 @@ from .._compat import P
 from ..jaxpr import Atom, Equation, Var
 from ..sites import OperandRule, ScaleRule, SiteRule, chain_rule, site_rule
 from ._batch import Batch
+from ._batch_axis import BatchAxis
 from ._dependence import Dependence, Edge, reach
 from ._elements import Elements
-from ._graph import Site
+from ._graph import Place, Site
 from ._groups import Layout
 
 
@@ -66,14 +67,18 @@ class Region:
         if operation:
             found.entries.update(equation.outputs)
         y = equation.outputs[0] if operation else v
-        start = [y] if operation else equation.outputs
-        influenced = reach(self.equations, start, found.mixing)
         axis = None
         if self.batch is not None:
             axis = self.batch.axes.get(y) if operation else self.batch.operand(equation, k)
-        shape = y.shape if axis is None else axis.sample_shape(y.shape)
-        places = self.layout.places(elements, shape, axis, influenced, self.new)
+        start = [y] if operation else equation.outputs
+        places = self._places(y, axis, elements, reach(self.equations, start, found.mixing))
         found.sites.append(Site(edge, rule, v, self.deps.of(v), places, operation))
+
+    def _places(
+        self, y: Var, axis: BatchAxis | None, elements: Elements, reached: Set[Var]
+    ) -> tuple[Place, ...]:
+        shape = y.shape if axis is None else axis.sample_shape(y.shape)
+        return self.layout.places(elements, shape, axis, reached, self.new)
 
     def _rule(
         self, equation: Equation, operand: int, positional: Set[Var]
@@ -110,8 +115,8 @@ class Region:
                 return []
             chain += readers
         axis = None if self.batch is None else self.batch.axes.get(end)
-        shape = end.shape if axis is None else axis.sample_shape(end.shape)
         reached = reach(self.equations, [end], mixing)
+        places = self._places(end, axis, self.labels[end], reached)
         sites = []
         for k, v in enumerate(equation.inputs):
             if not isinstance(v, Var) or v not in deps.prelude or not deps.of(v):
@@ -120,6 +125,5 @@ class Region:
             if first is None or v in self.untraced:
                 continue
             if (rule := chain_rule(first, chain, deps.prelude)) is not None:
-                places = self.layout.places(self.labels[end], shape, axis, reached, self.new)
                 sites.append(Site((equation, k), rule, v, deps.of(v), places, True, tuple(chain)))
         return sites

@@ -5,9 +5,10 @@ import enum
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import Array, Bool, Num
 
 from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
@@ -15,7 +16,7 @@ from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Edge
 from ._elements import Elements, Run
-from ._report import ParameterReport, parameter_reports, table, trace_bytes
+from ._report import Carrier, ParameterReport, parameter_reports, table, trace_bytes
 from ._shared import drive_biases, first_of_sum
 
 
@@ -70,7 +71,7 @@ class StateGroup:
     shape: tuple[int, ...]  # for one sample, of the leaf that numbers the positions
     leaves: tuple[int, ...]  # every leaf of the group, also those without a slot
     # (S, S) bool: [s, q] says whether the new slot s depends on the old slot q inside a position
-    coupling: np.ndarray
+    coupling: Bool[np.ndarray, "S S"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,9 +111,8 @@ class Site:
     params: frozenset[int]
     places: tuple[Place, ...]
     is_operation: bool  # a weight operation, with y its output; otherwise y is the operand itself
-    chain: tuple[
-        Equation, ...
-    ] = ()  # linear operations that its output goes through on its way to y
+    # linear operations that its output goes through on its way to y
+    chain: tuple[Equation, ...] = ()
 
     @property
     def equation(self) -> Equation:
@@ -191,7 +191,7 @@ class CellGraph:
     prelude_results: Sequence[Var]  # prelude variables that the step reads
     labels: dict[Var, Elements]  # of one sample
     mixing: frozenset[Edge]
-    old: frozenset[Var]  # derivative reaches it from the old hidden state
+    old: frozenset[Atom]  # derivative reaches it from the old hidden state
     after: frozenset[Var]  # derivative reaches it from an entry of this step
     hidden: tuple[int, ...]  # carry leaves that are hidden state
     groups: tuple[StateGroup, ...]
@@ -204,14 +204,14 @@ class CellGraph:
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
-    def structure(self, ready: Sequence[Any]) -> list[list[Any]]:
+    def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
         """For each site, the values that its rule needs of the prelude's results: the indices of a
         sparse matrix, say.
         """
         read = reader(dict(zip(self.prelude_results, ready, strict=True)))
         return [[] if s.rule.is_bound else [read(v) for v in s.rule.structure] for s in self.sites]
 
-    def bound(self, structure: Sequence[Sequence[Any]]) -> "CellGraph":
+    def bound(self, structure: Sequence[Sequence[jax.Array]]) -> "CellGraph":
         """The graph whose site rules have the values of their `structure`."""
         if not any(structure):
             return self
@@ -220,6 +220,11 @@ class CellGraph:
             for s, v in zip(self.sites, structure, strict=True)
         ]
         return replace(self, sites=tuple(sites))
+
+    @functools.cached_property
+    def group_of(self) -> dict[int, int]:
+        """The group of each hidden leaf."""
+        return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
 
     @functools.cached_property
     def first_of_sum(self) -> tuple[int, ...]:
@@ -245,7 +250,7 @@ class CellGraph:
 
     def batch_axis(self, v: Atom) -> BatchAxis | None:
         """Where the samples lie in a variable."""
-        return None if self.batch is None else self.batch.axes.get(v)  # type: ignore[arg-type]
+        return None if self.batch is None else self.batch.axes.get(v)
 
     def y_axis(self, site: Site) -> BatchAxis | None:
         """Where the samples lie in a site's y."""
@@ -278,13 +283,13 @@ class CellGraph:
         v = self.carry[leaf]
         return v.size if (axis := self.batch_axis(v)) is None else v.size // axis.size
 
-    def apart(self, leaf: int, values: Any, lead: int = 0) -> Any:
+    def apart(self, leaf: int, values: jax.Array, lead: int = 0) -> Num[Array, "... B N"]:
         """A leaf of the carry as (samples, elements of one), behind `lead` axes in front."""
         axis = self.batch_axis(self.carry[leaf])
         split = values if axis is None else axis.apart(values, lead)
         return split.reshape(*values.shape[:lead], 1 if axis is None else axis.size, -1)
 
-    def together(self, leaf: int, values: Any, lead: int = 0) -> Any:
+    def together(self, leaf: int, values: Num[Array, "... B N"], lead: int = 0) -> jax.Array:
         """The inverse of `apart`."""
         v, front = self.carry[leaf], values.shape[:lead]
         axis = self.batch_axis(v)
@@ -294,22 +299,20 @@ class CellGraph:
 
     def exactness(self, path: str) -> Exactness:
         """The certificate of the parameter at `path`."""
-        for row in self.parameters:
-            if row.path == path:
-                return row.exactness
-        raise KeyError(
-            f"no parameter {path!r}; the parameters are {[r.path for r in self.parameters]}"
-        )
+        known = {row.path: row.exactness for row in self.parameters}
+        if path not in known:
+            raise KeyError(f"no parameter {path!r}; the parameters are {list(known)}")
+        return known[path]
 
-    def reports(self, carrier: Any = None) -> list[ParameterReport]:
+    def reports(self, carrier: Carrier | None = None) -> list[ParameterReport]:
         """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
         return parameter_reports(self, carrier)
 
-    def trace_bytes(self, carrier: Any) -> list[int]:
+    def trace_bytes(self, carrier: Carrier) -> list[int]:
         """For each site, the bytes of the traces that `carrier` keeps for it."""
         return trace_bytes(self, carrier)
 
-    def table(self, carrier: Any = None, title: str = "Cell") -> str:
+    def table(self, carrier: Carrier | None = None, title: str = "Cell") -> str:
         """The report as text; with `carrier`, also the bytes of the traces."""
         return table(self, carrier, title)
 

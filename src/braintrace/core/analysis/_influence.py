@@ -7,13 +7,12 @@ movement is run on arrays of element numbers. What has no rule mixes.
 
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from .._compat import CUSTOM_DERIVATIVE, P, Primitive, bind, is_traced, named
+from .._compat import CUSTOM_DERIVATIVE, Primitive, bind, by_primitive, is_traced
 from ..jaxpr import Atom, Const, Equation, Var, is_elementwise, is_stop_trace
 from ._call_influence import of_call
 from ._maps import Influence, LazyMap, Map
@@ -42,8 +41,11 @@ def influences(equation: Equation) -> list[Influence]:
 
 
 def _to_all(result: Var, output: int) -> Map:
-    target = np.arange(result.size)
-    return Map(output, np.zeros_like(target), target)
+    def make() -> Map:
+        target = np.arange(result.size)
+        return Map(output, np.zeros_like(target), target)
+
+    return LazyMap(output, make=make)
 
 
 def _one_by_one(equation: Equation) -> list[Influence]:
@@ -61,7 +63,9 @@ def _of_reduction(equation: Equation) -> list[Influence]:
     return [[_summed(operand, out, range(len(out.shape)), tuple(axes))]]
 
 
-def _summed(operand: Atom, out: Var, order: Any, axes: tuple[int, ...]) -> Map:
+def _summed(
+    operand: Atom, out: Var, order: Sequence[int] | np.ndarray, axes: tuple[int, ...]
+) -> Map:
     """Operand elements are summed over `axes`; the other axes are those of `out`, in `order`."""
     numbers = np.transpose(np.arange(out.size).reshape(out.shape), order)
     target = np.broadcast_to(np.expand_dims(numbers, axes), operand.shape).reshape(-1)
@@ -145,7 +149,7 @@ def _split(e: Equation, x: np.ndarray) -> list[np.ndarray]:
     return np.split(x, np.cumsum(e.params["sizes"])[:-1], axis=e.params["axis"])
 
 
-def _itself(e: Equation, *numbers: np.ndarray, **params: Any) -> list[np.ndarray]:
+def _itself(e: Equation, *numbers: np.ndarray, **params: object) -> list[np.ndarray]:
     """The primitive's own movement of integers."""
     indices = [v.value for v in e.inputs[len(numbers) :] if isinstance(v, Const)]
     with jax.ensure_compile_time_eval():
@@ -197,28 +201,24 @@ def _targets(scatter: Equation) -> np.ndarray:
     return np.asarray(found, np.int64).reshape(-1)
 
 
-_RULES: dict[Primitive, Rule] = {
-    P.reshape_p: _one_by_one,
-    P.squeeze_p: _one_by_one,
-    P.broadcast_in_dim_p: _broadcast_in_dim,
-    P.transpose_p: _movement(lambda e, x: [np.transpose(x, e.params["permutation"])]),
-    P.slice_p: _movement(_slice),
-    P.rev_p: _movement(lambda e, x: [np.flip(x, e.params["dimensions"])]),
-    P.concatenate_p: _movement(lambda e, *x: [np.concatenate(x, e.params["dimension"])]),
-    P.pad_p: _movement(_itself),
-    P.gather_p: _movement(lambda e, x: _itself(e, x, fill_value=-1), 1),
-    P.dynamic_slice_p: _movement(_itself, 1),
-    P.dynamic_update_slice_p: _movement(_itself, 2),
-    P.scatter_p: _scatter(overwrites=True),
-    P.dot_general_p: _of_dot_general,
-}
-_RULES |= dict.fromkeys(
-    named("scatter_add scatter_sub scatter_mul scatter_max scatter_min"), _scatter(False)
-)
-_RULES |= dict.fromkeys(named("sharding_constraint device_put optimization_barrier"), _one_by_one)
-_RULES |= dict.fromkeys(named("split"), _movement(_split))
-_RULES |= dict.fromkeys(named("tile"), _movement(lambda e, x: [np.tile(x, e.params["reps"])]))
-_RULES |= dict.fromkeys(named("stack"), _movement(lambda e, *x: [np.stack(x, e.params["axis"])]))
-_RULES |= dict.fromkeys(
-    named("unstack"), _movement(lambda e, x: [*np.moveaxis(x, e.params["axis"], 0)])
+_RULES: dict[Primitive, Rule] = by_primitive(
+    {
+        "reshape squeeze sharding_constraint device_put optimization_barrier": _one_by_one,
+        "broadcast_in_dim": _broadcast_in_dim,
+        "transpose": _movement(lambda e, x: [np.transpose(x, e.params["permutation"])]),
+        "slice": _movement(_slice),
+        "rev": _movement(lambda e, x: [np.flip(x, e.params["dimensions"])]),
+        "concatenate": _movement(lambda e, *x: [np.concatenate(x, e.params["dimension"])]),
+        "pad": _movement(_itself),
+        "gather": _movement(lambda e, x: _itself(e, x, fill_value=-1), 1),
+        "dynamic_slice": _movement(_itself, 1),
+        "dynamic_update_slice": _movement(_itself, 2),
+        "scatter": _scatter(overwrites=True),
+        "scatter_add scatter_sub scatter_mul scatter_max scatter_min": _scatter(overwrites=False),
+        "dot_general": _of_dot_general,
+        "split": _movement(_split),
+        "tile": _movement(lambda e, x: [np.tile(x, e.params["reps"])]),
+        "stack": _movement(lambda e, *x: [np.stack(x, e.params["axis"])]),
+        "unstack": _movement(lambda e, x: [*np.moveaxis(x, e.params["axis"], 0)]),
+    }
 )

@@ -18,7 +18,7 @@ from .._compat import P
 from ..jaxpr import Atom, Equation, Var
 from ..sites import site_rule
 from ._dependence import Edge
-from ._elements import Elements, Run, alike, as_array
+from ._elements import Elements, Run, as_array
 from ._influence import Map, influences
 from ._positions import Positions
 from ._sample import SampleProgram
@@ -213,8 +213,12 @@ class _Walk:
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
-        if use.source is None and alike(elements, use.target):
-            return self.positions.blocks_of(elements)
+        if use.source is None and isinstance(elements, Run) and isinstance(use.target, Run):
+            low, high = sorted((elements.start, use.target.start))
+            shared = lambda b: max(b.start - low, 0) < min(b.start + b.size - high, elements.size)
+            return {
+                k for k in self.positions.blocks_of(elements) if shared(self.positions.block(k))
+            }
         source = as_array(elements)
         source = source if use.source is None else source[use.source]
         target = as_array(use.target)
@@ -234,13 +238,13 @@ def _handed_on(
     influence: Sequence[Map], labels: Sequence[Elements | None], size: int
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these labels."""
-    found = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(found) == 1 and isinstance(run := found[0][1], Run):
-        first = _run_from(found[0][0], size)
+    reaching = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
+    if len(reaching) == 1 and isinstance(run := reaching[0][1], Run):
+        first = _run_from(reaching[0][0], size)
         if first is not None:
             return None, Run(run.start + first, size)
     sources, targets = [], []
-    for m, reached in found:
+    for m, reached in reaching:
         source, target = m.pairs(size)
         here = as_array(reached)[target]  # type: ignore[arg-type]
         valid = here >= 0

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import Paths, certify
@@ -63,13 +63,11 @@ def _check_samples(graph: CellGraph) -> None:
         return
     equation, _ = graph.batch.meetings[0]
     raise CompilationError(
-        problem(
-            "Samples meet in the step, so that no sample has an influence of its own.",
-            got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
-            expected="a step that keeps samples apart",
-            do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
-            at=equation.source,
-        )
+        "Samples meet in the step, so that no sample has an influence of its own.",
+        got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
+        expected="a step that keeps samples apart",
+        do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
+        at=equation.source,
     )
 
 
@@ -119,7 +117,7 @@ def _inert(graph: CellGraph, leaf: int) -> bool:
 def _plan(graph: CellGraph) -> LayerPlan:
     n = len(graph.groups)
     group_of = _group_of(graph)
-    leaf_group = {leaf: g for g, group in enumerate(graph.groups) for leaf in group.leaves}
+    leaf_group = graph.group_of
     links = np.eye(n, dtype=bool)  # whether a group moves another, now or later
     for g, group in enumerate(graph.groups):
         reached = reach(graph.step, [graph.carry[k] for k in group.leaves])
@@ -146,14 +144,13 @@ def _group_of(graph: CellGraph) -> dict[Var, int]:
     """The group of each labelled variable: that of the hidden element that its first labelled
     element goes to.
     """
-    leaf_group = {leaf: g for g, found in enumerate(graph.groups) for leaf in found.leaves}
     ends = np.cumsum([graph.sample_size(k) for k in graph.hidden])
     group = {}
     for v, labels in graph.labels.items():
         first = labels.start if isinstance(labels, Run) else next(iter(labels[labels >= 0]), None)
         if first is not None:
             leaf = graph.hidden[int(np.searchsorted(ends, first, side="right"))]
-            group[v] = leaf_group[leaf]
+            group[v] = graph.group_of[leaf]
     return group
 
 
@@ -161,11 +158,9 @@ def _crosses(graph: CellGraph, plan: LayerPlan, edge: tuple[Equation, int]) -> b
     """Whether a mixing edge brings another layer's activity into a layer."""
     equation, k = edge
     target = next((plan.layer_of[v] for v in equation.outputs if v in plan.layer_of), None)
-    for number in range(len(plan.layers)):
-        if number == target:
-            continue
-        start = [v for v, layer in plan.leaf_layer.items() if layer == number]
-        start += [v for v, layer in plan.layer_of.items() if layer == number]
-        if equation.inputs[k] in reach(graph.step, start):
-            return True
-    return False
+    values = (plan.leaf_layer | plan.layer_of).items()
+    return any(
+        equation.inputs[k] in reach(graph.step, [v for v, layer in values if layer == number])
+        for number in range(len(plan.layers))
+        if number != target
+    )

@@ -16,9 +16,10 @@ The first join of another kind writes the positions out.
 """
 
 import bisect
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from ._elements import Elements, Run, as_array, components
 
@@ -65,13 +66,10 @@ class Positions:
         if isinstance(a, Run) and isinstance(b, Run):
             if a == b:
                 return True
-            if self._position is None and (pair := self._whole_blocks(a, b)):
-                return self._join_blocks(*pair)
+            i, j = self._block_at(a.start), self._block_at(b.start)
+            if self._position is None and (self.block(i), self.block(j)) == (a, b):
+                return self._join_blocks(i, j)
         return self._join_elements(as_array(a), as_array(b))
-
-    def _whole_blocks(self, a: Run, b: Run) -> tuple[int, int] | None:
-        i, j = self._block_at(a.start), self._block_at(b.start)
-        return (i, j) if self.block(i) == a and self.block(j) == b else None
 
     def _block_at(self, element: int) -> int:
         return bisect.bisect_right(self.starts, element) - 1
@@ -101,8 +99,9 @@ class Positions:
 
     def _written_out(self) -> np.ndarray:
         if self._position is None:
-            found = [as_array(self.of_block(k)) for k in range(len(self.group))]
-            self._position = np.concatenate([*found, np.zeros(0, int)])
+            self._position = np.concatenate(
+                [np.zeros(0, int), *(as_array(self.of_block(k)) for k in range(len(self.group)))]
+            )
         return self._position
 
     def _join_elements(self, a: np.ndarray, b: np.ndarray) -> bool:
@@ -118,21 +117,15 @@ class Positions:
         own = owner_a == owner_b
         if own.any() and (strict or np.intersect1d(a[own], b[own]).size):  # or a shift of a block
             return False
-        names, number = np.unique(
-            np.concatenate([position[self.starts[k] : self.starts[k + 1]] for k in members]),
-            return_inverse=True,
-        )
+        names, number = self._numbered(members)
         link = np.searchsorted(names, position[a]), np.searchsorted(names, position[b])
         root = components(names.size, *link)
         joined = root[number]
         counts = self._counts(members, joined, names.size)
         if (strict and not self._is_sound(counts)) or not self._fits(counts):
             return False
-        start = 0
-        for k in members:
-            size = self.starts[k + 1] - self.starts[k]
-            position[self.starts[k] : self.starts[k + 1]] = names[joined[start : start + size]]
-            start += size
+        for k, part in zip(members, self._parts(members, joined), strict=True):
+            position[self.starts[k] : self.starts[k + 1]] = names[part]
         self._merge(members)
         return True
 
@@ -143,20 +136,26 @@ class Positions:
         found: set[int] = set()
         for g in set(self.group):
             members = [k for k, other in enumerate(self.group) if other == g]
-            parts = [as_array(self.of_block(k)) for k in members]
-            names, number = np.unique(np.concatenate(parts), return_inverse=True)
+            names, number = self._numbered(members)
             if not self._is_sound(self._counts(members, number, names.size)):
                 found.update(members)
         return found
 
-    def _counts(self, members: Iterable[int], number: np.ndarray, count: int) -> np.ndarray:
-        """(blocks, positions in use): how many elements of each block each position holds."""
-        found, start = [], 0
-        for k in members:
-            size = self.starts[k + 1] - self.starts[k]
-            found.append(np.bincount(number[start : start + size], minlength=count))
-            start += size
-        counts = np.array(found)
+    def _numbered(self, members: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The positions of the blocks, and for each of their elements the number of its own."""
+        parts = [as_array(self.of_block(k)) for k in members]
+        return np.unique(np.concatenate(parts), return_inverse=True)
+
+    def _parts(self, members: Sequence[int], values: np.ndarray) -> list[np.ndarray]:
+        """Values of the elements of the blocks, block by block."""
+        return np.split(values, np.cumsum([self.block(k).size for k in members])[:-1])
+
+    def _counts(
+        self, members: Sequence[int], number: np.ndarray, count: int
+    ) -> Int[np.ndarray, "blocks positions"]:
+        """How many elements of each block each position in use holds."""
+        parts = self._parts(members, number)
+        counts = np.array([np.bincount(part, minlength=count) for part in parts])
         return counts[:, counts.any(0)]
 
     def _fits(self, counts: np.ndarray) -> bool:

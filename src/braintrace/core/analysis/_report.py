@@ -3,13 +3,21 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import jax
-import numpy as np
+from jaxtyping import PyTree
 
 if TYPE_CHECKING:
-    from ._graph import CellGraph, Exactness, Site
+    from ._graph import CellGraph, DroppedPath, Exactness, Site, StateGroup
+
+
+class Carrier(Protocol):
+    """What keeps the traces, as far as the report asks it."""
+
+    def init(self, graph: "CellGraph") -> PyTree[jax.Array]: ...
+
+    def of_site(self, traces: PyTree[jax.Array], site: int) -> PyTree[jax.Array]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +45,7 @@ class ParameterReport:
     sites: tuple[SiteReport, ...]
 
 
-def parameter_reports(graph: "CellGraph", carrier: Any = None) -> list[ParameterReport]:
+def parameter_reports(graph: "CellGraph", carrier: Carrier | None = None) -> list[ParameterReport]:
     """One for each parameter; with `carrier`, the bytes of its traces. A shared site is listed at
     each parameter.
     """
@@ -49,13 +57,13 @@ def parameter_reports(graph: "CellGraph", carrier: Any = None) -> list[Parameter
     ]
 
 
-def trace_bytes(graph: "CellGraph", carrier: Any) -> list[int]:
+def trace_bytes(graph: "CellGraph", carrier: Carrier) -> list[int]:
     """For each site, the bytes of the traces that `carrier` keeps for it."""
     traces = jax.eval_shape(lambda: carrier.init(graph))
     return [_bytes(carrier.of_site(traces, n)) for n in range(len(graph.sites))]
 
 
-def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:
+def table(graph: "CellGraph", carrier: Carrier | None = None, title: str = "Cell") -> str:
     """The report as text: a summary, the state groups, a row for each parameter, its sites, and the
     dropped paths.
     """
@@ -87,7 +95,7 @@ def table(graph: "CellGraph", carrier: Any = None, title: str = "Cell") -> str:
     for line, note in zip(columns(rows), notes, strict=True):
         lines += [line, "    " + note] if note else [line]
     parts.append("\n".join(lines))
-    dropped: dict[Any, list[str]] = {}
+    dropped: dict[DroppedPath, list[str]] = {}
     for r in graph.parameters:
         for path in r.dropped:
             dropped.setdefault(path, []).append(r.path)
@@ -143,29 +151,20 @@ def _trace(site: SiteReport | None) -> tuple[str, str]:
 
 
 def _note(site: SiteReport | None) -> str:
-    return (
-        ""
-        if site is None
-        else " ".join([site.operation, *([short(site.source)] if site.source else [])])
-    )
+    return "" if site is None else f"{site.operation} {short(site.source)}".rstrip()
 
 
-def _bytes(tree: Any) -> int:
-    return sum(
-        int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in jax.tree.leaves(tree)
-    )
+def _bytes(tree: PyTree[jax.Array]) -> int:
+    return sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(tree))
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _positions(group: Any) -> str:
-    return (
-        f"{group.positions} = " + " x ".join(map(str, group.shape))
-        if len(group.shape) > 1
-        else str(group.positions)
-    )
+def _positions(group: "StateGroup") -> str:
+    sizes = [str(n) for n in group.shape if n != 1]  # the axis of the samples has size 1
+    return f"{group.positions} = {' x '.join(sizes)}" if len(sizes) > 1 else str(group.positions)
 
 
 def _leaves(graph: "CellGraph", leaves: Sequence[int]) -> str:

@@ -68,7 +68,9 @@ def _of_sample(dependence: Dependence, full: Mapping[Var, Atom]) -> Dependence:
     of = {v: f for v, f in full.items() if isinstance(f, Var)}
     constant = {v for v, f in full.items() if isinstance(f, Const)}
     prelude = {v for v, f in of.items() if f in dependence.prelude} | constant
-    params = {v: dependence.params[f] for v, f in of.items() if f in dependence.params}
+    params: dict[Atom, frozenset[int]] = {
+        v: dependence.params[f] for v, f in of.items() if f in dependence.params
+    }
     return Dependence(prelude, params, {v for v, f in of.items() if f in dependence.old})
 
 
@@ -96,25 +98,24 @@ def expanded(
     made: dict[Equation, Equation] = {}
     axes = dict(sample.batch.axes) if sample.batch else {}
     aligned = dict(sample.batch.aligned) if sample.batch else {}
+
+    def whole(v: Atom) -> Atom:
+        return variable.get(v, v) if isinstance(v, Var) else v
+
     for e in equations:
         first = copied.get(e, e)
         origin = sample.origin.get(first)
         if origin is None:  # a hand-over of a leaf as it is
-            inputs = [variable.get(v, v) if isinstance(v, Var) else v for v in e.inputs]
+            inputs, params = [whole(v) for v in e.inputs], e.params
             shapes = [v.shape for v in inputs]
         else:
-            same = [v is w for v, w in zip(e.inputs, first.inputs, strict=True)]
-            inputs = [
-                w if unchanged else variable.get(v, v)  # type: ignore[arg-type]
-                for v, w, unchanged in zip(e.inputs, origin.inputs, same, strict=True)
-            ]
-            shapes = [v.shape for v in origin.outputs]
-        repeated = origin is None or e.outputs != first.outputs
+            pairs = zip(e.inputs, first.inputs, origin.inputs, strict=True)
+            inputs = [full if v is before else whole(v) for v, before, full in pairs]
+            shapes, params = [v.shape for v in origin.outputs], origin.params
         outs = [Var(s, v.dtype) for s, v in zip(shapes, e.outputs, strict=True)]
-        outs = outs if repeated else origin.outputs  # type: ignore[union-attr]
-        new = Equation(
-            e.primitive, list(inputs), outs, e.params if origin is None else origin.params, e.source
-        )
+        if origin is not None and e.outputs == first.outputs:  # no repetition
+            outs = origin.outputs
+        new = Equation(e.primitive, inputs, outs, params, e.source)
         for k, v in enumerate(e.outputs):
             variable[v] = outs[k]
             old = inputs[0] if origin is None else origin.outputs[k]
@@ -124,11 +125,7 @@ def expanded(
             if origin is not None and (origin, k) in aligned:
                 aligned[new, k] = aligned[origin, k]
         made[e] = new
-    outs = [variable.get(v, v) if isinstance(v, Var) else v for v in outputs]
-    program = Program(
-        [variable.get(v, v) for v in sample.program.inputs],  # type: ignore[misc]
-        list(made.values()),
-        outs,
-    )
+    inputs = [full for v in sample.program.inputs if isinstance(full := whole(v), Var)]
+    program = Program(inputs, list(made.values()), [whole(v) for v in outputs])
     batch = sample.batch and dataclasses.replace(sample.batch, axes=axes, aligned=aligned)
     return Expanded(program, variable, made, batch)

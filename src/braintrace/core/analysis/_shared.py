@@ -6,11 +6,11 @@ for the sum.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._compat import P
-from ..jaxpr import Atom, Equation, Var
-from ._dependence import Edge, depends, is_linear
+from ..jaxpr import Atom, Equation, Var, keeps_activity
+from ._dependence import Edge, depends
 
 if TYPE_CHECKING:
     from ._graph import CellGraph, Site
@@ -21,12 +21,11 @@ _ADDS = (*_SUMS, P.sub_p)
 
 def first_of_sum(graph: "CellGraph") -> tuple[int, ...]:
     """For each site, the number of the first site with the same derivative (often its own)."""
-    if (
-        graph.layers is not None and len(graph.layers.layers) > 1
-    ):  # what is stopped between layers differs from variable to variable
+    if graph.layers is not None and len(graph.layers.layers) > 1:
+        # what is stopped between layers differs from variable to variable
         return tuple(range(len(graph.sites)))
     uses = _uses(graph.step, [*graph.new_carry, *graph.outs])
-    first: dict[Any, int] = {}
+    first: dict[Var | int, int] = {}
     return tuple(
         first.setdefault(_sum_of(graph, site, uses) or n, n) for n, site in enumerate(graph.sites)
     )
@@ -45,7 +44,7 @@ def drive_biases(graph: "CellGraph") -> frozenset[int]:
     drives += [v for e, _ in graph.mixing for v in e.outputs]
 
     def linear(use: Edge) -> bool:
-        return is_linear(*use, state)
+        return keeps_activity(*use, state)
 
     driven = {v for start in [*graph.xs, *drives] for v in _onward(start, uses, linear)}
     return frozenset(

@@ -5,8 +5,8 @@ marked parameters.
 from collections.abc import Collection, Sequence
 
 from .._compat import P
-from .._errors import CompilationError, problem
-from ..jaxpr import Equation, Program, Var, is_bent, is_stop_trace
+from .._errors import CompilationError
+from ..jaxpr import Atom, Equation, Program, Var, is_bent, is_stop_trace, variables
 from ._dependence import Edge, reach
 
 
@@ -17,7 +17,7 @@ def stopped_edges(equations: Sequence[Equation]) -> set[Edge]:
 
 def without_idle_marks(program: Program, n_carry: int) -> Program:
     """The program without marks of the user's that no new state comes from: they mean nothing."""
-    ends = {v for v in program.outputs[:n_carry] if isinstance(v, Var)}
+    ends = set(variables(program.outputs[:n_carry]))
     equations = [
         Equation(P.copy_p, e.inputs, e.outputs, {}, e.source)
         if is_stop_trace(e) and not is_bent(e) and not reach(program.equations, e.outputs) & ends
@@ -29,7 +29,7 @@ def without_idle_marks(program: Program, n_carry: int) -> Program:
 
 def untraced_values(
     equations: Sequence[Equation],
-    prelude: Collection[Var],
+    prelude: Collection[Atom],
     params: Sequence[Var],
     names: Sequence[str],
 ) -> set[Var]:
@@ -49,13 +49,11 @@ def untraced_values(
     if mixed:
         inside = [n for n, p in zip(names, params, strict=False) if reach(before, [p]) & mixed]
         raise CompilationError(
-            problem(
-                "A weight is made of a parameter that is kept out of the traces and of one that "
-                "is not.",
-                got=inside,
-                expected="a weight whose parameters all are, or none is",
-                do="exclude all of these or none; to stop training one of them, leave it out of "
-                "trainable=",
-            )
+            "A weight is made of a parameter that is kept out of the traces and of one that "
+            "is not.",
+            got=inside,
+            expected="a weight whose parameters all are, or none is",
+            do="exclude all of these or none; to stop training one of them, leave it out of "
+            "trainable=",
         )
     return marked

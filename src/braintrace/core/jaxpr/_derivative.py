@@ -8,25 +8,15 @@ questions about the call are asked of that program.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from .._compat import ClosedJaxpr, P, is_differentiable, is_traced, named
+from .._compat import ClosedJaxpr, is_differentiable, is_traced
+from ._linear import IN_ONE, LINEAR, is_linear_in
 from ._program import Atom, Const, Equation, Program, Var
 
 RULE = "derivative"  # the parameter of a call that brings its `Derivative` along
-
-# Linear in all their floating-point operands together; what else they read says where elements go.
-_JOINTLY = named(
-    "add add_jaxvals sub neg copy convert_element_type real imag complex conj name reshape squeeze "
-    "transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum select_n gather "
-    "dynamic_slice dynamic_update_slice scatter scatter_add scatter_sub stack unstack tile "
-    "reduce_window_sum fft"
-)
-_IN_ONE = named("mul dot_general conv_general_dilated")  # linear in each operand alone
-_IN_THIS = {P.div_p: 0, P.triangular_solve_p: 1}  # linear in the operand of this number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,27 +49,16 @@ class Derivative:
                 zero.update(e.outputs)
             elif found:
                 others = [v for k, v in enumerate(e.inputs) if k not in found and not is_zero(v)]
-                (linear if _is_linear_in(e, found, others) else bent).update(e.outputs)
+                (linear if is_linear_in(e, found, others) else bent).update(e.outputs)
         ends = zip(self.operands, self.program.outputs, strict=True)
         return frozenset(k for k, v in ends if not (v in linear or is_zero(v)))
 
 
-def _is_linear_in(equation: Equation, numbers: set[int], others: Sequence[Atom]) -> bool:
-    """Whether an equation is linear in its operands `numbers` together, given the `others`."""
-    if equation.primitive in _JOINTLY:
-        return all(equation.inputs[k].differentiable for k in numbers) and not any(
-            is_differentiable(v.dtype) for v in others
-        )
-    if equation.primitive in _IN_ONE:
-        return len(numbers) == 1
-    return numbers == {_IN_THIS.get(equation.primitive)}
-
-
 def _stays_zero(equation: Equation, zero: list[bool]) -> bool:
     """Whether the result is zero where the operands marked so are."""
-    if equation.primitive in _JOINTLY:
+    if equation.primitive in LINEAR:
         return all(zero)
-    return equation.primitive in _IN_ONE and any(zero)
+    return equation.primitive in IN_ONE and any(zero)
 
 
 def _is_zero(atom: Atom) -> bool:
@@ -89,6 +68,7 @@ def _is_zero(atom: Atom) -> bool:
 
 
 Numbers = tuple[int, ...]
+Arrays = Sequence[jax.Array]
 
 
 def pullback(equation: Equation) -> tuple[ClosedJaxpr, Numbers, Numbers, Numbers]:
@@ -97,18 +77,16 @@ def pullback(equation: Equation) -> tuple[ClosedJaxpr, Numbers, Numbers, Numbers
     operands = tuple(k for k in variables if equation.inputs[k].differentiable)
     results = tuple(o for o, v in enumerate(equation.outputs) if v.differentiable)
 
-    def function(known: Sequence[Any], cotangents: Sequence[Any]) -> tuple[Any, ...]:
-        values = [v.value if isinstance(v, Const) else None for v in equation.inputs]
-        for k, value in zip(variables, known, strict=True):
-            values[k] = value
+    def function(known: Arrays, cotangents: Arrays) -> tuple[jax.Array, ...]:
+        given = dict(zip(variables, known, strict=True))
 
-        def call(*moved: Any) -> list[Any]:
-            for k, value in zip(operands, moved, strict=True):
-                values[k] = value
-            made = equation.bind(values)
+        def call(*moved: jax.Array) -> list[jax.Array]:
+            values = given | dict(zip(operands, moved, strict=True))
+            atoms = enumerate(equation.inputs)
+            made = equation.bind([v.value if isinstance(v, Const) else values[k] for k, v in atoms])
             return [made[o] for o in results]
 
-        _, pull = jax.vjp(call, *(values[k] for k in operands))
+        _, pull = jax.vjp(call, *(given[k] for k in operands))
         return pull(list(cotangents))
 
     avals = lambda atoms: [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in atoms]

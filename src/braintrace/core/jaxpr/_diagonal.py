@@ -5,20 +5,20 @@ whatever the parameters are: a mask, or `jnp.diag`, says so.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._compat import P, is_traced, named
+from .._compat import P, Params, is_traced
+from ._linear import SIGNS
 from ._program import Atom, Const, Equation, Var
 
-_KEEPS_ZERO = named("neg copy convert_element_type div")  # zero where their first operand is
+_KEEPS_ZERO = SIGNS | {P.div_p}  # zero where their first operand is
 
 
 def diagonal_side(
-    operands: Sequence[Atom], params: Mapping[str, Any], makers: Mapping[Var, Equation]
+    operands: Sequence[Atom], params: Params, makers: Mapping[Var, Equation]
 ) -> int | None:
     """The operand of a product that is a diagonal matrix; `makers` has the equations of what
     parameters alone make.
@@ -36,7 +36,7 @@ def diagonal_side(
     return None
 
 
-def scaled(side: int, params: Mapping[str, Any], dtype: Any, *operands: jax.Array) -> jax.Array:
+def scaled(side: int, params: Params, dtype: np.dtype, *operands: jax.Array) -> jax.Array:
     """The product, with the diagonal of operand `side`."""
     contract, _ = params["dimension_numbers"]
     diagonal = operands[side].sum(contract[side][0])
@@ -67,13 +67,11 @@ def _made(
         return None if a is None and b is None else spread(a) & spread(b)
     if e.primitive is P.select_n_p and isinstance(e.inputs[0], Const) and len(e.inputs) == 3:
         return np.where(np.asarray(e.inputs[0].value), spread(of(2)), spread(of(1)))
-    if e.primitive in _KEEPS_ZERO:
-        found = of(0)
-        return None if found is None else spread(found)
+    scalar = e.primitive is P.broadcast_in_dim_p and e.inputs[0].shape == ()
+    if not (scalar or e.primitive in _KEEPS_ZERO or e.primitive is P.transpose_p):
+        return None
+    if (nonzero := of(0)) is None:
+        return None
     if e.primitive is P.transpose_p:
-        found = of(0)
-        return None if found is None else np.transpose(found, e.params["permutation"])
-    if e.primitive is P.broadcast_in_dim_p and e.inputs[0].shape == ():
-        found = of(0)
-        return None if found is None else spread(found)
-    return None
+        return np.transpose(nonzero, e.params["permutation"])
+    return spread(nonzero)

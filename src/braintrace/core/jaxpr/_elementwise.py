@@ -8,14 +8,14 @@ taken along one-hot tangents, at several random points. It is elementwise when n
 derivative ever reaches another element.
 """
 
-from typing import Any
+from collections.abc import Hashable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._compat import bind, is_differentiable, named, sub_jaxprs
-from ._program import Const, Equation, Var
+from ._program import Atom, Const, Equation, Var
 
 ELEMENTWISE = named("""
 abs acos acosh add add_jaxvals and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil
@@ -28,12 +28,11 @@ sub tan tanh xor
 
 _SIDE = 2  # elements along each axis of a probe
 _POINTS = 3  # random points at which a primitive is probed, in each of the domains
-_DOMAINS = (
-    (-1.5, 1.7),
-    (0.1, 0.9),
-    (1.1, 3.0),
-)  # a primitive is defined in one of them at least: acos, acosh, sqrt
-_probed: dict[Any, bool] = {}
+# a primitive is defined in one of them at least: acos, acosh, sqrt
+_DOMAINS = ((-1.5, 1.7), (0.1, 0.9), (1.1, 3.0))
+Domain = tuple[float, float]
+Values = jax.Array | np.ndarray
+_probed: dict[Hashable, bool] = {}
 
 
 def is_elementwise(equation: Equation) -> bool:
@@ -56,13 +55,8 @@ def is_elementwise(equation: Equation) -> bool:
     if not all(_is_number(v.dtype) for v in (*equation.inputs, *equation.outputs)):
         return False
     scalars = tuple(v.shape == () for v in equation.inputs)
-    key = (
-        equation.primitive,
-        str(equation.params),
-        tuple(str(v.dtype) for v in equation.inputs),
-        len(shape),
-        scalars,
-    )
+    dtypes = tuple(str(v.dtype) for v in equation.inputs)
+    key = equation.primitive, str(equation.params), dtypes, len(shape), scalars
     if key not in _probed:
         _probed[key] = _probe(equation, max(len(shape), 1))
     return _probed[key]
@@ -74,7 +68,7 @@ def _fits(operand: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-def _is_number(dtype: Any) -> bool:
+def _is_number(dtype: np.dtype) -> bool:
     return is_differentiable(dtype) or jnp.issubdtype(dtype, np.integer) or dtype == np.bool_
 
 
@@ -84,7 +78,7 @@ def _probe(equation: Equation, rank: int) -> bool:
     random = np.random.default_rng(0)
     count = int(np.prod(shape))
 
-    def sample(atom: Any, domain: tuple[float, float]) -> np.ndarray:
+    def sample(atom: Atom, domain: Domain) -> np.ndarray:
         dtype = np.dtype(atom.dtype)
         if isinstance(atom, Const) and atom.shape == ():
             return np.full(shape, np.asarray(atom.value), dtype)
@@ -92,9 +86,7 @@ def _probe(equation: Equation, rank: int) -> bool:
             return random.uniform(*domain, size=shape).astype(dtype)
         return random.integers(0, 2, shape).astype(dtype)
 
-    def influence(
-        values: list[np.ndarray], operand: int, element: int, domain: tuple[float, float]
-    ) -> bool:
+    def influence(values: list[np.ndarray], operand: int, element: int, domain: Domain) -> bool:
         changed = list(values)
         changed[operand] = values[operand].copy()
         changed[operand].reshape(-1)[element] = sample(equation.inputs[operand], domain).reshape(
@@ -109,10 +101,7 @@ def _probe(equation: Equation, rank: int) -> bool:
         tangent.reshape(-1)[element] = 1
         along = lambda v: apply(*(v if k == operand else w for k, w in enumerate(values)))
         _, derivative = jax.jvp(along, (values[operand],), (tangent,))
-        zeros = [np.zeros(shape, d.dtype) for d in derivative]
-        return any(
-            _other_elements_differ(d, z, element) for d, z in zip(derivative, zeros, strict=True)
-        )
+        return any(_other_elements_differ(d, np.zeros_like(d), element) for d in derivative)
 
     apply = lambda *values: bind(equation.primitive, values, equation.params)
     defined = False
@@ -123,22 +112,18 @@ def _probe(equation: Equation, rank: int) -> bool:
                 results = apply(*values)
                 if any(np.shape(r) != shape for r in results):
                     return False
-                if not all(
-                    np.isfinite(r).all() for r in results
-                ):  # outside its domain a primitive says nothing
-                    continue
+                if not all(np.isfinite(r).all() for r in results):
+                    continue  # outside its domain a primitive says nothing
                 defined = True
                 for operand in range(len(values)):
                     if any(influence(values, operand, element, domain) for element in range(count)):
                         return False
-    except (
-        Exception
-    ):  # a primitive that refuses the probe has parameters tied to its shape: it is not elementwise
+    except Exception:  # it refuses the probe: parameters tied to its shape, so not elementwise
         return False
     return defined
 
 
-def _other_elements_differ(a: Any, b: Any, element: int) -> bool:
+def _other_elements_differ(a: Values, b: Values, element: int) -> bool:
     if a.dtype == jax.dtypes.float0:
         return False
     a, b = np.asarray(a), np.asarray(b)

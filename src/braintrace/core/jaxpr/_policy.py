@@ -3,9 +3,8 @@ reach.
 """
 
 import dataclasses
-from typing import Any
 
-from .._errors import UsageError, problem
+from .._errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,26 +64,21 @@ class ControlFlowPolicy:
                 _refuse(name, getattr(self, name), " or ".join(map(repr, known)))
         if not _whole(self.scan_unroll_limit):
             _refuse("scan_unroll_limit", self.scan_unroll_limit, "a whole number")
-        if not _whole(self.fixpoint_iteration_limit) or self.fixpoint_iteration_limit < 1:
-            _refuse(
-                "fixpoint_iteration_limit",
-                self.fixpoint_iteration_limit,
-                "a whole number of at least 1",
-            )
+        depth = self.fixpoint_iteration_limit
+        if not _whole(depth) or depth < 1:
+            _refuse("fixpoint_iteration_limit", depth, "a whole number of at least 1")
 
     def unrolls(self, length: int) -> bool:
         """Whether a loop of `length` sub-steps is unrolled."""
         return length <= self.scan_unroll_limit or self.scan_descent == "auto"
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _refuse(name: str, got: Any, expected: str) -> None:
-    raise UsageError(
-        problem(f"Invalid {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
-    )
+def _refuse(name: str, got: object, expected: str) -> None:
+    raise UsageError(f"Invalid {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,12 +3,13 @@ works on.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from .._compat import Primitive, bind, is_differentiable
+from .._compat import Params, Primitive, bind, is_differentiable
 
 
 class Var:
@@ -16,7 +17,7 @@ class Var:
 
     __slots__ = ("dtype", "shape")
 
-    def __init__(self, shape: Sequence[int], dtype: Any):
+    def __init__(self, shape: Sequence[int], dtype: np.dtype):
         self.shape = tuple(shape)
         self.dtype = dtype
 
@@ -45,7 +46,7 @@ class Const:
         return tuple(np.shape(self.value))
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
 
     @property
@@ -65,10 +66,10 @@ class Equation:
     primitive: Primitive
     inputs: list[Atom]
     outputs: list[Var]
-    params: dict[str, Any]
+    params: Params
     source: str = ""
 
-    def bind(self, values: Sequence[Any]) -> list[Any]:
+    def bind(self, values: Sequence[jax.Array]) -> list[jax.Array]:
         return bind(self.primitive, values, self.params)
 
     def copy(self) -> "Equation":
@@ -90,30 +91,38 @@ class Program:
     outputs: list[Atom]
 
 
-def evaluate(equations: Sequence[Equation], env: dict[Var, Any]) -> None:
+def evaluate(equations: Sequence[Equation], env: dict[Var, jax.Array]) -> None:
     """Evaluate `equations` in order, reading and filling `env`."""
     read = reader(env)
     for equation in equations:
-        env.update(
-            zip(equation.outputs, equation.bind([read(v) for v in equation.inputs]), strict=True)
-        )
+        results = equation.bind([read(v) for v in equation.inputs])
+        env.update(zip(equation.outputs, results, strict=True))
 
 
-def reader(env: dict[Var, Any]) -> Callable[[Atom], Any]:
+def reader(env: dict[Var, jax.Array]) -> Callable[[Atom], jax.Array]:
     """A function that reads an atom's value from `env`."""
     return lambda atom: atom.value if isinstance(atom, Const) else env[atom]
 
 
+def variables(atoms: Iterable[Atom]) -> list[Var]:
+    """The variables among the atoms."""
+    return [v for v in atoms if isinstance(v, Var)]
+
+
+def makers(equations: Iterable[Equation]) -> dict[Atom, Equation]:
+    """The equation that makes each variable."""
+    return {v: e for e in equations for v in e.outputs}
+
+
 def sort_equations(equations: Sequence[Equation]) -> list[Equation]:
     """The equations, each after those that it reads, otherwise in the order given."""
-    maker = {v: e for e in equations for v in e.outputs}
+    maker = makers(equations)
     done: dict[Equation, None] = {}
     for first in equations:
         pending = [first]
         while pending:
             e = pending[-1]
-            makers = [maker[v] for v in e.inputs if isinstance(v, Var) and v in maker]
-            missing = [m for m in makers if m not in done]
+            missing = [m for v in e.inputs if (m := maker.get(v)) and m not in done]
             if missing:
                 pending += missing
             else:

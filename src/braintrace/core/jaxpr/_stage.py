@@ -8,45 +8,45 @@ evaluation uses that derivative.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from .._compat import (
     CONTROL_FLOW,
     CUSTOM_DERIVATIVE,
     ClosedJaxpr,
+    JaxprEqn,
     Literal,
     P,
+    Params,
+    Primitive,
     named,
     scan_counts,
     source_line,
     sub_jaxprs,
 )
-from .._errors import CompilationError, NotSupportedError, problem
+from .._errors import CompilationError, NotSupportedError
 from ._constant import folded
 from ._derivative import RULE, Derivative, pullback
 from ._diagonal import diagonal_side, scaled
 from ._elementwise import is_elementwise
+from ._linear import LINEAR
 from ._policy import ControlFlowPolicy, Unfolding
 from ._program import Atom, Const, Equation, Program, Var
 from ._stop_trace import mark_bent
 
 # Operations whose derivative is finite whatever their operands are.
-_HARMLESS = named(
-    "add add_jaxvals sub neg copy convert_element_type real imag complex conj name stop_gradient "
-    "reshape squeeze transpose broadcast_in_dim slice rev concatenate pad split reduce_sum cumsum "
-    "select_n gather dynamic_slice dynamic_update_slice scatter scatter_add scatter_sub stack "
-    "unstack tile sharding_constraint device_put optimization_barrier"
-)
+_HARMLESS = LINEAR | named("stop_gradient")
 _KEPT_DERIVATIVES = 256
+Avals = Sequence[jax.ShapeDtypeStruct]
 
 
 def stage(
-    function: Callable[..., Sequence[Any]],
-    avals: Sequence[Any],
+    function: Callable[..., Sequence[jax.Array]],
+    avals: Avals,
     relevant: Sequence[bool],
     policy: ControlFlowPolicy,
     n_params: int | None = None,
@@ -79,7 +79,7 @@ def inline(closed: ClosedJaxpr, undifferentiated: bool = False) -> Program:
     return Program(inputs, stager.equations, stager.open(closed, inputs, ""))
 
 
-_derivatives: dict[Any, tuple[Equation, Derivative | None]] = {}
+_derivatives: dict[Hashable, tuple[Equation, Derivative | None]] = {}
 
 
 def derivative(equation: Equation) -> Derivative | None:
@@ -104,7 +104,7 @@ def derivative(equation: Equation) -> Derivative | None:
 
 
 def extend(
-    equations: list[Equation], function: Callable[..., Any], operands: Sequence[Atom]
+    equations: list[Equation], function: Callable[..., PyTree[jax.Array]], operands: Sequence[Atom]
 ) -> list[Atom]:
     """Append what `function` does to `operands` (its control flow left as it stands); return the
     results, flat.
@@ -129,10 +129,10 @@ class _Stager:
     def open(self, closed: ClosedJaxpr, inputs: Sequence[Atom], source: str) -> list[Atom]:
         """Append the equations of `closed`, applied to `inputs`; return its outputs."""
         jaxpr = closed.jaxpr
-        env: dict[Any, Atom] = dict(zip(jaxpr.constvars, map(Const, closed.consts), strict=True))
+        env: dict[object, Atom] = dict(zip(jaxpr.constvars, map(Const, closed.consts), strict=True))
         env.update(zip(jaxpr.invars, inputs, strict=True))
 
-        def read(v: Any) -> Atom:
+        def read(v: object) -> Atom:
             return Const(v.val) if isinstance(v, Literal) else env[v]
 
         for eqn in jaxpr.eqns:
@@ -143,40 +143,37 @@ class _Stager:
         return [read(v) for v in jaxpr.outvars]
 
     def apply(
-        self, function: Callable[..., Any], operands: Sequence[Atom], source: str
+        self, function: Callable[..., PyTree[jax.Array]], operands: Sequence[Atom], source: str
     ) -> list[Atom]:
         """Append what `function` does to `operands`."""
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
         return self.open(jax.make_jaxpr(function)(*avals), operands, source)
 
     def _equation(
-        self, eqn: Any, operands: list[Atom], avals: list[Any], source: str
+        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str
     ) -> list[Atom]:
         subs = sub_jaxprs(eqn.params)
-        relevant = any(v in self.relevant for v in operands)
-        if subs and eqn.primitive in CONTROL_FLOW:
-            if not relevant:
-                return self._emit(eqn.primitive, operands, avals, eqn.params, source)
-            return self._control_flow(eqn, operands, avals, source)
-        if (
+        if eqn.primitive in CONTROL_FLOW:
+            if any(v in self.relevant for v in operands):
+                return self._control_flow(eqn, operands, avals, source)
+        elif (
             len(subs) == 1
             and (self.undifferentiated or eqn.primitive not in CUSTOM_DERIVATIVE)
-            and _is_call(subs[0], operands)
+            and [tuple(v.aval.shape) for v in subs[0].jaxpr.invars] == [v.shape for v in operands]
         ):
             return self.open(subs[0], operands, source)
         return self._emit(eqn.primitive, operands, avals, eqn.params, source)
 
     def _emit(
-        self, primitive: Any, operands: list[Atom], avals: list[Any], params: dict, source: str
+        self, primitive: Primitive, operands: list[Atom], avals: Avals, params: Params, source: str
     ) -> list[Atom]:
         if primitive is P.pad_p and isinstance(operands[1], Var):
             return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
-        side = (
-            diagonal_side(operands, params, self.makers) if primitive is P.dot_general_p else None
-        )
-        if side is not None:
-            scale = functools.partial(scaled, side, params, avals[0].dtype)
-            return self.apply(scale, operands, source)
+        if primitive is P.dot_general_p:
+            side = diagonal_side(operands, params, self.makers)
+            if side is not None:
+                scale = functools.partial(scaled, side, params, avals[0].dtype)
+                return self.apply(scale, operands, source)
         if self.taken is not None and primitive not in _HARMLESS:
             operands = [self._guard(v, source) for v in operands]
         outputs = [Var(a.shape, a.dtype) for a in avals]
@@ -239,20 +236,16 @@ class _Stager:
     # ----------------------------------------------------------------------------------------------
 
     def _control_flow(
-        self, eqn: Any, operands: list[Atom], avals: list[Any], source: str
+        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str
     ) -> list[Atom]:
         policy = self.policy
         if self.depth >= policy.fixpoint_iteration_limit:
             raise CompilationError(
-                problem(
-                    "Control flow in the step nests too deeply.",
-                    got=f"more than {self.depth} levels",
-                    expected=f"at most {policy.fixpoint_iteration_limit} "
-                    "(fixpoint_iteration_limit)",
-                    do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to "
-                    "compile",
-                    at=source,
-                )
+                "Control flow in the step nests too deeply.",
+                got=f"more than {self.depth} levels",
+                expected=f"at most {policy.fixpoint_iteration_limit} (fixpoint_iteration_limit)",
+                do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to compile",
+                at=source,
             )
         self.depth += 1
         try:
@@ -261,17 +254,15 @@ class _Stager:
                 unfold = lambda: self._cond(eqn, operands, source)
             elif eqn.primitive is P.scan_p:
                 unfolds, length = policy.unrolls(eqn.params["length"]), eqn.params["length"]
-                unfold = lambda: self._scan(eqn, operands, avals, source)
+                unfold = lambda: self._scan(eqn, operands, source)
             else:
                 raise NotSupportedError(
-                    problem(
-                        "A while loop in the step touches parameters or hidden state, and its "
-                        "number of turns is not static.",
-                        expected="a loop of static length (lax.scan, or fori_loop with constant "
-                        "bounds), which is unrolled",
-                        do="give the loop constant bounds, or move it out of the step",
-                        at=source,
-                    )
+                    "A while loop in the step touches parameters or hidden state, and its "
+                    "number of turns is not static.",
+                    expected="a loop of static length (lax.scan, or fori_loop with constant "
+                    "bounds), which is unrolled",
+                    do="give the loop constant bounds, or move it out of the step",
+                    at=source,
                 )
             self.unfoldings.append(Unfolding(eqn.primitive.name, length, not unfolds, source))
             return unfold() if unfolds else self._opaque(eqn, operands, avals, source, length)
@@ -279,7 +270,7 @@ class _Stager:
             self.depth -= 1
 
     def _opaque(
-        self, eqn: Any, operands: list[Atom], avals: list[Any], source: str, length: int
+        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str, length: int
     ) -> list[Atom]:
         """The equation as it stands, where the policy allows it: to the analysis it mixes whatever
         enters it.
@@ -287,29 +278,24 @@ class _Stager:
         weights = any(v in self.trained for v in operands)
         if eqn.primitive is P.scan_p and self.policy.etp_in_control_flow == "error":
             raise NotSupportedError(
-                problem(
-                    "A loop in the step touches parameters or hidden state and is too long to "
-                    "unroll.",
-                    got=f"{length} sub-steps",
-                    expected=f"at most {self.policy.scan_unroll_limit} (option unroll_limit)",
-                    do=f"pass unroll_limit={length} to compile, or make each sub-step a step of "
-                    "the model",
-                    at=source,
-                )
+                "A loop in the step touches parameters or hidden state and is too long to unroll.",
+                got=f"{length} sub-steps",
+                expected=f"at most {self.policy.scan_unroll_limit} (option unroll_limit)",
+                do=f"pass unroll_limit={length} to compile, or make each sub-step a step of "
+                "the model",
+                at=source,
             )
         if weights and self.policy.etp_in_control_flow == "error":
             raise NotSupportedError(
-                problem(
-                    "A parameter is used inside a cond that the policy leaves opaque.",
-                    expected="cond='convert'",
-                    do="use cond='convert', or etp_in_control_flow='exclude' for its "
-                    "instantaneous gradient",
-                    at=source,
-                )
+                "A parameter is used inside a cond that the policy leaves opaque.",
+                expected="cond='convert'",
+                do="use cond='convert', or etp_in_control_flow='exclude' for its "
+                "instantaneous gradient",
+                at=source,
             )
         return self._emit(eqn.primitive, operands, avals, eqn.params, source)
 
-    def _cond(self, eqn: Any, operands: list[Atom], source: str) -> list[Atom]:
+    def _cond(self, eqn: JaxprEqn, operands: list[Atom], source: str) -> list[Atom]:
         """Every branch is evaluated and the results are selected: each branch's paths are then
         ordinary ones.
         """
@@ -332,38 +318,22 @@ class _Stager:
             results += self.apply(select, [index, *cases], source)
         return results
 
-    def _scan(self, eqn: Any, operands: list[Atom], avals: list[Any], source: str) -> list[Atom]:
+    def _scan(self, eqn: JaxprEqn, operands: list[Atom], source: str) -> list[Atom]:
         params = eqn.params
         length, (n_const, n_carry) = params["length"], scan_counts(params)
-        consts, carry, xs = (
-            operands[:n_const],
-            operands[n_const : n_const + n_carry],
-            operands[n_const + n_carry :],
-        )
-        stacked: list[list[Atom]] = [[] for _ in avals[n_carry:]]
-        order = range(length - 1, -1, -1) if params["reverse"] else range(length)
-        for i in order:
+        consts, xs = operands[:n_const], operands[n_const + n_carry :]
+        carry = operands[n_const : n_const + n_carry]
+        stacked: dict[int, list[Atom]] = {}
+        for i in range(length)[::-1] if params["reverse"] else range(length):
             at_i = [self.apply(lambda x, i=i: x[i], [x], source)[0] for x in xs]
             out = self.open(params["jaxpr"], [*consts, *carry, *at_i], source)
-            carry = out[:n_carry]
-            for column, y in zip(stacked, out[n_carry:], strict=True):
-                column.append(y)
-        for column in stacked:
-            if params["reverse"]:
-                column.reverse()
-        ys = [
-            self.apply(lambda *c: jax.numpy.stack(c), column, source)[0]
-            for column in stacked
-            if column
-        ]
-        return [*carry, *ys]
+            carry, stacked[i] = out[:n_carry], out[n_carry:]
+        columns = zip(*(stacked[i] for i in range(length)), strict=True)
+        stack = lambda *c: jax.numpy.stack(c)
+        return [*carry, *(self.apply(stack, column, source)[0] for column in columns)]
 
 
-def _is_call(closed: ClosedJaxpr, operands: list[Atom]) -> bool:
-    return [tuple(v.aval.shape) for v in closed.jaxpr.invars] == [v.shape for v in operands]
-
-
-def _index(i: Any, n: int) -> Any:
+def _index(i: jax.Array, n: int) -> jax.Array:
     return i.astype(bool) if n == 2 else jax.numpy.clip(i, 0, n - 1)
 
 
@@ -377,7 +347,9 @@ def _bent(call: Equation) -> Collection[int]:
     return every if any(sub_jaxprs(e.params) and _bent(e) for e in inner) else ()
 
 
-def _pad(x: Any, value: Any, padding_config: Any) -> Any:
+def _pad(
+    x: jax.Array, value: jax.Array, padding_config: Sequence[tuple[int, int, int]]
+) -> jax.Array:
     """`lax.pad` whose derivative for the value is defined where x has none."""
     padded = jax.lax.pad(x, np.zeros((), x.dtype), padding_config)
     outside = jax.lax.pad(np.zeros(x.shape, bool), np.ones((), bool), padding_config)

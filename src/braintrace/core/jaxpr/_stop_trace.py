@@ -1,6 +1,6 @@
 """`stop_trace`: an edge that no eligibility trace passes, marked in the user's own program."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -58,7 +58,7 @@ def stop_trace(x: T) -> T:
     return jax.tree.map(_marked, x)
 
 
-def _marked(leaf: Any) -> Any:
+def _marked(leaf: jax.Array) -> jax.Array:
     return checkpoint_name(leaf, _MARK) if is_differentiable(jax.numpy.result_type(leaf)) else leaf
 
 

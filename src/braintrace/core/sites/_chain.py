@@ -6,19 +6,17 @@ pulled back through T.
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Set
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
 
-from .._compat import P, named
-from ..jaxpr import Equation, Var, evaluate
+from .._compat import P
+from ..jaxpr import SIGNS, Atom, Equation, Var, evaluate, scales
 from ._dot_general import DotGeneralRule
 from ._rule import SiteRule, site_rule
-
-_LINEAR = named("neg copy convert_element_type")
 
 
 class ChainRule(SiteRule):
@@ -36,11 +34,12 @@ class ChainRule(SiteRule):
         inside = {v for e in chain for v in e.outputs} | {first.equation.outputs[0]}
         atoms = [v for e in chain for v in e.inputs if v not in inside]
         self.structure = tuple(dict.fromkeys(v for v in atoms if isinstance(v, Var)))
-        self._values: dict[Var, Any] | None = None if self.structure else {}
+        self._values: dict[Var, jax.Array] | None = None if self.structure else {}
 
-    def bound(self, values: Sequence[Any]) -> "ChainRule":
-        rule: Any = copy.copy(self)
-        rule._values = dict(zip(self.structure, values, strict=True))
+    def bound(self, values: Sequence[jax.Array]) -> "ChainRule":
+        rule = copy.copy(self)
+        pairs = zip(self.structure, values, strict=True)
+        rule._values = {v: value for v, value in pairs if isinstance(v, Var)}
         return rule
 
     @property
@@ -65,14 +64,13 @@ class ChainRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return self._lanes.get(axis)
 
-    def represent(self, data: list[Any]) -> jax.Array:
+    def represent(self, data: list[jax.Array]) -> jax.Array:
         return self._first.represent(data)
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = self.represent(data).astype(f.dtype)
-        along = [
-            self._lanes.get(d) for d in range(f.ndim)
-        ]  # the axis of x that runs along each axis of y
+        # the axis of x that runs along each axis of y
+        along = [self._lanes.get(d) for d in range(f.ndim)]
         samples = [d for d in along if d is not None]
         (contracted,) = [d for d in range(x.ndim) if d not in samples]
         shape = [1 if d is None else x.shape[d] for d in along]
@@ -87,10 +85,12 @@ class ChainRule(SiteRule):
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return self._first.weight_gradient(x, self._pull_back(c))
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return self._first.weight_gradient_sum(x, jax.vmap(self._pull_back)(c))
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         return self._first.data_gradient_sum(data, jax.vmap(self._pull_back)(c), weight)
 
     def _pull_back(self, c: jax.Array) -> jax.Array:
@@ -98,7 +98,7 @@ class ChainRule(SiteRule):
         start = self._first.equation.outputs[0]
 
         def through(u: jax.Array) -> jax.Array:
-            env: dict[Var, Any] = {start: u, **(self._values or {})}
+            env: dict[Var, jax.Array] = {start: u, **(self._values or {})}
             evaluate(self._chain, env)
             return env[self._y]
 
@@ -106,7 +106,7 @@ class ChainRule(SiteRule):
         return pull(c.astype(self._y.dtype))[0].astype(c.dtype)
 
 
-def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: set[Var]) -> ChainRule | None:
+def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: Set[Atom]) -> ChainRule | None:
     """The rule of a dense weight whose result runs through `chain`; None when that is not linear,
     or sums over a sample.
 
@@ -139,8 +139,7 @@ def _axes(equation: Equation, operand: int) -> dict[int, int] | None:
     same = equation.inputs[operand].shape == shape and np.issubdtype(
         equation.outputs[0].dtype, np.inexact
     )
-    scaled = equation.primitive is P.mul_p or (equation.primitive is P.div_p and operand == 0)
-    if equation.primitive in _LINEAR or scaled:
+    if equation.primitive in SIGNS or scales(equation, operand):
         return {d: d for d in range(len(shape))} if same else None
     if equation.primitive is P.transpose_p:
         return dict(enumerate(equation.params["permutation"]))

@@ -1,7 +1,5 @@
 """Convolution in any number of dimensions, with stride, padding, dilation and groups."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,32 +37,25 @@ class ConvRule(SiteRule):
         space = tuple(self._kernel[k] for k in self._rhs[2:])
         n = len(space)
         first = jnp.transpose(x, self._lhs)  # batch, channel, space
+        names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
+        exact = jax.lax.Precision.HIGHEST
         patches = jax.lax.conv_general_dilated_patches(
-            first,
-            space,
-            p["window_strides"],
-            p["padding"],
-            p["lhs_dilation"],
-            p["rhs_dilation"],
-            precision=jax.lax.Precision.HIGHEST,
+            first, space, *(p[n] for n in names), precision=exact
         )
         groups = p["feature_group_count"]
         channels = first.shape[1] // groups
         patches = patches.reshape(first.shape[0], groups, channels, *space, *patches.shape[2:])
         return jnp.transpose(patches, (0, *range(3 + n, 3 + 2 * n), 1, 2, *range(3, 3 + n)))
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = data[0].astype(f.dtype)
         patches = self._patches(x)  # batch, space, groups, channels, kernel space
         n = len(self._rhs) - 2
         groups = self._params["feature_group_count"]
-        g = jnp.transpose(f, self._out)  # batch, channel of y, space
-        g = jnp.moveaxis(g, 1, -1)
+        g = jnp.moveaxis(jnp.transpose(f, self._out), 1, -1)  # batch, space, channel of y
         g = g.reshape(*g.shape[:-1], groups, g.shape[-1] // groups)
         out = g.reshape(*g.shape, *(1,) * (n + 1)) * jnp.expand_dims(patches, n + 2)
-        out = out.reshape(
-            *out.shape[: n + 1], out.shape[n + 1] * out.shape[n + 2], *out.shape[n + 3 :]
-        )
+        out = jax.lax.collapse(out, n + 1, n + 3)
         out = jnp.moveaxis(out, n + 1, 1)  # batch, channel of y, space, contraction
         back = np.argsort(self._out)
         return jnp.transpose(out, (*back, *range(n + 2, out.ndim)))
@@ -72,9 +63,8 @@ class ConvRule(SiteRule):
     def collect(self, entries: jax.Array) -> jax.Array:
         n = len(self._rhs) - 2
         kept = self._out[1]
-        total = entries.sum(
-            tuple(k for k in range(n + 2) if k != kept)
-        )  # channel of y, input channel, space
+        # channel of y, input channel, space
+        total = entries.sum(tuple(k for k in range(n + 2) if k != kept))
         return jnp.transpose(total, np.argsort(self._rhs).tolist())
 
 

@@ -1,10 +1,9 @@
 """Products with a weight on either side: dense, batched, grouped, einsum, shared over positions."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
 
 from .._compat import P
 from ..jaxpr import Equation
@@ -24,22 +23,20 @@ class DotGeneralRule(SiteRule):
         (contract, batch) = equation.params["dimension_numbers"]
         weight, data = equation.inputs[operand].shape, equation.inputs[1 - operand].shape
         letters = iter("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW")
-        at = {"weight": [""] * len(weight), "data": [""] * len(data)}
-        for names, sides in ((batch, "b"), (contract, "c")):
-            group = []
+        of_weight, of_data = dict[int, str](), dict[int, str]()
+        for names in (batch, contract):
             for w, d in zip(names[operand], names[1 - operand], strict=True):
-                at["weight"][w] = at["data"][d] = next(letters)
-                group.append(at["weight"][w])
-            setattr(self, "_" + sides, "".join(group))
-        free = {}
-        for side, axes in at.items():
-            for k, letter in enumerate(axes):
-                if not letter:
-                    axes[k] = next(letters)
-                    free[side] = free.get(side, "") + axes[k]
-        sides = [free.get("weight", ""), free.get("data", "")]
-        self._weight, self._data = "".join(at["weight"]), "".join(at["data"])
-        self._y = self._b + "".join(sides if operand == 0 else sides[::-1])
+                of_weight[w] = of_data[d] = next(letters)
+        joint = "".join(of_weight.values())
+        batches, self._c = joint[: len(batch[0])], joint[len(batch[0]) :]
+        free = []
+        for shape, known in ((weight, of_weight), (data, of_data)):
+            own = {k: next(letters) for k in range(len(shape)) if k not in known}
+            known |= own
+            free.append("".join(own.values()))
+        self._weight = "".join(of_weight[k] for k in range(len(weight)))
+        self._data = "".join(of_data[k] for k in range(len(data)))
+        self._y = batches + "".join(free if operand == 0 else free[::-1])
         self._sizes = tuple(weight[w] for w in contract[operand])
         self._dtype = equation.inputs[operand].dtype
         self._shape = tuple(weight)
@@ -56,9 +53,6 @@ class DotGeneralRule(SiteRule):
         self._layout = layouts.get(self._weight) if simple else None
         self._entries = samples + self._weight if self._layout else self._y + self._c
 
-    _b: str
-    _c: str
-
     @property
     def trace_shape(self) -> tuple[int, ...]:
         sizes = dict(zip(self._weight + self._y, self._shape + self._y_shape, strict=True))
@@ -74,37 +68,31 @@ class DotGeneralRule(SiteRule):
         place = self._data.find(self._y[axis])
         return place if place >= 0 else None
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
         return _product(self._y, self._data, self._entries, f, x)
 
-    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
+        names = f"X{self._y},X{self._data}->{self._entries}"
         exact = jax.lax.Precision.HIGHEST
-        return jnp.einsum(
-            f"X{self._y},X{self._data}->{self._entries}",
-            f,
-            data[0].astype(f.dtype),
-            precision=exact,
-        )
+        return jnp.einsum(names, f, data[0].astype(f.dtype), precision=exact)
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         # One product of two matrices as they lie: the transpose of the mapped operation would copy
         # the larger one first.
-        return jnp.einsum(
-            f"X{self._data},X{self._y}->{self._weight}",
-            x.astype(c.dtype),
-            c,
-            precision=self._precision,
-        )
+        names = f"X{self._data},X{self._y}->{self._weight}"
+        return jnp.einsum(names, x.astype(c.dtype), c, precision=self._precision)
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         return self.weight_gradient_sum(data[0], c)
 
     @property
     def outer_layout(self) -> str | None:
         return self._layout
 
-    def outer(self, data: list[Any]) -> jax.Array:
+    def outer(self, data: list[jax.Array]) -> Num[Array, "... B I"]:
         x = data[0]
         lead = x.ndim - len(self._data)
         samples = self._entries[: len(self._entries) - len(self._weight)]
@@ -142,8 +130,4 @@ def _aligned(letters: str, out: str, value: jax.Array) -> jax.Array:
     return jnp.transpose(value, order).reshape(shape)
 
 
-def _make(equation: Equation, operand: int) -> SiteRule:
-    return DotGeneralRule(equation, operand)
-
-
-register_site_rule(P.dot_general_p, _make)
+register_site_rule(P.dot_general_p, DotGeneralRule)

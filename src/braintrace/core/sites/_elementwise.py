@@ -1,9 +1,8 @@
 """Parameters that act element by element. The trace has the parameter's own shape."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num
 
 from ._rule import SiteRule, sum_steps
 
@@ -24,7 +23,7 @@ class OperandRule(SiteRule):
     def trace_shape(self) -> tuple[int, ...]:
         return self.equation.inputs[self.operand].shape
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         return f
 
     def collect(self, entries: jax.Array) -> jax.Array:
@@ -33,19 +32,21 @@ class OperandRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return axis
 
-    def represent(self, data: list[Any]) -> jax.Array:
+    def represent(self, data: list[jax.Array]) -> jax.Array:
         return jnp.ones(self.equation.inputs[self.operand].shape)
 
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return x.astype(c.dtype) * c
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return sum_steps(x.astype(c.dtype) * c)
 
-    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
         return sum_steps(f)
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         return sum_steps(c)
 
 
@@ -57,7 +58,7 @@ class ScaleRule(SiteRule):
     def contraction(self) -> tuple[int, ...]:
         return ()
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         return f * self.represent(data).astype(f.dtype)
 
     def collect(self, entries: jax.Array) -> jax.Array:
@@ -66,5 +67,5 @@ class ScaleRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return axis
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return sum_steps(x.astype(c.dtype) * c)

@@ -1,9 +1,8 @@
 """Embedding: rows of a table, chosen by indices."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num
 
 from .._compat import P
 from ..jaxpr import Equation
@@ -28,7 +27,7 @@ class RowsRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return self._places.index(axis) if axis in self._places else None
 
-    def represent(self, data: list[Any]) -> jax.Array:
+    def represent(self, data: list[jax.Array]) -> jax.Array:
         if self.equation.primitive is P.dynamic_slice_p:
             index, clips = data[self._axis], True
         else:
@@ -38,7 +37,7 @@ class RowsRule(SiteRule):
         index = jnp.clip(index, 0, self._rows - 1) if clips else index
         return jax.nn.one_hot(index, self._rows)  # axes of the indices, rows; zero outside
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         return self._spread(f, self.represent(data).astype(f.dtype))
 
     def _spread(self, f: jax.Array, code: jax.Array) -> jax.Array:
@@ -50,7 +49,7 @@ class RowsRule(SiteRule):
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return self.collect(self._spread(c, x.astype(c.dtype)))
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return jax.vmap(self.weight_gradient)(x, c).sum(0)
 
     def collect(self, entries: jax.Array) -> jax.Array:

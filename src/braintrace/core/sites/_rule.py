@@ -4,10 +4,10 @@ of rules.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num
 
 from .._compat import Primitive, bind
 from ..jaxpr import Atom, Equation
@@ -17,9 +17,8 @@ class SiteRule(abc.ABC):
     """How the trace of one weight operation `y = op(W, x)`, linear in W, is laid out.
 
     The trace has one entry for each element of y and each *contraction index* c, the elements of W
-    that feed one element of
-    y: its shape is `y.shape + contraction`, unless the rule says otherwise (`trace_shape`). `data`
-    are the operation's other operands. Laws (tested for every rule by
+    that feed one element of y: its shape is `y.shape + contraction`, unless the rule says otherwise
+    (`trace_shape`). `data` are the operation's other operands. Laws (tested for every rule by
     `braintrace.checks.check_site_rule`):
 
     * `spread(f, data)` is the derivative of `f * y` with respect to W, entry by entry:
@@ -52,7 +51,7 @@ class SiteRule(abc.ABC):
         """Whether it has them: they are constants of the program, or `bound` has put them in."""
         return True
 
-    def bound(self, values: Sequence[Any]) -> "SiteRule":
+    def bound(self, values: Sequence[jax.Array]) -> "SiteRule":
         """The rule with the values of its `structure`, which the prelude has computed."""
         return self
 
@@ -74,7 +73,7 @@ class SiteRule(abc.ABC):
         """Shape of the contraction index."""
 
     @abc.abstractmethod
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         """`f` (shape of y) times the data that each element of W meets: shape `y.shape +
         contraction`.
         """
@@ -98,7 +97,7 @@ class SiteRule(abc.ABC):
         """
         return None
 
-    def outer(self, data: list[Any]) -> jax.Array:
+    def outer(self, data: list[jax.Array]) -> Num[Array, "... B I"]:
         """With an `outer_layout`: the data as (..., samples, I); leading axes stay. Without samples
         there is one.
         """
@@ -108,13 +107,13 @@ class SiteRule(abc.ABC):
     def lane_axis(self, axis: int) -> int | None:
         """The axis of the represented data that runs along `axis` of y, or None."""
 
-    def spread_sum(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
         """`sum_t spread(f[t], data[t])` over a leading time axis."""
         first = jax.eval_shape(self.spread, f[0], [d[0] for d in data])
         add = lambda total, at: (total + self.spread(at[0], at[1]), None)
         return jax.lax.scan(add, jnp.zeros(first.shape, first.dtype), (f, data))[0]
 
-    def represent(self, data: list[Any]) -> jax.Array:
+    def represent(self, data: list[jax.Array]) -> jax.Array:
         """The data as one array of numbers in which y is linear, so that it can be filtered over
         time.
         """
@@ -127,21 +126,21 @@ class SiteRule(abc.ABC):
         """
         return self._pull(lambda weight: self._operation(weight, x), c)
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         """`sum_t weight_gradient(x[t], c[t])` as one operation over a leading time axis."""
         return self._pull(lambda weight: jax.vmap(lambda x: self._operation(weight, x))(x), c)
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         """The gradient of `weight` for the operation's own data and cotangents of y, both time
         first, summed over time.
         """
-        if len(self.data) + 1 != len(
-            self.equation.inputs
-        ):  # the operation has operands beside the weight and the data
+        if len(self.data) + 1 != len(self.equation.inputs):  # there are operands beside these two
             return self.weight_gradient_sum(jax.vmap(lambda *d: self.represent(list(d)))(*data), c)
 
         def operation(weight: jax.Array) -> jax.Array:
-            def once(*data: Any) -> jax.Array:
+            def once(*data: jax.Array) -> jax.Array:
                 values = list(data)
                 values.insert(self.operand, weight)
                 return self.equation.bind(values)[0]
@@ -151,7 +150,7 @@ class SiteRule(abc.ABC):
         return jax.vjp(operation, weight)[1](c)[0]
 
     def _operation(self, weight: jax.Array, x: jax.Array) -> jax.Array:
-        values: list[Any] = [x.astype(weight.dtype)]
+        values = [x.astype(weight.dtype)]
         values.insert(self.operand, weight)
         params = dict(self.equation.params)
         if "preferred_element_type" in params:
@@ -163,7 +162,7 @@ class SiteRule(abc.ABC):
         return jax.vjp(operation, weight)[1](c)[0]
 
 
-def sum_steps(values: jax.Array) -> jax.Array:
+def sum_steps(values: Num[Array, "T ..."]) -> jax.Array:
     """The sum over axis 0, as a product with ones: compilers sum over the major axis of a large
     array at a crawl.
     """

@@ -8,18 +8,18 @@ weight) has a trace shaped as y.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Num
 
 from ..jaxpr import Const, Equation
 from ._rule import SiteRule
 
-Ends = Callable[
-    ..., tuple[Any, Any]
-]  # from the structure operands to (out, into), each shaped as the stored elements
+Pair = tuple[jax.Array, jax.Array]  # (out, into), each shaped as the stored elements
+Ends = Callable[..., Pair]  # from the structure operands
 
 
 class SparseRule(SiteRule):
@@ -43,20 +43,15 @@ class SparseRule(SiteRule):
         y_axis: int = 0,
     ):
         super().__init__(equation, 0)
-        self._x, self._axis, self._y_axis, self._make_ends, self._stored = (
-            data,
-            axis,
-            y_axis,
-            ends,
-            stored,
-        )
-        self._ends: tuple[Any, Any] | None = None
+        self._x, self._axis, self._y_axis = data, axis, y_axis
+        self._make_ends, self._stored = ends, stored
+        self._ends: Pair | None = None
         self.structure = atoms = tuple(equation.inputs[k] for k in structure)
         if all(isinstance(v, Const) for v in atoms):
             with jax.ensure_compile_time_eval():
                 self._ends = ends(*(jnp.asarray(v.value) for v in atoms if isinstance(v, Const)))
 
-    def bound(self, values: Sequence[Any]) -> "SparseRule":
+    def bound(self, values: Sequence[jax.Array]) -> "SparseRule":
         rule = copy.copy(self)
         rule._ends = self._make_ends(*values)
         return rule
@@ -87,28 +82,27 @@ class SparseRule(SiteRule):
         )
         return None if axis == self._y_axis else of_x[of_y.index(axis)]
 
-    def represent(self, data: list[Any]) -> jax.Array:
+    def represent(self, data: list[jax.Array]) -> jax.Array:
         (x,) = data
         return x.astype(np.result_type(x.dtype, self.equation.outputs[0].dtype))
 
     def at_entries(self, values: jax.Array) -> jax.Array:
         return _rows(jnp.moveaxis(values, self._y_axis, 0), self._end(0))
 
-    def _end(self, which: int) -> Any:
+    def _end(self, which: int) -> jax.Array:
         assert self._ends is not None
         return self._ends[which].reshape(self._stored)
 
-    def _meets(self, x: jax.Array, dtype: Any) -> jax.Array:
+    def _meets(self, x: jax.Array, dtype: DTypeLike) -> jax.Array:
         """The data that each stored element meets."""
         return _rows(jnp.moveaxis(x, self._axis, 0), self._end(1)).astype(dtype)
 
-    def spread(self, f: jax.Array, data: list[Any]) -> jax.Array:
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         return self.at_entries(f) * self._meets(self.represent(data), f.dtype)
 
     def collect(self, entries: jax.Array) -> jax.Array:
-        return entries.sum(tuple(range(len(self._stored), entries.ndim))).reshape(
-            self._weight_shape
-        )
+        total = entries.sum(tuple(range(len(self._stored), entries.ndim)))
+        return total.reshape(self._weight_shape)
 
     @property
     def _weight_shape(self) -> tuple[int, ...]:
@@ -117,11 +111,13 @@ class SparseRule(SiteRule):
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         return self.collect(self.at_entries(c) * self._meets(x, c.dtype))
 
-    def weight_gradient_sum(self, x: jax.Array, c: jax.Array) -> jax.Array:
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         add = lambda total, at: (total + self.weight_gradient(*at), None)
         return jax.lax.scan(add, jnp.zeros(self._weight_shape, c.dtype), (x, c))[0]
 
-    def data_gradient_sum(self, data: list[Any], c: jax.Array, weight: jax.Array) -> jax.Array:
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
         return self.weight_gradient_sum(jax.vmap(lambda *d: self.represent(list(d)))(*data), c)
 
 
@@ -137,7 +133,7 @@ class HomogeneousRule(SparseRule):
     def at_entries(self, values: jax.Array) -> jax.Array:
         return values
 
-    def _meets(self, x: jax.Array, dtype: Any) -> jax.Array:
+    def _meets(self, x: jax.Array, dtype: DTypeLike) -> jax.Array:
         """A x."""
         met = super()._meets(x, dtype)
         y = jnp.moveaxis(jnp.zeros(self.trace_shape, dtype), self._y_axis, 0)
@@ -148,7 +144,7 @@ class HomogeneousRule(SparseRule):
         return entries.sum().reshape(self._weight_shape)
 
 
-def _rows(values: jax.Array, index: Any) -> jax.Array:
+def _rows(values: jax.Array, index: jax.Array) -> jax.Array:
     """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is
     padded.
     """

@@ -8,14 +8,13 @@ their own derivative does. `M @ x` has `transpose=False`, `x @ M` has True.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..jaxpr import Equation
 from ._rule import SiteRule, register_named_rule
-from ._sparse import Ends, HomogeneousRule, SparseRule
+from ._sparse import Ends, HomogeneousRule, Pair, SparseRule
 
 
 def _rule(
@@ -48,7 +47,7 @@ def _rows_of(indptr: jax.Array, stored: int) -> jax.Array:
     return jnp.repeat(rows, jnp.diff(indptr), total_repeat_length=stored)
 
 
-def _turn(out: Any, into: Any, transposed: bool) -> tuple[Any, Any]:
+def _turn(out: jax.Array, into: jax.Array, transposed: bool) -> Pair:
     return (into, out) if transposed else (out, into)
 
 
@@ -65,7 +64,7 @@ def _csr_indexed(equation: Equation) -> SiteRule | None:
     """
     transposed, stored = equation.params["transpose"], equation.inputs[1].shape[0]
 
-    def ends(indices: jax.Array, indptr: jax.Array, order: jax.Array) -> tuple[Any, Any]:
+    def ends(indices: jax.Array, indptr: jax.Array, order: jax.Array) -> Pair:
         place = lambda v: jnp.zeros_like(v).at[order].set(v)
         return _turn(place(_rows_of(indptr, stored)), place(indices), transposed)
 
@@ -83,7 +82,7 @@ def _fixed(equation: Equation) -> SiteRule | None:
     """(stored, indices, x): row i is connected to `indices[i, :]`."""
     transposed, (rows, each) = equation.params["transpose"], equation.inputs[1].shape
 
-    def ends(indices: jax.Array) -> tuple[Any, Any]:
+    def ends(indices: jax.Array) -> Pair:
         own = jnp.broadcast_to(jnp.arange(rows, dtype=indices.dtype)[:, None], indices.shape)
         return _turn(own, indices, transposed)
 
@@ -126,26 +125,19 @@ def _one_matrix(equation: Equation) -> tuple[int, int] | None:
     if len(contract[0]) != 1 or len(stored) != 1 + batches or math.prod(stored[:-1]) != 1:
         return None
     leading = tuple(range(batches))
-    return (
-        (contract[1][0], batches)
-        if tuple(batch[0]) == leading and tuple(batch[1]) == leading
-        else None
-    )
+    return (contract[1][0], batches) if set(map(tuple, batch)) == {leading} else None
 
 
 _FORMATS: dict[str, Callable[[Equation], SiteRule | None]] = {
     "bcoo_dot_general": _bcoo,
     "bcsr_dot_general": _bcsr,
-    **dict.fromkeys(("coo_matvec", "coo_matmat"), _coo),
-    **dict.fromkeys(
-        ("csr_matvec", "csr_matmat", "csrmv", "csrmm", "binary_csrmv", "binary_csrmm"), _csr
-    ),
-    **dict.fromkeys(("binary_csrmv_indexed", "binary_csrmm_indexed"), _csr_indexed),
-    **dict.fromkeys(
-        ("fcnmv", "fcnmm", "ell_binary_matvec", "binary_fcnmv", "binary_fcnmm"), _fixed
-    ),
+    "coo_matvec coo_matmat": _coo,
+    "csr_matvec csr_matmat csrmv csrmm binary_csrmv binary_csrmm": _csr,
+    "binary_csrmv_indexed binary_csrmm_indexed": _csr_indexed,
+    "fcnmv fcnmm ell_binary_matvec binary_fcnmv binary_fcnmm": _fixed,
 }
-for _name, _make in _FORMATS.items():
-    register_named_rule(
-        _name, lambda equation, operand, make=_make: make(equation) if operand == 0 else None
-    )
+for _names, _make in _FORMATS.items():
+    for _name in _names.split():
+        register_named_rule(
+            _name, lambda equation, operand, make=_make: make(equation) if operand == 0 else None
+        )
