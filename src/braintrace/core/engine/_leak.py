@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph
 from ..step import prelude
 from ..traces import sensitivity
@@ -22,40 +22,32 @@ def group_leak(
     names = [graph.leaf_paths[k] for k in graph.groups[group].leaves]
     if params is None:
         raise CompilationError(
-            problem(
-                "The leak can be read from the model only when its parameters are known.",
-                got="abstract parameters",
-                do="compile with concrete parameters, or give the leak as a number",
-            )
+            "The leak can be read from the model only when its parameters are known.",
+            got="abstract parameters",
+            do="compile with concrete parameters, or give the leak as a number",
         )
     if len(slots) != 1:
         raise CompilationError(
-            problem(
-                "The leak cannot be read from the model.",
-                got=f"{len(slots)} state variables in the group of {names}",
-                expected="one",
-                do="give the leak as a number",
-            )
+            "The leak cannot be read from the model.",
+            got=f"{len(slots)} state variables in the group of {names}",
+            expected="one",
+            do="give the leak as a number",
         )
     if not any(place.group == group for site in graph.sites for place in site.places):
         raise CompilationError(
-            problem(
-                "The leak cannot be read from the model.",
-                got=f"no parameter acts on the group of {names}",
-                expected="one that is traced",
-                do="give the leak as a number",
-            )
+            "The leak cannot be read from the model.",
+            got=f"no parameter acts on the group of {names}",
+            expected="one that is traced",
+            do="give the leak as a number",
         )
     rows = [_row(graph, group, params, xs, seed) for seed in (0, 1)]
     values = np.concatenate([np.asarray(r, np.float64).reshape(-1) for r in rows])
     if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
         raise CompilationError(
-            problem(
-                "The leak of the model is not constant.",
-                got=f"{values.min():.4g} to {values.max():.4g}",
-                expected=f"one constant for {names}",
-                do="give the leak as a number",
-            )
+            "The leak of the model is not constant.",
+            got=f"{values.min():.4g} to {values.max():.4g}",
+            expected=f"one constant for {names}",
+            do="give the leak as a number",
         )
     return float(values[0])
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import UsageError, problem
+from .._errors import UsageError
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
 
@@ -27,11 +27,9 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
             else f"y_target of shape {shape}"
         )
         raise UsageError(
-            problem(
-                "The target of the step does not fit the algorithm.",
-                got=_described(y_target),
-                expected=wanted,
-            )
+            "The target of the step does not fit the algorithm.",
+            got=_described(y_target),
+            expected=wanted,
         )
     if shape is None or y_target is None:
         return {}
@@ -40,9 +38,7 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
         or jnp.shape(y_target)[-1:] != shape[-1:]
     ):
         raise UsageError(
-            problem(
-                "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
-            )
+            "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
         )
     return {TARGET: y_target}
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Program, Var, extend, sort_equations
@@ -172,12 +172,10 @@ class Editor:
             coupled = next((set(g.leaves) for g in edited.groups if number in g.leaves), set())
             if not coupled & set(self.graph.groups[found.group].leaves):
                 raise CompilationError(
-                    problem(
-                        "The activity cannot be filtered: it has no one position per neuron.",
-                        got=f"a filter of shape {leaf.shape} that does not couple with its neurons",
-                        do="use D_RTRL, or raise max_slots",
-                        at=found.edge[0].source,
-                    )
+                    "The activity cannot be filtered: it has no one position per neuron.",
+                    got=f"a filter of shape {leaf.shape} that does not couple with its neurons",
+                    do="use D_RTRL, or raise max_slots",
+                    at=found.edge[0].source,
                 )
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
@@ -40,13 +40,11 @@ class Feedback(Edit):
         edges = by_edge(exits, READOUT)
         if not edges:
             raise CompilationError(
-                problem(
-                    "No readout that a feedback weight could replace was found.",
-                    expected="an output, or a leaky readout, fed by a product of the hidden "
-                    "activity with a weight",
-                    do="read the activity out with a linear layer inside the model, or use "
-                    "feedback='symmetric'",
-                )
+                "No readout that a feedback weight could replace was found.",
+                expected="an output, or a leaky readout, fed by a product of the hidden "
+                "activity with a weight",
+                do="read the activity out with a linear layer inside the model, or use "
+                "feedback='symmetric'",
             )
         check_number(self.weights, len(edges), "feedback_weights", "readout")
         for number, edge in enumerate(edges):
@@ -81,12 +79,10 @@ def _weight_of(equation: Equation, k: int, editor: Editor) -> Atom:
         if known and site_rule(equation, 1 - k) is not None:
             return w
     raise CompilationError(
-        problem(
-            "A readout is not a product of the hidden activity with a weight, so no feedback "
-            "weight can replace it.",
-            got=equation.name,
-            expected="a linear readout (x @ w, a convolution)",
-            do="use feedback='symmetric'",
-            at=equation.source,
-        )
+        "A readout is not a product of the hidden activity with a weight, so no feedback "
+        "weight can replace it.",
+        got=equation.name,
+        expected="a linear readout (x @ w, a convolution)",
+        do="use feedback='symmetric'",
+        at=equation.source,
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import BatchAxis
 from ..jaxpr import Atom, Var
 from ..traces._filters import counting
@@ -34,10 +34,8 @@ def first_output(editor: Editor) -> int:
         if isinstance(out, Var) and out.differentiable:
             return k
     raise CompilationError(
-        problem(
-            "The cell has no output that a loss could read.",
-            expected="a cell that returns (carry, out) with a real out",
-        )
+        "The cell has no output that a loss could read.",
+        expected="a cell that returns (carry, out) with a real out",
     )
 
 
@@ -56,11 +54,9 @@ def check_read(activities: dict[int, Var], what: str) -> None:
     """Something must be read, or `what` would act on nothing."""
     if not activities:
         raise CompilationError(
-            problem(
-                f"{what} acts on what others read of the hidden state, and nothing is read.",
-                expected="a product or another mixing operation that reads the activity",
-                do="put the readout into the model: a linear layer whose result is the output",
-            )
+            f"{what} acts on what others read of the hidden state, and nothing is read.",
+            expected="a product or another mixing operation that reads the activity",
+            do="put the readout into the model: a linear layer whose result is the output",
         )
 
 
@@ -69,20 +65,16 @@ def check_batch_in_front(editor: Editor, z: Var) -> None:
     graph = editor.graph
     if graph.claim is not None and graph.batch_size is None:
         raise CompilationError(
-            problem(
-                "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
-                expected="batch_size, batch_axes or batch=None",
-                do="say one of them to compile",
-            )
+            "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
+            expected="batch_size, batch_axes or batch=None",
+            do="say one of them to compile",
         )
     axis = graph.batch_axis(z) or (BatchAxis(0, 1) if z.shape[:1] == (1,) else None)
     if graph.batch_size is not None and axis != BatchAxis(0, graph.batch_size):
         raise CompilationError(
-            problem(
-                "An activity does not have the batch on axis 0.",
-                got=f"shape {z.shape}",
-                expected=f"({graph.batch_size}, ...)",
-                do="give the activity the batch in front, and transpose it where it is read",
-                at=editor.source_of(z),
-            )
+            "An activity does not have the batch on axis 0.",
+            got=f"shape {z.shape}",
+            expected=f"({graph.batch_size}, ...)",
+            do="give the activity the batch in front, and transpose it where it is read",
+            at=editor.source_of(z),
         )

@@ -6,18 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 
 
 def check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str) -> None:
     if given is not None and len(given) != number:
         raise CompilationError(
-            problem(
-                "The number of feedback matrices does not fit the model.",
-                got=f"{len(given)} matrices in {name}",
-                expected=f"{number}: one for each {of}",
-                do="look at the groups in the report",
-            )
+            "The number of feedback matrices does not fit the model.",
+            got=f"{len(given)} matrices in {name}",
+            expected=f"{number}: one for each {of}",
+            do="look at the groups in the report",
         )
 
 
@@ -28,19 +26,15 @@ def given_matrix(
     matrix = np.asarray(given[number])
     if matrix.shape != shape:
         raise CompilationError(
-            problem(
-                "A feedback matrix has a wrong shape.",
-                got=f"{name}[{number}] of shape {matrix.shape}",
-                expected=f"{shape}",
-            )
+            "A feedback matrix has a wrong shape.",
+            got=f"{name}[{number}] of shape {matrix.shape}",
+            expected=f"{shape}",
         )
     if np.iscomplexobj(matrix) and not jnp.issubdtype(dtype, np.complexfloating):
         raise CompilationError(
-            problem(
-                "A feedback matrix is complex, and what it acts on is real.",
-                got=f"{name}[{number}] of dtype {matrix.dtype}",
-                expected="a real matrix",
-            )
+            "A feedback matrix is complex, and what it acts on is real.",
+            got=f"{name}[{number}] of dtype {matrix.dtype}",
+            expected="a real matrix",
         )
     return matrix.astype(dtype)
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._compat import is_key
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, activities
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var, evaluate
@@ -134,11 +134,9 @@ def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
         ]
         if not ready:
             raise CompilationError(
-                problem(
-                    "OTPE is defined for layers that feed each other one way.",
-                    got="layers that feed each other in a circle",
-                    do="use OSTLRecurrent, EProp or D_RTRL",
-                )
+                "OTPE is defined for layers that feed each other one way.",
+                got="layers that feed each other in a circle",
+                do="use OSTLRecurrent, EProp or D_RTRL",
             )
         order += ready
     return order
@@ -150,7 +148,7 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     def refuse(what: str, got: str, expected: str) -> CompilationError:
         do = "use EProp or D_RTRL"
         at = editor.source_of(y)
-        return CompilationError(problem(what, got=got, expected=expected, do=do, at=at))
+        return CompilationError(what, got=got, expected=expected, do=do, at=at)
 
     path = editor.between({y}, z)
     if y.shape != z.shape:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 
 from .._compat import P
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, reach
 from ..jaxpr import Equation, Var
 from ._editor import TO_OTHERS, Edit, Editor, sg
@@ -97,11 +97,9 @@ def _check_read(editor: Editor, exits: list[Exit], old: list[Var], ends: Collect
     sources += ["" for v in editor.outs if v in around]
     if sources:
         raise CompilationError(
-            problem(
-                "A constant leak cannot stand for the dynamics: what is read of a state is not "
-                "made of its new value.",
-                expected="a readout of the state that the step returns",
-                do="use recursion 'jacobian', or read the state after the reset",
-                at=sources[0],
-            )
+            "A constant leak cannot stand for the dynamics: what is read of a state is not "
+            "made of its new value.",
+            expected="a readout of the state that the step returns",
+            do="use recursion 'jacobian', or read the state after the reset",
+            at=sources[0],
         )

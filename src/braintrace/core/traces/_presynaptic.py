@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, ParameterRow, Site
 from ._carrier import FactorCarrier, kept, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
@@ -50,12 +50,10 @@ class Presynaptic(FactorCarrier):
         if self.leaks is not None:
             if len(self.leaks) not in (1, len(graph.groups)):
                 raise CompilationError(
-                    problem(
-                        "Wrong number of leaks.",
-                        got=f"{len(self.leaks)} leaks",
-                        expected=f"one, or one for each of the {len(graph.groups)} state groups",
-                        do="look at the report",
-                    )
+                    "Wrong number of leaks.",
+                    got=f"{len(self.leaks)} leaks",
+                    expected=f"one, or one for each of the {len(graph.groups)} state groups",
+                    do="look at the report",
                 )
             return self
         fed = {p.group for s in graph.sites for p in s.places}

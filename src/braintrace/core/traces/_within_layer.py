@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ._carrier import Sums, TraceCarrier, represented, trace_dtype
@@ -308,11 +308,9 @@ def _sample_gradients(site: Site, x: jax.Array, drive: jax.Array, of_samples: bo
 
 def _of_all_samples(site: Site) -> CompilationError:
     return CompilationError(
-        problem(
-            "A parameter meets all samples at once, so that its influence has no sample.",
-            got=site.equation.name,
-            expected="an operation that keeps the samples apart",
-            do="use D_RTRL, or map a cell written for one sample over the batch",
-            at=site.equation.source,
-        )
+        "A parameter meets all samples at once, so that its influence has no sample.",
+        got=site.equation.name,
+        expected="an operation that keeps the samples apart",
+        do="use D_RTRL, or map a cell written for one sample over the batch",
+        at=site.equation.source,
     )
