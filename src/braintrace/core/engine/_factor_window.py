@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..step import calls_back, step
 from ..traces import FactorCarrier, Sensitivity, every_drive, pulled_back, scan, zero_perturbations
@@ -67,8 +68,8 @@ def factor_window(
 
 
 def _derivatives(
-    problem: Problem, prepared: Prepared, carry: list[Any], at: Steps
-) -> tuple[Gradients, Sensitivity, tuple[list[Any], list[Any]], Any]:
+    problem: Problem, prepared: Prepared, carry: list[Array], at: Steps
+) -> tuple[Gradients, Sensitivity, tuple[list[Array], list[Array]], Any]:
     """Of one step: the gradients of what is no site, the sensitivities, (entry, drives), the
     report.
     """
@@ -76,7 +77,7 @@ def _derivatives(
     merge, live = differentiable_part(graph, prepared.ready)
 
     def objective(
-        live: list[Any], extra: Any, hidden: list[Any], perturbations: list[Any]
+        live: list[Array], extra: Any, hidden: list[Array], perturbations: list[Array | None]
     ) -> tuple[Any, Any]:
         start = problem.begin(prepared, with_hidden(graph, carry, hidden), at)
         done = problem.body(step, merge(live), extra, start, perturbations, at.slices)
@@ -91,7 +92,7 @@ def _derivatives(
         (jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end))
     )
 
-    def local_end(hidden: list[Any], perturbations: list[Any]) -> list[Any]:
+    def local_end(hidden: list[Array], perturbations: list[Array | None]) -> list[Array]:
         start = problem.begin(prepared, with_hidden(graph, carry, hidden), at)
         start = list(own_carry(graph, start))
         done = step(graph, stop(prepared.ready), start, stop(xs), perturbations)
@@ -103,7 +104,7 @@ def _derivatives(
     else:  # what it shares with the evaluation above is done once; the way to the loss is left out
         _, pull_end = jax.vjp(local_end, *primals)
 
-    def with_time(end: list[Any]) -> tuple[list[Any], list[Any]]:
+    def with_time(end: list[Array]) -> tuple[list[Array], list[Array]]:
         rows, drives = pull_end(end)
         return rows, jax.tree.map(lambda d: d[None], drives)
 
@@ -112,10 +113,10 @@ def _derivatives(
     return (of_live, of_extra), local, (entry, every_drive(graph, drives)), report
 
 
-def _distinct(factors: list[tuple[Any, Any]]) -> tuple[list[Any], list[tuple[int, int]]]:
+def _distinct(factors: list[tuple[Array, Array]]) -> tuple[list[Array], list[tuple[int, int]]]:
     """The arrays of `factors`, each once, and where each pair's are among them."""
     found: dict[int, int] = {}
-    arrays: list[Any] = []
+    arrays: list[Array] = []
     for array in (v for pair in factors for v in pair):
         if id(array) not in found:
             found[id(array)] = len(arrays)

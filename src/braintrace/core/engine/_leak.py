@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph
@@ -13,7 +14,7 @@ from ..traces import sensitivity
 
 
 def group_leak(
-    graph: CellGraph, group: int, params: list[Any] | None, xs: list[Any] | None
+    graph: CellGraph, group: int, params: list[Array] | None, xs: list[Array] | None
 ) -> float:
     """dh_t/dh_{t-1} of a group's one state, when it is one constant: the same at all positions and
     at different states.
@@ -52,7 +53,9 @@ def group_leak(
     return float(values[0])
 
 
-def _row(graph: CellGraph, group: int, params: list[Any], xs: list[Any] | None, seed: int) -> Any:
+def _row(
+    graph: CellGraph, group: int, params: list[Array], xs: list[Array] | None, seed: int
+) -> Any:
     random = np.random.default_rng(seed)
 
     def some(v: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from ..analysis import CellGraph, columns, size
 from ..step import plain_step, prelude, saving_step
@@ -165,11 +166,11 @@ def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
 
 
 def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
-    def pull(params: list[Any], carry: list[Any], xs: list[Any]) -> Any:
-        def forward(params: list[Any], carry: list[Any], perturbations: Any) -> Any:
+    def pull(params: list[Array], carry: list[Array], xs: list[Array]) -> Any:
+        def forward(params: list[Array], carry: list[Array], perturbations: Any) -> Any:
             ready = prelude(graph, params)
 
-            def one(carry: list[Any], at: Any) -> Any:
+            def one(carry: list[Array], at: Any) -> Any:
                 xs, perturbations = at
                 if not perturbed:
                     return plain_step(graph, ready, carry, xs)
@@ -187,7 +188,7 @@ def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
     )
 
 
-def _like(variables: Sequence[Any], *lead: int) -> list[jax.ShapeDtypeStruct]:
+def _like(variables: Sequence[Array], *lead: int) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from .._compat import is_differentiable
 from ..analysis import CellGraph
@@ -35,8 +36,8 @@ NO_SIGNALS: Signals = {}
 
 
 def link(
-    graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any
-) -> tuple[list[Any], list[Any]]:
+    graph: CellGraph, gradients: Any, ready: Sequence[Array], carry: Sequence[Array], kept: Any
+) -> tuple[list[Array], list[Array]]:
     """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(kept,
     entry, drives)`.
 
@@ -45,13 +46,15 @@ def link(
     """
 
     @jax.custom_vjp
-    def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
+    def identity(
+        weights: list[Array], hidden: list[Array], kept: Any
+    ) -> tuple[list[Array], list[Array]]:
         return apart((hidden, zero_perturbations(graph)), (weights, hidden, kept))
 
-    def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
+    def forward(weights: list[Array], hidden: list[Array], kept: Any) -> tuple[Any, Any]:
         return identity(weights, hidden, kept), kept
 
-    def backward(kept: Any, cotangents: Any) -> tuple[list[Any], None, None]:
+    def backward(kept: Any, cotangents: Any) -> tuple[list[Array], None, None]:
         entry, drives = cotangents
         return gradients(kept, entry, every_drive(graph, drives)), None, None
 
@@ -85,12 +88,12 @@ def apart(values: Any, like: Any) -> Any:
 def update(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
+    params: Sequence[Array],
+    carry: Sequence[Array],
     traces: Any,
-    xs: Sequence[Any],
+    xs: Sequence[Array],
     signals: Signals = NO_SIGNALS,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> tuple[list[Array], Any, list[Array]]:
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the
     online gradient.
     """
@@ -102,7 +105,7 @@ def update(
     local, moved = _moved(bound, rule, ready, EngineState(carry, state.traces), xs)
     data = [[d[0] for d in site] for site in local.data]
 
-    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Array]:
         (before, after), data, structure = kept
         now = graph.bound(structure)
         found = rule.carrier.gradients(now, before, after, entry, drives, data)
@@ -117,12 +120,12 @@ def update(
 def window(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
+    params: Sequence[Array],
+    carry: Sequence[Array],
     traces: Any,
-    xs: Sequence[Any],
+    xs: Sequence[Array],
     full: bool,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> tuple[list[Array], Any, list[Array]]:
     """All steps of `xs` (time first) at once: as `update`, with outputs stacked.
 
     With `full` the gradient is that of BPTT inside the window plus the traces at its entry;
@@ -134,14 +137,16 @@ def window(
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
 
-    def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
+    def one(
+        carry: list[Array], xs: Sequence[Array]
+    ) -> tuple[list[Array], tuple[list[Array], list[Array]]]:
         if full:
             new, outs = plain_step(graph, ready, carry, xs)
             return new, (new, outs)
         result = step(graph, ready, carry, xs)
         return result.local, (result.carry, result.outs)
 
-    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+    def gradients(kept: Any, entry: Any, drives: Any) -> list[Array]:
         traces, structure = kept
         found = rule.carrier.contract(graph.bound(structure), traces, entry)
         return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
@@ -155,9 +160,9 @@ def window(
 def advance_through(
     graph: CellGraph,
     rule: Rule,
-    ready: Sequence[Any],
+    ready: Sequence[Array],
     state: EngineState,
-    xs: Sequence[Any],
+    xs: Sequence[Array],
     evaluate: Callable[..., Step] = step,
 ) -> Any:
     """The traces after all steps of `xs` (time first)."""
@@ -176,9 +181,9 @@ def advance_through(
 def _moved(
     graph: CellGraph,
     rule: Rule,
-    ready: Sequence[Any],
+    ready: Sequence[Array],
     state: EngineState,
-    xs: Sequence[Any],
+    xs: Sequence[Array],
     evaluate: Callable[..., Step] = step,
 ) -> tuple[Sensitivity, Any]:
     """What one step (inputs without a time axis) does to the local state, and the new traces."""
@@ -191,12 +196,12 @@ def _moved(
 def _stepwise(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
+    params: Sequence[Array],
+    carry: Sequence[Array],
     traces: Any,
-    xs: Sequence[Any],
-) -> tuple[list[Any], Any, list[Any]]:
-    def one(state: Any, xs: Any) -> tuple[Any, list[Any]]:
+    xs: Sequence[Array],
+) -> tuple[list[Array], Any, list[Array]]:
+    def one(state: Any, xs: Any) -> tuple[Any, list[Array]]:
         carry, traces = state
         carry, traces, outs = update(graph, rule, params, carry, traces, xs)
         return (carry, traces), outs

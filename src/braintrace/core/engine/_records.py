@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
@@ -23,7 +24,7 @@ stop = jax.lax.stop_gradient
 
 Signals = Mapping[str, Any]
 # of the differentiable part of the prelude's values, and of a body's `extra`
-Gradients = tuple[list[Any], Any]
+Gradients = tuple[list[Array], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +34,16 @@ class Stepped:
     """
 
     step: Step
-    xs: list[Any]
+    xs: list[Array]
     loss: Any
     report: Any
 
 
 # (`step` or `saving_step`, values of the prelude, other differentiable values, carry,
 # perturbations, this step's slice of the sequences) -> Stepped
-Body = Callable[[Callable[..., Step], Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
+Body = Callable[
+    [Callable[..., Step], Sequence[Array], Any, list[Array], Sequence[Array], Any], Stepped
+]
 
 
 @functools.partial(
@@ -52,9 +55,9 @@ class Prepared:
     differentiates by, and the carry that a reset goes back to.
     """
 
-    ready: list[Any]
+    ready: list[Array]
     extra: Any
-    initial: list[Any]
+    initial: list[Array]
 
 
 @functools.partial(
@@ -84,11 +87,11 @@ class Steps:
 class EngineState:
     """What goes from step to step. `traces` are those of the rule's carrier; None for zero."""
 
-    carry: list[Any]
+    carry: list[Array]
     traces: Any
 
     @classmethod
-    def of(cls, graph: CellGraph, carry: Sequence[Any], traces: Any) -> "EngineState":
+    def of(cls, graph: CellGraph, carry: Sequence[Array], traces: Any) -> "EngineState":
         """From a carry of the cell, and traces as users hold them."""
         if not graph.extra:
             return cls(list(carry), traces)
@@ -97,7 +100,7 @@ class EngineState:
         carried = None if traces is None else traces["carrier"]
         return cls([*carry[:own], *added, *carry[own:]], carried)
 
-    def parts(self, graph: CellGraph) -> tuple[list[Any], Any]:
+    def parts(self, graph: CellGraph) -> tuple[list[Array], Any]:
         """The carry and the traces as users hold them."""
         if not graph.extra:
             return self.carry, self.traces
@@ -123,14 +126,14 @@ class Problem:
         graph = self.graph
         return dataclasses.replace(self, graph=graph.bound(stop(graph.structure(prepared.ready))))
 
-    def begin(self, prepared: Prepared, carry: Sequence[Any], at: Steps) -> list[Any]:
+    def begin(self, prepared: Prepared, carry: Sequence[Array], at: Steps) -> list[Array]:
         """The carry that a step reads: marked samples reset, the algorithm's signals set."""
         carry = list(carry)
         if at.marks is not None:
             carry = self._reset(prepared, carry, at.marks)
         return with_signals(self.graph, carry, at.signals)
 
-    def _reset(self, prepared: Prepared, carry: list[Any], marks: jax.Array) -> list[Any]:
+    def _reset(self, prepared: Prepared, carry: list[Array], marks: Array) -> list[Array]:
         """`carry` with the initial values of the samples that are marked. It is a selection, so
         that nothing of the old state passes, its derivative neither.
         """
@@ -160,7 +163,7 @@ def injects(graph: CellGraph) -> bool:
     return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
 
 
-def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
+def with_signals(graph: CellGraph, carry: Sequence[Array], signals: Signals) -> list[Array]:
     """`carry` with the leaves that `signals` names set."""
     out, own = list(carry), len(graph.carry) - len(graph.extra)
     for k, leaf in enumerate(graph.extra):
@@ -171,17 +174,17 @@ def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> li
     return out
 
 
-def own_carry(graph: CellGraph, carry: Sequence[Any]) -> Sequence[Any]:
+def own_carry(graph: CellGraph, carry: Sequence[Array]) -> Sequence[Array]:
     """The graph's part of a carry: a body may carry more values of its own behind it."""
     return carry[: len(graph.carry)]
 
 
-def hidden_part(graph: CellGraph, carry: Sequence[Any]) -> list[Any]:
+def hidden_part(graph: CellGraph, carry: Sequence[Array]) -> list[Array]:
     """The hidden leaves of a carry."""
     return [carry[k] for k in graph.hidden]
 
 
-def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
+def with_hidden(graph: CellGraph, carry: Sequence[Array], hidden: Sequence[Array]) -> list[Array]:
     """`carry` with its hidden leaves replaced."""
     out = list(carry)
     for k, h in zip(graph.hidden, hidden, strict=True):
@@ -190,14 +193,14 @@ def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -
 
 
 def differentiable_part(
-    graph: CellGraph, ready: Sequence[Any]
-) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:
+    graph: CellGraph, ready: Sequence[Array]
+) -> tuple[Callable[[list[Array]], list[Array]], list[Array]]:
     """The differentiable values of the prelude, and a function that puts them back among the
     others.
     """
     numbers = [k for k, v in enumerate(graph.prelude_results) if v.differentiable]
 
-    def merge(live: list[Any]) -> list[Any]:
+    def merge(live: list[Array]) -> list[Array]:
         merged = [stop(v) for v in ready]
         for k, v in zip(numbers, live, strict=True):
             merged[k] = v
@@ -206,7 +209,7 @@ def differentiable_part(
     return merge, [ready[k] for k in numbers]
 
 
-def added(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+def added(graph: CellGraph, live: Sequence[Array], gradients: Sequence[Array]) -> list[Array]:
     """`live`, gradients of the differentiable part of the prelude, with each site's gradient (None
     for none) added to that of its weight.
     """
@@ -218,17 +221,17 @@ def added(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> li
     return [sums[v] for v in variables]
 
 
-def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:
+def cell_body(graph: CellGraph, loss: Callable[[list[Array], Any], tuple[Any, Any]]) -> Body:
     """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted
     loss, report).
     """
 
     def body(
         evaluate: Any,
-        ready: Sequence[Any],
+        ready: Sequence[Array],
         extra: Any,
-        carry: list[Any],
-        perturbations: Sequence[Any],
+        carry: list[Array],
+        perturbations: Sequence[Array | None],
         at: Any,
     ) -> Stepped:
         xs, target = at

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph
 from ..step import plain_step, prelude
@@ -41,15 +42,15 @@ def _even(steps: int, longest: int) -> int:
 
 def sequence_gradient(
     problem: Problem,
-    params: Sequence[Any],
+    params: Sequence[Array],
     extra: Any,
     state: EngineState,
     steps: Steps,
     *,
     window: int,
     keep_trace: bool,
-    initial: Sequence[Any] = (),
-) -> tuple[tuple[list[Any], Any], EngineState, Any]:
+    initial: Sequence[Array] = (),
+) -> tuple[tuple[list[Array], Any], EngineState, Any]:
     """((gradient of each parameter, of `extra`), state, reports): the sum of the online gradients
     of all steps.
 
@@ -100,8 +101,8 @@ def sequence_gradient(
 
 
 def differentiable_prelude(
-    graph: CellGraph, params: Sequence[Any]
-) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
+    graph: CellGraph, params: Sequence[Array]
+) -> tuple[list[Array], Callable[[list[Array]], list[Array]]]:
     """The prelude's values, and a function from cotangents of their differentiable part to
     gradients of the parameters.
 
@@ -109,7 +110,7 @@ def differentiable_prelude(
     """
     numbers = [k for k, v in enumerate(graph.params) if v.differentiable]
 
-    def forward(live: list[Any]) -> tuple[list[Any], list[Any]]:
+    def forward(live: list[Array]) -> tuple[list[Array], list[Array]]:
         merged = list(params)
         for k, v in zip(numbers, live, strict=True):
             merged[k] = v
@@ -118,7 +119,7 @@ def differentiable_prelude(
 
     _, pull, ready = jax.vjp(forward, [params[k] for k in numbers], has_aux=True)
 
-    def gradients(cotangents: list[Any]) -> list[Any]:
+    def gradients(cotangents: list[Array]) -> list[Array]:
         found = dict(zip(numbers, pull(cotangents)[0], strict=True))
         return [found.get(k) for k in range(len(graph.params))]
 
@@ -126,8 +127,8 @@ def differentiable_prelude(
 
 
 def evolve(
-    graph: CellGraph, params: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
+    graph: CellGraph, params: Sequence[Array], carry: Sequence[Array], xs: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
     """Forward only: (carry, outputs stacked)."""
     ready = prelude(graph, params)
     full = EngineState.of(graph, carry, None).carry
@@ -138,18 +139,18 @@ def evolve(
 def advance(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
+    params: Sequence[Array],
+    carry: Sequence[Array],
     traces: Any,
-    xs: Sequence[Any],
+    xs: Sequence[Array],
     size: int,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> tuple[list[Array], Any, list[Array]]:
     """Forward over a sequence with the traces, `size` steps at once: (carry, traces, outputs
     stacked).
     """
     count, remainder = divmod(xs[0].shape[0], size)
 
-    def block(state: Any, xs: Any) -> tuple[Any, list[Any]]:
+    def block(state: Any, xs: Any) -> tuple[Any, list[Array]]:
         carry, traces, outs = window(graph, rule, params, state[0], state[1], xs, False)
         return (carry, traces), outs
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import UsageError
 from ..analysis import CellGraph
@@ -44,7 +44,7 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
 
 
 def driver_signals(
-    graph: CellGraph, weights: jax.Array, y_target: Any, timing: str | None = None
+    graph: CellGraph, weights: Array, y_target: Any, timing: str | None = None
 ) -> dict[str, Any]:
     """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are
     (T,) or (T, B).
@@ -72,7 +72,7 @@ def driver_signals(
     return signals
 
 
-def last_steps(weights: jax.Array) -> jax.Array:
+def last_steps(weights: Array) -> Array:
     """(T, B or 1, 1): 1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
     counts = (weights != 0).reshape(weights.shape[0], -1)
     number = jnp.arange(weights.shape[0])[:, None]

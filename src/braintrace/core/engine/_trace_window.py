@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
@@ -59,11 +60,11 @@ def trace_window(
     evaluate = saving_step if steps.count > 1 else step
 
     def objective(
-        live: list[Any], extra: Any, hidden: list[Any], perturbations: list[Any]
+        live: list[Array], extra: Any, hidden: list[Array], perturbations: list[Array | None]
     ) -> tuple[Any, Any]:
         values = merge(live)
 
-        def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
+        def one(carry: list[Array], at: Any) -> tuple[list[Array], Any]:
             perturbations, now = at
             carry = problem.begin(prepared, carry, now)
             done = problem.body(evaluate, values, extra, carry, perturbations, now.slices)
@@ -123,17 +124,17 @@ def trace_window(
 
 def _own_gradients(
     graph: CellGraph,
-    ready: Sequence[Any],
-    data: list[list[Any]],
-    drives: list[Any],
+    ready: Sequence[Array],
+    data: list[list[Array]],
+    drives: list[Array],
     later: list[bool],
-) -> list[Any]:
+) -> list[Array]:
     """For each site what its drives stand for, over time, one product for all steps; None for the
     sites that are done `later`.
     """
     env = dict(zip(graph.prelude_results, ready, strict=True))
 
-    def gradient(site: Site, d: list[Any], c: Any) -> Any:
+    def gradient(site: Site, d: list[Array], c: Any) -> Any:
         return (
             site.rule.data_gradient_sum(d, c, env[site.weight])
             if site.is_operation

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ._build import compiled
 
@@ -23,7 +24,7 @@ _TARGET = "braintrace_traces"
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 _WRITTEN_OUT = 8  # samples at once
 
-Traces = tuple[jax.Array, ...]
+Traces = tuple[Array, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -37,16 +38,16 @@ class Operands:
     each pair of slots (B, O), or None where none reaches the other; without, both are empty.
     """
 
-    gradient: jax.Array
-    x: jax.Array
-    now: jax.Array | None
-    signal: tuple[jax.Array, ...]
+    gradient: Array
+    x: Array
+    now: Array | None
+    signal: tuple[Array, ...]
     old: Traces
-    rows: tuple[tuple[jax.Array | None, ...], ...] = ()
-    drive: tuple[jax.Array | None, ...] = ()
+    rows: tuple[tuple[Array | None, ...], ...] = ()
+    drive: tuple[Array | None, ...] = ()
 
 
-def advance_and_contract(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Traces]:
     """(gradient, new traces); no traces without `rows`.
 
     On a processor it is the C kernel, where it could be built: memory speed, and no new array of a
@@ -56,7 +57,7 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[jax.Array, T
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _either(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     plain = functools.partial(in_jax, across)
     processor = (
         functools.partial(_in_c, across)
@@ -71,7 +72,7 @@ def _derivative(across: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
     return jax.jvp(functools.partial(in_jax, across), primals, tangents)
 
 
-def _in_c(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
     moved, slots = operands.old if operands.rows else (), len(operands.old)
     rows, drive = (
         (operands.rows, operands.drive) if moved else (((None,) * slots,) * slots, (None,) * slots)
@@ -96,18 +97,18 @@ def _in_c(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
     return gradient, tuple(new)
 
 
-def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> jax.Array:
+def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> Array:
     form = "bo,bio->io" if across else "bo,boi->oi"
     terms = [jnp.einsum(form, a, e, precision=_EXACT) for a, e in zip(signal, old, strict=True)]
     return functools.reduce(jnp.add, terms)
 
 
-def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> jax.Array:
+def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> Array:
     """As `_contract_in_jax`, for processors: a sum over the major axis is fast there only when it
     is written out.
     """
 
-    def add(total: jax.Array, sample: tuple[Traces, Traces]) -> tuple[jax.Array, None]:
+    def add(total: Array, sample: tuple[Traces, Traces]) -> tuple[Array, None]:
         signal, old = sample
         return sum((_outputs(across, a) * e for a, e in zip(signal, old, strict=True)), total), None
 
@@ -117,8 +118,8 @@ def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> jax.Array:
 def in_jax(
     across: bool,
     operands: Operands,
-    contract: Callable[[bool, Traces, Traces], jax.Array] = _contract_in_jax,
-) -> tuple[jax.Array, Traces]:
+    contract: Callable[[bool, Traces, Traces], Array] = _contract_in_jax,
+) -> tuple[Array, Traces]:
     """The definition."""
     gradient = operands.gradient + contract(across, operands.signal, operands.old)
     if operands.now is not None:
@@ -136,7 +137,7 @@ def in_jax(
     return gradient, tuple(new)
 
 
-def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
+def _products(across: bool, drive: Array, x: Array) -> Array:
     """For each sample, `sum_k drive[k, o] x[k, i]`."""
     if x.shape[1] > 1:
         return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)
@@ -147,7 +148,7 @@ def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
     )
 
 
-def _outputs(across: bool, values: jax.Array) -> jax.Array:
+def _outputs(across: bool, values: Array) -> Array:
     """Values for each output, against the matrices."""
     return values[..., None, :] if across else values[..., None]
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature
@@ -139,7 +140,7 @@ class Editor:
         """`value` as a constant."""
         return self.apply(sg, value) if value.differentiable else value
 
-    def replace(self, old: Var, make: Callable[[Var], Atom], keep: Sequence[Any] = ()) -> None:
+    def replace(self, old: Var, make: Callable[[Var], Atom], keep: Sequence[Array] = ()) -> None:
         """Let every reader of `old`, but the equations in `keep`, read `make(old)`."""
         readers = [e for e in self.equations if old in e.inputs and e not in keep]
         new = make(old)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import DTypeLike
 
 from .._errors import CompilationError
 
@@ -20,7 +21,7 @@ def check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str)
 
 
 def given_matrix(
-    given: tuple[Any, ...], number: int, shape: tuple[int, ...], dtype: Any, name: str
+    given: tuple[Any, ...], number: int, shape: tuple[int, ...], dtype: DTypeLike, name: str
 ) -> np.ndarray:
     """The matrix that the user gave for one readout or group, checked."""
     matrix = np.asarray(given[number])
@@ -40,7 +41,7 @@ def given_matrix(
 
 
 def drawn_matrix(
-    seed: int | tuple[int, ...], number: int, shape: tuple[int, ...], dtype: Any, scale: float
+    seed: int | tuple[int, ...], number: int, shape: tuple[int, ...], dtype: DTypeLike, scale: float
 ) -> np.ndarray:
     """Normal numbers for the `number`-th matrix of a seed (a whole number, or the words of a key's
     data): values even where the model is analysed inside a transformation.

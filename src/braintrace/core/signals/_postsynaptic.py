@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._compat import is_key
 from .._errors import CompilationError
@@ -177,7 +178,7 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
 
     def pulled(cotangent: Any, y_value: Any, *values: Any) -> Any:
         def run(at: Any) -> Any:
-            env: dict[Var, Any] = {y: at, **dict(zip(others, values, strict=True))}
+            env: dict[Var, Array] = {y: at, **dict(zip(others, values, strict=True))}
             evaluate(copies, env)
             return env[z]
 
@@ -193,7 +194,7 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     return editor.apply(slope, y, *others)
 
 
-def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Any]) -> bool:
+def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Array]) -> bool:
     """Whether dz/dy is diagonal: a random cotangent comes back scaled by what ones come back as."""
     if any(is_key(v.dtype) for v in others):
         return True  # drawn noise cannot move elements

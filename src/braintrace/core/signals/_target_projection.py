@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import DTypeLike
 
 from ..analysis import CellGraph, Exit, activities
 from ..jaxpr import Var
@@ -67,7 +68,7 @@ class TargetProjection(Edit):
         out = editor.outs[first_output(editor)]
         return out.shape[-1] if out.shape else 1
 
-    def _weight(self, number: int, shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    def _weight(self, number: int, shape: tuple[int, int], dtype: DTypeLike) -> np.ndarray:
         if self.weights is not None:
             return given_matrix(self.weights, number, shape, dtype, "B_list")
         return drawn_matrix(self.seed, number, shape, dtype, self.scale)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import BatchAxis, CellGraph, ParameterRow, Site
 from ._sensitivity import Sensitivity
@@ -60,7 +61,7 @@ class Carrier(abc.ABC):
         """
 
     @abc.abstractmethod
-    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Array]) -> list[Array]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands
         for.
         """
@@ -71,10 +72,10 @@ class Carrier(abc.ABC):
         graph: CellGraph,
         before: Traces,
         after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[Array]:
         """For each site, the gradient of its weight at one step; `data` has no time axis."""
 
     def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
@@ -102,9 +103,9 @@ class TraceCarrier(Carrier):
         graph: CellGraph,
         before: Traces,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Sequence[Array],
         sums: Sums,
-        now: Sequence[Any] | None,
+        now: Sequence[Array] | None,
     ) -> tuple[Traces, Sums]:
         """`advance`, and `sums` (by weight) with what `contract` gives for the traces before it.
 
@@ -134,16 +135,16 @@ class FactorCarrier(Carrier):
         graph: CellGraph,
         before: Traces,
         after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[tuple[Array, Array]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of
         the step.
         """
 
     @abc.abstractmethod
-    def reset(self, graph: CellGraph, traces: Traces, marks: jax.Array) -> Traces:
+    def reset(self, graph: CellGraph, traces: Traces, marks: Array) -> Traces:
         """The traces with zeros for the samples that are marked."""
 
     def gradients(
@@ -151,10 +152,10 @@ class FactorCarrier(Carrier):
         graph: CellGraph,
         before: Traces,
         after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[Array]:
         factors = self.factors(graph, before, after, entry, drives, data)
         return [
             s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
@@ -181,7 +182,7 @@ def trace_dtype(site: Site, chosen: Any) -> Any:
     )
 
 
-def represented(site: Site, data: list[Any], dtype: Any) -> jax.Array:
+def represented(site: Site, data: list[Array], dtype: DTypeLike) -> Array:
     """The site's data as numbers that can be filtered."""
     return site.rule.represent(data).astype(dtype)
 
@@ -192,7 +193,7 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def kept(values: jax.Array, axis: BatchAxis | None, reset: jax.Array) -> jax.Array:
+def kept(values: Array, axis: BatchAxis | None, reset: Array) -> Array:
     """`values` with zeros for the samples, along `axis`, that `reset` marks."""
     if axis is None and reset.size > 1:
         return values
@@ -201,7 +202,7 @@ def kept(values: jax.Array, axis: BatchAxis | None, reset: jax.Array) -> jax.Arr
     return jnp.where(axis.along(reset, values.ndim), 0, values)
 
 
-def along(values: jax.Array, axis: BatchAxis | None, ndim: int) -> jax.Array:
+def along(values: Array, axis: BatchAxis | None, ndim: int) -> Array:
     """Values given for each sample, shaped to multiply an array whose samples lie along `axis`."""
     if values.ndim == 0 or axis is None:
         return values.reshape(-1)[0]

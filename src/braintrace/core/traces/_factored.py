@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import BatchAxis, CellGraph, ParameterRow, Place, Site
 from ._carrier import FactorCarrier, along, kept, represented, represented_shape, trace_dtype
@@ -34,7 +35,7 @@ class Factored(FactorCarrier):
 
     input_decay: float
     state_decay: float
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
         traced = any(graph.sites[n].places for n in row.sites)
@@ -64,7 +65,7 @@ class Factored(FactorCarrier):
     def _weight_dtype(self, graph: CellGraph) -> Any:
         return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
 
-    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
+    def reset(self, graph: CellGraph, traces: Any, marks: Array) -> Any:
         def state(site: Site, of_site: Any) -> Any:
             return jax.tree.map(lambda v: kept(v, graph.y_axis(site), marks), of_site)
 
@@ -96,8 +97,8 @@ class Factored(FactorCarrier):
         }
 
     def _state(
-        self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity
-    ) -> list[Any]:
+        self, graph: CellGraph, n: int, place: Place, old: list[Array], local: Sensitivity
+    ) -> list[Array]:
         """The state traces at one place: `old` moved by D, and what y adds."""
         group = graph.groups[place.group]
         new = []
@@ -112,7 +113,7 @@ class Factored(FactorCarrier):
             new.append(total.astype(own.dtype))
         return new
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Array]) -> list[Array]:
         found = []
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
@@ -129,10 +130,10 @@ class Factored(FactorCarrier):
         graph: CellGraph,
         before: Any,
         after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[tuple[Array, Array]]:
         cotangents = self._cotangents(graph, before["state"], after["weight"], entry, drives)
         shown = [
             represented(s, d, c.dtype) for s, d, c in zip(graph.sites, data, drives, strict=True)
@@ -149,7 +150,7 @@ class Factored(FactorCarrier):
     @staticmethod
     def _pairs(
         graph: CellGraph, inputs: Any, cotangents: Any, shown: Any, drives: Any
-    ) -> list[tuple[Any, Any]]:
+    ) -> list[tuple[Array, Array]]:
         """Factors of each site; without a trace (`shown`: its data) those of the instantaneous
         gradient.
         """
@@ -159,7 +160,12 @@ class Factored(FactorCarrier):
         ]
 
     def _cotangents(
-        self, graph: CellGraph, states: list[Any], weight: Any, entry: Sequence[Any], drives: Any
+        self,
+        graph: CellGraph,
+        states: list[Array],
+        weight: Any,
+        entry: Sequence[Array],
+        drives: Any,
     ) -> dict[int, Any]:
         found = {}
         for n in self._traced(graph):
@@ -171,8 +177,8 @@ class Factored(FactorCarrier):
         return found
 
     def _signal(
-        self, graph: CellGraph, site: Site, states: list[Any], entry: Sequence[Any]
-    ) -> jax.Array:
+        self, graph: CellGraph, site: Site, states: list[Array], entry: Sequence[Array]
+    ) -> Array:
         """`sum_s a_s ef_s` at the site's y."""
         total = jnp.zeros(site.y.shape, trace_dtype(site, self.dtype))
         for place, traces in zip(site.places, states, strict=True):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import DTypeLike
 
 
 def kappa_step(value: Any, x: Any, kappa: Any) -> Any:
@@ -15,7 +16,7 @@ def leaky_step(value: Any, x: Any, leak: Any) -> Any:
     return leak * value + x
 
 
-def counting(dtype: Any) -> Any:
+def counting(dtype: DTypeLike) -> Any:
     """A real dtype for weights and counts beside values of `dtype`: at least float32."""
     wide = np.promote_types(np.dtype(dtype), np.float32)
     return np.finfo(wide).dtype

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 
@@ -28,7 +29,7 @@ def samples_at_once(samples: int, each: int) -> int:
     return max(k for k in range(1, samples + 1) if samples % k == 0 and k <= most)
 
 
-def mix(trace: jax.Array, rows: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array]:
+def mix(trace: Array, rows: Array, signal: Array) -> tuple[Array, Array]:
     """(`rows` times the trace, `signal` times the trace before): for each sample (n, n) and (n,)
     times (n, *shape of W's part).
     """

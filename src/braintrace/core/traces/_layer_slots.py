@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph, fed_layers
 
-Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
+Pull = Callable[[list[Array]], tuple[list[Array], list[Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class LayerSensitivity:
 
     graph: CellGraph
     layer: int
-    end: Sequence[Any]
+    end: Sequence[Array]
     pull: Pull
 
     @property
@@ -48,14 +49,14 @@ class LayerSensitivity:
             for v in jax.tree.leaves(jax.eval_shape(self.pull, list(self.end))[1])
         )
 
-    def of(self, elements: jax.Array, wanted: Any = True) -> tuple[jax.Array, list[Any]]:
+    def of(self, elements: Array, wanted: Any = True) -> tuple[Array, list[Array]]:
         """dh_K[j]/dh_0 (m, samples, n) and for each site dh_K[j]/dy (m, K, *shape of y), of m
         elements j; 0 where not `wanted`.
         """
         rows, drive = jax.vmap(self.pull)(self._one_hots(elements, wanted))
         return jax.vmap(lambda *h: flat_layer(self.graph, self.layer, h))(*rows), drive
 
-    def _one_hots(self, elements: jax.Array, wanted: Any) -> list[jax.Array]:
+    def _one_hots(self, elements: Array, wanted: Any) -> list[Array]:
         """Ones on each element in every sample: (m, *shape of leaf) for all hidden leaves."""
         count, start, graph = elements.size, 0, self.graph
         assert graph.layers is not None
@@ -90,7 +91,7 @@ def largest_coupled(graph: CellGraph) -> int:
     )
 
 
-def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:
+def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Array]) -> Array:
     """(samples, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
     assert graph.layers is not None
     leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]

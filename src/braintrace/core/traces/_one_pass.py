@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract
@@ -15,10 +16,10 @@ from ._slots import at_place, read_slot
 
 # Of one place, of which None is zero: for each pair of slots what carries one over into the other,
 # shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
-Moves = tuple[Sequence[Sequence[Any]], Sequence[Any]]
+Moves = tuple[Sequence[Sequence[Array]], Sequence[Array]]
 
 
-def has_kernel(site: Site, dtype: Any) -> bool:
+def has_kernel(site: Site, dtype: DTypeLike) -> bool:
     """Whether traces of this dtype can take the kernel."""
     slots = [len(place.slots) for place in site.places]
     laid_out = (
@@ -32,13 +33,13 @@ def has_kernel(site: Site, dtype: Any) -> bool:
 def pass_over(
     graph: CellGraph,
     site: Site,
-    traces: Sequence[Sequence[Any]],
-    entry: Sequence[Any],
+    traces: Sequence[Sequence[Array]],
+    entry: Sequence[Array],
     total: Any,
-    data: Sequence[Any] | None,
+    data: Sequence[Array] | None,
     now: Any,
     moves: Sequence[Moves] | None,
-) -> tuple[list[list[Any]], jax.Array]:
+) -> tuple[list[list[Array]], Array]:
     """(new traces, `total` plus the gradient of the weight).
 
     `entry` meets the old traces. With `now`, the derivative with respect to y of the only step of
@@ -83,6 +84,6 @@ def _sizes(site: Site) -> tuple[int, int]:
     return samples, inputs
 
 
-def _by_time(drive: jax.Array, samples: int) -> jax.Array:
+def _by_time(drive: Array, samples: int) -> Array:
     """(K, *shape of y) as (samples, K, outputs)."""
     return jnp.swapaxes(drive.reshape(drive.shape[0], samples, -1), 0, 1)

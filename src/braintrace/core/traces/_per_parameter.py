@@ -14,9 +14,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import CellGraph, Place, Site
 from ..kernels import in_place
@@ -25,7 +25,7 @@ from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
 from ._slots import at_place, read_slot, where_acting
 
-Traces = list[Any]  # by site: of each place and active slot, or `Passing`
+Traces = list[Array]  # by site: of each place and active slot, or `Passing`
 Passing = dict[str, Any]  # the last step's 'data' and, of each place and active slot, 'drive'
 
 
@@ -35,7 +35,7 @@ class PerParameter(TraceCarrier):
     value of a trace.
     """
 
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     clip: float | None = None
 
     @property
@@ -72,9 +72,9 @@ class PerParameter(TraceCarrier):
         graph: CellGraph,
         before: Traces,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Sequence[Array],
         sums: Sums,
-        now: Sequence[Any] | None,
+        now: Sequence[Array] | None,
     ) -> tuple[Traces, Sums]:
         """Dense weights, in float32 or float64, in one pass of the kernel; the others by `advance`
         and `contract`.
@@ -103,10 +103,10 @@ class PerParameter(TraceCarrier):
         graph: CellGraph,
         before: Traces,
         after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[Array]:
         every = zip(graph.sites, before, zip(data, drives, strict=True), strict=True)
         return [self._contract(graph, site, traces, entry, now) for site, traces, now in every]
 
@@ -184,8 +184,8 @@ class PerParameter(TraceCarrier):
         ]
 
     def _moved(
-        self, site: Site, old: list[Any], rows: Any, drives: Any, data: list[Any]
-    ) -> list[Any]:
+        self, site: Site, old: list[Array], rows: Any, drives: Any, data: list[Array]
+    ) -> list[Array]:
         """The traces at one place after some steps."""
         dtype, new = self.trace_dtype(site), []
         for reached, drive in zip(rows, drives, strict=True):
@@ -209,13 +209,13 @@ class PerParameter(TraceCarrier):
             new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
         return new
 
-    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Array]) -> list[Array]:
         """For each site, the gradient of its weight: `entry`, at the traces' time, contracted."""
         return [self._contract(graph, site, traces[n], entry) for n, site in enumerate(graph.sites)]
 
     def _contract(
-        self, graph: CellGraph, site: Site, traces: Any, entry: Sequence[Any], now: Any = None
-    ) -> jax.Array:
+        self, graph: CellGraph, site: Site, traces: Any, entry: Sequence[Array], now: Any = None
+    ) -> Array:
         """`now`: the data of a step and the derivative with respect to its y, whose own gradient is
         added.
         """
@@ -247,7 +247,7 @@ class PerParameter(TraceCarrier):
         return total
 
 
-def _signals(graph: CellGraph, place: Place, entry: Sequence[Any]) -> list[jax.Array]:
+def _signals(graph: CellGraph, place: Place, entry: Sequence[Array]) -> list[Array]:
     """Of each slot at a place, shaped as y."""
     return [
         at_place(read_slot(graph, entry, graph.groups[place.group].slots[s]), place)
@@ -255,5 +255,5 @@ def _signals(graph: CellGraph, place: Place, entry: Sequence[Any]) -> list[jax.A
     ]
 
 
-def _real(dtype: Any) -> Any:
+def _real(dtype: DTypeLike) -> Any:
     return np.finfo(dtype).dtype if np.dtype(dtype).kind == "c" else dtype

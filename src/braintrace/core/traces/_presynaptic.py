@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, ParameterRow, Site
@@ -32,7 +32,7 @@ class Presynaptic(FactorCarrier):
     leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
         traced = any(graph.sites[n].places for n in row.sites)
@@ -70,7 +70,7 @@ class Presynaptic(FactorCarrier):
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
         return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
 
-    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
+    def reset(self, graph: CellGraph, traces: Any, marks: Array) -> Any:
         return [
             [kept(v, graph.data_axis(site), marks) for v in filters]
             for site, filters in zip(graph.sites, traces, strict=True)
@@ -87,7 +87,7 @@ class Presynaptic(FactorCarrier):
             new.append(filtered)
         return new
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Array]) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
 
     def factors(
@@ -95,8 +95,8 @@ class Presynaptic(FactorCarrier):
         graph: CellGraph,
         before: Any,
         after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[tuple[Array, Array]]:
         return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph
 from ..step import Step, calls_back, step
@@ -30,8 +31,8 @@ from ._slots import one_slot
 class SlotSensitivity:
     """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
 
-    rows: list[Any]
-    drive: list[Any]
+    rows: list[Array]
+    drive: list[Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Sensitivity:
     """
 
     slots: list[list[SlotSensitivity | None]]
-    data: list[list[Any]]
-    carry: list[Any]
+    data: list[list[Array]]
+    carry: list[Array]
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
 
 
-def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
+def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[Array | None]:
     """A zero for each site's y (with `steps`, time first); None where another site's serves
     (`every_drive`).
     """
@@ -58,7 +59,7 @@ def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[jax.A
     ]
 
 
-def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
+def every_drive(graph: CellGraph, drives: Sequence[Array]) -> list[Array]:
     """The derivatives with respect to the perturbations, for each site."""
     return [drives[first] for first in graph.first_of_sum]
 
@@ -79,16 +80,16 @@ def sensitivity_bytes(graph: CellGraph) -> int:
 
 def sensitivity(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: Sequence[Any],
-    xs: Sequence[Any],
+    ready: Sequence[Array],
+    carry: Sequence[Array],
+    xs: Sequence[Array],
     evaluate: Callable[..., Step] = step,
 ) -> Sensitivity:
     """Sensitivities over the steps of `xs` (time first)."""
     steps = xs[0].shape[0]
     hidden = [carry[k] for k in graph.hidden]
 
-    def end(hidden: list[Any], perturbations: list[Any]) -> tuple[list[Any], Any]:
+    def end(hidden: list[Array], perturbations: list[Array | None]) -> tuple[list[Array], Any]:
         start = list(carry)
         for k, h in zip(graph.hidden, hidden, strict=True):
             start[k] = h
@@ -100,7 +101,7 @@ def sensitivity(
 
 
 def pulled_back(
-    graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[list[Any]], last: list[Any]
+    graph: CellGraph, out: Sequence[Array], pull: Pull, data: list[list[Array]], last: list[Array]
 ) -> Sensitivity:
     """The sensitivities of the hidden leaves `out` of the local evaluation, by reverse passes
     through steps that are evaluated already.
@@ -130,17 +131,17 @@ def pulled_back(
 
 def local_chain(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: list[Any],
-    xs: Sequence[Any],
-    perturbations: Sequence[Any],
+    ready: Sequence[Array],
+    carry: list[Array],
+    xs: Sequence[Array],
+    perturbations: Sequence[Array | None],
     evaluate: Callable[..., Step] = step,
-) -> tuple[list[Any], list[list[Any]]]:
+) -> tuple[list[Array], list[list[Array]]]:
     """Steps of the local evaluation: the end carry, and the data of each site, time first."""
 
     def one(
-        carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]
-    ) -> tuple[list[Any], list[list[Any]]]:
+        carry: list[Array], at: tuple[Sequence[Array], Sequence[Array]]
+    ) -> tuple[list[Array], list[list[Array]]]:
         result = evaluate(graph, ready, carry, at[0], at[1])
         return result.local, result.data
 

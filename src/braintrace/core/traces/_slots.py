@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ..analysis import CellGraph, Place, Slot, as_array
 
 
-def read_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> jax.Array:
+def read_slot(graph: CellGraph, hidden: Sequence[Array], slot: Slot) -> Array:
     """The slot's values out of arrays shaped as the hidden leaves: (samples, positions)."""
     flat = graph.apart(slot.leaf, hidden[graph.hidden.index(slot.leaf)])
     if slot.in_order:
@@ -19,7 +19,7 @@ def read_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> jax.Array:
     return jnp.where(elements >= 0, flat[:, np.maximum(elements, 0)], 0)
 
 
-def one_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> list[jax.Array]:
+def one_slot(graph: CellGraph, hidden: Sequence[Array], slot: Slot) -> list[Array]:
     """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
     number = graph.hidden.index(slot.leaf)
     leaves = [jnp.zeros(h.shape, h.dtype) for h in hidden]
@@ -35,7 +35,7 @@ def one_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> list[jax.Ar
     return leaves
 
 
-def at_place(values: jax.Array, place: Place) -> jax.Array:
+def at_place(values: Array, place: Place) -> Array:
     """Values (samples, positions), read at each element of a site's y (zero where y does not act on
     the group).
     """
@@ -48,7 +48,7 @@ def where_acting(place: Place, values: Any) -> Any:
     return values if place.acts is None else jnp.where(place.acts, values, 0)
 
 
-def _of_samples(values: jax.Array, place: Place) -> jax.Array:
+def _of_samples(values: Array, place: Place) -> Array:
     """(samples, *shape of y for one)."""
     samples, count = values.shape
     positions = place.positions

@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
@@ -44,7 +45,7 @@ _FEWEST_ROWS = 16  # samples times elements that are worth a pass
 class WithinLayer(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32."""
 
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)
@@ -61,7 +62,7 @@ class WithinLayer(TraceCarrier):
         """
         samples, sizes = graph.samples, layer_sizes(graph)
 
-        def zeros(site: Site) -> dict[int, jax.Array]:
+        def zeros(site: Site) -> dict[int, Array]:
             layers = [] if site.places else fed_layers(graph, site)
             shape, dtype = self._shape(graph, site), trace_dtype(site, self.dtype)
             return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
@@ -113,9 +114,9 @@ class WithinLayer(TraceCarrier):
         graph: CellGraph,
         before: Any,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Sequence[Array],
         sums: Sums,
-        now: Sequence[Any] | None,
+        now: Sequence[Array] | None,
     ) -> tuple[Any, Sums]:
         own, sums = self._local.advance_and_contract(
             graph, [at for _, at in before], local, entry, sums, now
@@ -127,8 +128,8 @@ class WithinLayer(TraceCarrier):
         return list(zip(after, own, strict=True)), sums
 
     def _through_layers(
-        self, graph: CellGraph, before: Any, local: Sensitivity, entry: Sequence[Any]
-    ) -> tuple[list[dict[int, jax.Array]], list[tuple[int, jax.Array]]]:
+        self, graph: CellGraph, before: Any, local: Sensitivity, entry: Sequence[Array]
+    ) -> tuple[list[dict[int, Array]], list[tuple[int, Array]]]:
         """The traces of coupled layers for each site, and sites with the gradient that `entry`
         stands for.
         """
@@ -154,11 +155,11 @@ class WithinLayer(TraceCarrier):
                 after[n][layer] = trace
         return after, gradients
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Array]) -> list[Array]:
         own = self._local.contract(graph, [at for _, at in traces], entry)
         return [a + b for a, b in zip(own, self._of_layers(graph, traces, entry), strict=True)]
 
-    def _of_layers(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def _of_layers(self, graph: CellGraph, traces: Any, entry: Sequence[Array]) -> list[Array]:
         """For each site, the part of coupled layers in the gradient that `entry` stands for."""
         found = []
         for site, (of_layers, _) in zip(graph.sites, traces, strict=True):
@@ -171,7 +172,7 @@ class WithinLayer(TraceCarrier):
             found.append(total)
         return found
 
-    def _of_samples(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
+    def _of_samples(self, graph: CellGraph, site: Site, parts: Array) -> Array:
         """The gradient of a weight, out of that of the part of it that each sample meets."""
         axis = graph.weight_axis(site)
         return parts.sum(0) if axis is None else axis.together(parts)
@@ -181,10 +182,10 @@ class WithinLayer(TraceCarrier):
         graph: CellGraph,
         before: Any,
         after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
+        entry: Sequence[Array],
+        drives: Sequence[Array],
+        data: list[list[Array]],
+    ) -> list[Array]:
         own = self._local.gradients(graph, [at for _, at in before], None, entry, drives, data)
         return [a + b for a, b in zip(own, self._of_layers(graph, before, entry), strict=True)]
 
@@ -207,7 +208,7 @@ def _evenly(size: int, most: int) -> tuple[int, int]:
     return -(-size // count), count
 
 
-def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, list[Any] | None]:
+def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[Array, list[Array] | None]:
     """dh_K/dh_0, (samples, n, n), and the derivatives of y where one pass gives both."""
     if in_one_pass:
         rows, drive = moved.of(jnp.arange(moved.size))
@@ -217,7 +218,7 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
         moved.size, max(1, _BLOCKS * block_bytes() // (samples * moved.size * dtype.itemsize))
     )
 
-    def some(k: Any, rows: jax.Array) -> jax.Array:
+    def some(k: Any, rows: Array) -> Array:
         start = jnp.minimum(k * several, moved.size - several)
         found = jnp.swapaxes(moved.of(start + jnp.arange(several))[0], 0, 1)
         return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
@@ -228,12 +229,12 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
 def _drive_some(
     graph: CellGraph,
     moved: LayerSensitivity,
-    data: dict[int, list[Any]],
-    drive: list[Any] | None,
+    data: dict[int, list[Array]],
+    drive: list[Array] | None,
     several: int,
     k: Any,
-    traces: dict[int, jax.Array],
-) -> dict[int, jax.Array]:
+    traces: dict[int, Array],
+) -> dict[int, Array]:
     """The traces of each site, the k-th part of their elements driven; `drive`: of every element,
     where there is one part.
     """
@@ -247,8 +248,8 @@ def _drive_some(
 
 
 def _driven(
-    graph: CellGraph, site: Site, trace: jax.Array, data: list[Any], drive: jax.Array, start: Any
-) -> jax.Array:
+    graph: CellGraph, site: Site, trace: Array, data: list[Array], drive: Array, start: Any
+) -> Array:
     """`trace`, its elements from `start` on moved by the derivatives `drive` (m, K, *shape of y) of
     these m elements.
     """
@@ -273,7 +274,7 @@ def _driven(
     drive = jnp.moveaxis(y_axis.apart(drive, 2), 0, 2)
     drive = jnp.moveaxis(drive, 1, 0)
 
-    def some(k: Any, trace: jax.Array) -> jax.Array:
+    def some(k: Any, trace: Array) -> Array:
         here = x if x_axis is None else jax.lax.dynamic_slice_in_dim(x, k * several, several)
         driven = jax.lax.dynamic_slice_in_dim(drive, k * several, several)
         added = _sample_gradients(site, here, driven, x_axis is not None)
@@ -282,7 +283,7 @@ def _driven(
     return each_block(graph.samples // several, some, trace)
 
 
-def _add(trace: jax.Array, added: jax.Array, sample: Any, start: Any) -> jax.Array:
+def _add(trace: Array, added: Array, sample: Any, start: Any) -> Array:
     """`trace` with `added` (samples, m, *part of W) put on top of its part from that sample and
     that element on.
     """
@@ -292,14 +293,14 @@ def _add(trace: jax.Array, added: jax.Array, sample: Any, start: Any) -> jax.Arr
     )
 
 
-def _sample_gradients(site: Site, x: jax.Array, drive: jax.Array, of_samples: bool) -> jax.Array:
+def _sample_gradients(site: Site, x: Array, drive: Array, of_samples: bool) -> Array:
     """(samples, m, *part of W): each sample's weight gradient, summed over K steps, for each of m
     cotangents of y.
 
     Shapes: `drive` (samples, K, m, ...) and `x` (samples, ..., K), or without samples.
     """
 
-    def one(x: jax.Array, drive: jax.Array) -> jax.Array:
+    def one(x: Array, drive: Array) -> Array:
         data = jnp.moveaxis(x, -1, 0)
         return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, c), in_axes=1)(drive)
 
