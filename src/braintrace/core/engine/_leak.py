@@ -1,21 +1,18 @@
 """The leak of a state group, read from the model itself."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._errors import CompilationError
 from ..analysis import CellGraph
-from ..step import prelude
+from ..jaxpr import Var
+from ..step import Values, prelude
 from ..traces import sensitivity
 
 
-def group_leak(
-    graph: CellGraph, group: int, params: list[Array] | None, xs: list[Array] | None
-) -> float:
+def group_leak(graph: CellGraph, group: int, params: Values | None, xs: Values | None) -> float:
     """dh_t/dh_{t-1} of a group's one state, when it is one constant: the same at all positions and
     at different states.
     """
@@ -54,21 +51,20 @@ def group_leak(
 
 
 def _row(
-    graph: CellGraph, group: int, params: list[Array], xs: list[Array] | None, seed: int
-) -> Any:
+    graph: CellGraph, group: int, params: Values, xs: Values | None, seed: int
+) -> Float[Array, "..."]:
+    """dh_t/dh_{t-1} at random states, shaped as the leaf."""
     random = np.random.default_rng(seed)
 
-    def some(v: Any) -> Any:
-        return jnp.asarray(random.normal(size=v.shape), v.dtype) if v.differentiable else _zero(v)
+    def some(v: Var) -> Array:
+        if v.differentiable:
+            return jnp.asarray(random.normal(size=v.shape), v.dtype)
+        if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+            return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
+        return jnp.zeros(v.shape, v.dtype)
 
     carry = [some(v) for v in graph.carry]
-    inputs = [some(v)[None] for v in graph.xs] if xs is None else [x[None] for x in xs]
+    inputs = [x[None] for x in (map(some, graph.xs) if xs is None else xs)]
     moved = sensitivity(graph, prelude(graph, params), carry, inputs).slots[group][0]
     assert moved is not None
     return moved.rows[graph.hidden.index(graph.groups[group].slots[0].leaf)]
-
-
-def _zero(v: Any) -> Any:
-    if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-        return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
-    return jnp.zeros(v.shape, v.dtype)

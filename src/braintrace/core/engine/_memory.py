@@ -11,14 +11,14 @@ factors. BPTT keeps, for all T steps, what the reverse pass of the model's own s
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, columns, size
-from ..step import plain_step, prelude, saving_step
+from ..jaxpr import Var
+from ..step import Perturbations, Values, plain_step, prelude, saving_step
 from ..traces import TraceCarrier, sensitivity_bytes, zero_perturbations
 from ._rule import Rule
 
@@ -130,10 +130,8 @@ def memory_plan(
     )
     weights = [v for v in graph.params if v.differentiable]
     gradients = 2 * _nbytes(weights)
-    outputs, data = (
-        _nbytes([s.y for s in graph.sites]),
-        _nbytes([v for s in graph.sites for v in s.data]),
-    )
+    outputs = _nbytes([s.y for s in graph.sites])
+    data = _nbytes([v for s in graph.sites for v in s.data])
     if not isinstance(carrier, TraceCarrier):
         forming, each = held, data + 2 * outputs
     else:
@@ -161,23 +159,24 @@ def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
     """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with
     `perturbed`, else of the model's own.
     """
-    one, two = (_residuals(graph, perturbed, steps) for steps in (1, 2))
-    return two - one
+    return _residuals(graph, perturbed, 2) - _residuals(graph, perturbed, 1)
 
 
 def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
-    def pull(params: list[Array], carry: list[Array], xs: list[Array]) -> Any:
-        def forward(params: list[Array], carry: list[Array], perturbations: Any) -> Any:
+    def pull(params: list[Array], carry: list[Array], xs: list[Array]) -> PyTree:
+        def forward(
+            params: list[Array], carry: list[Array], perturbations: Perturbations | None
+        ) -> PyTree:
             ready = prelude(graph, params)
 
-            def one(carry: list[Array], at: Any) -> Any:
+            def single(carry: list[Array], at: tuple[Values, Perturbations | None]) -> PyTree:
                 xs, perturbations = at
                 if not perturbed:
                     return plain_step(graph, ready, carry, xs)
                 done = saving_step(graph, ready, carry, xs, perturbations)
                 return done.local, done.outs
 
-            return jax.lax.scan(one, carry, (xs, perturbations))
+            return jax.lax.scan(single, carry, (xs, perturbations))
 
         return jax.vjp(
             forward, params, carry, zero_perturbations(graph, steps) if perturbed else None
@@ -188,11 +187,11 @@ def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
     )
 
 
-def _like(variables: Sequence[Array], *lead: int) -> list[jax.ShapeDtypeStruct]:
+def _like(variables: Sequence[Var], *lead: int) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables]
 
 
-def _nbytes(tree: Any) -> int:
+def _nbytes(tree: PyTree) -> int:
     return sum(
         int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in jax.tree.leaves(tree)
     )

@@ -1,17 +1,19 @@
 """What the drivers set before each step: projected targets, and the weights of added terms."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .._errors import UsageError
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
 
+Weights = Float[Array, " T"] | Float[Array, "T B"]
 
-def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) -> dict[str, Any]:
+
+def target_signal(
+    graph: CellGraph, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
     """The signals of one step; checks that a target is given where, and only where, the algorithm
     projects one.
 
@@ -44,16 +46,15 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
 
 
 def driver_signals(
-    graph: CellGraph, weights: Array, y_target: Any, timing: str | None = None
-) -> dict[str, Any]:
-    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are
-    (T,) or (T, B).
+    graph: CellGraph, weights: Weights, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are.
 
     `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
     step of each sample that counts.
     """
     steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
-    signals: dict[str, Any] = {}
+    signals: dict[str, Array] = {}
     at_end = timing == "sequence-end" and y_target is not None
     target_signal(graph, y_target if y_target is None or at_end else y_target[0], timing)
     if TARGET in names and y_target is not None:
@@ -72,13 +73,13 @@ def driver_signals(
     return signals
 
 
-def last_steps(weights: Array) -> Array:
-    """(T, B or 1, 1): 1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
+def last_steps(weights: Weights) -> Float[Array, "T samples_or_1 1"]:
+    """1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
     counts = (weights != 0).reshape(weights.shape[0], -1)
     number = jnp.arange(weights.shape[0])[:, None]
     last = jnp.where(counts, number, -1).max(0)
     return (number == last).astype(weights.dtype)[..., None]
 
 
-def _described(value: Any) -> str:
+def _described(value: Array | None) -> str:
     return "none" if value is None else f"an array of shape {jnp.shape(value)}"

@@ -11,16 +11,13 @@ replaces K outer products and the trace is read once. When no later step needs t
 formed.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
-from ..step import calls_back, saving_step, step
+from ..step import Perturbations, Values, calls_back, hidden_part, saving_step, step, with_hidden
 from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_perturbations
 from ._online import advance_through
 from ._records import (
@@ -31,10 +28,8 @@ from ._records import (
     Steps,
     added,
     differentiable_part,
-    hidden_part,
     injects,
     own_carry,
-    with_hidden,
 )
 
 stop = jax.lax.stop_gradient
@@ -47,7 +42,7 @@ def trace_window(
     steps: Steps,
     total: Gradients,
     keep_trace: bool,
-) -> tuple[Gradients, EngineState, Any]:
+) -> tuple[Gradients, EngineState, PyTree]:
     """For a `TraceCarrier`: (`total` plus the gradient of the differentiable part of the prelude
     and that of `extra`, the new state, the reports).
 
@@ -60,18 +55,18 @@ def trace_window(
     evaluate = saving_step if steps.count > 1 else step
 
     def objective(
-        live: list[Array], extra: Any, hidden: list[Array], perturbations: list[Array | None]
-    ) -> tuple[Any, Any]:
+        live: list[Array], extra: PyTree, hidden: list[Array], perturbations: Perturbations
+    ) -> PyTree:
         values = merge(live)
 
-        def one(carry: list[Array], at: Any) -> tuple[list[Array], Any]:
+        def single(carry: list[Array], at: tuple[Perturbations, Steps]) -> PyTree:
             perturbations, now = at
             carry = problem.begin(prepared, carry, now)
             done = problem.body(evaluate, values, extra, carry, perturbations, now.slices)
             return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
 
         start = with_hidden(graph, state.carry, hidden)
-        last, (losses, reports, data, xs) = scan(one, start, (perturbations, steps))
+        last, (losses, reports, data, xs) = scan(single, start, (perturbations, steps))
         return (losses.sum(), hidden_part(graph, last)), (last, reports, data, xs)
 
     start = (hidden_part(graph, state.carry), zero_perturbations(graph, steps.count))
@@ -123,23 +118,16 @@ def trace_window(
 
 
 def _own_gradients(
-    graph: CellGraph,
-    ready: Sequence[Array],
-    data: list[list[Array]],
-    drives: list[Array],
-    later: list[bool],
-) -> list[Array]:
+    graph: CellGraph, ready: Values, data: list[list[Array]], drives: list[Array], later: list[bool]
+) -> list[Array | None]:
     """For each site what its drives stand for, over time, one product for all steps; None for the
     sites that are done `later`.
     """
     env = dict(zip(graph.prelude_results, ready, strict=True))
 
-    def gradient(site: Site, d: list[Array], c: Any) -> Any:
-        return (
-            site.rule.data_gradient_sum(d, c, env[site.weight])
-            if site.is_operation
-            else sum_steps(c)
-        )
+    def gradient(site: Site, d: list[Array], c: Array) -> Array:
+        weight = env[site.weight]
+        return site.rule.data_gradient_sum(d, c, weight) if site.is_operation else sum_steps(c)
 
     every = zip(graph.sites, data, drives, later, strict=True)
     return [None if left else gradient(site, d, c) for site, d, c, left in every]

@@ -10,12 +10,11 @@ Gradient and traces are laid out [o, i], or `across`: [i, o].
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from ._build import compiled
 
@@ -68,7 +67,9 @@ def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
 
 
 @_either.defjvp
-def _derivative(across: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _derivative(
+    across: bool, primals: tuple[Operands], tangents: tuple[Operands]
+) -> tuple[PyTree, PyTree]:
     return jax.jvp(functools.partial(in_jax, across), primals, tangents)
 
 

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
 from ._editor import READOUT, Edit, Editor, by_edge, sg
-from ._matrices import check_number, drawn_matrix, given_matrix
+from ._matrices import Seed, check_number, drawn_matrix, given_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Feedback(Edit):
     replaces: ClassVar[str] = "a feedback weight stands for the readout's"
 
     adaptive: bool
-    seed: Any
+    seed: Seed
     scale: float
     decay: float = 0.0
-    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         return {x.variable for [x, *_] in by_edge(exits, READOUT).values()}

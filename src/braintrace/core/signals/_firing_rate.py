@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, activities
@@ -66,7 +67,7 @@ class FiringRate(Edit):
         editor.set_leaf(mean, m)
         editor.set_leaf(count, n)
 
-        def term(z: Any, m: Any, scale: Any) -> Any:
+        def term(z: Array, m: Array, scale: Array) -> Array:
             excess = sg(m.mean(0, keepdims=True)) - self.target
             return (self.strength * excess * z * sample_shaped(scale, z)).sum()
 

@@ -2,11 +2,12 @@
 gradient.
 """
 
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._errors import CompilationError
 from ..analysis import BatchAxis
@@ -16,7 +17,7 @@ from ._editor import Editor
 
 
 @jax.custom_vjp
-def inject(out: Any, signal: Any) -> Any:
+def inject(out: Array, signal: Float[Array, ""]) -> Array:
     """`out`, whose backward pass also differentiates the real scalar `signal`, whatever the
     cotangent of `out`.
     """
@@ -45,7 +46,7 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 
-def signal_dtype(activities: list[Var]) -> Any:
+def signal_dtype(activities: Collection[Var]) -> np.dtype:
     """A real dtype for signals at `activities`: at least float32."""
     return np.result_type(np.float32, *(counting(z.dtype) for z in activities))
 

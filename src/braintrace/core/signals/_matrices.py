@@ -1,16 +1,19 @@
 """The matrices of feedback and of projected targets: as given, checked, or drawn."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import DTypeLike
+from jaxtyping import ArrayLike, DTypeLike
 
 from .._errors import CompilationError
 
+# a whole number, or the words of a key's data; None where the matrices are given
+Seed = int | tuple[int, ...] | None
 
-def check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str) -> None:
+
+def check_number(given: Sequence[ArrayLike] | None, number: int, name: str, of: str) -> None:
     if given is not None and len(given) != number:
         raise CompilationError(
             "The number of feedback matrices does not fit the model.",
@@ -21,7 +24,7 @@ def check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str)
 
 
 def given_matrix(
-    given: tuple[Any, ...], number: int, shape: tuple[int, ...], dtype: DTypeLike, name: str
+    given: Sequence[ArrayLike], number: int, shape: tuple[int, ...], dtype: DTypeLike, name: str
 ) -> np.ndarray:
     """The matrix that the user gave for one readout or group, checked."""
     matrix = np.asarray(given[number])
@@ -41,10 +44,10 @@ def given_matrix(
 
 
 def drawn_matrix(
-    seed: int | tuple[int, ...], number: int, shape: tuple[int, ...], dtype: DTypeLike, scale: float
+    seed: Seed, number: int, shape: tuple[int, ...], dtype: DTypeLike, scale: float
 ) -> np.ndarray:
-    """Normal numbers for the `number`-th matrix of a seed (a whole number, or the words of a key's
-    data): values even where the model is analysed inside a transformation.
+    """Normal numbers for the `number`-th matrix of a seed: values even where the model is analysed
+    inside a transformation.
     """
     with jax.ensure_compile_time_eval():
         key = (

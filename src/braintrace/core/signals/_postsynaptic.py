@@ -15,7 +15,7 @@ time constants) from z of their own step, the drive held constant.
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -176,8 +176,8 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     )
     copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
 
-    def pulled(cotangent: Any, y_value: Any, *values: Any) -> Any:
-        def run(at: Any) -> Any:
+    def pulled(cotangent: Array, y_value: Array, *values: Array) -> Array:
+        def run(at: Array) -> Array:
             env: dict[Var, Array] = {y: at, **dict(zip(others, values, strict=True))}
             evaluate(copies, env)
             return env[z]
@@ -194,13 +194,13 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     return editor.apply(slope, y, *others)
 
 
-def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Array]) -> bool:
+def _keeps_order(pulled: Callable[..., Array], y: Var, z: Var, others: list[Var]) -> bool:
     """Whether dz/dy is diagonal: a random cotangent comes back scaled by what ones come back as."""
     if any(is_key(v.dtype) for v in others):
         return True  # drawn noise cannot move elements
     random = np.random.default_rng(0)
 
-    def some(v: Any) -> Any:
+    def some(v: Var) -> np.ndarray:
         return (
             random.normal(size=v.shape).astype(v.dtype)
             if v.differentiable

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import DTypeLike
+from jaxtyping import Array, ArrayLike, DTypeLike
 
 from ..analysis import CellGraph, Exit, activities
 from ..jaxpr import Var
@@ -18,7 +18,7 @@ from ._linear_loss import (
     first_output,
     signal_dtype,
 )
-from ._matrices import check_number, drawn_matrix, given_matrix
+from ._matrices import Seed, check_number, drawn_matrix, given_matrix
 
 TARGET = "target"  # the signal y*, times the weight of the step's loss
 
@@ -34,9 +34,9 @@ class TargetProjection(Edit):
 
     replaces: ClassVar[str] = "a projected target stands for the loss"
 
-    seed: Any
+    seed: Seed
     scale: float
-    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         return activities(graph, exits).values()
@@ -50,7 +50,7 @@ class TargetProjection(Edit):
             TARGET, np.zeros((samples, n_target), signal_dtype([*read.values()]))
         )
 
-        def term(z: Any, y: Any, b: Any) -> Any:
+        def term(z: Array, y: Array, b: Array) -> Array:
             return -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z).real
 
         for number, z in enumerate(read.values()):
