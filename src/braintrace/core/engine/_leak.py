@@ -24,29 +24,21 @@ def group_leak(graph: CellGraph, group: int, params: Values | None, xs: Values |
             got="abstract parameters",
             do="compile with concrete parameters, or give the leak as a number",
         )
+
+    def refuse(what: str, got: str, expected: str) -> CompilationError:
+        return CompilationError(what, got=got, expected=expected, do="give the leak as a number")
+
+    unread = "The leak cannot be read from the model."
     if len(slots) != 1:
-        raise CompilationError(
-            "The leak cannot be read from the model.",
-            got=f"{len(slots)} state variables in the group of {names}",
-            expected="one",
-            do="give the leak as a number",
-        )
+        raise refuse(unread, f"{len(slots)} state variables in the group of {names}", "one")
     if not any(place.group == group for site in graph.sites for place in site.places):
-        raise CompilationError(
-            "The leak cannot be read from the model.",
-            got=f"no parameter acts on the group of {names}",
-            expected="one that is traced",
-            do="give the leak as a number",
-        )
+        got = f"no parameter acts on the group of {names}"
+        raise refuse(unread, got, "one that is traced")
     rows = [_row(graph, group, params, xs, seed) for seed in (0, 1)]
     values = np.concatenate([np.asarray(r, np.float64).reshape(-1) for r in rows])
     if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
-        raise CompilationError(
-            "The leak of the model is not constant.",
-            got=f"{values.min():.4g} to {values.max():.4g}",
-            expected=f"one constant for {names}",
-            do="give the leak as a number",
-        )
+        got = f"{values.min():.4g} to {values.max():.4g}"
+        raise refuse("The leak of the model is not constant.", got, f"one constant for {names}")
     return float(values[0])
 
 

@@ -58,18 +58,14 @@ def driver_signals(
     at_end = timing == "sequence-end" and y_target is not None
     target_signal(graph, y_target if y_target is None or at_end else y_target[0], timing)
     if TARGET in names and y_target is not None:
-        if at_end:
-            y = jnp.asarray(y_target).reshape(1, *names[TARGET]) * last_steps(weights)
-        else:
-            y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
-        signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
+        y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
+        y = y * last_steps(weights) if at_end else y
+        signals[TARGET] = y * weights.reshape(steps, -1, 1)
     if RATE_SCALE in names:
         (samples,) = names[RATE_SCALE]
-        signals[RATE_SCALE] = (
-            weights
-            if weights.ndim == 2
-            else jnp.repeat(weights[:, None] / samples, samples, axis=1)
-        )
+        if weights.ndim == 1:
+            weights = jnp.repeat(weights[:, None] / samples, samples, axis=1)
+        signals[RATE_SCALE] = weights
     return signals
 
 

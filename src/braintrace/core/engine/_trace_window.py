@@ -82,20 +82,15 @@ def trace_window(
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
     of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, data, drives, later))
+    before = EngineState(stop(list(own_carry(graph, state.carry))), traces)
+    inputs, marked = [*xs, steps.marks], problem.marked_step(prepared)
     if together:
         if graph.layers is not None and not any(map(calls_back, graph.step)):
             # many reverse passes: through the local evaluation alone
-            local = sensitivity(
-                graph,
-                stop(prepared.ready),
-                stop(list(own_carry(graph, state.carry))),
-                [*xs, steps.marks],
-                evaluate=problem.marked_step(prepared),
-            )
+            local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked)
         else:
-            local = pulled_back(
-                graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last
-            )
+            pull_end = lambda end: pull((jnp.zeros_like(value), end))[2:]
+            local = pulled_back(graph, end, pull_end, data, last)
         variables = [v for v in graph.prelude_results if v.differentiable]
         sums = dict(zip(variables, of_live, strict=True))
         now = [d[0] for d in drives] if alone else None
@@ -105,15 +100,8 @@ def trace_window(
         if state.traces is not None:
             of_live = added(graph, of_live, carrier.contract(graph, state.traces, entry))
         if keep_trace:
-            before = EngineState(list(own_carry(graph, state.carry)), traces)
-            traces = advance_through(
-                graph,
-                problem.rule,
-                prepared.ready,
-                before,
-                [*xs, steps.marks],
-                evaluate=problem.marked_step(prepared),
-            )
+            ready = prepared.ready
+            traces = advance_through(graph, problem.rule, ready, before, inputs, marked)
     return (of_live, of_extra), EngineState(last, traces), reports
 
 

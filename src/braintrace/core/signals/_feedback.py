@@ -13,7 +13,7 @@ from ..analysis import CellGraph, Exit
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
 from ._editor import READOUT, Edit, Editor, by_edge, sg
-from ._matrices import Seed, check_number, drawn_matrix, given_matrix
+from ._matrices import Seed, check_number, matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +61,9 @@ class Feedback(Edit):
             editor.replace(y, lambda y, add=add, feedback=feedback: add(y, feedback))
 
     def _weight(self, editor: Editor, w: Atom, number: int) -> Atom:
-        if self.weights is not None:
-            b = given_matrix(self.weights, number, w.shape, w.dtype, "feedback_weights")
-        else:
-            scale = self.scale / np.sqrt(max(w.shape[0] if w.shape else 1, 1))
-            b = drawn_matrix(self.seed, number, w.shape, w.dtype, scale)
+        scale = self.scale / np.sqrt(max(w.shape[0] if w.shape else 1, 1))
+        of_option = (self.weights, self.seed, scale, "feedback_weights")
+        b = matrix(*of_option, number, w.shape, w.dtype)
         if not self.adaptive:
             return editor.constant(b)
         leaf = editor.add_leaf("feedback", b, inert=True, shared=True)

@@ -23,10 +23,27 @@ def check_number(given: Sequence[ArrayLike] | None, number: int, name: str, of: 
         )
 
 
-def given_matrix(
-    given: Sequence[ArrayLike], number: int, shape: tuple[int, ...], dtype: DTypeLike, name: str
+def matrix(
+    given: Sequence[ArrayLike] | None,
+    seed: Seed,
+    scale: float,
+    name: str,
+    number: int,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
 ) -> np.ndarray:
-    """The matrix that the user gave for one readout or group, checked."""
+    """The `number`-th matrix of the option `name`: as the user gave it, checked, or normal numbers
+    times `scale`.
+    """
+    if given is None:
+        with jax.ensure_compile_time_eval():  # values, also where a transformation is under way
+            key = (
+                jax.random.key(seed)
+                if isinstance(seed, int)
+                else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
+            )
+            drawn = jax.random.normal(jax.random.fold_in(key, number), shape, dtype)
+            return np.asarray(drawn * scale)
     matrix = np.asarray(given[number])
     if matrix.shape != shape:
         raise CompilationError(
@@ -41,19 +58,3 @@ def given_matrix(
             expected="a real matrix",
         )
     return matrix.astype(dtype)
-
-
-def drawn_matrix(
-    seed: Seed, number: int, shape: tuple[int, ...], dtype: DTypeLike, scale: float
-) -> np.ndarray:
-    """Normal numbers for the `number`-th matrix of a seed: values even where the model is analysed
-    inside a transformation.
-    """
-    with jax.ensure_compile_time_eval():
-        key = (
-            jax.random.key(seed)
-            if isinstance(seed, int)
-            else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
-        )
-        drawn = jax.random.normal(jax.random.fold_in(key, number), shape, dtype)
-        return np.asarray(drawn * scale)

@@ -21,4 +21,5 @@ from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
+from ._slots import nbytes as nbytes
 from ._within_layer import WithinLayer as WithinLayer

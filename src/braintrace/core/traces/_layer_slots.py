@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..analysis import CellGraph, fed_layers
 from ..step import Values
+from ._slots import nbytes
 
 # cotangents of the hidden leaves, to those of the leaves before and of each perturbation
 Pull = Callable[[list[Array]], tuple[list[Array], list[Array]]]
@@ -46,10 +47,7 @@ class LayerSensitivity:
     @property
     def row_bytes(self) -> int:
         """Bytes of the derivatives of one element with respect to every y."""
-        return sum(
-            v.size * v.dtype.itemsize
-            for v in jax.tree.leaves(jax.eval_shape(self.pull, list(self.end))[1])
-        )
+        return nbytes(jax.eval_shape(self.pull, list(self.end))[1])
 
     def of(
         self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True

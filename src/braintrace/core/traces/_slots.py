@@ -1,8 +1,11 @@
-"""Between the leaves of the carry and the slots of state groups."""
+"""Between the leaves of the carry and the slots of state groups; sizes."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, PyTree
 
 from ..analysis import CellGraph, Place, Site, Slot, as_array
 from ..step import Values
@@ -93,3 +96,8 @@ def _pieces(positions: np.ndarray, count: int) -> list[tuple[bool, tuple[int, ..
         else:
             return None
     return pieces
+
+
+def nbytes(tree: PyTree) -> int:
+    """Bytes of the arrays in a tree, or of what has their shape and dtype."""
+    return sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(tree))

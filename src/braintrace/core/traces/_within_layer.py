@@ -34,6 +34,7 @@ from ._layer_blocks import EXACT, Index, block_bytes, each_block, mix, samples_a
 from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
 from ._per_parameter import OfSlots, Passing, PerParameter
 from ._sensitivity import Sensitivity, every_drive, zero_perturbations
+from ._slots import nbytes
 
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
@@ -89,17 +90,10 @@ class WithinLayer(TraceCarrier):
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
         traces = jax.eval_shape(lambda: self.init(graph))
-        rows = steps * sum(
-            v.size * v.dtype.itemsize for v in zero_perturbations(graph) if v is not None
-        )
+        rows = steps * nbytes(zero_perturbations(graph))
         most = 0
         for layer, size in enumerate(layer_sizes(graph)):
-            held = sum(
-                v.size * v.dtype.itemsize
-                for found, _ in traces
-                for k, v in found.items()
-                if k == layer
-            )
+            held = nbytes([of_layers[layer] for of_layers, _ in traces if layer in of_layers])
             if held:
                 several, _ = _passes(graph, size, rows, held)
                 mixing = size * graph.samples * size * graph.carry[graph.hidden[0]].dtype.itemsize
