@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from ._build import compiled
 
@@ -23,7 +23,7 @@ _TARGET = "braintrace_traces"
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 _WRITTEN_OUT = 8  # samples at once
 
-Traces = tuple[Array, ...]
+Traces = tuple[Float[Array, "B O I"] | Float[Array, "B I O"], ...]  # of each slot
 
 
 @jax.tree_util.register_dataclass
@@ -31,19 +31,18 @@ Traces = tuple[Array, ...]
 class Operands:
     """Of one pass, all of one dtype, float32 or float64.
 
-    `gradient` (O, I), or across (I, O): what is added to. `x` (B, K, I). `signal`: for each slot
-    (B, O). `old`: for each slot a trace (B, O, I) or (B, I, O). `now` (B, O) or None; with it K =
-    1. For a pass that moves the traces, `drive`: for each slot (B, K, O) or None, and `rows`: for
-    each pair of slots (B, O), or None where none reaches the other; without, both are empty.
+    `gradient`, [I, O] where `across`, is what is added to. `signal` and `old` are of each slot;
+    with `now` K is 1. For a pass that moves the traces, `drive` is of each slot, and `rows` of each
+    pair of slots, None where none reaches the other; without, both are empty.
     """
 
-    gradient: Array
-    x: Array
-    now: Array | None
-    signal: tuple[Array, ...]
+    gradient: Float[Array, "O I"] | Float[Array, "I O"]
+    x: Float[Array, "B K I"]
+    now: Float[Array, "B O"] | None
+    signal: tuple[Float[Array, "B O"], ...]
     old: Traces
-    rows: tuple[tuple[Array | None, ...], ...] = ()
-    drive: tuple[Array | None, ...] = ()
+    rows: tuple[tuple[Float[Array, "B O"] | None, ...], ...] = ()
+    drive: tuple[Float[Array, "B K O"] | None, ...] = ()
 
 
 def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Traces]:
@@ -138,7 +137,7 @@ def in_jax(
     return gradient, tuple(new)
 
 
-def _products(across: bool, drive: Array, x: Array) -> Array:
+def _products(across: bool, drive: Float[Array, "B K O"], x: Float[Array, "B K I"]) -> Array:
     """For each sample, `sum_k drive[k, o] x[k, i]`."""
     if x.shape[1] > 1:
         return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)

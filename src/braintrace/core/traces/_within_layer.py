@@ -19,7 +19,6 @@ those of `PerParameter`.
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -130,25 +129,16 @@ class WithinLayer(TraceCarrier):
         stands for.
         """
         assert local.layers is not None
-        of_layers = [traces for traces, _ in before]
-        after, gradients = [dict(traces) for traces in of_layers], []
+        after, gradients = [dict(traces) for traces, _ in before], []
         for layer, moved in enumerate(local.layers):
-            fed = [n for n, traces in enumerate(of_layers) if layer in traces]
-            if not fed:
+            old = {n: traces[layer] for n, traces in enumerate(after) if layer in traces}
+            if not old:
                 continue
-            several, count = _passes(
-                graph, moved.size, moved.row_bytes, sum(of_layers[n][layer].nbytes for n in fed)
-            )
-            rows, drive = _every_row(moved, count == 1)
             signal = flat_layer(graph, layer, entry)
-            for n in fed:
-                after[n][layer], contracted = mix(of_layers[n][layer], rows, signal)
-                gradients.append((n, self._of_samples(graph, graph.sites[n], contracted)))
-            moves = functools.partial(
-                _drive_some, graph, moved, {n: local.data[n] for n in fed}, drive, several
-            )
-            for n, trace in each_block(count, moves, {n: after[n][layer] for n in fed}).items():
-                after[n][layer] = trace
+            new, contracted = _through_layer(graph, moved, old, local.data, signal)
+            for n in old:
+                after[n][layer] = new[n]
+                gradients.append((n, self._of_samples(graph, graph.sites[n], contracted[n])))
         return after, gradients
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
@@ -181,6 +171,32 @@ class WithinLayer(TraceCarrier):
         return [
             a + b for a, b in zip(own, self._of_layers(graph, before, signals.entry), strict=True)
         ]
+
+
+def _through_layer(
+    graph: CellGraph,
+    moved: LayerSensitivity,
+    traces: dict[int, Array],
+    data: list[list[Array]],
+    signal: Float[Array, "B n"],
+) -> tuple[dict[int, Array], dict[int, Array]]:
+    """By site, the traces after the steps, and what `signal` contracts those before them to."""
+    several, count = _passes(graph, moved.size, moved.row_bytes, nbytes(traces))
+    rows, drive = _every_row(moved, count == 1)
+    mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
+
+    def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+        """The k-th part of their elements driven; with one part, `drive` has all of it."""
+        start = jnp.minimum(k * several, moved.size - several)
+        elements = start + jnp.arange(several)
+        drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
+        return {
+            n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+            for n, old in traces.items()
+        }
+
+    new = each_block(count, driven, {n: trace for n, (trace, _) in mixed.items()})
+    return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
 def _passes(graph: CellGraph, size: int, row_bytes: int, held: int) -> tuple[int, int]:
@@ -217,27 +233,6 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[Array, list[
         return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
 
     return each_block(count, some, jnp.zeros((samples, moved.size, moved.size), dtype)), None
-
-
-def _drive_some(
-    graph: CellGraph,
-    moved: LayerSensitivity,
-    data: dict[int, list[Array]],
-    drive: list[Array] | None,
-    several: int,
-    k: Index,
-    traces: dict[int, Array],
-) -> dict[int, Array]:
-    """The traces of each site, the k-th part of their elements driven; `drive`: of every element,
-    where there is one part.
-    """
-    start = jnp.minimum(k * several, moved.size - several)
-    elements = start + jnp.arange(several)
-    drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
-    return {
-        n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
-        for n, old in traces.items()
-    }
 
 
 def _driven(
