@@ -10,13 +10,21 @@ was slower except for a single sample.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
-from ..step import calls_back, step
-from ..traces import FactorCarrier, Sensitivity, every_drive, pulled_back, scan, zero_perturbations
+from ..step import Perturbations, calls_back, hidden_part, step, with_hidden
+from ..traces import (
+    FactorCarrier,
+    Sensitivity,
+    StepSignals,
+    every_drive,
+    pulled_back,
+    scan,
+    zero_perturbations,
+)
 from ._records import (
     EngineState,
     Gradients,
@@ -25,10 +33,8 @@ from ._records import (
     Steps,
     added,
     differentiable_part,
-    hidden_part,
     injects,
     own_carry,
-    with_hidden,
 )
 
 stop = jax.lax.stop_gradient
@@ -36,29 +42,28 @@ stop = jax.lax.stop_gradient
 
 def factor_window(
     problem: Problem, prepared: Prepared, state: EngineState, steps: Steps, total: Gradients
-) -> tuple[Gradients, EngineState, Any]:
+) -> tuple[Gradients, EngineState, PyTree]:
     """As `trace_window`, for a `FactorCarrier`."""
     problem = problem.bound(prepared)
     graph, carrier = problem.graph, problem.rule.carrier
     assert isinstance(carrier, FactorCarrier)
     arrays: list[tuple[int, int]] = []
 
-    def one(carried: Any, at: Steps) -> tuple[Any, Any]:
+    def single(carried: tuple[EngineState, Gradients], at: Steps) -> PyTree:
         state, sums = carried
-        of_step, local, (entry, drives), report = _derivatives(problem, prepared, state.carry, at)
-        data = [[d[0] for d in site] for site in local.data]
+        of_step, local, signals, report = _derivatives(problem, prepared, state.carry, at)
         before = state.traces
         if at.marks is not None:
             before = carrier.reset(graph, before, at.marks)
         after = carrier.advance(graph, before, local)
-        factors = carrier.factors(graph, before, after, entry, drives, data)
+        factors = carrier.factors(graph, before, after, signals)
         distinct, arrays[:] = _distinct(factors)
         sums = jax.tree.map(jnp.add, sums, of_step)
         return (EngineState(local.carry, after), sums), (distinct, report)
 
     traces = carrier.init(graph) if state.traces is None else state.traces
     first = EngineState(stop(list(state.carry)), traces)
-    (last, (of_ready, of_extra)), (distinct, reports) = scan(one, (first, total), steps)
+    (last, (of_ready, of_extra)), (distinct, reports) = scan(single, (first, total), steps)
     of_sites = [
         site.rule.weight_gradient_sum(distinct[x], distinct[c])
         for site, (x, c) in zip(graph.sites, arrays, strict=True)
@@ -67,17 +72,15 @@ def factor_window(
 
 
 def _derivatives(
-    problem: Problem, prepared: Prepared, carry: list[Any], at: Steps
-) -> tuple[Gradients, Sensitivity, tuple[list[Any], list[Any]], Any]:
-    """Of one step: the gradients of what is no site, the sensitivities, (entry, drives), the
-    report.
-    """
+    problem: Problem, prepared: Prepared, carry: list[Array], at: Steps
+) -> tuple[Gradients, Sensitivity, StepSignals, PyTree]:
+    """Of one step: the gradients of what is no site, the sensitivities, the signals, the report."""
     graph = problem.graph
     merge, live = differentiable_part(graph, prepared.ready)
 
     def objective(
-        live: list[Any], extra: Any, hidden: list[Any], perturbations: list[Any]
-    ) -> tuple[Any, Any]:
+        live: list[Array], extra: PyTree, hidden: list[Array], perturbations: Perturbations
+    ) -> PyTree:
         start = problem.begin(prepared, with_hidden(graph, carry, hidden), at)
         done = problem.body(step, merge(live), extra, start, perturbations, at.slices)
         end = hidden_part(graph, done.step.local)
@@ -91,33 +94,30 @@ def _derivatives(
         (jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end))
     )
 
-    def local_end(hidden: list[Any], perturbations: list[Any]) -> list[Any]:
+    def local_end(hidden: list[Array], perturbations: Perturbations) -> list[Array]:
         start = problem.begin(prepared, with_hidden(graph, carry, hidden), at)
         start = list(own_carry(graph, start))
         done = step(graph, stop(prepared.ready), start, stop(xs), perturbations)
         return hidden_part(graph, done.local)
 
-    pull_end: Callable[[Any], Any]
+    pull_end: Callable[[list[Array]], tuple[list[Array], list[Array]]]
     if any(map(calls_back, graph.step)) and not injects(graph):  # calls back once
         pull_end = lambda end: pull((jnp.zeros_like(value), end))[2:]
     else:  # what it shares with the evaluation above is done once; the way to the loss is left out
         _, pull_end = jax.vjp(local_end, *primals)
 
-    def with_time(end: list[Any]) -> tuple[list[Any], list[Any]]:
+    def with_time(end: list[Array]) -> tuple[list[Array], list[Array]]:
         rows, drives = pull_end(end)
         return rows, jax.tree.map(lambda d: d[None], drives)
 
     timed = [[d[None] for d in site] for site in data]
     local = pulled_back(graph, end, with_time, timed, stop(list(last)))
-    return (of_live, of_extra), local, (entry, every_drive(graph, drives)), report
+    signals = StepSignals(entry, every_drive(graph, drives), data)
+    return (of_live, of_extra), local, signals, report
 
 
-def _distinct(factors: list[tuple[Any, Any]]) -> tuple[list[Any], list[tuple[int, int]]]:
+def _distinct(factors: list[tuple[Array, Array]]) -> tuple[list[Array], list[tuple[int, int]]]:
     """The arrays of `factors`, each once, and where each pair's are among them."""
-    found: dict[int, int] = {}
-    arrays: list[Any] = []
-    for array in (v for pair in factors for v in pair):
-        if id(array) not in found:
-            found[id(array)] = len(arrays)
-            arrays.append(array)
-    return arrays, [(found[id(x)], found[id(c)]) for x, c in factors]
+    arrays = list({id(v): v for pair in factors for v in pair}.values())
+    number = {id(v): k for k, v in enumerate(arrays)}
+    return arrays, [(number[id(x)], number[id(c)]) for x, c in factors]

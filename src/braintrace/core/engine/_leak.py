@@ -1,20 +1,18 @@
 """The leak of a state group, read from the model itself."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph
-from ..step import prelude
+from ..jaxpr import Var
+from ..step import Values, prelude
 from ..traces import sensitivity
 
 
-def group_leak(
-    graph: CellGraph, group: int, params: list[Any] | None, xs: list[Any] | None
-) -> float:
+def group_leak(graph: CellGraph, group: int, params: Values | None, xs: Values | None) -> float:
     """dh_t/dh_{t-1} of a group's one state, when it is one constant: the same at all positions and
     at different states.
     """
@@ -22,58 +20,43 @@ def group_leak(
     names = [graph.leaf_paths[k] for k in graph.groups[group].leaves]
     if params is None:
         raise CompilationError(
-            problem(
-                "The leak can be read from the model only when its parameters are known.",
-                got="abstract parameters",
-                do="compile with concrete parameters, or give the leak as a number",
-            )
+            "The leak can be read from the model only when its parameters are known.",
+            got="abstract parameters",
+            do="compile with concrete parameters, or give the leak as a number",
         )
+
+    def refuse(what: str, got: str, expected: str) -> CompilationError:
+        return CompilationError(what, got=got, expected=expected, do="give the leak as a number")
+
+    unread = "The leak cannot be read from the model."
     if len(slots) != 1:
-        raise CompilationError(
-            problem(
-                "The leak cannot be read from the model.",
-                got=f"{len(slots)} state variables in the group of {names}",
-                expected="one",
-                do="give the leak as a number",
-            )
-        )
+        raise refuse(unread, f"{len(slots)} state variables in the group of {names}", "one")
     if not any(place.group == group for site in graph.sites for place in site.places):
-        raise CompilationError(
-            problem(
-                "The leak cannot be read from the model.",
-                got=f"no parameter acts on the group of {names}",
-                expected="one that is traced",
-                do="give the leak as a number",
-            )
-        )
+        got = f"no parameter acts on the group of {names}"
+        raise refuse(unread, got, "one that is traced")
     rows = [_row(graph, group, params, xs, seed) for seed in (0, 1)]
     values = np.concatenate([np.asarray(r, np.float64).reshape(-1) for r in rows])
     if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
-        raise CompilationError(
-            problem(
-                "The leak of the model is not constant.",
-                got=f"{values.min():.4g} to {values.max():.4g}",
-                expected=f"one constant for {names}",
-                do="give the leak as a number",
-            )
-        )
+        got = f"{values.min():.4g} to {values.max():.4g}"
+        raise refuse("The leak of the model is not constant.", got, f"one constant for {names}")
     return float(values[0])
 
 
-def _row(graph: CellGraph, group: int, params: list[Any], xs: list[Any] | None, seed: int) -> Any:
+def _row(
+    graph: CellGraph, group: int, params: Values, xs: Values | None, seed: int
+) -> Float[Array, "..."]:
+    """dh_t/dh_{t-1} at random states, shaped as the leaf."""
     random = np.random.default_rng(seed)
 
-    def some(v: Any) -> Any:
-        return jnp.asarray(random.normal(size=v.shape), v.dtype) if v.differentiable else _zero(v)
+    def some(v: Var) -> Array:
+        if v.differentiable:
+            return jnp.asarray(random.normal(size=v.shape), v.dtype)
+        if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
+            return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
+        return jnp.zeros(v.shape, v.dtype)
 
     carry = [some(v) for v in graph.carry]
-    inputs = [some(v)[None] for v in graph.xs] if xs is None else [x[None] for x in xs]
+    inputs = [x[None] for x in (map(some, graph.xs) if xs is None else xs)]
     moved = sensitivity(graph, prelude(graph, params), carry, inputs).slots[group][0]
     assert moved is not None
     return moved.rows[graph.hidden.index(graph.groups[group].slots[0].leaf)]
-
-
-def _zero(v: Any) -> Any:
-    if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-        return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
-    return jnp.zeros(v.shape, v.dtype)

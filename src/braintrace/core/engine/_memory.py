@@ -11,14 +11,14 @@ factors. BPTT keeps, for all T steps, what the reverse pass of the model's own s
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import numpy as np
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, columns, size
-from ..step import plain_step, prelude, saving_step
-from ..traces import TraceCarrier, sensitivity_bytes, zero_perturbations
+from ..jaxpr import Var
+from ..step import Perturbations, Values, plain_step, prelude, saving_step
+from ..traces import TraceCarrier, nbytes, sensitivity_bytes, zero_perturbations
 from ._rule import Rule
 
 
@@ -122,28 +122,19 @@ def memory_plan(
     carrier = rule.carrier
     window = min(window, steps, carrier.longest_window or window)
     forms = return_state or window < steps
-    held = (
-        _nbytes(jax.eval_shape(lambda: rule.init(graph)))
-        if traces or forms or not isinstance(carrier, TraceCarrier)
-        else 0
-    )
-    weights = [v for v in graph.params if v.differentiable]
-    gradients = 2 * _nbytes(weights)
-    outputs, data = (
-        _nbytes([s.y for s in graph.sites]),
-        _nbytes([v for s in graph.sites for v in s.data]),
-    )
+    some = traces or forms or not isinstance(carrier, TraceCarrier)
+    held = nbytes(jax.eval_shape(lambda: rule.init(graph))) if some else 0
+    gradients = 2 * nbytes([v for v in graph.params if v.differentiable])
+    outputs = nbytes([s.y for s in graph.sites])
+    data = nbytes([v for s in graph.sites for v in s.data])
     if not isinstance(carrier, TraceCarrier):
         forming, each = held, data + 2 * outputs
     else:
-        each_site = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
-        forming = (
-            sum(own for site, own in each_site if not carrier.moves_in_place(graph, site))
-            if forms
-            else 0
-        )
-        each = _kept_by_a_step(graph, perturbed=True) + data + _nbytes(zero_perturbations(graph))
+        forming = 0
+        each = _kept_by_a_step(graph, perturbed=True) + data + nbytes(zero_perturbations(graph))
         if forms:
+            sites = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
+            forming = sum(own for site, own in sites if not carrier.moves_in_place(graph, site))
             forming += carrier.working_bytes(graph, window)
             each += sensitivity_bytes(graph)
     rows = graph.reports(carrier) if held else []
@@ -160,38 +151,33 @@ def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
     """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with
     `perturbed`, else of the model's own.
     """
-    one, two = (_residuals(graph, perturbed, steps) for steps in (1, 2))
-    return two - one
+    return _residuals(graph, perturbed, 2) - _residuals(graph, perturbed, 1)
 
 
 def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
-    def pull(params: list[Any], carry: list[Any], xs: list[Any]) -> Any:
-        def forward(params: list[Any], carry: list[Any], perturbations: Any) -> Any:
+    def pull(params: list[Array], carry: list[Array], xs: list[Array]) -> PyTree:
+        def forward(
+            params: list[Array], carry: list[Array], perturbations: Perturbations | None
+        ) -> PyTree:
             ready = prelude(graph, params)
 
-            def one(carry: list[Any], at: Any) -> Any:
+            def single(carry: list[Array], at: tuple[Values, Perturbations | None]) -> PyTree:
                 xs, perturbations = at
                 if not perturbed:
                     return plain_step(graph, ready, carry, xs)
                 done = saving_step(graph, ready, carry, xs, perturbations)
                 return done.local, done.outs
 
-            return jax.lax.scan(one, carry, (xs, perturbations))
+            return jax.lax.scan(single, carry, (xs, perturbations))
 
         return jax.vjp(
             forward, params, carry, zero_perturbations(graph, steps) if perturbed else None
         )[1]
 
-    return _nbytes(
+    return nbytes(
         jax.eval_shape(pull, _like(graph.params), _like(graph.carry), _like(graph.xs, steps))
     )
 
 
-def _like(variables: Sequence[Any], *lead: int) -> list[jax.ShapeDtypeStruct]:
+def _like(variables: Sequence[Var], *lead: int) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables]
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(
-        int(np.prod(v.shape, dtype=np.int64)) * v.dtype.itemsize for v in jax.tree.leaves(tree)
-    )

@@ -9,18 +9,20 @@ zero perturbations on each y; backward it asks the carrier.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from .._compat import is_differentiable
 from ..analysis import CellGraph
-from ..step import Step, plain_step, prelude, step
+from ..step import Perturbations, Step, Values, hidden_part, plain_step, prelude, step, with_hidden
 from ..traces import (
     FactorCarrier,
     Sensitivity,
+    StepSignals,
     TraceCarrier,
+    Traces,
     every_drive,
     scan,
     sensitivity,
@@ -34,9 +36,18 @@ stop = jax.lax.stop_gradient
 NO_SIGNALS: Signals = {}
 
 
+Kept = PyTree[Array]  # what the reverse pass of a step reads
+Advanced = tuple[list[Array], Traces, list[Array]]  # (carry, traces, outputs)
+Linked = tuple[list[Array], Perturbations]
+
+
 def link(
-    graph: CellGraph, gradients: Any, ready: Sequence[Any], carry: Sequence[Any], kept: Any
-) -> tuple[list[Any], list[Any]]:
+    graph: CellGraph,
+    gradients: Callable[[Kept, Values, Values], list[Array]],
+    ready: Values,
+    carry: Values,
+    kept: Kept,
+) -> Linked:
     """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(kept,
     entry, drives)`.
 
@@ -45,28 +56,27 @@ def link(
     """
 
     @jax.custom_vjp
-    def identity(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[list[Any], list[Any]]:
+    def identity(weights: list[Array], hidden: list[Array], kept: Kept) -> Linked:
         return apart((hidden, zero_perturbations(graph)), (weights, hidden, kept))
 
-    def forward(weights: list[Any], hidden: list[Any], kept: Any) -> tuple[Any, Any]:
+    def forward(weights: list[Array], hidden: list[Array], kept: Kept) -> tuple[Linked, Kept]:
         return identity(weights, hidden, kept), kept
 
-    def backward(kept: Any, cotangents: Any) -> tuple[list[Any], None, None]:
+    def backward(kept: Kept, cotangents: tuple[Values, Values]) -> tuple[list[Array], None, None]:
         entry, drives = cotangents
-        return gradients(kept, entry, every_drive(graph, drives)), None, None
+        found = gradients(kept, entry, every_drive(graph, drives))
+        of_weights = [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+        return of_weights, None, None
 
     identity.defvjp(forward, backward)
-    env = dict(zip(graph.prelude_results, ready, strict=True))
+    env, start = dict(zip(graph.prelude_results, ready, strict=True)), stop(list(carry))
     hidden, perturbations = identity(
-        [env[s.weight] for s in graph.sites], [stop(carry[k]) for k in graph.hidden], kept
+        [env[s.weight] for s in graph.sites], hidden_part(graph, start), kept
     )
-    out = [stop(c) for c in carry]
-    for k, h in zip(graph.hidden, hidden, strict=True):
-        out[k] = h
-    return out, perturbations
+    return with_hidden(graph, start, hidden), perturbations
 
 
-def apart(values: Any, like: Any) -> Any:
+def apart(values: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
     """`values`, mapped under `vmap` wherever a leaf of `like` is, so that the cotangents of the
     map's entries stay apart.
 
@@ -85,12 +95,12 @@ def apart(values: Any, like: Any) -> Any:
 def update(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
-    traces: Any,
-    xs: Sequence[Any],
+    params: Values,
+    carry: Values,
+    traces: Traces,
+    xs: Values,
     signals: Signals = NO_SIGNALS,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> Advanced:
     """One step: (new carry, new traces, outputs). Differentiating outputs or new carry gives the
     online gradient.
     """
@@ -102,11 +112,10 @@ def update(
     local, moved = _moved(bound, rule, ready, EngineState(carry, state.traces), xs)
     data = [[d[0] for d in site] for site in local.data]
 
-    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+    def gradients(kept: Kept, entry: Values, drives: Values) -> list[Array]:
         (before, after), data, structure = kept
-        now = graph.bound(structure)
-        found = rule.carrier.gradients(now, before, after, entry, drives, data)
-        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+        signals = StepSignals(entry, drives, data)
+        return rule.carrier.gradients(graph.bound(structure), before, after, signals)
 
     read = rule.carrier.kept_for_gradients(state.traces, moved)
     start, perturbations = link(graph, gradients, ready, carry, (read, data, structure))
@@ -117,37 +126,42 @@ def update(
 def window(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
-    traces: Any,
-    xs: Sequence[Any],
+    params: Values,
+    carry: Values,
+    traces: Traces,
+    xs: Values,
     full: bool,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> Advanced:
     """All steps of `xs` (time first) at once: as `update`, with outputs stacked.
 
     With `full` the gradient is that of BPTT inside the window plus the traces at its entry;
     without, it is the sum of the online gradients of its steps.
     """
     if not full and isinstance(rule.carrier, FactorCarrier):
-        return _stepwise(graph, rule, params, carry, traces, xs)
+
+        def online(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
+            carry, traces, outs = update(graph, rule, params, *state, xs)
+            return (carry, traces), outs
+
+        (carry, traces), outs = scan(online, (list(carry), traces), list(xs))
+        return list(carry), traces, outs
     before = EngineState.of(graph, carry, traces)
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
 
-    def one(carry: list[Any], xs: Sequence[Any]) -> tuple[list[Any], tuple[list[Any], list[Any]]]:
+    def single(carry: list[Array], xs: Values) -> tuple[list[Array], PyTree]:
         if full:
             new, outs = plain_step(graph, ready, carry, xs)
             return new, (new, outs)
         result = step(graph, ready, carry, xs)
         return result.local, (result.carry, result.outs)
 
-    def gradients(kept: Any, entry: Any, drives: Any) -> list[Any]:
+    def gradients(kept: Kept, entry: Values, drives: Values) -> list[Array]:
         traces, structure = kept
-        found = rule.carrier.contract(graph.bound(structure), traces, entry)
-        return [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
+        return rule.carrier.contract(graph.bound(structure), traces, entry)
 
     start, _ = link(graph, gradients, ready, before.carry, (before.traces, structure))
-    _, (carries, outs) = scan(one, start, list(xs))
+    _, (carries, outs) = scan(single, start, list(xs))
     after = advance_through(graph.bound(structure), rule, stop(ready), before, xs)
     return *EngineState([c[-1] for c in carries], after).parts(graph), outs
 
@@ -155,51 +169,34 @@ def window(
 def advance_through(
     graph: CellGraph,
     rule: Rule,
-    ready: Sequence[Any],
+    ready: Values,
     state: EngineState,
-    xs: Sequence[Any],
+    xs: Sequence[Array | None],
     evaluate: Callable[..., Step] = step,
-) -> Any:
+) -> Traces:
     """The traces after all steps of `xs` (time first)."""
     state, xs = stop((state, list(xs)))
     if isinstance(rule.carrier, TraceCarrier) and rule.carrier.longest_window is None:
         local = sensitivity(graph, stop(list(ready)), state.carry, xs, evaluate=evaluate)
         return rule.carrier.advance(graph, state.traces, local)
 
-    def one(state: EngineState, xs: Any) -> tuple[EngineState, None]:
+    def single(state: EngineState, xs: list[Array]) -> tuple[EngineState, None]:
         local, traces = _moved(graph, rule, ready, state, xs, evaluate)
         return EngineState(local.carry, traces), None
 
-    return scan(one, state, xs)[0].traces
+    return scan(single, state, xs)[0].traces
 
 
 def _moved(
     graph: CellGraph,
     rule: Rule,
-    ready: Sequence[Any],
+    ready: Values,
     state: EngineState,
-    xs: Sequence[Any],
+    xs: Sequence[Array | None],
     evaluate: Callable[..., Step] = step,
-) -> tuple[Sensitivity, Any]:
+) -> tuple[Sensitivity, Traces]:
     """What one step (inputs without a time axis) does to the local state, and the new traces."""
     carry, traces, ready = stop((state.carry, state.traces, list(ready)))
     timed = jax.tree.map(lambda x: x[None], stop(list(xs)))
     local = sensitivity(graph, ready, carry, timed, evaluate=evaluate)
     return local, rule.carrier.advance(graph, traces, local)
-
-
-def _stepwise(
-    graph: CellGraph,
-    rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
-    traces: Any,
-    xs: Sequence[Any],
-) -> tuple[list[Any], Any, list[Any]]:
-    def one(state: Any, xs: Any) -> tuple[Any, list[Any]]:
-        carry, traces = state
-        carry, traces, outs = update(graph, rule, params, carry, traces, xs)
-        return (carry, traces), outs
-
-    (carry, traces), outs = scan(one, (list(carry), traces), list(xs))
-    return list(carry), traces, outs

@@ -7,23 +7,23 @@ inside the traces.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
-from ..step import Step, step
+from ..step import Perturbations, Step, Values, step
+from ..traces import Traces
 from ._rule import Rule
 
 stop = jax.lax.stop_gradient
 
-Signals = Mapping[str, Any]
+Signals = Mapping[str, ArrayLike]
 # of the differentiable part of the prelude's values, and of a body's `extra`
-Gradients = tuple[list[Any], Any]
+Gradients = tuple[list[Array], PyTree]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,33 +33,29 @@ class Stepped:
     """
 
     step: Step
-    xs: list[Any]
-    loss: Any
-    report: Any
+    xs: list[Array]
+    loss: Float[Array, ""]
+    report: PyTree
 
 
 # (`step` or `saving_step`, values of the prelude, other differentiable values, carry,
 # perturbations, this step's slice of the sequences) -> Stepped
-Body = Callable[[Callable[..., Step], Sequence[Any], Any, list[Any], Sequence[Any], Any], Stepped]
+Body = Callable[[Callable[..., Step], Values, PyTree, list[Array], Perturbations, PyTree], Stepped]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["ready", "extra", "initial"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """What a call has for all its steps: the values of the prelude, what else the body
     differentiates by, and the carry that a reset goes back to.
     """
 
-    ready: list[Any]
-    extra: Any
-    initial: list[Any]
+    ready: list[Array]
+    extra: PyTree
+    initial: list[Array]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["slices", "signals", "marks"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """What steps differ in, time first, or what one step has: slices of the sequences for the
@@ -67,9 +63,9 @@ class Steps:
     None.
     """
 
-    slices: Any
+    slices: PyTree
     signals: Signals
-    marks: Any
+    marks: Bool[Array, "T B"] | Bool[Array, " B"] | None
 
     @property
     def count(self) -> int:
@@ -77,18 +73,16 @@ class Steps:
         return jax.tree.leaves(self.slices)[0].shape[0]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["carry", "traces"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class EngineState:
     """What goes from step to step. `traces` are those of the rule's carrier; None for zero."""
 
-    carry: list[Any]
-    traces: Any
+    carry: list[Array]
+    traces: Traces
 
     @classmethod
-    def of(cls, graph: CellGraph, carry: Sequence[Any], traces: Any) -> "EngineState":
+    def of(cls, graph: CellGraph, carry: Values, traces: Traces) -> "EngineState":
         """From a carry of the cell, and traces as users hold them."""
         if not graph.extra:
             return cls(list(carry), traces)
@@ -97,7 +91,7 @@ class EngineState:
         carried = None if traces is None else traces["carrier"]
         return cls([*carry[:own], *added, *carry[own:]], carried)
 
-    def parts(self, graph: CellGraph) -> tuple[list[Any], Any]:
+    def parts(self, graph: CellGraph) -> tuple[list[Array], Traces]:
         """The carry and the traces as users hold them."""
         if not graph.extra:
             return self.carry, self.traces
@@ -123,14 +117,16 @@ class Problem:
         graph = self.graph
         return dataclasses.replace(self, graph=graph.bound(stop(graph.structure(prepared.ready))))
 
-    def begin(self, prepared: Prepared, carry: Sequence[Any], at: Steps) -> list[Any]:
+    def begin(self, prepared: Prepared, carry: Values, at: Steps) -> list[Array]:
         """The carry that a step reads: marked samples reset, the algorithm's signals set."""
         carry = list(carry)
         if at.marks is not None:
             carry = self._reset(prepared, carry, at.marks)
         return with_signals(self.graph, carry, at.signals)
 
-    def _reset(self, prepared: Prepared, carry: list[Any], marks: jax.Array) -> list[Any]:
+    def _reset(
+        self, prepared: Prepared, carry: list[Array], marks: Bool[Array, " B"]
+    ) -> list[Array]:
         """`carry` with the initial values of the samples that are marked. It is a selection, so
         that nothing of the old state passes, its derivative neither.
         """
@@ -145,7 +141,9 @@ class Problem:
     def marked_step(self, prepared: Prepared) -> Callable[..., Step]:
         """`step` for inputs with the marks of the step behind them."""
 
-        def evaluate(graph: CellGraph, ready: Any, carry: Any, xs: Any, perturbations: Any) -> Step:
+        def evaluate(
+            graph: CellGraph, ready: Values, carry: Values, xs: Values, perturbations: Perturbations
+        ) -> Step:
             *xs, marks = xs
             start = self.begin(prepared, carry, Steps(None, {}, marks))
             return step(graph, ready, start, xs, perturbations)
@@ -160,7 +158,7 @@ def injects(graph: CellGraph) -> bool:
     return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
 
 
-def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> list[Any]:
+def with_signals(graph: CellGraph, carry: Values, signals: Signals) -> list[Array]:
     """`carry` with the leaves that `signals` names set."""
     out, own = list(carry), len(graph.carry) - len(graph.extra)
     for k, leaf in enumerate(graph.extra):
@@ -171,42 +169,27 @@ def with_signals(graph: CellGraph, carry: Sequence[Any], signals: Signals) -> li
     return out
 
 
-def own_carry(graph: CellGraph, carry: Sequence[Any]) -> Sequence[Any]:
+def own_carry(graph: CellGraph, carry: Values) -> Values:
     """The graph's part of a carry: a body may carry more values of its own behind it."""
     return carry[: len(graph.carry)]
 
 
-def hidden_part(graph: CellGraph, carry: Sequence[Any]) -> list[Any]:
-    """The hidden leaves of a carry."""
-    return [carry[k] for k in graph.hidden]
-
-
-def with_hidden(graph: CellGraph, carry: Sequence[Any], hidden: Sequence[Any]) -> list[Any]:
-    """`carry` with its hidden leaves replaced."""
-    out = list(carry)
-    for k, h in zip(graph.hidden, hidden, strict=True):
-        out[k] = h
-    return out
-
-
 def differentiable_part(
-    graph: CellGraph, ready: Sequence[Any]
-) -> tuple[Callable[[list[Any]], list[Any]], list[Any]]:
+    graph: CellGraph, ready: Values
+) -> tuple[Callable[[list[Array]], list[Array]], list[Array]]:
     """The differentiable values of the prelude, and a function that puts them back among the
     others.
     """
     numbers = [k for k, v in enumerate(graph.prelude_results) if v.differentiable]
 
-    def merge(live: list[Any]) -> list[Any]:
-        merged = [stop(v) for v in ready]
-        for k, v in zip(numbers, live, strict=True):
-            merged[k] = v
-        return merged
+    def merge(live: list[Array]) -> list[Array]:
+        of = dict(zip(numbers, live, strict=True))
+        return [of.get(k, stop(v)) for k, v in enumerate(ready)]
 
     return merge, [ready[k] for k in numbers]
 
 
-def added(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> list[Array]:
     """`live`, gradients of the differentiable part of the prelude, with each site's gradient (None
     for none) added to that of its weight.
     """
@@ -218,22 +201,23 @@ def added(graph: CellGraph, live: Sequence[Any], gradients: Sequence[Any]) -> li
     return [sums[v] for v in variables]
 
 
-def cell_body(graph: CellGraph, loss: Callable[[list[Any], Any], tuple[Any, Any]]) -> Body:
+def cell_body(
+    graph: CellGraph, loss: Callable[[list[Array], PyTree], tuple[Float[Array, ""], PyTree]]
+) -> Body:
     """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted
     loss, report).
     """
 
     def body(
-        evaluate: Any,
-        ready: Sequence[Any],
-        extra: Any,
-        carry: list[Any],
-        perturbations: Sequence[Any],
-        at: Any,
+        evaluate: Callable[..., Step],
+        ready: Values,
+        extra: PyTree,
+        carry: list[Array],
+        perturbations: Perturbations,
+        at: PyTree,
     ) -> Stepped:
         xs, target = at
         done = evaluate(graph, ready, carry, xs, perturbations)
-        value, report = loss(done.outs, target)
-        return Stepped(done, xs, value, report)
+        return Stepped(done, xs, *loss(done.outs, target))
 
     return body

@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 
 from ..analysis import CellGraph, Exactness, ParameterRow, Signature, analyse, find_exits, reach
 from ..jaxpr import Var
 from ..signals import Edit, Editor
-from ..traces import Carrier
+from ..traces import Carrier, Traces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +22,8 @@ class Rule:
     edits: tuple[Edit, ...] = ()
     multi_step_problem: str = ""
     schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
-    target_timing: str | None = (
-        None  # 'per-step' or 'sequence-end', for algorithms that project targets
-    )
+    # 'per-step' or 'sequence-end', for algorithms that project targets
+    target_timing: str | None = None
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":
         """The rule with what it reads from the model (`leak_of` a group) put in as numbers."""
@@ -64,26 +62,21 @@ class Rule:
                 reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             reasons = [r for r in reasons if r]
             if reasons:
-                kind = (
-                    Exactness.INSTANTANEOUS
-                    if row.exactness is Exactness.INSTANTANEOUS
-                    else Exactness.APPROXIMATE
-                )
+                instantaneous = row.exactness is Exactness.INSTANTANEOUS
+                kind = Exactness.INSTANTANEOUS if instantaneous else Exactness.APPROXIMATE
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             rows.append(row)
         return tuple(rows)
 
-    def init(self, graph: CellGraph) -> Any:
+    def init(self, graph: CellGraph) -> Traces:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
         leaves' first values.
         """
         carried = self.carrier.init(graph)
-        return (
-            {"carrier": carried, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
-            if graph.extra
-            else carried
-        )
+        if not graph.extra:
+            return carried
+        return {"carrier": carried, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
 
 
 def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:

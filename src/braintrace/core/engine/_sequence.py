@@ -3,18 +3,18 @@ of the sequence.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph
-from ..step import plain_step, prelude
-from ..traces import FactorCarrier
+from ..step import Values, plain_step, prelude
+from ..traces import FactorCarrier, Traces
 from ._factor_window import factor_window
-from ._online import window
-from ._records import EngineState, Prepared, Problem, Steps, differentiable_part
+from ._online import Advanced, window
+from ._records import EngineState, Gradients, Prepared, Problem, Steps, differentiable_part
 from ._rule import Rule
 from ._trace_window import trace_window
 
@@ -41,15 +41,15 @@ def _even(steps: int, longest: int) -> int:
 
 def sequence_gradient(
     problem: Problem,
-    params: Sequence[Any],
-    extra: Any,
+    params: Values,
+    extra: PyTree,
     state: EngineState,
     steps: Steps,
     *,
     window: int,
     keep_trace: bool,
-    initial: Sequence[Any] = (),
-) -> tuple[tuple[list[Any], Any], EngineState, Any]:
+    initial: Values = (),
+) -> tuple[tuple[list[Array | None], PyTree], EngineState, PyTree]:
     """((gradient of each parameter, of `extra`), state, reports): the sum of the online gradients
     of all steps.
 
@@ -63,15 +63,17 @@ def sequence_gradient(
     total = jax.tree.map(jnp.zeros_like, (differentiable_part(graph, ready)[1], extra))
     count, remainder = divmod(steps.count, window)
 
-    def block(carried: Any, steps: Steps, keep: bool) -> tuple[Any, Any]:
+    def block(
+        carried: tuple[Gradients, EngineState], steps: Steps, keep: bool
+    ) -> tuple[tuple[Gradients, EngineState], PyTree]:
         total, state = carried
         if isinstance(rule.carrier, FactorCarrier):
-            *carried, reports = factor_window(problem, prepared, state, steps, total)
+            total, state, reports = factor_window(problem, prepared, state, steps, total)
         else:
-            *carried, reports = trace_window(problem, prepared, state, steps, total, keep)
-        return tuple(carried), reports
+            total, state, reports = trace_window(problem, prepared, state, steps, total, keep)
+        return (total, state), reports
 
-    def part(start: Any, length: int) -> Steps:
+    def part(start: int | Array, length: int) -> Steps:
         return jax.tree.map(lambda v: jax.lax.dynamic_slice_in_dim(v, start, length), steps)
 
     if count > 1 and not remainder and not keep_trace:
@@ -100,8 +102,8 @@ def sequence_gradient(
 
 
 def differentiable_prelude(
-    graph: CellGraph, params: Sequence[Any]
-) -> tuple[list[Any], Callable[[list[Any]], list[Any]]]:
+    graph: CellGraph, params: Values
+) -> tuple[list[Array], Callable[[list[Array]], list[Array | None]]]:
     """The prelude's values, and a function from cotangents of their differentiable part to
     gradients of the parameters.
 
@@ -109,7 +111,7 @@ def differentiable_prelude(
     """
     numbers = [k for k, v in enumerate(graph.params) if v.differentiable]
 
-    def forward(live: list[Any]) -> tuple[list[Any], list[Any]]:
+    def forward(live: list[Array]) -> tuple[list[Array], list[Array]]:
         merged = list(params)
         for k, v in zip(numbers, live, strict=True):
             merged[k] = v
@@ -118,7 +120,7 @@ def differentiable_prelude(
 
     _, pull, ready = jax.vjp(forward, [params[k] for k in numbers], has_aux=True)
 
-    def gradients(cotangents: list[Any]) -> list[Any]:
+    def gradients(cotangents: list[Array]) -> list[Array | None]:
         found = dict(zip(numbers, pull(cotangents)[0], strict=True))
         return [found.get(k) for k in range(len(graph.params))]
 
@@ -126,8 +128,8 @@ def differentiable_prelude(
 
 
 def evolve(
-    graph: CellGraph, params: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
+    graph: CellGraph, params: Values, carry: Values, xs: Values
+) -> tuple[list[Array], list[Array]]:
     """Forward only: (carry, outputs stacked)."""
     ready = prelude(graph, params)
     full = EngineState.of(graph, carry, None).carry
@@ -138,19 +140,19 @@ def evolve(
 def advance(
     graph: CellGraph,
     rule: Rule,
-    params: Sequence[Any],
-    carry: Sequence[Any],
-    traces: Any,
-    xs: Sequence[Any],
+    params: Values,
+    carry: Values,
+    traces: Traces,
+    xs: Values,
     size: int,
-) -> tuple[list[Any], Any, list[Any]]:
+) -> Advanced:
     """Forward over a sequence with the traces, `size` steps at once: (carry, traces, outputs
     stacked).
     """
     count, remainder = divmod(xs[0].shape[0], size)
 
-    def block(state: Any, xs: Any) -> tuple[Any, list[Any]]:
-        carry, traces, outs = window(graph, rule, params, state[0], state[1], xs, False)
+    def block(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
+        carry, traces, outs = window(graph, rule, params, *state, xs, False)
         return (carry, traces), outs
 
     blocks = [v[: count * size].reshape(count, size, *v.shape[1:]) for v in xs]
@@ -159,4 +161,5 @@ def advance(
     if remainder:
         state, last = block(state, [v[count * size :] for v in xs])
         outs = [jnp.concatenate(pair) for pair in zip(outs, last, strict=True)]
-    return state[0], state[1], outs
+    carry, traces = state
+    return carry, traces, outs

@@ -1,17 +1,19 @@
 """What the drivers set before each step: projected targets, and the weights of added terms."""
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from .._errors import UsageError, problem
+from .._errors import UsageError
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
 
+Weights = Float[Array, " T"] | Float[Array, "T B"]
 
-def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) -> dict[str, Any]:
+
+def target_signal(
+    graph: CellGraph, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
     """The signals of one step; checks that a target is given where, and only where, the algorithm
     projects one.
 
@@ -27,11 +29,9 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
             else f"y_target of shape {shape}"
         )
         raise UsageError(
-            problem(
-                "The target of the step does not fit the algorithm.",
-                got=_described(y_target),
-                expected=wanted,
-            )
+            "The target of the step does not fit the algorithm.",
+            got=_described(y_target),
+            expected=wanted,
         )
     if shape is None or y_target is None:
         return {}
@@ -40,49 +40,42 @@ def target_signal(graph: CellGraph, y_target: Any, timing: str | None = None) ->
         or jnp.shape(y_target)[-1:] != shape[-1:]
     ):
         raise UsageError(
-            problem(
-                "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
-            )
+            "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
         )
     return {TARGET: y_target}
 
 
 def driver_signals(
-    graph: CellGraph, weights: jax.Array, y_target: Any, timing: str | None = None
-) -> dict[str, Any]:
-    """The signals of a sequence: targets and rate terms weighted as the losses are. `weights` are
-    (T,) or (T, B).
+    graph: CellGraph, weights: Weights, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are.
 
     `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
     step of each sample that counts.
     """
     steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
-    signals: dict[str, Any] = {}
+    signals: dict[str, Array] = {}
     at_end = timing == "sequence-end" and y_target is not None
     target_signal(graph, y_target if y_target is None or at_end else y_target[0], timing)
     if TARGET in names and y_target is not None:
-        if at_end:
-            y = jnp.asarray(y_target).reshape(1, *names[TARGET]) * last_steps(weights)
-        else:
-            y = jnp.asarray(y_target).reshape(steps, *names[TARGET])
-        signals[TARGET] = y * (weights[:, :, None] if weights.ndim == 2 else weights[:, None, None])
+        y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
+        y = y * last_steps(weights) if at_end else y
+        signals[TARGET] = y * weights.reshape(steps, -1, 1)
     if RATE_SCALE in names:
         (samples,) = names[RATE_SCALE]
-        signals[RATE_SCALE] = (
-            weights
-            if weights.ndim == 2
-            else jnp.repeat(weights[:, None] / samples, samples, axis=1)
-        )
+        if weights.ndim == 1:
+            weights = jnp.repeat(weights[:, None] / samples, samples, axis=1)
+        signals[RATE_SCALE] = weights
     return signals
 
 
-def last_steps(weights: jax.Array) -> jax.Array:
-    """(T, B or 1, 1): 1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
+def last_steps(weights: Weights) -> Float[Array, "T samples_or_1 1"]:
+    """1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
     counts = (weights != 0).reshape(weights.shape[0], -1)
     number = jnp.arange(weights.shape[0])[:, None]
     last = jnp.where(counts, number, -1).max(0)
     return (number == last).astype(weights.dtype)[..., None]
 
 
-def _described(value: Any) -> str:
+def _described(value: Array | None) -> str:
     return "none" if value is None else f"an array of shape {jnp.shape(value)}"

@@ -11,15 +11,13 @@ replaces K outer products and the trace is read once. When no later step needs t
 formed.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
-from ..step import calls_back, saving_step, step
+from ..step import Perturbations, Values, calls_back, hidden_part, saving_step, step, with_hidden
 from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_perturbations
 from ._online import advance_through
 from ._records import (
@@ -30,10 +28,8 @@ from ._records import (
     Steps,
     added,
     differentiable_part,
-    hidden_part,
     injects,
     own_carry,
-    with_hidden,
 )
 
 stop = jax.lax.stop_gradient
@@ -46,7 +42,7 @@ def trace_window(
     steps: Steps,
     total: Gradients,
     keep_trace: bool,
-) -> tuple[Gradients, EngineState, Any]:
+) -> tuple[Gradients, EngineState, PyTree]:
     """For a `TraceCarrier`: (`total` plus the gradient of the differentiable part of the prelude
     and that of `extra`, the new state, the reports).
 
@@ -59,18 +55,18 @@ def trace_window(
     evaluate = saving_step if steps.count > 1 else step
 
     def objective(
-        live: list[Any], extra: Any, hidden: list[Any], perturbations: list[Any]
-    ) -> tuple[Any, Any]:
+        live: list[Array], extra: PyTree, hidden: list[Array], perturbations: Perturbations
+    ) -> PyTree:
         values = merge(live)
 
-        def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
+        def single(carry: list[Array], at: tuple[Perturbations, Steps]) -> PyTree:
             perturbations, now = at
             carry = problem.begin(prepared, carry, now)
             done = problem.body(evaluate, values, extra, carry, perturbations, now.slices)
             return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
 
         start = with_hidden(graph, state.carry, hidden)
-        last, (losses, reports, data, xs) = scan(one, start, (perturbations, steps))
+        last, (losses, reports, data, xs) = scan(single, start, (perturbations, steps))
         return (losses.sum(), hidden_part(graph, last)), (last, reports, data, xs)
 
     start = (hidden_part(graph, state.carry), zero_perturbations(graph, steps.count))
@@ -86,20 +82,15 @@ def trace_window(
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
     of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, data, drives, later))
+    before = EngineState(stop(list(own_carry(graph, state.carry))), traces)
+    inputs, marked = [*xs, steps.marks], problem.marked_step(prepared)
     if together:
         if graph.layers is not None and not any(map(calls_back, graph.step)):
             # many reverse passes: through the local evaluation alone
-            local = sensitivity(
-                graph,
-                stop(prepared.ready),
-                stop(list(own_carry(graph, state.carry))),
-                [*xs, steps.marks],
-                evaluate=problem.marked_step(prepared),
-            )
+            local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked)
         else:
-            local = pulled_back(
-                graph, end, lambda end: pull((jnp.zeros_like(value), end))[2:], data, last
-            )
+            pull_end = lambda end: pull((jnp.zeros_like(value), end))[2:]
+            local = pulled_back(graph, end, pull_end, data, last)
         variables = [v for v in graph.prelude_results if v.differentiable]
         sums = dict(zip(variables, of_live, strict=True))
         now = [d[0] for d in drives] if alone else None
@@ -109,36 +100,22 @@ def trace_window(
         if state.traces is not None:
             of_live = added(graph, of_live, carrier.contract(graph, state.traces, entry))
         if keep_trace:
-            before = EngineState(list(own_carry(graph, state.carry)), traces)
-            traces = advance_through(
-                graph,
-                problem.rule,
-                prepared.ready,
-                before,
-                [*xs, steps.marks],
-                evaluate=problem.marked_step(prepared),
-            )
+            ready = prepared.ready
+            traces = advance_through(graph, problem.rule, ready, before, inputs, marked)
     return (of_live, of_extra), EngineState(last, traces), reports
 
 
 def _own_gradients(
-    graph: CellGraph,
-    ready: Sequence[Any],
-    data: list[list[Any]],
-    drives: list[Any],
-    later: list[bool],
-) -> list[Any]:
+    graph: CellGraph, ready: Values, data: list[list[Array]], drives: list[Array], later: list[bool]
+) -> list[Array | None]:
     """For each site what its drives stand for, over time, one product for all steps; None for the
     sites that are done `later`.
     """
     env = dict(zip(graph.prelude_results, ready, strict=True))
 
-    def gradient(site: Site, d: list[Any], c: Any) -> Any:
-        return (
-            site.rule.data_gradient_sum(d, c, env[site.weight])
-            if site.is_operation
-            else sum_steps(c)
-        )
+    def gradient(site: Site, d: list[Array], c: Array) -> Array:
+        weight = env[site.weight]
+        return site.rule.data_gradient_sum(d, c, weight) if site.is_operation else sum_steps(c)
 
     every = zip(graph.sites, data, drives, later, strict=True)
     return [None if left else gradient(site, d, c) for site, d, c, left in every]

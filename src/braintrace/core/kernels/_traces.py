@@ -10,11 +10,11 @@ Gradient and traces are laid out [o, i], or `across`: [i, o].
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PyTree
 
 from ._build import compiled
 
@@ -23,7 +23,7 @@ _TARGET = "braintrace_traces"
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 _WRITTEN_OUT = 8  # samples at once
 
-Traces = tuple[jax.Array, ...]
+Traces = tuple[Float[Array, "B O I"] | Float[Array, "B I O"], ...]  # of each slot
 
 
 @jax.tree_util.register_dataclass
@@ -31,22 +31,21 @@ Traces = tuple[jax.Array, ...]
 class Operands:
     """Of one pass, all of one dtype, float32 or float64.
 
-    `gradient` (O, I), or across (I, O): what is added to. `x` (B, K, I). `signal`: for each slot
-    (B, O). `old`: for each slot a trace (B, O, I) or (B, I, O). `now` (B, O) or None; with it K =
-    1. For a pass that moves the traces, `drive`: for each slot (B, K, O) or None, and `rows`: for
-    each pair of slots (B, O), or None where none reaches the other; without, both are empty.
+    `gradient`, [I, O] where `across`, is what is added to. `signal` and `old` are of each slot;
+    with `now` K is 1. For a pass that moves the traces, `drive` is of each slot, and `rows` of each
+    pair of slots, None where none reaches the other; without, both are empty.
     """
 
-    gradient: jax.Array
-    x: jax.Array
-    now: jax.Array | None
-    signal: tuple[jax.Array, ...]
+    gradient: Float[Array, "O I"] | Float[Array, "I O"]
+    x: Float[Array, "B K I"]
+    now: Float[Array, "B O"] | None
+    signal: tuple[Float[Array, "B O"], ...]
     old: Traces
-    rows: tuple[tuple[jax.Array | None, ...], ...] = ()
-    drive: tuple[jax.Array | None, ...] = ()
+    rows: tuple[tuple[Float[Array, "B O"] | None, ...], ...] = ()
+    drive: tuple[Float[Array, "B K O"] | None, ...] = ()
 
 
-def advance_and_contract(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Traces]:
     """(gradient, new traces); no traces without `rows`.
 
     On a processor it is the C kernel, where it could be built: memory speed, and no new array of a
@@ -56,7 +55,7 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[jax.Array, T
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _either(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     plain = functools.partial(in_jax, across)
     processor = (
         functools.partial(_in_c, across)
@@ -67,11 +66,13 @@ def _either(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
 
 
 @_either.defjvp
-def _derivative(across: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+def _derivative(
+    across: bool, primals: tuple[Operands], tangents: tuple[Operands]
+) -> tuple[PyTree, PyTree]:
     return jax.jvp(functools.partial(in_jax, across), primals, tangents)
 
 
-def _in_c(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
+def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
     moved, slots = operands.old if operands.rows else (), len(operands.old)
     rows, drive = (
         (operands.rows, operands.drive) if moved else (((None,) * slots,) * slots, (None,) * slots)
@@ -96,18 +97,18 @@ def _in_c(across: bool, operands: Operands) -> tuple[jax.Array, Traces]:
     return gradient, tuple(new)
 
 
-def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> jax.Array:
+def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> Array:
     form = "bo,bio->io" if across else "bo,boi->oi"
     terms = [jnp.einsum(form, a, e, precision=_EXACT) for a, e in zip(signal, old, strict=True)]
     return functools.reduce(jnp.add, terms)
 
 
-def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> jax.Array:
+def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> Array:
     """As `_contract_in_jax`, for processors: a sum over the major axis is fast there only when it
     is written out.
     """
 
-    def add(total: jax.Array, sample: tuple[Traces, Traces]) -> tuple[jax.Array, None]:
+    def add(total: Array, sample: tuple[Traces, Traces]) -> tuple[Array, None]:
         signal, old = sample
         return sum((_outputs(across, a) * e for a, e in zip(signal, old, strict=True)), total), None
 
@@ -117,8 +118,8 @@ def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> jax.Array:
 def in_jax(
     across: bool,
     operands: Operands,
-    contract: Callable[[bool, Traces, Traces], jax.Array] = _contract_in_jax,
-) -> tuple[jax.Array, Traces]:
+    contract: Callable[[bool, Traces, Traces], Array] = _contract_in_jax,
+) -> tuple[Array, Traces]:
     """The definition."""
     gradient = operands.gradient + contract(across, operands.signal, operands.old)
     if operands.now is not None:
@@ -136,7 +137,7 @@ def in_jax(
     return gradient, tuple(new)
 
 
-def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
+def _products(across: bool, drive: Float[Array, "B K O"], x: Float[Array, "B K I"]) -> Array:
     """For each sample, `sum_k drive[k, o] x[k, i]`."""
     if x.shape[1] > 1:
         return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)
@@ -147,7 +148,7 @@ def _products(across: bool, drive: jax.Array, x: jax.Array) -> jax.Array:
     )
 
 
-def _outputs(across: bool, values: jax.Array) -> jax.Array:
+def _outputs(across: bool, values: Array) -> Array:
     """Values for each output, against the matrices."""
     return values[..., None, :] if across else values[..., None]
 

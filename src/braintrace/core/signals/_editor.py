@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Program, Var, extend, sort_equations
@@ -33,17 +34,16 @@ class Editor:
         self.params, self.carry, self.xs = list(graph.params), list(graph.carry), list(graph.xs)
         self.new_carry, self.outs = list(graph.new_carry), list(graph.outs)
         self.leaves: list[ExtraLeaf] = []
-        self.marks: dict[
-            str, frozenset[int]
-        ] = {}  # leaves of the carry that the rule's carrier treats apart
+        # leaves of the carry that the rule's carrier treats apart
+        self.marks: dict[str, frozenset[int]] = {}
         self._parts: dict[Var, list[Var]] = {}  # the real leaves of an added complex one
         self._filtered: list[tuple[Var, Exit]] = []
 
-    def apply(self, function: Callable[..., Any], *operands: Atom) -> Any:
+    def apply(self, function: Callable[..., object], *operands: Atom) -> Any:
         """Append `function` of `operands`; its one result."""
         return extend(self.equations, function, operands)[0]
 
-    def constant(self, value: Any) -> Const:
+    def constant(self, value: ArrayLike) -> Const:
         return Const(np.asarray(value))
 
     def add_leaf(
@@ -127,7 +127,7 @@ class Editor:
         """`result` made again from what is `swapped` for the variables on its way, and from `other`
         of all other operands.
         """
-        made: dict[Any, Atom] = dict(swapped)
+        made: dict[Atom, Atom] = {**swapped}
         for e in self.between(swapped, result, blocked):
             copy = e.copy()
             copy.inputs = [made[v] if v in made else other(v) for v in e.inputs]
@@ -139,7 +139,9 @@ class Editor:
         """`value` as a constant."""
         return self.apply(sg, value) if value.differentiable else value
 
-    def replace(self, old: Var, make: Callable[[Var], Atom], keep: Sequence[Any] = ()) -> None:
+    def replace(
+        self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
+    ) -> None:
         """Let every reader of `old`, but the equations in `keep`, read `make(old)`."""
         readers = [e for e in self.equations if old in e.inputs and e not in keep]
         new = make(old)
@@ -172,12 +174,10 @@ class Editor:
             coupled = next((set(g.leaves) for g in edited.groups if number in g.leaves), set())
             if not coupled & set(self.graph.groups[found.group].leaves):
                 raise CompilationError(
-                    problem(
-                        "The activity cannot be filtered: it has no one position per neuron.",
-                        got=f"a filter of shape {leaf.shape} that does not couple with its neurons",
-                        do="use D_RTRL, or raise max_slots",
-                        at=found.edge[0].source,
-                    )
+                    "The activity cannot be filtered: it has no one position per neuron.",
+                    got=f"a filter of shape {leaf.shape} that does not couple with its neurons",
+                    do="use D_RTRL, or raise max_slots",
+                    at=found.edge[0].source,
                 )
 
 

@@ -3,16 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import ArrayLike
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
 from ._editor import READOUT, Edit, Editor, by_edge, sg
-from ._matrices import check_number, drawn_matrix, given_matrix
+from ._matrices import Seed, check_number, matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Feedback(Edit):
     replaces: ClassVar[str] = "a feedback weight stands for the readout's"
 
     adaptive: bool
-    seed: Any
+    seed: Seed
     scale: float
     decay: float = 0.0
-    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         return {x.variable for [x, *_] in by_edge(exits, READOUT).values()}
@@ -40,13 +41,11 @@ class Feedback(Edit):
         edges = by_edge(exits, READOUT)
         if not edges:
             raise CompilationError(
-                problem(
-                    "No readout that a feedback weight could replace was found.",
-                    expected="an output, or a leaky readout, fed by a product of the hidden "
-                    "activity with a weight",
-                    do="read the activity out with a linear layer inside the model, or use "
-                    "feedback='symmetric'",
-                )
+                "No readout that a feedback weight could replace was found.",
+                expected="an output, or a leaky readout, fed by a product of the hidden "
+                "activity with a weight",
+                do="read the activity out with a linear layer inside the model, or use "
+                "feedback='symmetric'",
             )
         check_number(self.weights, len(edges), "feedback_weights", "readout")
         for number, edge in enumerate(edges):
@@ -62,11 +61,9 @@ class Feedback(Edit):
             editor.replace(y, lambda y, add=add, feedback=feedback: add(y, feedback))
 
     def _weight(self, editor: Editor, w: Atom, number: int) -> Atom:
-        if self.weights is not None:
-            b = given_matrix(self.weights, number, w.shape, w.dtype, "feedback_weights")
-        else:
-            scale = self.scale / np.sqrt(max(w.shape[0] if w.shape else 1, 1))
-            b = drawn_matrix(self.seed, number, w.shape, w.dtype, scale)
+        scale = self.scale / np.sqrt(max(w.shape[0] if w.shape else 1, 1))
+        of_option = (self.weights, self.seed, scale, "feedback_weights")
+        b = matrix(*of_option, number, w.shape, w.dtype)
         if not self.adaptive:
             return editor.constant(b)
         leaf = editor.add_leaf("feedback", b, inert=True, shared=True)
@@ -81,12 +78,10 @@ def _weight_of(equation: Equation, k: int, editor: Editor) -> Atom:
         if known and site_rule(equation, 1 - k) is not None:
             return w
     raise CompilationError(
-        problem(
-            "A readout is not a product of the hidden activity with a weight, so no feedback "
-            "weight can replace it.",
-            got=equation.name,
-            expected="a linear readout (x @ w, a convolution)",
-            do="use feedback='symmetric'",
-            at=equation.source,
-        )
+        "A readout is not a product of the hidden activity with a weight, so no feedback "
+        "weight can replace it.",
+        got=equation.name,
+        expected="a linear readout (x @ w, a convolution)",
+        do="use feedback='symmetric'",
+        at=equation.source,
     )

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, activities
 from ..jaxpr import Atom, Var
 from ..traces._filters import counting, sample_shaped
@@ -46,13 +47,10 @@ class FiringRate(Edit):
             check_batch_in_front(editor, z)
             if jnp.issubdtype(z.dtype, np.complexfloating):
                 raise CompilationError(
-                    problem(
-                        "A firing rate is the mean of a real activity.",
-                        got=f"an activity of dtype {z.dtype}",
-                        do="let the readout read one real part of the state, or leave "
-                        "firing_rate out",
-                        at=editor.source_of(z),
-                    )
+                    "A firing rate is the mean of a real activity.",
+                    got=f"an activity of dtype {z.dtype}",
+                    do="let the readout read one real part of the state, or leave firing_rate out",
+                    at=editor.source_of(z),
                 )
             # without a batch: one sample
             one = editor.apply(lambda v: v if editor.graph.batch_size else v[None], z)
@@ -69,7 +67,7 @@ class FiringRate(Edit):
         editor.set_leaf(mean, m)
         editor.set_leaf(count, n)
 
-        def term(z: Any, m: Any, scale: Any) -> Any:
+        def term(z: Array, m: Array, scale: Array) -> Array:
             excess = sg(m.mean(0, keepdims=True)) - self.target
             return (self.strength * excess * z * sample_shaped(scale, z)).sum()
 

@@ -2,13 +2,14 @@
 gradient.
 """
 
-from typing import Any
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import BatchAxis
 from ..jaxpr import Atom, Var
 from ..traces._filters import counting
@@ -16,7 +17,7 @@ from ._editor import Editor
 
 
 @jax.custom_vjp
-def inject(out: Any, signal: Any) -> Any:
+def inject(out: Array, signal: Float[Array, ""]) -> Array:
     """`out`, whose backward pass also differentiates the real scalar `signal`, whatever the
     cotangent of `out`.
     """
@@ -34,10 +35,8 @@ def first_output(editor: Editor) -> int:
         if isinstance(out, Var) and out.differentiable:
             return k
     raise CompilationError(
-        problem(
-            "The cell has no output that a loss could read.",
-            expected="a cell that returns (carry, out) with a real out",
-        )
+        "The cell has no output that a loss could read.",
+        expected="a cell that returns (carry, out) with a real out",
     )
 
 
@@ -47,7 +46,7 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 
-def signal_dtype(activities: list[Var]) -> Any:
+def signal_dtype(activities: Collection[Var]) -> np.dtype:
     """A real dtype for signals at `activities`: at least float32."""
     return np.result_type(np.float32, *(counting(z.dtype) for z in activities))
 
@@ -56,11 +55,9 @@ def check_read(activities: dict[int, Var], what: str) -> None:
     """Something must be read, or `what` would act on nothing."""
     if not activities:
         raise CompilationError(
-            problem(
-                f"{what} acts on what others read of the hidden state, and nothing is read.",
-                expected="a product or another mixing operation that reads the activity",
-                do="put the readout into the model: a linear layer whose result is the output",
-            )
+            f"{what} acts on what others read of the hidden state, and nothing is read.",
+            expected="a product or another mixing operation that reads the activity",
+            do="put the readout into the model: a linear layer whose result is the output",
         )
 
 
@@ -69,20 +66,16 @@ def check_batch_in_front(editor: Editor, z: Var) -> None:
     graph = editor.graph
     if graph.claim is not None and graph.batch_size is None:
         raise CompilationError(
-            problem(
-                "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
-                expected="batch_size, batch_axes or batch=None",
-                do="say one of them to compile",
-            )
+            "The batch is not known: samples would meet if axis 0 of the carry were the batch.",
+            expected="batch_size, batch_axes or batch=None",
+            do="say one of them to compile",
         )
     axis = graph.batch_axis(z) or (BatchAxis(0, 1) if z.shape[:1] == (1,) else None)
     if graph.batch_size is not None and axis != BatchAxis(0, graph.batch_size):
         raise CompilationError(
-            problem(
-                "An activity does not have the batch on axis 0.",
-                got=f"shape {z.shape}",
-                expected=f"({graph.batch_size}, ...)",
-                do="give the activity the batch in front, and transpose it where it is read",
-                at=editor.source_of(z),
-            )
+            "An activity does not have the batch on axis 0.",
+            got=f"shape {z.shape}",
+            expected=f"({graph.batch_size}, ...)",
+            do="give the activity the batch in front, and transpose it where it is read",
+            at=editor.source_of(z),
         )

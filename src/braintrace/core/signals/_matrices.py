@@ -1,61 +1,60 @@
 """The matrices of feedback and of projected targets: as given, checked, or drawn."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import ArrayLike, DTypeLike
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
+
+# a whole number, or the words of a key's data; None where the matrices are given
+Seed = int | tuple[int, ...] | None
 
 
-def check_number(given: tuple[Any, ...] | None, number: int, name: str, of: str) -> None:
+def check_number(given: Sequence[ArrayLike] | None, number: int, name: str, of: str) -> None:
     if given is not None and len(given) != number:
         raise CompilationError(
-            problem(
-                "The number of feedback matrices does not fit the model.",
-                got=f"{len(given)} matrices in {name}",
-                expected=f"{number}: one for each {of}",
-                do="look at the groups in the report",
-            )
+            "The number of feedback matrices does not fit the model.",
+            got=f"{len(given)} matrices in {name}",
+            expected=f"{number}: one for each {of}",
+            do="look at the groups in the report",
         )
 
 
-def given_matrix(
-    given: tuple[Any, ...], number: int, shape: tuple[int, ...], dtype: Any, name: str
+def matrix(
+    given: Sequence[ArrayLike] | None,
+    seed: Seed,
+    scale: float,
+    name: str,
+    number: int,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
 ) -> np.ndarray:
-    """The matrix that the user gave for one readout or group, checked."""
+    """The `number`-th matrix of the option `name`: as the user gave it, checked, or normal numbers
+    times `scale`.
+    """
+    if given is None:
+        with jax.ensure_compile_time_eval():  # values, also where a transformation is under way
+            key = (
+                jax.random.key(seed)
+                if isinstance(seed, int)
+                else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
+            )
+            drawn = jax.random.normal(jax.random.fold_in(key, number), shape, dtype)
+            return np.asarray(drawn * scale)
     matrix = np.asarray(given[number])
     if matrix.shape != shape:
         raise CompilationError(
-            problem(
-                "A feedback matrix has a wrong shape.",
-                got=f"{name}[{number}] of shape {matrix.shape}",
-                expected=f"{shape}",
-            )
+            "A feedback matrix has a wrong shape.",
+            got=f"{name}[{number}] of shape {matrix.shape}",
+            expected=f"{shape}",
         )
     if np.iscomplexobj(matrix) and not jnp.issubdtype(dtype, np.complexfloating):
         raise CompilationError(
-            problem(
-                "A feedback matrix is complex, and what it acts on is real.",
-                got=f"{name}[{number}] of dtype {matrix.dtype}",
-                expected="a real matrix",
-            )
+            "A feedback matrix is complex, and what it acts on is real.",
+            got=f"{name}[{number}] of dtype {matrix.dtype}",
+            expected="a real matrix",
         )
     return matrix.astype(dtype)
-
-
-def drawn_matrix(
-    seed: int | tuple[int, ...], number: int, shape: tuple[int, ...], dtype: Any, scale: float
-) -> np.ndarray:
-    """Normal numbers for the `number`-th matrix of a seed (a whole number, or the words of a key's
-    data): values even where the model is analysed inside a transformation.
-    """
-    with jax.ensure_compile_time_eval():
-        key = (
-            jax.random.key(seed)
-            if isinstance(seed, int)
-            else jax.random.wrap_key_data(jnp.asarray(seed, jnp.uint32))
-        )
-        drawn = jax.random.normal(jax.random.fold_in(key, number), shape, dtype)
-        return np.asarray(drawn * scale)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import ClassVar
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind
 from ..jaxpr import Atom, Var
 from ._editor import READOUT, Edit, Editor, by_edge, sg
@@ -33,12 +33,10 @@ class OutputFilter(Edit):
             found.add(0.0)  # a readout without memory beside one with it
         if len(found) != 1:
             raise CompilationError(
-                problem(
-                    "The filter cannot be read from the model.",
-                    got=f"{len(found)} different leaks of readouts",
-                    expected="leaky readouts of one leak",
-                    do="give kappa_filter_decay as a number",
-                )
+                "The filter cannot be read from the model.",
+                got=f"{len(found)} different leaks of readouts",
+                expected="leaky readouts of one leak",
+                do="give kappa_filter_decay as a number",
             )
         return OutputFilter(found.pop())
 

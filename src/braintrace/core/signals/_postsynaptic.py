@@ -15,14 +15,15 @@ time constants) from z of their own step, the drive held constant.
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._compat import is_key
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, activities
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var, evaluate
@@ -134,11 +135,9 @@ def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
         ]
         if not ready:
             raise CompilationError(
-                problem(
-                    "OTPE is defined for layers that feed each other one way.",
-                    got="layers that feed each other in a circle",
-                    do="use OSTLRecurrent, EProp or D_RTRL",
-                )
+                "OTPE is defined for layers that feed each other one way.",
+                got="layers that feed each other in a circle",
+                do="use OSTLRecurrent, EProp or D_RTRL",
             )
         order += ready
     return order
@@ -150,7 +149,7 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     def refuse(what: str, got: str, expected: str) -> CompilationError:
         do = "use EProp or D_RTRL"
         at = editor.source_of(y)
-        return CompilationError(problem(what, got=got, expected=expected, do=do, at=at))
+        return CompilationError(what, got=got, expected=expected, do=do, at=at)
 
     path = editor.between({y}, z)
     if y.shape != z.shape:
@@ -177,9 +176,9 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     )
     copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
 
-    def pulled(cotangent: Any, y_value: Any, *values: Any) -> Any:
-        def run(at: Any) -> Any:
-            env: dict[Var, Any] = {y: at, **dict(zip(others, values, strict=True))}
+    def pulled(cotangent: Array, y_value: Array, *values: Array) -> Array:
+        def run(at: Array) -> Array:
+            env: dict[Var, Array] = {y: at, **dict(zip(others, values, strict=True))}
             evaluate(copies, env)
             return env[z]
 
@@ -195,13 +194,13 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     return editor.apply(slope, y, *others)
 
 
-def _keeps_order(pulled: Callable[..., Any], y: Var, z: Var, others: list[Any]) -> bool:
+def _keeps_order(pulled: Callable[..., Array], y: Var, z: Var, others: list[Var]) -> bool:
     """Whether dz/dy is diagonal: a random cotangent comes back scaled by what ones come back as."""
     if any(is_key(v.dtype) for v in others):
         return True  # drawn noise cannot move elements
     random = np.random.default_rng(0)
 
-    def some(v: Any) -> Any:
+    def some(v: Var) -> np.ndarray:
         return (
             random.normal(size=v.shape).astype(v.dtype)
             if v.differentiable

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
+from jaxtyping import Array
 
-from .._compat import P
-from .._errors import CompilationError, problem
+from .._compat import P, Primitive
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, reach
 from ..jaxpr import Equation, Var
 from ._editor import TO_OTHERS, Edit, Editor, sg
@@ -58,7 +59,7 @@ class ScalarLeak(Edit):
                 whole, lambda _, parts=parts: editor.apply(jax.lax.complex, *parts), inside
             )
 
-    def _leaking(self, new: Any, old: Any) -> Any:
+    def _leaking(self, new: Array, old: Array) -> Array:
         return new + self.leak * (old - sg(old)).astype(new.dtype)
 
     @staticmethod
@@ -75,7 +76,7 @@ class ScalarLeak(Edit):
 def _complex_wholes(editor: Editor, new: dict[int, Var]) -> dict[Var, list[int]]:
     """The complex new states, with the leaves that hold their real and their imaginary part."""
     maker = {v: e for e in editor.equations for v in e.outputs}
-    found: dict[Var, dict[Any, int]] = {}
+    found: dict[Var, dict[Primitive, int]] = {}
     for k, v in new.items():
         e = maker.get(v)
         if e is not None and e.primitive in (P.real_p, P.imag_p):
@@ -87,7 +88,7 @@ def _complex_wholes(editor: Editor, new: dict[int, Var]) -> dict[Var, list[int]]
     }
 
 
-def _check_read(editor: Editor, exits: list[Exit], old: list[Var], ends: Collection[Any]) -> None:
+def _check_read(editor: Editor, exits: list[Exit], old: list[Var], ends: Collection[Var]) -> None:
     """Nothing may be read of an old state but through a new one."""
     graph = editor.graph
     passed = {(e, k) for e in graph.step for k, v in enumerate(e.inputs) if v in ends}
@@ -97,11 +98,9 @@ def _check_read(editor: Editor, exits: list[Exit], old: list[Var], ends: Collect
     sources += ["" for v in editor.outs if v in around]
     if sources:
         raise CompilationError(
-            problem(
-                "A constant leak cannot stand for the dynamics: what is read of a state is not "
-                "made of its new value.",
-                expected="a readout of the state that the step returns",
-                do="use recursion 'jacobian', or read the state after the reset",
-                at=sources[0],
-            )
+            "A constant leak cannot stand for the dynamics: what is read of a state is not "
+            "made of its new value.",
+            expected="a readout of the state that the step returns",
+            do="use recursion 'jacobian', or read the state after the reset",
+            at=sources[0],
         )

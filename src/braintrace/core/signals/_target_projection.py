@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, ArrayLike
 
 from ..analysis import CellGraph, Exit, activities
 from ..jaxpr import Var
@@ -17,7 +18,7 @@ from ._linear_loss import (
     first_output,
     signal_dtype,
 )
-from ._matrices import check_number, drawn_matrix, given_matrix
+from ._matrices import Seed, check_number, matrix
 
 TARGET = "target"  # the signal y*, times the weight of the step's loss
 
@@ -33,9 +34,9 @@ class TargetProjection(Edit):
 
     replaces: ClassVar[str] = "a projected target stands for the loss"
 
-    seed: Any
+    seed: Seed
     scale: float
-    weights: tuple[Any, ...] | None = dataclasses.field(default=None, compare=False)
+    weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         return activities(graph, exits).values()
@@ -49,12 +50,13 @@ class TargetProjection(Edit):
             TARGET, np.zeros((samples, n_target), signal_dtype([*read.values()]))
         )
 
-        def term(z: Any, y: Any, b: Any) -> Any:
+        def term(z: Array, y: Array, b: Array) -> Array:
             return -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z).real
 
         for number, z in enumerate(read.values()):
             check_batch_in_front(editor, z)
-            b = self._weight(number, (n_target, z.size // samples), z.dtype)
+            of_option = (self.weights, self.seed, self.scale, "B_list")
+            b = matrix(*of_option, number, (n_target, z.size // samples), z.dtype)
             add_linear_loss(editor, editor.apply(term, z, target, editor.constant(b)))
         mixing = {x.edge for x in exits}
         for edge, found in by_edge(exits, TO_OTHERS).items():
@@ -66,8 +68,3 @@ class TargetProjection(Edit):
             return int(np.shape(self.weights[0])[0])
         out = editor.outs[first_output(editor)]
         return out.shape[-1] if out.shape else 1
-
-    def _weight(self, number: int, shape: tuple[int, int], dtype: Any) -> np.ndarray:
-        if self.weights is not None:
-            return given_matrix(self.weights, number, shape, dtype, "B_list")
-        return drawn_matrix(self.seed, number, shape, dtype, self.scale)

@@ -15,32 +15,43 @@ added.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ..analysis import CellGraph
 from ..jaxpr import Atom, Equation, Var, evaluate, reader
-from ._layered import apply_perturbed, layered_evaluations, remembering, with_perturbation
+from ._evaluation import Environment, Evaluation, Perturbations, Values, stop
+from ._layered import layered_evaluations
 
-stop = jax.lax.stop_gradient
 
-
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Step:
     """Results of one step, flat: the new carry of both evaluations, the outputs, and the data of
     each site's weight operation.
     """
 
-    carry: list[Any]
-    local: list[Any]
-    outs: list[Any]
-    data: list[list[Any]]
+    carry: list[Array]
+    local: list[Array]
+    outs: list[Array]
+    data: list[list[Array]]
 
 
-def prelude(graph: CellGraph, params: Sequence[Any]) -> list[Any]:
+def hidden_part(graph: CellGraph, carry: Values) -> list[Array]:
+    """The hidden leaves of a carry."""
+    return [carry[k] for k in graph.hidden]
+
+
+def with_hidden(graph: CellGraph, carry: Values, hidden: Values) -> list[Array]:
+    """`carry` with its hidden leaves replaced."""
+    replaced = dict(zip(graph.hidden, hidden, strict=True))
+    return [replaced.get(k, c) for k, c in enumerate(carry)]
+
+
+def prelude(graph: CellGraph, params: Values) -> list[Array]:
     """The parameter-only part of the cell: the values that its steps read. Evaluated once, pulled
     back once.
     """
@@ -49,21 +60,22 @@ def prelude(graph: CellGraph, params: Sequence[Any]) -> list[Any]:
     return [env[v] for v in graph.prelude_results]
 
 
+def _environment(graph: CellGraph, ready: Values, carry: Values, xs: Values) -> Environment:
+    variables = (*graph.prelude_results, *graph.carry, *graph.xs)
+    return dict(zip(variables, (*ready, *carry, *xs), strict=True))
+
+
 def plain_step(
-    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> tuple[list[Any], list[Any]]:
+    graph: CellGraph, ready: Values, carry: Values, xs: Values
+) -> tuple[list[Array], list[Array]]:
     """The step as the model defines it, with every path live: (new carry, outputs)."""
-    env = dict(
-        zip((*graph.prelude_results, *graph.carry, *graph.xs), (*ready, *carry, *xs), strict=True)
-    )
+    env = _environment(graph, ready, carry, xs)
     evaluate(graph.step, env)
     read = reader(env)
     return [read(v) for v in graph.new_carry], [read(v) for v in graph.outs]
 
 
-def free_step(
-    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> Step:
+def free_step(graph: CellGraph, ready: Values, carry: Values, xs: Values) -> Step:
     """The step as the model defines it, in the form of `step`: over one window, its gradient is
     that of BPTT.
 
@@ -76,10 +88,10 @@ def free_step(
 
 def step(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: Sequence[Any],
-    xs: Sequence[Any],
-    perturbations: Sequence[Any] | None = None,
+    ready: Values,
+    carry: Values,
+    xs: Values,
+    perturbations: Perturbations | None = None,
 ) -> Step:
     """Evaluate both evaluations. `ready` is the prelude's result.
 
@@ -87,15 +99,14 @@ def step(
     added to the site's y, so that the derivative with respect to a perturbation is that with
     respect to y.
     """
+    hidden = set(graph.hidden)
+    start = [c if k in hidden else stop(c) for k, c in enumerate(carry)]
+    env = _environment(graph, ready, start, xs)
     if graph.layers is not None:
-        evaluations = layered_evaluations(
-            graph, graph.layers, _environment(graph, ready, carry, xs), perturbations
-        )
+        values, local = layered_evaluations(graph, graph.layers, env, perturbations)
     else:
-        walk = _Walk(graph, ready, carry, xs, perturbations)
-        walk.run()
-        evaluations = walk.signal, walk.local
-    signal, local = reader(evaluations[0]), evaluations[1]
+        values, local = _BothEvaluations(graph, env, perturbations).run()
+    signal = reader(values)
     new = [signal(v) for v in graph.new_carry]
     kept = [
         local[v] if isinstance(v, Var) and v in local else stop(n)
@@ -105,34 +116,14 @@ def step(
     return Step(new, kept, [signal(v) for v in graph.outs], data)
 
 
-def _environment(
-    graph: CellGraph, ready: Sequence[Any], carry: Sequence[Any], xs: Sequence[Any]
-) -> dict[Var, Any]:
-    env = dict(zip(graph.prelude_results, ready, strict=True))
-    hidden = set(graph.hidden)
-    env.update(
-        {
-            v: c if k in hidden else stop(c)
-            for k, (v, c) in enumerate(zip(graph.carry, carry, strict=True))
-        }
-    )
-    env.update(zip(graph.xs, xs, strict=True))
-    return env
+class _BothEvaluations(Evaluation):
+    """The signal evaluation, `env`, and beside it the local one."""
 
-
-class _Walk:
-    def __init__(
-        self, graph: CellGraph, ready: Any, carry: Any, xs: Any, perturbations: Sequence[Any] | None
-    ):
-        self.graph = graph
-        self.signal = _environment(graph, ready, carry, xs)
-        self.local = {graph.carry[k]: carry[k] for k in graph.hidden}
+    def __init__(self, graph: CellGraph, env: Environment, perturbations: Perturbations | None):
+        super().__init__(graph, env, perturbations)
+        self.local = {graph.carry[k]: env[graph.carry[k]] for k in graph.hidden}
         self.leaves = set(self.local)
-        self.perturbations = perturbations
-        self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
-        self.maker = {v: e for e in graph.step for v in e.outputs}
-        self.remembering = remembering(graph)
-        self.into: dict[Var, Any] = {}
+        self.entered: Environment = {}
         # results on the way from a weight operation to its y: in the local evaluation the weight
         # alone is live there
         self.chains = {e for s in graph.sites if s.chain for e in (s.equation, *s.chain)}
@@ -144,38 +135,33 @@ class _Walk:
             for v in e.outputs
         }
 
-    def run(self) -> None:
-        read = reader(self.signal)
+    def run(self) -> tuple[Environment, Environment]:
+        """(signal evaluation, local evaluation)."""
+        read = reader(self.env)
         for e in self.graph.step:
             values = [
                 self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)
             ]
-            self.signal.update(self.apply(e, values))
+            self.env.update(self.apply(e, values))
             if any(v in self.graph.labels or v in self.chained for v in e.outputs):
                 self.local.update(self.localised(e, read))
+        return self.env, self.local
 
     def mixes(self, e: Equation, k: int) -> bool:
         return (e, k) in self.graph.mixing
 
-    def localised(self, e: Equation, read: Callable[[Atom], Any]) -> dict[Var, Any]:
+    def localised(self, e: Equation, read: Callable[[Atom], Array]) -> Environment:
         """The results of `e` in the local evaluation. Where nothing local enters, the signal's own:
         both have one value.
         """
-        numbers = range(len(e.inputs))
-        sites = [self.graph.sites[n] for k in numbers if (n := self.sites.get((e, k))) is not None]
+        operands = range(len(e.inputs))
+        sites = [self.graph.sites[n] for k in operands if (n := self.sites.get((e, k))) is not None]
         perturbed = self.perturbations is not None and all(site.is_operation for site in sites)
-        if any(self.is_local(e, k) for k in numbers) or (sites and not perturbed):
+        if any(self.is_local(e, k) for k in operands) or (sites and not perturbed):
             return self.apply(
                 e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]
             )
-        results = [stop(self.signal[v]) for v in e.outputs]
-        return dict(
-            zip(
-                e.outputs,
-                with_perturbation(self.graph, self.perturbations, e, results),
-                strict=True,
-            )
-        )
+        return self.perturbed(e, [stop(self.env[v]) for v in e.outputs])
 
     def is_local(self, e: Equation, k: int) -> bool:
         """Whether the operand carries a position's own state."""
@@ -189,31 +175,21 @@ class _Walk:
             and not self.mixes(e, k)
         )
 
-    def local_operand(self, e: Equation, k: int, v: Atom, value: Any) -> Any:
+    def local_operand(self, e: Equation, k: int, v: Atom, value: Array) -> Array:
         if (e, k) in self.sites:
             return value
         return self.local[v] if isinstance(v, Var) and self.is_local(e, k) else stop(value)
 
-    def entering(self, v: Atom) -> Any:
+    def entering(self, v: Atom) -> Array:
         """E(v)."""
         if not isinstance(v, Var):
             return v.value
         if v in self.leaves:
-            return stop(self.signal[v])
+            return stop(self.env[v])
         came_now = v in self.remembering or (v in self.graph.after and v in self.graph.labels)
         if v not in self.graph.old or came_now:
-            return self.signal[v]
-        if v not in self.into:
+            return self.env[v]
+        if v not in self.entered:
             e = self.maker[v]
-            self.into.update(self.apply(e, [self.entering(u) for u in e.inputs]))
-        return self.into[v]
-
-    def apply(self, e: Equation, values: list[Any]) -> dict[Var, Any]:
-        """The results of `e`, with the perturbations of its sites."""
-        return dict(
-            zip(
-                e.outputs,
-                apply_perturbed(self.graph, self.sites, self.perturbations, e, values),
-                strict=True,
-            )
-        )
+            self.entered.update(self.apply(e, [self.entering(u) for u in e.inputs]))
+        return self.entered[v]

@@ -5,16 +5,17 @@ A window stacks what its reverse pass needs. Elementwise results are made again 
 written and read back.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import functools
 
 import jax
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from .._compat import sub_jaxprs
 from ..analysis import CellGraph
-from ..jaxpr import ELEMENTWISE, Var
+from ..jaxpr import ELEMENTWISE, Equation, Var
 from ._evaluate import Step, step
+from ._evaluation import Perturbations, Values
 
 _MOVES = (
     "broadcast_in_dim",
@@ -34,10 +35,10 @@ _CHEAP = frozenset((*(p.name for p in ELEMENTWISE), *_MOVES))  # names of primit
 
 def saving_step(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: Sequence[Any],
-    xs: Sequence[Any],
-    perturbations: Sequence[Any] | None = None,
+    ready: Values,
+    carry: Values,
+    xs: Values,
+    perturbations: Perturbations | None = None,
 ) -> Step:
     """As `step`, for a loop that is differentiated in reverse.
 
@@ -46,18 +47,15 @@ def saving_step(
     """
     if any(calls_back(e) or any(_is_complex(v) for v in e.outputs) for e in graph.step):
         return step(graph, ready, carry, xs, perturbations)
-
-    def once(*operands: Any) -> tuple[Any, ...]:
-        done = step(graph, *operands)
-        return done.carry, done.local, done.outs, done.data
-
     saved = jax.checkpoint(
-        once, prevent_cse=False, policy=lambda primitive, *_, **__: primitive.name not in _CHEAP
+        functools.partial(step, graph),
+        prevent_cse=False,
+        policy=lambda primitive, *_, **__: primitive.name not in _CHEAP,
     )
-    return Step(*saved(ready, carry, xs, perturbations))
+    return saved(ready, carry, xs, perturbations)
 
 
-def calls_back(equation: Any) -> bool:
+def calls_back(equation: Equation | JaxprEqn) -> bool:
     """Whether an equation of a program, or of a program inside it, calls back to Python."""
     inner = (e for program in sub_jaxprs(equation.params) for e in program.jaxpr.eqns)
     return "callback" in equation.primitive.name or any(map(calls_back, inner))

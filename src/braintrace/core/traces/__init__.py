@@ -4,8 +4,10 @@ state.
 
 from ._carrier import Carrier as Carrier
 from ._carrier import FactorCarrier as FactorCarrier
+from ._carrier import StepSignals as StepSignals
 from ._carrier import Sums as Sums
 from ._carrier import TraceCarrier as TraceCarrier
+from ._carrier import Traces as Traces
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
@@ -19,4 +21,5 @@ from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
+from ._slots import nbytes as nbytes
 from ._within_layer import WithinLayer as WithinLayer

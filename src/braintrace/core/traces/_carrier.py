@@ -4,27 +4,39 @@ state.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
 from ..analysis import BatchAxis, CellGraph, ParameterRow, Site
+from ..jaxpr import Var
+from ..step import Values
 from ._sensitivity import Sensitivity
 
-Traces = Any
-Sums = dict[Any, Any]  # the gradient so far, by the variable of the weight
+Traces = PyTree[Array]
+Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
 
 _USEFUL_WINDOW = 64
+
+
+class StepSignals(NamedTuple):
+    """What a step gives to its gradient: `entry`, the derivative of L_t with respect to the hidden
+    leaves before the step, `drives`, for each site that with respect to its y, and the operands of
+    each site. The derivatives enter linearly.
+    """
+
+    entry: Values
+    drives: Values
+    data: Sequence[Values]
 
 
 class Carrier(abc.ABC):
     """A rule for storing eligibility and for turning learning signals into weight gradients.
 
-    The signals of step t are `entry`, the derivative of L_t with respect to the hidden state before
-    the step, and `drives`, for each site that with respect to its y. Both enter linearly. Traces
-    are a pytree; `before` and `after` are those of steps t-1 and t.
+    Traces are a pytree; `before` and `after` are those of steps t-1 and t.
 
     A kind is one of two: of a `FactorCarrier` the engine moves the traces step by step and makes
     one weight product of a window; those of a `TraceCarrier` move over a whole window at once.
@@ -48,7 +60,7 @@ class Carrier(abc.ABC):
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
 
-    def of_site(self, traces: Traces, site: int) -> Any:
+    def of_site(self, traces: Traces, site: int) -> Traces:
         """The part of the traces that belongs to one site; what sites share is the first one's."""
         return traces[site]
 
@@ -60,22 +72,16 @@ class Carrier(abc.ABC):
         """
 
     @abc.abstractmethod
-    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands
         for.
         """
 
     @abc.abstractmethod
     def gradients(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
-        """For each site, the gradient of its weight at one step; `data` has no time axis."""
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[Array]:
+        """For each site, the gradient of its weight at one step."""
 
     def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
         """What `gradients` reads of the two, None for nothing: what is kept for a reverse pass is
@@ -102,9 +108,9 @@ class TraceCarrier(Carrier):
         graph: CellGraph,
         before: Traces,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Values,
         sums: Sums,
-        now: Sequence[Any] | None,
+        now: Values | None,
     ) -> tuple[Traces, Sums]:
         """`advance`, and `sums` (by weight) with what `contract` gives for the traces before it.
 
@@ -130,32 +136,20 @@ class FactorCarrier(Carrier):
 
     @abc.abstractmethod
     def factors(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[tuple[Array, Array]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of
         the step.
         """
 
     @abc.abstractmethod
-    def reset(self, graph: CellGraph, traces: Traces, marks: jax.Array) -> Traces:
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         """The traces with zeros for the samples that are marked."""
 
     def gradients(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Traces,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
-        factors = self.factors(graph, before, after, entry, drives, data)
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[Array]:
+        factors = self.factors(graph, before, after, signals)
         return [
             s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
         ]
@@ -170,7 +164,7 @@ class FactorCarrier(Carrier):
         return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.batch_size or 1))
 
 
-def trace_dtype(site: Site, chosen: Any) -> Any:
+def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
     """dtype of a site's traces: the chosen one, or that of y; by default at least float32."""
     wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
     if chosen is None:
@@ -181,9 +175,9 @@ def trace_dtype(site: Site, chosen: Any) -> Any:
     )
 
 
-def represented(site: Site, data: list[Any], dtype: Any) -> jax.Array:
+def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:
     """The site's data as numbers that can be filtered."""
-    return site.rule.represent(data).astype(dtype)
+    return site.rule.represent(list(data)).astype(dtype)
 
 
 def represented_shape(site: Site) -> tuple[int, ...]:
@@ -192,7 +186,7 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def kept(values: jax.Array, axis: BatchAxis | None, reset: jax.Array) -> jax.Array:
+def kept(values: Array, axis: BatchAxis | None, reset: Bool[Array, " B"]) -> Array:
     """`values` with zeros for the samples, along `axis`, that `reset` marks."""
     if axis is None and reset.size > 1:
         return values
@@ -201,7 +195,9 @@ def kept(values: jax.Array, axis: BatchAxis | None, reset: jax.Array) -> jax.Arr
     return jnp.where(axis.along(reset, values.ndim), 0, values)
 
 
-def along(values: jax.Array, axis: BatchAxis | None, ndim: int) -> jax.Array:
+def along(
+    values: Inexact[Array, " B"] | Inexact[Array, ""], axis: BatchAxis | None, ndim: int
+) -> Array:
     """Values given for each sample, shaped to multiply an array whose samples lie along `axis`."""
     if values.ndim == 0 or axis is None:
         return values.reshape(-1)[0]

@@ -14,18 +14,27 @@ Memory O(B (I + O S)).
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, DTypeLike, Inexact
 
 from ..analysis import BatchAxis, CellGraph, ParameterRow, Place, Site
-from ._carrier import FactorCarrier, along, kept, represented, represented_shape, trace_dtype
+from ..step import Values
+from ._carrier import (
+    FactorCarrier,
+    StepSignals,
+    Traces,
+    along,
+    kept,
+    represented,
+    represented_shape,
+    trace_dtype,
+)
 from ._filters import counting, kappa_step, leaky_step
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot, where_acting
+from ._slots import at_place, signals_at, where_acting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +43,13 @@ class Factored(FactorCarrier):
 
     input_decay: float
     state_decay: float
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
         traced = any(graph.sites[n].places for n in row.sites)
         return "its trace is smoothed and factored" if traced else ""
 
-    def init(self, graph: CellGraph) -> Any:
+    def init(self, graph: CellGraph) -> Traces:
         zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))
         return {
             "input": [zero(s, represented_shape(s)) for s in graph.sites],
@@ -51,21 +60,16 @@ class Factored(FactorCarrier):
                 for n, s in enumerate(graph.sites)
             ],
             "weight": jnp.zeros(
-                () if graph.batch is None else (graph.batch.size,), self._weight_dtype(graph)
+                () if graph.batch is None else (graph.batch.size,),
+                np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites)),
             ),
         }
 
-    def of_site(self, traces: Any, site: int) -> Any:
+    def of_site(self, traces: Traces, site: int) -> Traces:
         return {"input": traces["input"][site], "state": traces["state"][site]}
 
-    def _weight_axis(self, graph: CellGraph) -> BatchAxis | None:
-        return None if graph.batch is None else BatchAxis(0, graph.batch.size)
-
-    def _weight_dtype(self, graph: CellGraph) -> Any:
-        return np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites))
-
-    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
-        def state(site: Site, of_site: Any) -> Any:
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
+        def state(site: Site, of_site: Traces) -> Traces:
             return jax.tree.map(lambda v: kept(v, graph.y_axis(site), marks), of_site)
 
         return {
@@ -74,10 +78,10 @@ class Factored(FactorCarrier):
                 for site, v in zip(graph.sites, traces["input"], strict=True)
             ],
             "state": list(map(state, graph.sites, traces["state"])),
-            "weight": kept(traces["weight"], self._weight_axis(graph), marks),
+            "weight": kept(traces["weight"], graph.batch and BatchAxis(0, graph.batch.size), marks),
         }
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         inputs = []
         for site, old, data in zip(graph.sites, before["input"], local.data, strict=True):
             x = represented(site, [d[0] for d in data], old.dtype)
@@ -96,8 +100,8 @@ class Factored(FactorCarrier):
         }
 
     def _state(
-        self, graph: CellGraph, n: int, place: Place, old: list[Any], local: Sensitivity
-    ) -> list[Any]:
+        self, graph: CellGraph, n: int, place: Place, old: list[Array], local: Sensitivity
+    ) -> list[Array]:
         """The state traces at one place: `old` moved by D, and what y adds."""
         group = graph.groups[place.group]
         new = []
@@ -107,79 +111,48 @@ class Factored(FactorCarrier):
             total = (1 - self.state_decay) * where_acting(place, moved.drive[n][0])
             for q, trace in zip(place.slots, old, strict=True):
                 if group.coupling[s, q]:
-                    row = at_place(read_slot(graph, moved.rows, group.slots[q]), place)
+                    row = at_place(graph, moved.rows, place, q)
                     total = total + self.state_decay * row * trace
             new.append(total.astype(own.dtype))
         return new
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
-        found = []
+    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
+        gradients = []
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
             gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
-            found.append(
+            gradients.append(
                 site.rule.weight_gradient(
                     traces["input"][n], signal / jnp.where(gathered == 0, 1, gathered)
                 )
             )
-        return found
+        return gradients
 
     def factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
-        cotangents = self._cotangents(graph, before["state"], after["weight"], entry, drives)
-        shown = [
-            represented(s, d, c.dtype) for s, d, c in zip(graph.sites, data, drives, strict=True)
-        ]
-        return self._pairs(graph, after["input"], cotangents, shown, drives)
-
-    @staticmethod
-    def _traced(graph: CellGraph) -> list[int]:
-        """The sites with a state trace of their own."""
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[tuple[Array, Array]]:
+        cotangents = {}
+        for n, (site, drive) in enumerate(zip(graph.sites, signals.drives, strict=True)):
+            if site.places and graph.first_of_sum[n] == n:
+                past = self._signal(graph, site, before["state"][n], signals.entry)
+                gathered = along(after["weight"], graph.y_axis(site), drive.ndim)
+                cotangents[n] = kappa_step(past, drive, self.state_decay) / gathered
+        # without a trace, those of the instantaneous gradient
         return [
-            n for n, site in enumerate(graph.sites) if site.places and graph.first_of_sum[n] == n
-        ]
-
-    @staticmethod
-    def _pairs(
-        graph: CellGraph, inputs: Any, cotangents: Any, shown: Any, drives: Any
-    ) -> list[tuple[Any, Any]]:
-        """Factors of each site; without a trace (`shown`: its data) those of the instantaneous
-        gradient.
-        """
-        return [
-            (inputs[n], cotangents[graph.first_of_sum[n]]) if site.places else (shown[n], drives[n])
-            for n, site in enumerate(graph.sites)
-        ]
-
-    def _cotangents(
-        self, graph: CellGraph, states: list[Any], weight: Any, entry: Sequence[Any], drives: Any
-    ) -> dict[int, Any]:
-        found = {}
-        for n in self._traced(graph):
-            site, drive = graph.sites[n], drives[n]
-            past = self.state_decay * self._signal(graph, site, states[n], entry)
-            found[n] = (past + (1 - self.state_decay) * drive) / along(
-                weight, graph.y_axis(site), drive.ndim
+            (after["input"][n], cotangents[graph.first_of_sum[n]])
+            if site.places
+            else (represented(site, data, drive.dtype), drive)
+            for n, (site, drive, data) in enumerate(
+                zip(graph.sites, signals.drives, signals.data, strict=True)
             )
-        return found
+        ]
 
     def _signal(
-        self, graph: CellGraph, site: Site, states: list[Any], entry: Sequence[Any]
-    ) -> jax.Array:
+        self, graph: CellGraph, site: Site, states: list[list[Array]], entry: Values
+    ) -> Inexact[Array, "*y"]:
         """`sum_s a_s ef_s` at the site's y."""
         total = jnp.zeros(site.y.shape, trace_dtype(site, self.dtype))
-        for place, traces in zip(site.places, states, strict=True):
-            for s, trace in zip(place.slots, traces, strict=True):
-                total = (
-                    total
-                    + at_place(read_slot(graph, entry, graph.groups[place.group].slots[s]), place)
-                    * trace
-                )
+        for signals, traces in zip(signals_at(graph, entry, site), states, strict=True):
+            for signal, trace in zip(signals, traces, strict=True):
+                total = total + signal * trace
         return total

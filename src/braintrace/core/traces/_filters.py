@@ -1,26 +1,25 @@
 """Filters over time: the functions that trace helpers and algorithms share."""
 
-from typing import Any
-
 import numpy as np
+from jaxtyping import Array, DTypeLike, Float, Inexact
 
 
-def kappa_step(value: Any, x: Any, kappa: Any) -> Any:
+def kappa_step(value: Array, x: Array | float, kappa: float) -> Array:
     """`v <- (1 - kappa) x + kappa v`: a low-pass filter of unit gain."""
     return (1 - kappa) * x + kappa * value
 
 
-def leaky_step(value: Any, x: Any, leak: Any) -> Any:
+def leaky_step(value: Array, x: Array | float, leak: float) -> Array:
     """`v <- leak v + x`: a leaky sum."""
     return leak * value + x
 
 
-def counting(dtype: Any) -> Any:
+def counting(dtype: DTypeLike) -> np.dtype:
     """A real dtype for weights and counts beside values of `dtype`: at least float32."""
     wide = np.promote_types(np.dtype(dtype), np.float32)
     return np.finfo(wide).dtype
 
 
-def sample_shaped(values: Any, like: Any) -> Any:
+def sample_shaped(values: Float[Array, " B"], like: Inexact[Array, "B ..."]) -> Array:
     """Values given for each sample (axis 0), shaped to multiply `like`."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1)).astype(like.dtype)

@@ -6,10 +6,15 @@ the elements of W.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+Index = int | Array
+State = TypeVar("State", bound=PyTree)
+_Moved = tuple[Array, Array]  # traces, and what they contract to
 
 EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 
@@ -28,10 +33,10 @@ def samples_at_once(samples: int, each: int) -> int:
     return max(k for k in range(1, samples + 1) if samples % k == 0 and k <= most)
 
 
-def mix(trace: jax.Array, rows: jax.Array, signal: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(`rows` times the trace, `signal` times the trace before): for each sample (n, n) and (n,)
-    times (n, *shape of W's part).
-    """
+def mix(
+    trace: Float[Array, "B n ..."], rows: Float[Array, "B n n"], signal: Float[Array, "B n"]
+) -> tuple[Float[Array, "B n ..."], Float[Array, "B ..."]]:
+    """(`rows` times the trace, `signal` times the trace before), sample by sample."""
     samples, size, *part = trace.shape
     left = jnp.concatenate([rows, signal[:, None]], 1).astype(trace.dtype)
     flat = trace.reshape(samples, size, -1)
@@ -39,25 +44,25 @@ def mix(trace: jax.Array, rows: jax.Array, signal: jax.Array) -> tuple[jax.Array
     several = samples_at_once(samples, each * width)
     panel = min(width, max(1, block_bytes() // (each * several)))
 
-    def at(sample: Any, start: Any, width: int, state: Any) -> Any:
-        flat, found = state
+    def move(sample: Index, start: Index, width: int, state: _Moved) -> _Moved:
+        flat, contracted = state
         old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
         new = jnp.matmul(jax.lax.dynamic_slice_in_dim(left, sample, several), old, precision=EXACT)
         flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
-        return flat, jax.lax.dynamic_update_slice(found, new[:, size], (sample, start))
+        return flat, jax.lax.dynamic_update_slice(contracted, new[:, size], (sample, start))
 
     state, count = (flat, jnp.zeros((samples, width), trace.dtype)), width // panel
     blocks = samples // several * count
     state = each_block(
-        blocks, lambda k, s: at(k // count * several, k % count * panel, panel, s), state
+        blocks, lambda k, s: move(k // count * several, k % count * panel, panel, s), state
     )
-    if rest := width % panel:
+    if last := width % panel:
         state = each_block(
-            samples // several, lambda k, s: at(k * several, width - rest, rest, s), state
+            samples // several, lambda k, s: move(k * several, width - last, last, s), state
         )
     return state[0].reshape(trace.shape), state[1].reshape(samples, *part)
 
 
-def each_block(count: int, body: Callable[[Any, Any], Any], state: Any) -> Any:
+def each_block(count: int, body: Callable[[Index, State], State], state: State) -> State:
     """`body(k, state)` for k = 0 .. count - 1; without a loop when there is one."""
     return body(0, state) if count == 1 else jax.lax.fori_loop(0, count, body, state)

@@ -1,15 +1,19 @@
 """The state of a whole layer, sample by sample, and how it moves."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from ..analysis import CellGraph, fed_layers
+from ..step import Values
+from ._slots import nbytes
 
-Pull = Callable[[list[Any]], tuple[list[Any], list[Any]]]
+# cotangents of the hidden leaves, to those of the leaves before and of each perturbation
+Pull = Callable[[list[Array]], tuple[list[Array], list[Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class LayerSensitivity:
 
     graph: CellGraph
     layer: int
-    end: Sequence[Any]
+    end: Values
     pull: Pull
 
     @property
@@ -33,7 +37,7 @@ class LayerSensitivity:
         return layer_sizes(self.graph)[self.layer]
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         """Of the rows."""
         assert self.graph.layers is not None
         return jnp.result_type(
@@ -43,34 +47,32 @@ class LayerSensitivity:
     @property
     def row_bytes(self) -> int:
         """Bytes of the derivatives of one element with respect to every y."""
-        return sum(
-            v.size * v.dtype.itemsize
-            for v in jax.tree.leaves(jax.eval_shape(self.pull, list(self.end))[1])
-        )
+        return nbytes(jax.eval_shape(self.pull, list(self.end))[1])
 
-    def of(self, elements: jax.Array, wanted: Any = True) -> tuple[jax.Array, list[Any]]:
-        """dh_K[j]/dh_0 (m, samples, n) and for each site dh_K[j]/dy (m, K, *shape of y), of m
-        elements j; 0 where not `wanted`.
+    def of(
+        self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True
+    ) -> tuple[Float[Array, "m B n"], list[Array]]:
+        """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
+        not `wanted`.
         """
         rows, drive = jax.vmap(self.pull)(self._one_hots(elements, wanted))
         return jax.vmap(lambda *h: flat_layer(self.graph, self.layer, h))(*rows), drive
 
-    def _one_hots(self, elements: jax.Array, wanted: Any) -> list[jax.Array]:
+    def _one_hots(self, elements: Array, wanted: bool | Array) -> list[Array]:
         """Ones on each element in every sample: (m, *shape of leaf) for all hidden leaves."""
         count, start, graph = elements.size, 0, self.graph
         assert graph.layers is not None
-        leaves = graph.layers.leaves[self.layer]
-        found = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
+        hot = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
         chosen = jnp.broadcast_to(wanted, (count,))[:, None]
-        for k in leaves:
+        for k in graph.layers.leaves[self.layer]:
             number, width = graph.hidden.index(k), graph.sample_size(k)
             leaf = self.end[number]
             ones = (elements[:, None] - start == jnp.arange(width)) & chosen
             every = (count, leaf.size // width, width)
             ones = jnp.broadcast_to(ones[:, None], every).astype(leaf.dtype)
-            found[number] = graph.together(k, ones, 1)
+            hot[number] = graph.together(k, ones, 1)
             start += width
-        return found
+        return hot
 
 
 def layer_sizes(graph: CellGraph) -> list[int]:
@@ -90,8 +92,8 @@ def largest_coupled(graph: CellGraph) -> int:
     )
 
 
-def flat_layer(graph: CellGraph, layer: int, hidden: Sequence[Any]) -> jax.Array:
-    """(samples, n): a layer's leaves, out of arrays shaped as the hidden leaves."""
+def flat_layer(graph: CellGraph, layer: int, hidden: Values) -> Float[Array, "B n"]:
+    """A layer's leaves, out of arrays shaped as the hidden leaves."""
     assert graph.layers is not None
     leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
     return jnp.concatenate(leaves, axis=1)

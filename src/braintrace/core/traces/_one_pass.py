@@ -3,22 +3,22 @@ gradient added, in one pass.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike, Float
 
-from ..analysis import CellGraph, Site
+from ..analysis import Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract
-from ._slots import at_place, read_slot
+from ..step import Values
 
 # Of one place, of which None is zero: for each pair of slots what carries one over into the other,
 # shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
-Moves = tuple[Sequence[Sequence[Any]], Sequence[Any]]
+Moves = tuple[Sequence[Sequence[Array | None]], Sequence[Array | None]]
 
 
-def has_kernel(site: Site, dtype: Any) -> bool:
+def has_kernel(site: Site, dtype: DTypeLike) -> bool:
     """Whether traces of this dtype can take the kernel."""
     slots = [len(place.slots) for place in site.places]
     laid_out = (
@@ -30,20 +30,19 @@ def has_kernel(site: Site, dtype: Any) -> bool:
 
 
 def pass_over(
-    graph: CellGraph,
     site: Site,
-    traces: Sequence[Sequence[Any]],
-    entry: Sequence[Any],
-    total: Any,
-    data: Sequence[Any] | None,
-    now: Any,
+    traces: Sequence[Values],
+    signals: Sequence[Values],
+    total: Array,
+    data: Values | None,
+    now: Float[Array, "*y"] | None,
     moves: Sequence[Moves] | None,
-) -> tuple[list[list[Any]], jax.Array]:
+) -> tuple[list[list[Array]], Array]:
     """(new traces, `total` plus the gradient of the weight).
 
-    `entry` meets the old traces. With `now`, the derivative with respect to y of the only step of
-    `data` (time first), that step's own gradient is added. With `moves` the traces are carried
-    through the steps of `data`.
+    `signals`, of each place and slot and shaped as y, meet the old traces. With `now`, the
+    derivative with respect to y of the only step of `data` (time first), that step's own gradient
+    is added. With `moves` the traces are carried through the steps of `data`.
     """
     dtype, across = traces[0][0].dtype, site.rule.outer_layout == "io"
     samples, inputs = _sizes(site)
@@ -55,15 +54,14 @@ def pass_over(
     fits = total.dtype == dtype
     gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
     new = []
-    for k, (place, old) in enumerate(zip(site.places, traces, strict=True)):
+    for k, (signal, old) in enumerate(zip(signals, traces, strict=True)):
         flat = lambda v: v.astype(dtype).reshape(samples, -1)
-        slots = [graph.groups[place.group].slots[s] for s in place.slots]
         rows, drives = ((), ()) if moves is None else moves[k]
         operands = Operands(
             gradient=gradient,
             x=x,
             now=None if now is None or k else now.astype(dtype).reshape(samples, outputs),
-            signal=tuple(flat(at_place(read_slot(graph, entry, slot), place)) for slot in slots),
+            signal=tuple(map(flat, signal)),
             old=tuple(e.reshape(samples, *matrix) for e in old),
             rows=tuple(
                 tuple(None if row is None else flat(row) for row in reached) for reached in rows
@@ -72,8 +70,8 @@ def pass_over(
         )
         gradient, moved = advance_and_contract(across, operands)
         new.append([e.reshape(site.trace_shape) for e in moved])
-    found = gradient.reshape(total.shape)
-    return new, found if fits else total + found.astype(total.dtype)
+    gradient = gradient.reshape(total.shape)
+    return new, gradient if fits else total + gradient.astype(total.dtype)
 
 
 def _sizes(site: Site) -> tuple[int, int]:
@@ -83,6 +81,5 @@ def _sizes(site: Site) -> tuple[int, int]:
     return samples, inputs
 
 
-def _by_time(drive: jax.Array, samples: int) -> jax.Array:
-    """(K, *shape of y) as (samples, K, outputs)."""
+def _by_time(drive: Float[Array, "K ..."], samples: int) -> Float[Array, "B K O"]:
     return jnp.swapaxes(drive.reshape(drive.shape[0], samples, -1), 0, 1)

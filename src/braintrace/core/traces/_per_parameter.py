@@ -12,21 +12,34 @@ step, and kept as its factors: O(B (I + O S)).
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import TypedDict
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import CellGraph, Place, Site
 from ..kernels import in_place
-from ._carrier import Sums, TraceCarrier, represented, trace_dtype
+from ..step import Values
+from ._carrier import StepSignals, Sums, TraceCarrier, represented, trace_dtype
 from ._one_pass import Moves, has_kernel, pass_over
 from ._sensitivity import Sensitivity
-from ._slots import at_place, read_slot, where_acting
+from ._slots import at_place, signals_at, where_acting
 
-Traces = list[Any]  # by site: of each place and active slot, or `Passing`
-Passing = dict[str, Any]  # the last step's 'data' and, of each place and active slot, 'drive'
+OfSlots = list[list[Array]]  # of each place and active slot
+
+
+class Passing(TypedDict):
+    """What is kept of a trace that the next step overwrites: the last step's operands, and the
+    derivative of each slot with respect to y.
+    """
+
+    data: list[Array]
+    drive: OfSlots
+
+
+Traces = list[OfSlots | Passing]  # of each site
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +48,15 @@ class PerParameter(TraceCarrier):
     value of a trace.
     """
 
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     clip: float | None = None
 
     @property
     def longest_window(self) -> int | None:
-        return (
-            None if self.clip is None else 1
-        )  # clipping after each step cannot be done for many at once
+        # clipping after each step cannot be done for many at once
+        return None if self.clip is None else 1
 
-    def trace_dtype(self, site: Site) -> Any:
+    def trace_dtype(self, site: Site) -> np.dtype:
         """dtype of the traces of `site`."""
         return trace_dtype(site, self.dtype)
 
@@ -52,63 +64,52 @@ class PerParameter(TraceCarrier):
         """Zero traces."""
         return [self._zero(graph, site) for site in graph.sites]
 
-    def _zero(self, graph: CellGraph, site: Site) -> Any:
-        shape = site.y.shape if self._passes(graph, site) else site.trace_shape
-        slots = [
-            [jnp.zeros(shape, self.trace_dtype(site)) for _ in place.slots] for place in site.places
-        ]
-        if not self._passes(graph, site):
+    def _zero(self, graph: CellGraph, site: Site) -> OfSlots | Passing:
+        passes, dtype = self._passes(graph, site), self.trace_dtype(site)
+        shape = site.y.shape if passes else site.trace_shape
+        slots = [[jnp.zeros(shape, dtype) for _ in place.slots] for place in site.places]
+        if not passes:
             return slots
         return {"data": [jnp.zeros(v.shape, v.dtype) for v in site.data], "drive": slots}
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         """The traces after the steps that `local` describes."""
-        return [
-            self._advance(graph, n, site, before[n], local) for n, site in enumerate(graph.sites)
-        ]
+        return [self._advance(graph, n, old, local) for n, old in enumerate(before)]
 
     def advance_and_contract(
         self,
         graph: CellGraph,
         before: Traces,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Values,
         sums: Sums,
-        now: Sequence[Any] | None,
+        now: Values | None,
     ) -> tuple[Traces, Sums]:
         """Dense weights, in float32 or float64, in one pass of the kernel; the others by `advance`
         and `contract`.
         """
         after, sums = list(before), dict(sums)
-        for n, site in enumerate(graph.sites):
-            total, drive = sums[site.weight], None if now is None else now[n]
-            if self._has_kernel(graph, site):
+        for n, (site, old) in enumerate(zip(graph.sites, before, strict=True)):
+            total, data, drive = sums[site.weight], local.data[n], None if now is None else now[n]
+            if not isinstance(old, dict) and self._has_kernel(graph, site):
                 moves = [self._moves(graph, n, place, local) for place in site.places]
-                after[n], total = pass_over(
-                    graph, site, before[n], entry, total, local.data[n], drive, moves
-                )
+                signals = signals_at(graph, entry, site)
+                after[n], total = pass_over(site, old, signals, total, data, drive, moves)
             else:
-                own = (
-                    None
-                    if drive is None or not self._passes(graph, site)
-                    else ([d[0] for d in local.data[n]], drive)
-                )
-                after[n] = self._advance(graph, n, site, before[n], local)
-                total = total + self._contract(graph, site, before[n], entry, own)
+                own = None
+                if drive is not None and isinstance(old, dict):
+                    own = [d[0] for d in data], drive
+                after[n] = self._advance(graph, n, old, local)
+                total = total + self._contract(graph, site, old, entry, own)
             sums[site.weight] = total
         return after, sums
 
     def gradients(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
-        every = zip(graph.sites, before, zip(data, drives, strict=True), strict=True)
-        return [self._contract(graph, site, traces, entry, now) for site, traces, now in every]
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[Array]:
+        steps = zip(signals.data, signals.drives, strict=True)
+        every = zip(graph.sites, before, steps, strict=True)
+        return [self._contract(graph, site, old, signals.entry, own) for site, old, own in every]
 
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
         return self._has_kernel(graph, site) or self._passes(graph, site)
@@ -144,63 +145,60 @@ class PerParameter(TraceCarrier):
             power = np.minimum(power + power @ coupling, 1)
         return power[np.ix_(place.slots, place.slots)].astype(bool)
 
-    def _row(self, graph: CellGraph, place: Place, local: Sensitivity, s: int, q: int) -> Any:
-        moved = local.slots[place.group][s]
-        assert moved is not None
-        return at_place(read_slot(graph, moved.rows, graph.groups[place.group].slots[q]), place)
-
     def _moves(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> Moves:
         """What the steps of `local` do to the traces at a place."""
-        coupled, rows = self._coupling(graph, n, place, local), []
+        coupled = self._coupling(graph, n, place, local)
+        rows: list[list[Array | None]] = []
+        drives: list[Array | None] = []
         for s, reached in zip(place.slots, coupled, strict=True):
-            pairs = zip(place.slots, reached, strict=True)
+            moved = local.slots[place.group][s]
+            assert moved is not None
             rows.append(
-                [self._row(graph, place, local, s, q) if reaches else None for q, reaches in pairs]
+                [
+                    at_place(graph, moved.rows, place, q) if reaches else None
+                    for q, reaches in zip(place.slots, reached, strict=True)
+                ]
             )
-        return rows, [self._drive(n, place, local, s) for s in place.slots]
+            drive = moved.drive[n]
+            moves = s in place.direct or drive.shape[0] > 1  # else y cannot move the slot yet
+            drives.append(where_acting(place, drive) if moves else None)
+        return rows, drives
 
-    def _drive(self, n: int, place: Place, local: Sensitivity, s: int) -> Any:
-        """The derivative of slot s with respect to y at each step; None where y cannot move it
-        yet.
-        """
-        moved = local.slots[place.group][s]
-        assert moved is not None
-        drive = moved.drive[n]
-        if s not in place.direct and drive.shape[0] == 1:
-            return None
-        return where_acting(place, drive)
-
-    def _advance(self, graph: CellGraph, n: int, site: Site, old: Any, local: Sensitivity) -> Any:
+    def _advance(
+        self, graph: CellGraph, n: int, old: OfSlots | Passing, local: Sensitivity
+    ) -> OfSlots | Passing:
+        site, data = graph.sites[n], local.data[n]
         moves = [self._moves(graph, n, place, local) for place in site.places]
-        if self._passes(graph, site):
-            zero = jnp.zeros(site.y.shape, self.trace_dtype(site))
-            drives = [
-                [zero if d is None else d[-1].astype(zero.dtype) for d in drives]
-                for _, drives in moves
-            ]
-            return {"data": [d[-1] for d in local.data[n]], "drive": drives}
-        return [
-            self._moved(site, at, *move, local.data[n]) for at, move in zip(old, moves, strict=True)
+        if not isinstance(old, dict):
+            return [self._moved(site, at, *move, data) for at, move in zip(old, moves, strict=True)]
+        zero = jnp.zeros(site.y.shape, self.trace_dtype(site))
+        drives = [
+            [zero if d is None else d[-1].astype(zero.dtype) for d in drives] for _, drives in moves
         ]
+        return {"data": [d[-1] for d in data], "drive": drives}
 
     def _moved(
-        self, site: Site, old: list[Any], rows: Any, drives: Any, data: list[Any]
-    ) -> list[Any]:
+        self,
+        site: Site,
+        old: list[Array],
+        rows: Sequence[Sequence[Array | None]],
+        drives: Sequence[Array | None],
+        data: list[Array],
+    ) -> list[Array]:
         """The traces at one place after some steps."""
         dtype, new = self.trace_dtype(site), []
         for reached, drive in zip(rows, drives, strict=True):
-            pairs = zip(reached, old, strict=True)
             terms = [
                 site.rule.at_entries(row.astype(_real(e.dtype))) * e
-                for row, e in pairs
+                for row, e in zip(reached, old, strict=True)
                 if row is not None
             ]
             if drive is not None:
                 wide = drive.astype(np.result_type(dtype, np.float32))
-                one = wide.shape[0] == 1
+                single = wide.shape[0] == 1
                 terms.append(
                     site.rule.spread(wide[0], [d[0] for d in data])
-                    if one
+                    if single
                     else site.rule.spread_sum(wide, data)
                 )
             total = (
@@ -209,37 +207,36 @@ class PerParameter(TraceCarrier):
             new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
         return new
 
-    def contract(self, graph: CellGraph, traces: Traces, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         """For each site, the gradient of its weight: `entry`, at the traces' time, contracted."""
         return [self._contract(graph, site, traces[n], entry) for n, site in enumerate(graph.sites)]
 
     def _contract(
-        self, graph: CellGraph, site: Site, traces: Any, entry: Sequence[Any], now: Any = None
-    ) -> jax.Array:
+        self,
+        graph: CellGraph,
+        site: Site,
+        traces: OfSlots | Passing,
+        entry: Values,
+        now: tuple[Values, Array] | None = None,
+    ) -> Array:
         """`now`: the data of a step and the derivative with respect to its y, whose own gradient is
         added.
         """
         total = jnp.zeros(site.weight.shape, site.weight.dtype)
-        if self._has_kernel(graph, site):
+        signals = signals_at(graph, entry, site)
+        if not isinstance(traces, dict) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
-            return pass_over(graph, site, traces, entry, total, data, drive, None)[1]
+            return pass_over(site, traces, signals, total, data, drive, None)[1]
         wide = np.result_type(self.trace_dtype(site), np.float32)
         steps = [] if now is None else [now]
-        if self._passes(graph, site):
-            signals = [_signals(graph, place, entry) for place in site.places]
-            terms = [
-                a * f
-                for at in zip(signals, traces["drive"], strict=True)
-                for a, f in zip(*at, strict=True)
-            ]
-            steps.append((traces["data"], functools.reduce(jnp.add, terms)))
+        if isinstance(traces, dict):
+            pairs = zip(chain(*signals), chain(*traces["drive"]), strict=True)
+            steps.append((traces["data"], functools.reduce(jnp.add, [a * f for a, f in pairs])))
         else:
-            for place, at in zip(site.places, traces, strict=True):
+            for of_place, at in zip(signals, traces, strict=True):
                 if at:
-                    signals = [a.astype(_real(wide)) for a in _signals(graph, place, entry)]
-                    total = total + site.rule.contract(
-                        signals, [e.astype(wide) for e in at]
-                    ).astype(total.dtype)
+                    a, e = [a.astype(_real(wide)) for a in of_place], [e.astype(wide) for e in at]
+                    total = total + site.rule.contract(a, e).astype(total.dtype)
         if steps:
             c = jnp.stack([c.astype(wide) for _, c in steps])
             x = jnp.stack([represented(site, data, wide) for data, _ in steps])
@@ -247,13 +244,5 @@ class PerParameter(TraceCarrier):
         return total
 
 
-def _signals(graph: CellGraph, place: Place, entry: Sequence[Any]) -> list[jax.Array]:
-    """Of each slot at a place, shaped as y."""
-    return [
-        at_place(read_slot(graph, entry, graph.groups[place.group].slots[s]), place)
-        for s in place.slots
-    ]
-
-
-def _real(dtype: Any) -> Any:
-    return np.finfo(dtype).dtype if np.dtype(dtype).kind == "c" else dtype
+def _real(dtype: np.dtype) -> np.dtype:
+    return np.finfo(dtype).dtype if dtype.kind == "c" else dtype

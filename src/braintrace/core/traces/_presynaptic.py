@@ -7,17 +7,19 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, ParameterRow, Site
-from ._carrier import FactorCarrier, kept, represented, represented_shape, trace_dtype
+from ..step import Values
+from ._carrier import FactorCarrier, StepSignals, kept, represented, represented_shape, trace_dtype
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
+
+Traces = list[list[Array]]  # of each site: the filter and, doubled, the filter of the filter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Presynaptic(FactorCarrier):
     leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
         traced = any(graph.sites[n].places for n in row.sites)
@@ -50,12 +52,10 @@ class Presynaptic(FactorCarrier):
         if self.leaks is not None:
             if len(self.leaks) not in (1, len(graph.groups)):
                 raise CompilationError(
-                    problem(
-                        "Wrong number of leaks.",
-                        got=f"{len(self.leaks)} leaks",
-                        expected=f"one, or one for each of the {len(graph.groups)} state groups",
-                        do="look at the report",
-                    )
+                    "Wrong number of leaks.",
+                    got=f"{len(self.leaks)} leaks",
+                    expected=f"one, or one for each of the {len(graph.groups)} state groups",
+                    do="look at the report",
                 )
             return self
         fed = {p.group for s in graph.sites for p in s.places}
@@ -63,7 +63,7 @@ class Presynaptic(FactorCarrier):
             self, leaks=tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups)))
         )
 
-    def init(self, graph: CellGraph) -> Any:
+    def init(self, graph: CellGraph) -> Traces:
         zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))
         return [[zero(s)] * (2 if self._double(graph, s) else 1) for s in graph.sites]
 
@@ -72,13 +72,13 @@ class Presynaptic(FactorCarrier):
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
         return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
 
-    def reset(self, graph: CellGraph, traces: Any, marks: jax.Array) -> Any:
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         return [
             [kept(v, graph.data_axis(site), marks) for v in filters]
             for site, filters in zip(graph.sites, traces, strict=True)
         ]
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         new = []
         for site, filters, data in zip(graph.sites, before, local.data, strict=True):
             x = represented(site, [d[0] for d in data], filters[0].dtype)
@@ -89,16 +89,10 @@ class Presynaptic(FactorCarrier):
             new.append(filtered)
         return new
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
 
     def factors(
-        self,
-        graph: CellGraph,
-        before: Any,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[tuple[Any, Any]]:
-        return [(filters[-1], drive) for filters, drive in zip(after, drives, strict=True)]
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[tuple[Array, Array]]:
+        return [(filters[-1], drive) for filters, drive in zip(after, signals.drives, strict=True)]

@@ -12,26 +12,28 @@ and f.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph
-from ..step import Step, calls_back, step
+from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
 from ._layer_slots import LayerSensitivity, Pull
 from ._slots import one_slot
 
+Carried = TypeVar("Carried")
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["rows", "drive"], meta_fields=[])
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SlotSensitivity:
     """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
 
-    rows: list[Any]
-    drive: list[Any]
+    rows: list[Array]
+    drive: list[Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +43,12 @@ class Sensitivity:
     """
 
     slots: list[list[SlotSensitivity | None]]
-    data: list[list[Any]]
-    carry: list[Any]
+    data: list[list[Array]]
+    carry: list[Array]
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
 
 
-def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[jax.Array | None]:
+def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[Array | None]:
     """A zero for each site's y (with `steps`, time first); None where another site's serves
     (`every_drive`).
     """
@@ -58,7 +60,7 @@ def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[jax.A
     ]
 
 
-def every_drive(graph: CellGraph, drives: Sequence[Any]) -> list[Any]:
+def every_drive(graph: CellGraph, drives: Values) -> list[Array]:
     """The derivatives with respect to the perturbations, for each site."""
     return [drives[first] for first in graph.first_of_sum]
 
@@ -79,28 +81,25 @@ def sensitivity_bytes(graph: CellGraph) -> int:
 
 def sensitivity(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: Sequence[Any],
-    xs: Sequence[Any],
+    ready: Values,
+    carry: Values,
+    xs: Sequence[Array | None],
     evaluate: Callable[..., Step] = step,
 ) -> Sensitivity:
     """Sensitivities over the steps of `xs` (time first)."""
-    steps = xs[0].shape[0]
-    hidden = [carry[k] for k in graph.hidden]
 
-    def end(hidden: list[Any], perturbations: list[Any]) -> tuple[list[Any], Any]:
-        start = list(carry)
-        for k, h in zip(graph.hidden, hidden, strict=True):
-            start[k] = h
+    def end(hidden: list[Array], perturbations: list[Array | None]) -> tuple[list[Array], PyTree]:
+        start = with_hidden(graph, carry, hidden)
         last, data = local_chain(graph, ready, start, xs, perturbations, evaluate)
-        return [last[k] for k in graph.hidden], (data, last)
+        return hidden_part(graph, last), (data, last)
 
-    out, pull, (data, last) = jax.vjp(end, hidden, zero_perturbations(graph, steps), has_aux=True)
+    start = hidden_part(graph, carry), zero_perturbations(graph, jax.tree.leaves(xs)[0].shape[0])
+    out, pull, (data, last) = jax.vjp(end, *start, has_aux=True)
     return pulled_back(graph, out, pull, data, last)
 
 
 def pulled_back(
-    graph: CellGraph, out: Sequence[Any], pull: Pull, data: list[list[Any]], last: list[Any]
+    graph: CellGraph, out: Values, pull: Pull, data: list[list[Array]], last: list[Array]
 ) -> Sensitivity:
     """The sensitivities of the hidden leaves `out` of the local evaluation, by reverse passes
     through steps that are evaluated already.
@@ -130,26 +129,26 @@ def pulled_back(
 
 def local_chain(
     graph: CellGraph,
-    ready: Sequence[Any],
-    carry: list[Any],
-    xs: Sequence[Any],
-    perturbations: Sequence[Any],
+    ready: Values,
+    carry: list[Array],
+    xs: Sequence[Array | None],
+    perturbations: Perturbations,
     evaluate: Callable[..., Step] = step,
-) -> tuple[list[Any], list[list[Any]]]:
+) -> tuple[list[Array], list[list[Array]]]:
     """Steps of the local evaluation: the end carry, and the data of each site, time first."""
 
-    def one(
-        carry: list[Any], at: tuple[Sequence[Any], Sequence[Any]]
-    ) -> tuple[list[Any], list[list[Any]]]:
-        result = evaluate(graph, ready, carry, at[0], at[1])
+    def advance(carry: list[Array], now: tuple[list[Array], Perturbations]) -> PyTree:
+        result = evaluate(graph, ready, carry, *now)
         return result.local, result.data
 
-    return scan(one, carry, (xs, perturbations))
+    return scan(advance, carry, (xs, perturbations))
 
 
-def scan(one: Any, carry: Any, at: Any) -> Any:
+def scan(
+    body: Callable[[Carried, PyTree], tuple[Carried, PyTree]], carry: Carried, steps: PyTree
+) -> tuple[Carried, PyTree]:
     """`lax.scan`, without a loop when there is one step."""
-    if jax.tree.leaves(at)[0].shape[0] > 1:
-        return jax.lax.scan(one, carry, at)
-    carry, result = one(carry, jax.tree.map(lambda v: v[0], at))
+    if jax.tree.leaves(steps)[0].shape[0] > 1:
+        return jax.lax.scan(body, carry, steps)
+    carry, result = body(carry, jax.tree.map(lambda v: v[0], steps))
     return carry, jax.tree.map(lambda v: v[None], result)

@@ -1,17 +1,18 @@
-"""Between the leaves of the carry and the slots of state groups."""
+"""Between the leaves of the carry and the slots of state groups; sizes."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Inexact, PyTree
 
-from ..analysis import CellGraph, Place, Slot, as_array
+from ..analysis import CellGraph, Place, Site, Slot, as_array
+from ..step import Values
 
 
-def read_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> jax.Array:
-    """The slot's values out of arrays shaped as the hidden leaves: (samples, positions)."""
+def read_slot(graph: CellGraph, hidden: Values, slot: Slot) -> Float[Array, "B N"]:
+    """The slot's values out of arrays shaped as the hidden leaves."""
     flat = graph.apart(slot.leaf, hidden[graph.hidden.index(slot.leaf)])
     if slot.in_order:
         return flat
@@ -19,7 +20,7 @@ def read_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> jax.Array:
     return jnp.where(elements >= 0, flat[:, np.maximum(elements, 0)], 0)
 
 
-def one_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> list[jax.Array]:
+def one_slot(graph: CellGraph, hidden: Values, slot: Slot) -> list[Array]:
     """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
     number = graph.hidden.index(slot.leaf)
     leaves = [jnp.zeros(h.shape, h.dtype) for h in hidden]
@@ -28,28 +29,35 @@ def one_slot(graph: CellGraph, hidden: Sequence[Any], slot: Slot) -> list[jax.Ar
         leaves[number] = jnp.ones(leaf.shape, leaf.dtype)
         return leaves
     size = graph.sample_size(slot.leaf)
-    one = np.zeros(size, leaf.dtype)
+    ones = np.zeros(size, leaf.dtype)
     elements = as_array(slot.elements)
-    one[elements[elements >= 0]] = 1
-    leaves[number] = graph.together(slot.leaf, jnp.broadcast_to(one, (leaf.size // size, size)))
+    ones[elements[elements >= 0]] = 1
+    leaves[number] = graph.together(slot.leaf, jnp.broadcast_to(ones, (leaf.size // size, size)))
     return leaves
 
 
-def at_place(values: jax.Array, place: Place) -> jax.Array:
-    """Values (samples, positions), read at each element of a site's y (zero where y does not act on
-    the group).
+def at_place(graph: CellGraph, hidden: Values, place: Place, slot: int) -> Float[Array, "*y"]:
+    """What `hidden`, arrays shaped as the hidden leaves, hold of a slot of the place's group, read
+    at each element of a site's y (zero where y does not act on the group).
     """
+    values = read_slot(graph, hidden, graph.groups[place.group].slots[slot])
     read = _of_samples(values, place)
     return read[0] if place.axis is None else place.axis.together(read)
 
 
-def where_acting(place: Place, values: Any) -> Any:
+def signals_at(graph: CellGraph, entry: Values, site: Site) -> list[list[Float[Array, "*y"]]]:
+    """`at_place` of each place and slot that the site acts on."""
+    return [[at_place(graph, entry, place, s) for s in place.slots] for place in site.places]
+
+
+def where_acting(
+    place: Place, values: Inexact[Array, "*steps_and_y"]
+) -> Inexact[Array, "*steps_and_y"]:
     """Values shaped as y, zero where y does not act on the group."""
     return values if place.acts is None else jnp.where(place.acts, values, 0)
 
 
-def _of_samples(values: jax.Array, place: Place) -> jax.Array:
-    """(samples, *shape of y for one)."""
+def _of_samples(values: Float[Array, "B N"], place: Place) -> Float[Array, "B ..."]:
     samples, count = values.shape
     positions = place.positions
     if positions is None:
@@ -78,13 +86,18 @@ def _pieces(positions: np.ndarray, count: int) -> list[tuple[bool, tuple[int, ..
         return None
     shape = (*positions.shape[:-1], width)
     order = np.arange(count).reshape(shape)
-    found = []
+    pieces = []
     for start in range(0, positions.shape[-1], width):
         piece = positions[..., start : start + width]
         if (piece == order).all():
-            found.append((True, shape))
+            pieces.append((True, shape))
         elif (piece < 0).all():
-            found.append((False, shape))
+            pieces.append((False, shape))
         else:
             return None
-    return found
+    return pieces
+
+
+def nbytes(tree: PyTree) -> int:
+    """Bytes of the arrays in a tree, or of what has their shape and dtype."""
+    return sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(tree))

@@ -19,32 +19,35 @@ those of `PerParameter`.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike, Float
 
-from .._errors import CompilationError, problem
+from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
-from ._carrier import Sums, TraceCarrier, represented, trace_dtype
-from ._layer_blocks import EXACT, block_bytes, each_block, mix, samples_at_once
+from ..step import Values
+from ._carrier import StepSignals, Sums, TraceCarrier, represented, trace_dtype
+from ._layer_blocks import EXACT, Index, block_bytes, each_block, mix, samples_at_once
 from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
-from ._per_parameter import PerParameter
+from ._per_parameter import OfSlots, Passing, PerParameter
 from ._sensitivity import Sensitivity, every_drive, zero_perturbations
+from ._slots import nbytes
 
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
 _FEWEST_ROWS = 16  # samples times elements that are worth a pass
+
+# of each site: (traces of coupled layers by number, those that `PerParameter` has)
+Traces = list[tuple[dict[int, Array], OfSlots | Passing]]
 
 
 @dataclasses.dataclass(frozen=True)
 class WithinLayer(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32."""
 
-    dtype: Any = None
+    dtype: DTypeLike | None = None
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)
@@ -55,13 +58,13 @@ class WithinLayer(TraceCarrier):
         """
         return max(super().useful_window(graph), 2 * largest_coupled(graph))
 
-    def init(self, graph: CellGraph) -> Any:
+    def init(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
         `PerParameter` has them.
         """
         samples, sizes = graph.samples, layer_sizes(graph)
 
-        def zeros(site: Site) -> dict[int, jax.Array]:
+        def zeros(site: Site) -> dict[int, Array]:
             layers = [] if site.places else fed_layers(graph, site)
             shape, dtype = self._shape(graph, site), trace_dtype(site, self.dtype)
             return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
@@ -86,39 +89,32 @@ class WithinLayer(TraceCarrier):
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
         traces = jax.eval_shape(lambda: self.init(graph))
-        rows = steps * sum(
-            v.size * v.dtype.itemsize for v in zero_perturbations(graph) if v is not None
-        )
+        rows = steps * nbytes(zero_perturbations(graph))
         most = 0
         for layer, size in enumerate(layer_sizes(graph)):
-            held = sum(
-                v.size * v.dtype.itemsize
-                for found, _ in traces
-                for k, v in found.items()
-                if k == layer
-            )
+            held = nbytes([of_layers[layer] for of_layers, _ in traces if layer in of_layers])
             if held:
                 several, _ = _passes(graph, size, rows, held)
                 mixing = size * graph.samples * size * graph.carry[graph.hidden[0]].dtype.itemsize
                 most = max(most, 2 * several * rows + mixing + 2 * min(block_bytes(), held))
         return most
 
-    def advance(self, graph: CellGraph, before: Any, local: Sensitivity) -> Any:
-        own = self._local.advance(graph, [at for _, at in before], local)
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        own = self._local.advance(graph, _of_neurons(before), local)
         unread = [jnp.zeros(graph.carry[k].shape, graph.carry[k].dtype) for k in graph.hidden]
         return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
 
     def advance_and_contract(
         self,
         graph: CellGraph,
-        before: Any,
+        before: Traces,
         local: Sensitivity,
-        entry: Sequence[Any],
+        entry: Values,
         sums: Sums,
-        now: Sequence[Any] | None,
-    ) -> tuple[Any, Sums]:
+        now: Values | None,
+    ) -> tuple[Traces, Sums]:
         own, sums = self._local.advance_and_contract(
-            graph, [at for _, at in before], local, entry, sums, now
+            graph, _of_neurons(before), local, entry, sums, now
         )
         after, found = self._through_layers(graph, before, local, entry)
         for n, gradient in found:
@@ -127,38 +123,29 @@ class WithinLayer(TraceCarrier):
         return list(zip(after, own, strict=True)), sums
 
     def _through_layers(
-        self, graph: CellGraph, before: Any, local: Sensitivity, entry: Sequence[Any]
-    ) -> tuple[list[dict[int, jax.Array]], list[tuple[int, jax.Array]]]:
+        self, graph: CellGraph, before: Traces, local: Sensitivity, entry: Values
+    ) -> tuple[list[dict[int, Array]], list[tuple[int, Array]]]:
         """The traces of coupled layers for each site, and sites with the gradient that `entry`
         stands for.
         """
         assert local.layers is not None
-        before = [traces for traces, _ in before]
-        after, gradients = [dict(traces) for traces in before], []
+        after, gradients = [dict(traces) for traces, _ in before], []
         for layer, moved in enumerate(local.layers):
-            fed = [n for n, traces in enumerate(before) if layer in traces]
-            if not fed:
+            old = {n: traces[layer] for n, traces in enumerate(after) if layer in traces}
+            if not old:
                 continue
-            several, count = _passes(
-                graph, moved.size, moved.row_bytes, sum(before[n][layer].nbytes for n in fed)
-            )
-            rows, drive = _every_row(moved, count == 1)
             signal = flat_layer(graph, layer, entry)
-            for n in fed:
-                after[n][layer], found = mix(before[n][layer], rows, signal)
-                gradients.append((n, self._of_samples(graph, graph.sites[n], found)))
-            moves = functools.partial(
-                _drive_some, graph, moved, {n: local.data[n] for n in fed}, drive, several
-            )
-            for n, trace in each_block(count, moves, {n: after[n][layer] for n in fed}).items():
-                after[n][layer] = trace
+            new, contracted = _through_layer(graph, moved, old, local.data, signal)
+            for n in old:
+                after[n][layer] = new[n]
+                gradients.append((n, self._of_samples(graph, graph.sites[n], contracted[n])))
         return after, gradients
 
-    def contract(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
-        own = self._local.contract(graph, [at for _, at in traces], entry)
+    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
+        own = self._local.contract(graph, _of_neurons(traces), entry)
         return [a + b for a, b in zip(own, self._of_layers(graph, traces, entry), strict=True)]
 
-    def _of_layers(self, graph: CellGraph, traces: Any, entry: Sequence[Any]) -> list[Any]:
+    def _of_layers(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         """For each site, the part of coupled layers in the gradient that `entry` stands for."""
         found = []
         for site, (of_layers, _) in zip(graph.sites, traces, strict=True):
@@ -171,22 +158,45 @@ class WithinLayer(TraceCarrier):
             found.append(total)
         return found
 
-    def _of_samples(self, graph: CellGraph, site: Site, parts: jax.Array) -> jax.Array:
+    def _of_samples(self, graph: CellGraph, site: Site, parts: Array) -> Array:
         """The gradient of a weight, out of that of the part of it that each sample meets."""
         axis = graph.weight_axis(site)
         return parts.sum(0) if axis is None else axis.together(parts)
 
     def gradients(
-        self,
-        graph: CellGraph,
-        before: Any,
-        after: Any,
-        entry: Sequence[Any],
-        drives: Sequence[Any],
-        data: list[list[Any]],
-    ) -> list[Any]:
-        own = self._local.gradients(graph, [at for _, at in before], None, entry, drives, data)
-        return [a + b for a, b in zip(own, self._of_layers(graph, before, entry), strict=True)]
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[Array]:
+        own = _of_neurons(before)
+        own = self._local.gradients(graph, own, own, signals)
+        return [
+            a + b for a, b in zip(own, self._of_layers(graph, before, signals.entry), strict=True)
+        ]
+
+
+def _through_layer(
+    graph: CellGraph,
+    moved: LayerSensitivity,
+    traces: dict[int, Array],
+    data: list[list[Array]],
+    signal: Float[Array, "B n"],
+) -> tuple[dict[int, Array], dict[int, Array]]:
+    """By site, the traces after the steps, and what `signal` contracts those before them to."""
+    several, count = _passes(graph, moved.size, moved.row_bytes, nbytes(traces))
+    rows, drive = _every_row(moved, count == 1)
+    mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
+
+    def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+        """The k-th part of their elements driven; with one part, `drive` has all of it."""
+        start = jnp.minimum(k * several, moved.size - several)
+        elements = start + jnp.arange(several)
+        drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
+        return {
+            n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+            for n, old in traces.items()
+        }
+
+    new = each_block(count, driven, {n: trace for n, (trace, _) in mixed.items()})
+    return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
 def _passes(graph: CellGraph, size: int, row_bytes: int, held: int) -> tuple[int, int]:
@@ -207,7 +217,7 @@ def _evenly(size: int, most: int) -> tuple[int, int]:
     return -(-size // count), count
 
 
-def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, list[Any] | None]:
+def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[Array, list[Array] | None]:
     """dh_K/dh_0, (samples, n, n), and the derivatives of y where one pass gives both."""
     if in_one_pass:
         rows, drive = moved.of(jnp.arange(moved.size))
@@ -217,7 +227,7 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
         moved.size, max(1, _BLOCKS * block_bytes() // (samples * moved.size * dtype.itemsize))
     )
 
-    def some(k: Any, rows: jax.Array) -> jax.Array:
+    def some(k: Index, rows: Array) -> Array:
         start = jnp.minimum(k * several, moved.size - several)
         found = jnp.swapaxes(moved.of(start + jnp.arange(several))[0], 0, 1)
         return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
@@ -225,37 +235,27 @@ def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[jax.Array, l
     return each_block(count, some, jnp.zeros((samples, moved.size, moved.size), dtype)), None
 
 
-def _drive_some(
-    graph: CellGraph,
-    moved: LayerSensitivity,
-    data: dict[int, list[Any]],
-    drive: list[Any] | None,
-    several: int,
-    k: Any,
-    traces: dict[int, jax.Array],
-) -> dict[int, jax.Array]:
-    """The traces of each site, the k-th part of their elements driven; `drive`: of every element,
-    where there is one part.
-    """
-    start = jnp.minimum(k * several, moved.size - several)
-    elements = start + jnp.arange(several)
-    drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
-    return {
-        n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
-        for n, old in traces.items()
-    }
-
-
 def _driven(
-    graph: CellGraph, site: Site, trace: jax.Array, data: list[Any], drive: jax.Array, start: Any
-) -> jax.Array:
-    """`trace`, its elements from `start` on moved by the derivatives `drive` (m, K, *shape of y) of
-    these m elements.
+    graph: CellGraph,
+    site: Site,
+    trace: Float[Array, "B n ..."],
+    data: list[Array],
+    drive: Float[Array, "m K ..."],
+    start: Index,
+) -> Float[Array, "B n ..."]:
+    """`trace`, its elements from `start` on moved by `drive`, the derivatives of these m elements
+    with respect to y.
     """
     drive = drive.astype(trace.dtype)
     y_axis = graph.y_axis(site)
     if graph.samples > 1 and y_axis is None:
-        raise _of_all_samples(site)
+        raise CompilationError(
+            "A parameter meets all samples at once, so that its influence has no sample.",
+            got=site.equation.name,
+            expected="an operation that keeps the samples apart",
+            do="use D_RTRL, or map a cell written for one sample over the batch",
+            at=site.equation.source,
+        )
     if not site.is_operation:
         total = sum_steps(jnp.moveaxis(drive, 1, 0))
         added = total[:, None] if y_axis is None else y_axis.apart(total, 1)
@@ -273,7 +273,7 @@ def _driven(
     drive = jnp.moveaxis(y_axis.apart(drive, 2), 0, 2)
     drive = jnp.moveaxis(drive, 1, 0)
 
-    def some(k: Any, trace: jax.Array) -> jax.Array:
+    def some(k: Index, trace: Array) -> Array:
         here = x if x_axis is None else jax.lax.dynamic_slice_in_dim(x, k * several, several)
         driven = jax.lax.dynamic_slice_in_dim(drive, k * several, several)
         added = _sample_gradients(site, here, driven, x_axis is not None)
@@ -282,37 +282,30 @@ def _driven(
     return each_block(graph.samples // several, some, trace)
 
 
-def _add(trace: jax.Array, added: jax.Array, sample: Any, start: Any) -> jax.Array:
-    """`trace` with `added` (samples, m, *part of W) put on top of its part from that sample and
-    that element on.
-    """
+def _add(
+    trace: Float[Array, "B n ..."], added: Float[Array, "B m ..."], sample: Index, start: Index
+) -> Array:
+    """`trace` with `added` put on top of its part from that sample and that element on."""
     at = (sample, start, *[0] * (trace.ndim - 2))
     return jax.lax.dynamic_update_slice(
         trace, jax.lax.dynamic_slice(trace, at, added.shape) + added, at
     )
 
 
-def _sample_gradients(site: Site, x: jax.Array, drive: jax.Array, of_samples: bool) -> jax.Array:
-    """(samples, m, *part of W): each sample's weight gradient, summed over K steps, for each of m
-    cotangents of y.
-
-    Shapes: `drive` (samples, K, m, ...) and `x` (samples, ..., K), or without samples.
+def _sample_gradients(
+    site: Site, x: Array, drive: Float[Array, "B K m ..."], of_samples: bool
+) -> Float[Array, "B m ..."]:
+    """Each sample's weight gradient (B, m, *part of W), summed over K steps, for each of m
+    cotangents of y. `x` is (B, ..., K) or, where it is not `of_samples`, (..., K).
     """
 
-    def one(x: jax.Array, drive: jax.Array) -> jax.Array:
+    def gradients(x: Array, drive: Array) -> Array:
         data = jnp.moveaxis(x, -1, 0)
         return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, c), in_axes=1)(drive)
 
-    return jax.vmap(one, in_axes=(0 if of_samples else None, 0))(x, drive)
+    return jax.vmap(gradients, in_axes=(0 if of_samples else None, 0))(x, drive)
 
 
-def _of_all_samples(site: Site) -> CompilationError:
-    return CompilationError(
-        problem(
-            "A parameter meets all samples at once, so that its influence has no sample.",
-            got=site.equation.name,
-            expected="an operation that keeps the samples apart",
-            do="use D_RTRL, or map a cell written for one sample over the batch",
-            at=site.equation.source,
-        )
-    )
+def _of_neurons(traces: Traces) -> list[OfSlots | Passing]:
+    """The part that `PerParameter` has."""
+    return [of_site for _, of_site in traces]
