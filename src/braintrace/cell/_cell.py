@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._compat import is_traced
-from ..core._errors import CompilationError, UsageError, problem
+from ..core._errors import CompilationError, UsageError
 from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
@@ -46,32 +46,26 @@ class Tree:
         leaves, structure = jax.tree.flatten(tree)
         if structure != self.structure:
             raise UsageError(
-                problem(
-                    f"The {what} does not have the compiled structure.",
-                    got=structure,
-                    expected=self.structure,
-                    do=f"pass a {what} like the one given to compile, or compile again",
-                )
+                f"The {what} does not have the compiled structure.",
+                got=structure,
+                expected=self.structure,
+                do=f"pass a {what} like the one given to compile, or compile again",
             )
         for name, leaf, expected in zip(self.names, leaves, self.leaves, strict=True):
             shape = tuple(jnp.shape(leaf))
             if shape != (*lead, *expected.shape):
                 raise UsageError(
-                    problem(
-                        f"The {what} has a wrong shape at {name}.",
-                        got=f"shape {shape}",
-                        expected=f"shape {(*lead, *expected.shape)}",
-                        do="pass the shape that was compiled, or compile again",
-                    )
+                    f"The {what} has a wrong shape at {name}.",
+                    got=f"shape {shape}",
+                    expected=f"shape {(*lead, *expected.shape)}",
+                    do="pass the shape that was compiled, or compile again",
                 )
             if _kind(_dtype(leaf)) != _kind(expected.dtype):
                 raise UsageError(
-                    problem(
-                        f"The {what} has a wrong dtype at {name}.",
-                        got=_dtype(leaf),
-                        expected=expected.dtype,
-                        do="convert it, or compile again with an example of this dtype",
-                    )
+                    f"The {what} has a wrong dtype at {name}.",
+                    got=_dtype(leaf),
+                    expected=expected.dtype,
+                    do="convert it, or compile again with an example of this dtype",
                 )
         return [
             v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype)
@@ -223,12 +217,10 @@ def _pair(got: Any) -> tuple[Any, Any]:
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
         raise CompilationError(
-            problem(
-                "The cell does not return a pair.",
-                got=found,
-                expected="(carry, out)",
-                do="write it as cell(params, carry, x) -> (carry, out); out may be None",
-            )
+            "The cell does not return a pair.",
+            got=found,
+            expected="(carry, out)",
+            do="write it as cell(params, carry, x) -> (carry, out); out may be None",
         )
     new, out = got
     return new, out
@@ -239,22 +231,18 @@ def _check_carry(expected: Tree, new: Any) -> None:
     found = Tree.of(new)
     if found.structure != expected.structure:
         raise CompilationError(
-            problem(
-                "The step returns a carry of another structure.",
-                got=found.structure,
-                expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, "
-                "carry, x) -> (carry, out)",
-            )
+            "The step returns a carry of another structure.",
+            got=found.structure,
+            expected=expected.structure,
+            do="return the new carry as a tree like the carry that came in: cell(params, "
+            "carry, x) -> (carry, out)",
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise CompilationError(
-                problem(
-                    f"The step changes the shape or dtype of the state {name}.",
-                    got=f"{a.dtype}{list(a.shape)}",
-                    expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or "
-                    "convert it in the step",
-                )
+                f"The step changes the shape or dtype of the state {name}.",
+                got=f"{a.dtype}{list(a.shape)}",
+                expected=f"{b.dtype}{list(b.shape)}",
+                do="start with a state of the shape and dtype that the step returns, or "
+                "convert it in the step",
             )

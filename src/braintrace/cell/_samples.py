@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core._compat import is_differentiable, is_key, is_traced
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 
 def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
@@ -36,23 +36,19 @@ def check_reset(reset: Any, steps: int, samples: int | None) -> jax.Array:
     """`reset` as (T, B) booleans."""
     if samples is None:
         raise UsageError(
-            problem(
-                "This carry has no sample axis that reset could refer to.",
-                expected="arrays that share the size of axis 0",
-                do="give every array of the carry the batch as axis 0",
-            )
+            "This carry has no sample axis that reset could refer to.",
+            expected="arrays that share the size of axis 0",
+            do="give every array of the carry the batch as axis 0",
         )
     reset = jnp.asarray(reset)
     if reset.shape != (steps, samples):
         raise UsageError(
-            problem(
-                "The reset has a wrong shape.",
-                got=f"shape {reset.shape}",
-                expected=f"shape {(steps, samples)}: time, sample",
-                do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
-                "mark "
-                "for all samples",
-            )
+            "The reset has a wrong shape.",
+            got=f"shape {reset.shape}",
+            expected=f"shape {(steps, samples)}: time, sample",
+            do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
+            "mark "
+            "for all samples",
         )
     return reset.astype(bool)
 
@@ -65,12 +61,10 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
     """
     if len(losses.shape) > 1:
         raise UsageError(
-            problem(
-                "The loss of a step has too many axes.",
-                got=f"shape {losses.shape}",
-                expected="a scalar, or one value per sample",
-                do="reduce it over everything but the samples",
-            )
+            "The loss of a step has too many axes.",
+            got=f"shape {losses.shape}",
+            expected="a scalar, or one value per sample",
+            do="reduce it over everything but the samples",
         )
     shape = (steps, *losses.shape)
     if mask is None:
@@ -79,13 +73,11 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
         mask = jnp.asarray(mask)
         if mask.shape != shape:
             raise UsageError(
-                problem(
-                    "The mask does not fit the loss.",
-                    got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
-                    expected=f"a mask of shape {shape}",
-                    do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
-                    "scalar loss",
-                )
+                "The mask does not fit the loss.",
+                got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
+                expected=f"a mask of shape {shape}",
+                do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
+                "scalar loss",
             )
         weights = mask.astype(losses.dtype)
     if reduction == "sum":
@@ -148,12 +140,10 @@ def check_finite(losses: Any, mask: Any) -> None:
         at = tuple(int(k) for k in jnp.argwhere(bad)[0])
         place = f"step {at[0]}" + (f", sample {at[1]}" if len(at) > 1 else "")
         raise UsageError(
-            problem(
-                "The loss is not finite.",
-                got=f"{losses[at]} at {place}",
-                expected="finite losses",
-                do="look at the loss function and at the outputs of that step (etrace_evolve "
-                "returns them); the learner and "
-                "the model are as before the call",
-            )
+            "The loss is not finite.",
+            got=f"{losses[at]} at {place}",
+            expected="finite losses",
+            do="look at the loss function and at the outputs of that step (etrace_evolve "
+            "returns them); the learner and "
+            "the model are as before the call",
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 
 Pattern = str | Callable[[str, Any], bool]
 Patterns = Pattern | Sequence[Pattern] | None
@@ -48,12 +48,10 @@ def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[
     for pattern in several:
         if not isinstance(pattern, str) and not callable(pattern):
             raise UsageError(
-                problem(
-                    f"Wrong {option}.",
-                    got=repr(pattern),
-                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
-                    "list of these",
-                )
+                f"Wrong {option}.",
+                got=repr(pattern),
+                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
+                "list of these",
             )
         matches = cast(Pattern, pattern)
         matched = {
@@ -63,12 +61,10 @@ def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[
         }
         if not matched:
             raise UsageError(
-                problem(
-                    f"{option} matches no parameter.",
-                    got=repr(pattern),
-                    expected=f"some of {[dotted(n) for n in names]}",
-                    do="'*' stands for anything; a path stands for all that is below it, too",
-                )
+                f"{option} matches no parameter.",
+                got=repr(pattern),
+                expected=f"some of {[dotted(n) for n in names]}",
+                do="'*' stands for anything; a path stands for all that is below it, too",
             )
         found |= matched
     return found

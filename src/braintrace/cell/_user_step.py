@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core._compat import trace_state
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Body, Stepped
 from ._cell import Cell
 from ._samples import shielded, weigh
@@ -85,26 +85,22 @@ def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, *r
         calls[0] += 1
         if trace_state() != level:
             raise UsageError(
-                problem(
-                    "step_fn calls the model inside a transformation of its own.",
-                    got="a call under jit, grad, vmap or scan",
-                    expected="call(x) directly in step_fn",
-                    do="transform what comes before and after the call",
-                )
+                "step_fn calls the model inside a transformation of its own.",
+                got="a call under jit, grad, vmap or scan",
+                expected="call(x) directly in step_fn",
+                do="transform what comes before and after the call",
             )
         return take(x)
 
     result = step(params, carry, counted, *rest)
     if calls[0] != 1:
         raise UsageError(
-            problem(
-                "step_fn calls the model once.",
-                got=f"{calls[0]} calls",
-                expected="one call of its argument `call`",
-                do="call the model through it, not by itself"
-                if not calls[0]
-                else "make each call a step of the sequences",
-            )
+            "step_fn calls the model once.",
+            got=f"{calls[0]} calls",
+            expected="one call of its argument `call`",
+            do="call the model through it, not by itself"
+            if not calls[0]
+            else "make each call a step of the sequences",
         )
     return result
 
@@ -143,12 +139,10 @@ def split(result: Any, has_aux: bool) -> tuple[Any, Any]:
     """(loss, aux) of what a loss function or a step returned."""
     if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise UsageError(
-            problem(
-                "With has_aux, the loss comes in a pair.",
-                got=type(result).__name__,
-                expected="(loss, aux)",
-                do="return the loss and a tree of arrays, or leave has_aux out",
-            )
+            "With has_aux, the loss comes in a pair.",
+            got=type(result).__name__,
+            expected="(loss, aux)",
+            do="return the loss and a tree of arrays, or leave has_aux out",
         )
     loss, aux = result if has_aux else (result, None)
     return jnp.asarray(loss), aux
@@ -158,12 +152,10 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
     """One of `loss_fn` and `step_fn` is given, and `step_fn` takes what it will be given."""
     if (loss_fn is None) == (step_fn is None):
         raise UsageError(
-            problem(
-                "The loss is said in one way.",
-                got="neither" if loss_fn is None else "loss_fn and step_fn",
-                expected=f"loss_fn(out, *targets), or step_fn({model}, call, *slices)",
-                do="pass one of them",
-            )
+            "The loss is said in one way.",
+            got="neither" if loss_fn is None else "loss_fn and step_fn",
+            expected=f"loss_fn(out, *targets), or step_fn({model}, call, *slices)",
+            do="pass one of them",
         )
     if step_fn is None:
         return
@@ -171,11 +163,9 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
         inspect.signature(step_fn).bind(*range(2 + sequences))
     except TypeError as error:
         raise UsageError(
-            problem(
-                "step_fn does not take what it is given.",
-                got=f"step_fn{inspect.signature(step_fn)}: {error}",
-                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
-                "sequences",
-                do="call the model's step as call(x) in it",
-            )
+            "step_fn does not take what it is given.",
+            got=f"step_fn{inspect.signature(step_fn)}: {error}",
+            expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
+            "sequences",
+            do="call the model's step as call(x) in it",
         ) from error

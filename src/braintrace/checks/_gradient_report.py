@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
 
 _FAR = 2.0  # a norm that is off by more than this factor gets a warning
@@ -234,22 +234,18 @@ def compare_gradients(
     leaves, structure = jax.tree_util.tree_flatten_with_path(online)
     if jax.tree.structure(reference) != structure:
         raise UsageError(
-            problem(
-                "The gradients have different structures.",
-                got=jax.tree.structure(reference),
-                expected=structure,
-            )
+            "The gradients have different structures.",
+            got=jax.tree.structure(reference),
+            expected=structure,
         )
     rows = []
     for (key, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         path = jax.tree_util.keystr(key) or "value"
         if path not in certificates:
             raise UsageError(
-                problem(
-                    f"No certificate for {path}.",
-                    got=list(certificates),
-                    expected="one for each parameter",
-                )
+                f"No certificate for {path}.",
+                got=list(certificates),
+                expected="one for each parameter",
             )
         count = (dropped or {}).get(path, 0)
         rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..cell import Values, merged, sequence_length, weigh, weights_of
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ._gradient_report import GradientReport, compare_gradients
 from ._reference import bptt_gradient
@@ -82,7 +82,7 @@ def check_gradients(
             ("windows", bool(windows), "pass window=: each window has a gradient of its own"),
         ):
             if given:
-                raise UsageError(problem(f"multi_step does not go with {name}.", do=do))
+                raise UsageError(f"multi_step does not go with {name}.", do=do)
 
     def online(window: int | None) -> Any:
         if multi_step:
@@ -124,9 +124,7 @@ def check_gradients(
 def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[int | None, ...]:
     """The windows to check, the first of which is compared with the reference."""
     if windows and window is not None:
-        raise UsageError(
-            problem("window does not go with windows.", got=(window, windows), do="pass one")
-        )
+        raise UsageError("window does not go with windows.", got=(window, windows), do="pass one")
     return tuple(windows) or (window,)
 
 

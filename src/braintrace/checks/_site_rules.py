@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._compat import is_differentiable
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.jaxpr import ControlFlowPolicy, Equation, Var, evaluate, reader, stage
 from ..core.sites import SiteRule, site_rule
 
@@ -68,12 +68,10 @@ def check_site_rule(
             made.update(e.outputs)
     if found is None:
         raise UsageError(
-            problem(
-                "No site rule covers this operation.",
-                got=[e.name for e in program.equations],
-                expected="an equation with a rule for its weight operand",
-                do="register_site_rule(primitive, make)",
-            )
+            "No site rule covers this operation.",
+            got=[e.name for e in program.equations],
+            expected="an equation with a rule for its weight operand",
+            do="register_site_rule(primitive, make)",
         )
     equation, operand, rule = found
     env = dict(zip(program.inputs, values, strict=True))
