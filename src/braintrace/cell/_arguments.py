@@ -1,15 +1,16 @@
 """What every sequence driver asks of its arguments."""
 
 import numbers
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core._errors import UsageError
 
 
-def sequence_length(xs: Any) -> int:
+def sequence_length(xs: PyTree) -> int:
     """The size of axis 0 that the arrays of a sequence share."""
     sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(xs)}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
@@ -21,7 +22,7 @@ def sequence_length(xs: Any) -> int:
     return sizes.pop()[0]
 
 
-def check_driver(steps: int, targets: Any, reduction: str, window: int | None) -> None:
+def check_driver(steps: int, targets: Sequence[PyTree], reduction: str, window: int | None) -> None:
     """What every sequence driver asks of its arguments."""
     if reduction not in ("mean", "sum"):
         raise UsageError("Unknown reduction.", got=repr(reduction), expected="'mean' or 'sum'")
@@ -43,7 +44,7 @@ def check_driver(steps: int, targets: Any, reduction: str, window: int | None) -
             )
 
 
-def fraction(name: str, value: Any, *, one: bool = False) -> float:
+def fraction(name: str, value: object, *, one: bool = False) -> float:
     """A number in [0, 1), or in [0, 1] with `one`."""
     number = (
         -1.0 if isinstance(value, bool) or not isinstance(value, numbers.Real) else float(value)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core._compat import is_traced
 from ..core._errors import CompilationError, UsageError
@@ -22,7 +23,7 @@ from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from ._batch import BatchSpec, claim_of
 from ._select import Selection
 
-CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
+CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Tree:
     leaves: tuple[jax.ShapeDtypeStruct, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> "Tree":
+    def of(cls, tree: PyTree) -> "Tree":
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
         leaves = tuple(jax.ShapeDtypeStruct(jnp.shape(v), _dtype(v)) for _, v in paths)
         return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
 
-    def flatten(self, tree: Any, what: str, *, lead: tuple[int, ...] = ()) -> list[Any]:
+    def flatten(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of `tree`, checked against this structure; `lead` are axes in front of each
         leaf's shape.
         """
@@ -72,17 +73,17 @@ class Tree:
             for v, e in zip(leaves, self.leaves, strict=True)
         ]
 
-    def concrete(self, tree: Any) -> list[Any] | None:
+    def concrete(self, tree: PyTree) -> list[jax.Array] | None:
         """The leaves of `tree` when all are numbers, else None."""
         leaves = jax.tree.leaves(tree)
         known = not any(isinstance(v, jax.ShapeDtypeStruct) or is_traced(v) for v in leaves)
         return [jnp.asarray(v) for v in leaves] if known else None
 
-    def unflatten(self, leaves: Sequence[Any]) -> Any:
+    def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
 
 
-def _dtype(value: Any) -> Any:
+def _dtype(value: PyTree) -> PyTree:
     dtype = getattr(value, "dtype", None)
     return jax.dtypes.canonicalize_dtype(np.result_type(value)) if dtype is None else dtype
 
@@ -119,14 +120,14 @@ class Cell:
         """
         return [k for k, split in enumerate(self._complex) for _ in range(2 if split else 1)]
 
-    def flat_carry(self, carry: Any) -> list[Any]:
+    def flat_carry(self, carry: PyTree) -> list[jax.Array]:
         """The engine's leaves of a carry."""
-        flat: list[Any] = []
+        flat: list[jax.Array] = []
         for leaf, split in zip(self.carry.flatten(carry, "carry"), self._complex, strict=True):
             flat += [jnp.real(leaf), jnp.imag(leaf)] if split else [leaf]
         return flat
 
-    def tree_carry(self, flat: Sequence[Any]) -> Any:
+    def tree_carry(self, flat: Sequence[jax.Array]) -> PyTree:
         """The carry of the engine's leaves."""
         rest = iter(flat)
         return self.carry.unflatten(
@@ -139,9 +140,9 @@ class Cell:
 
 def compile_cell(
     cell: CellFunction,
-    params: Any,
-    carry: Any,
-    x: Any,
+    params: PyTree,
+    carry: PyTree,
+    x: PyTree,
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
@@ -171,12 +172,12 @@ def compile_cell(
     out_tree: list[Tree] = []
     chosen = selection or Selection()
 
-    def admitted(k: int, value: Any) -> Any:
+    def admitted(k: int, value: PyTree) -> PyTree:
         if k in chosen.frozen:
             return jax.lax.stop_gradient(value)
         return stop_trace(value) if k in chosen.untraced else value
 
-    def flat(*leaves: Any) -> list[Any]:
+    def flat(*leaves: Any) -> list[jax.Array]:
         got = cell(
             trees[0].unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
             partial.tree_carry(leaves[n_params : n_params + n_carry]),
@@ -209,11 +210,11 @@ def compile_cell(
     return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
 
 
-def _example(value: Any) -> Any:
+def _example(value: PyTree) -> PyTree:
     return value if _kind(_dtype(value)) == "key" else jnp.zeros(jnp.shape(value), _dtype(value))
 
 
-def _pair(got: Any) -> tuple[Any, Any]:
+def _pair(got: Any) -> tuple[PyTree, PyTree]:
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
         raise CompilationError(
@@ -226,7 +227,7 @@ def _pair(got: Any) -> tuple[Any, Any]:
     return new, out
 
 
-def _check_carry(expected: Tree, new: Any) -> None:
+def _check_carry(expected: Tree, new: PyTree) -> None:
     """The new carry must be like the old one, leaf by leaf."""
     found = Tree.of(new)
     if found.structure != expected.structure:

@@ -1,44 +1,48 @@
 """Samples along axis 0: masks weigh their losses, a reset gives them their initial state."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core._compat import is_differentiable, is_key, is_traced
 from ..core._errors import UsageError
+from ..core.analysis import BatchAxis
 
 
-def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
-    """`carry` with the initial values, as constants, of the samples that are marked."""
+def restarted(
+    initial: PyTree, carry: PyTree, marks: Bool[Array, "B"], axes: Sequence[BatchAxis | None]
+) -> PyTree:
+    """`carry` with the initial values, as constants, of the samples that are marked; `axes` says
+    where each leaf has its samples.
+    """
+    leaves, structure = jax.tree.flatten(carry)
+    return structure.unflatten(
+        [
+            leaf
+            if axis is None
+            else jnp.where(axis.along(marks, leaf.ndim), jax.lax.stop_gradient(start), leaf)
+            for start, leaf, axis in zip(jax.tree.leaves(initial), leaves, axes, strict=True)
+        ]
+    )
 
-    def start(initial: Any, leaf: Any) -> Any:
-        if not has_batch_in_front(leaf, marks.size):
-            return leaf
-        here = marks.reshape(marks.shape + (1,) * (leaf.ndim - 1))
-        return jnp.where(here, jax.lax.stop_gradient(initial), leaf)
 
-    return jax.tree.map(start, initial, carry)
-
-
-def has_batch_in_front(leaf: Any, samples: int) -> bool:
-    """Whether a leaf of the carry has the sample axis in front."""
-    return len(leaf.shape) > 0 and leaf.shape[0] == samples and not is_key(leaf.dtype)
-
-
-def common_size(carry: Any) -> int | None:
+def common_size(carry: PyTree) -> int | None:
     """The size of axis 0 that the arrays of a carry share, or None."""
     sizes = {v.shape[0] for v in jax.tree.leaves(carry) if len(v.shape) > 0 and not is_key(v.dtype)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def check_reset(reset: Any, steps: int, samples: int | None) -> jax.Array:
+def check_reset(reset: ArrayLike, steps: int, samples: int | None) -> Bool[Array, "T B"]:
     """`reset` as (T, B) booleans."""
     if samples is None:
         raise UsageError(
-            "This carry has no sample axis that reset could refer to.",
-            expected="arrays that share the size of axis 0",
-            do="give every array of the carry the batch as axis 0",
+            "The batch that reset refers to is not known.",
+            got="no batch, or axis 0 of the carry, which the cell does not keep apart",
+            expected="the number of samples, or their axes",
+            do="pass batch_size= or batch_axes= to compile",
         )
     reset = jnp.asarray(reset)
     if reset.shape != (steps, samples):
@@ -47,13 +51,14 @@ def check_reset(reset: Any, steps: int, samples: int | None) -> jax.Array:
             got=f"shape {reset.shape}",
             expected=f"shape {(steps, samples)}: time, sample",
             do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
-            "mark "
-            "for all samples",
+            "mark for all samples",
         )
     return reset.astype(bool)
 
 
-def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: str) -> jax.Array:
+def weights_of(
+    mask: ArrayLike | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
+) -> Float[Array, "T *B"]:
     """The factor of each step's loss (or of each sample's), so that their weighted sum is the
     reduced loss.
 
@@ -86,17 +91,19 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
     return weights / jnp.where(total == 0, 1, total)
 
 
-def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
+def weigh(loss: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:
     """The weighted sum of a step's losses; what has weight zero does not count, not even when it is
     NaN.
     """
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
 
 
-def reduced(losses: jax.Array, mask: Any, reduction: str) -> jax.Array:
+def reduced(
+    losses: Float[Array, "T *B"], mask: ArrayLike | None, reduction: str
+) -> Float[Array, ""]:
     """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
-    one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
-    return weigh(losses, weights_of(mask, one, losses.shape[0], reduction))
+    step = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
+    return weigh(losses, weights_of(mask, step, losses.shape[0], reduction))
 
 
 @jax.custom_vjp
@@ -107,7 +114,7 @@ def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     return out
 
 
-def shielded(outs: list[Any], weight: jax.Array, mask: Any) -> list[Any]:
+def shielded(outs: list[jax.Array], weight: jax.Array, mask: ArrayLike | None) -> list[jax.Array]:
     """The outputs that a masked loss reads."""
     return (
         outs
@@ -122,14 +129,14 @@ def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.A
 
 def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
     by_sample = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
-    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
-    return jnp.where(at & ~jnp.isfinite(cotangent), 0, cotangent), None
+    ignored = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
+    return jnp.where(ignored & ~jnp.isfinite(cotangent), 0, cotangent), None
 
 
 shield.defvjp(_shield_forward, _shield_backward)
 
 
-def check_finite(losses: Any, mask: Any) -> None:
+def check_finite(losses: Float[Array, "T *B"], mask: ArrayLike | None) -> None:
     """Eagerly: name the first step whose loss is not finite."""
     if is_traced(losses) or is_traced(mask):
         return

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import jax
+
 from ..core._errors import UsageError
 
 Pattern = str | Callable[[str, Any], bool]
@@ -23,7 +25,10 @@ class Selection:
 
 
 def select(
-    names: Sequence[str], leaves: Sequence[Any], trainable: Patterns, exclude: Patterns
+    names: Sequence[str],
+    leaves: Sequence[jax.ShapeDtypeStruct],
+    trainable: Patterns,
+    exclude: Patterns,
 ) -> Selection:
     """What `trainable` and `exclude` mean for the parameters called `names`."""
     wanted = (
@@ -42,7 +47,9 @@ def dotted(name: str) -> str:
     return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", name).strip(".")
 
 
-def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[Any]) -> set[int]:
+def _matches(
+    option: str, patterns: Any, names: Sequence[str], leaves: Sequence[jax.ShapeDtypeStruct]
+) -> set[int]:
     several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
     found: set[int] = set()
     for pattern in several:

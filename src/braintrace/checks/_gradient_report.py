@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
@@ -198,8 +199,8 @@ class GradientReport:
 
 
 def compare_gradients(
-    online: Any,
-    reference: Any,
+    online: PyTree,
+    reference: PyTree,
     certificates: Mapping[str, Exactness],
     *,
     tolerance: float | None = None,

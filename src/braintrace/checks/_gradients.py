@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..cell import Values, merged, sequence_length, weigh, weights_of
 from ..core._errors import UsageError
@@ -16,20 +18,20 @@ from ._reference import bptt_gradient
 
 def check_gradients(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any] | None = None,
-    step_fn: Callable[..., Any] | None = None,
-    mask: Any = None,
-    reset: Any = None,
+    params: PyTree,
+    state: PyTree,
+    xs: PyTree,
+    *targets: PyTree,
+    loss_fn: Callable[..., PyTree] | None = None,
+    step_fn: Callable[..., PyTree] | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reduction: str = "mean",
     window: int | None = None,
     windows: Sequence[int | None] = (),
     multi_step: bool = False,
     tolerance: float | None = None,
-    y_target: Any = None,
+    y_target: ArrayLike | None = None,
 ) -> GradientReport:
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by
     parameter.
@@ -84,7 +86,7 @@ def check_gradients(
             if given:
                 raise UsageError(f"multi_step does not go with {name}.", do=do)
 
-    def online(window: int | None) -> Any:
+    def online(window: int | None) -> PyTree:
         if multi_step:
             return _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
         given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "y_target": y_target}
@@ -105,8 +107,9 @@ def check_gradients(
         state.carry,
         *sequences,
         loss_fn=loss_fn,
-        reset=reset,
+        reset=reset if jax.tree.leaves(learner.reset_axes) else None,
         initial=learner.initial,
+        batch_axes=learner.reset_axes,
         **options,
     )
     pairs = zip(learner.graph.parameters, learner.graph.params, strict=False)
@@ -136,7 +139,7 @@ def inner_dtypes(graph: CellGraph) -> set[Any]:
 
 def judge(
     gradients: Mapping[int | None, Any],
-    reference: Any,
+    reference: PyTree,
     rows: Mapping[str, ParameterRow],
     tolerance: float | None,
     dtypes: Iterable[Any],
@@ -163,20 +166,21 @@ def judge(
 
 def _multi_step(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    targets: Any,
+    params: PyTree,
+    state: PyTree,
+    xs: PyTree,
+    targets: tuple[PyTree, ...],
     window: int | None,
-    loss_fn: Any,
+    loss_fn: Callable[..., PyTree] | None,
     *,
-    mask: Any,
+    mask: ArrayLike | None,
     reduction: str,
-) -> Any:
+) -> PyTree:
     """The sum of the gradients of full windows."""
     steps, total = sequence_length(xs), None
+    assert loss_fn is not None  # check_gradients has refused step_fn
 
-    def losses_of(trained: Any, state: Any, part: slice) -> tuple[Any, Any]:
+    def losses_of(trained: PyTree, state: PyTree, part: slice) -> tuple[PyTree, PyTree]:
         x, *of_part = jax.tree.map(lambda v: v[part], (xs, *targets))
         state, outs = learner.update_window(merged(trained, params), state, x, full=True)
         return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
@@ -187,7 +191,9 @@ def _multi_step(
     for start in range(0, steps, window or steps):
         part = slice(start, start + (window or steps))
 
-        def objective(trained: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
+        def objective(
+            trained: PyTree, state: PyTree = state, part: slice = part
+        ) -> tuple[PyTree, PyTree]:
             losses, new = losses_of(trained, state, part)
             return weigh(losses, weights[part]), new
 

@@ -7,21 +7,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
 
 from ._oracles_cell import LayeredCell, gradient_of, sg, zeros_like
 
 
 def pp_prop_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *targets: PyTree,
+    loss_fn: Callable[..., PyTree],
     decays: tuple[float, float],
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of the factored rule, in O(T^2) steps.
 
     For each time t, the linear recursion of the layer's state is run again from zero up to t with
@@ -59,7 +61,9 @@ def pp_prop_oracle(
     layers = cell.stateful
     steps = jax.tree.leaves(xs)[0].shape[0]
 
-    def inputs_of(params: Any, carry: Any, x: Any, perturbations: Any) -> tuple[Any, Any, Any]:
+    def inputs_of(
+        params: PyTree, carry: PyTree, x: PyTree, perturbations: PyTree
+    ) -> tuple[PyTree, PyTree, PyTree]:
         """The step with its new states perturbed: (new carry, out, what each layer reads)."""
         new, read, z = [], [], x
         for layer, h, perturbation in zip(layers, carry, perturbations, strict=True):
@@ -70,10 +74,10 @@ def pp_prop_oracle(
             z = layer.out(new[-1])
         return tuple(new), z if cell.leak is not None else cell.readout(params, z), read
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         still, fixed = zeros_like(tuple(carry)), sg(params)
 
-        def forward(state: Any, at: Any) -> tuple[Any, Any]:
+        def forward(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, filtered = state
             x, target, weight = at
             new, out, read = inputs_of(fixed, carry, x, still)
@@ -103,24 +107,30 @@ def pp_prop_oracle(
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def _later(cell: LayeredCell, params: Any, read: Any) -> Any:
+def _later(cell: LayeredCell, params: PyTree, read: PyTree) -> PyTree:
     """The new states of the top layer, from what it reads."""
     top = cell.layers[-1]
     return jax.vmap(lambda h, inputs: top.move(params, h, top.drive(params, *inputs)))(*read)
 
 
 def _replays(
-    layer: Any, params: Any, read: Any, filtered: Any, signals: Any, decay: float, steps: int
+    layer: Any,
+    params: PyTree,
+    read: PyTree,
+    filtered: PyTree,
+    signals: PyTree,
+    decay: float,
+    steps: int,
 ) -> jax.Array:
     """The sum over t of `<dL_t/dh_t, k_t> / c_t`."""
     fixed, times = sg(params), jnp.arange(steps)
 
-    def replay(t: jax.Array, e: Any, signal: Any) -> jax.Array:
+    def replay(t: jax.Array, e: PyTree, signal: PyTree) -> jax.Array:
         ones = e[2]
         scale = lambda tree, c: jax.tree.map(lambda v: c * v, tree)
         drive, inner = scale(layer.drive(params, *e), 1 - decay), scale(params, (1 - decay) * ones)
 
-        def one(k: Any, at: Any) -> tuple[Any, None]:
+        def one(k: PyTree, at: PyTree) -> tuple[PyTree, None]:
             s, (h, inputs) = at
             y = layer.drive(fixed, *inputs)
             tangents = (inner, scale(k, decay), drive)

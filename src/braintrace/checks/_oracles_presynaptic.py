@@ -9,22 +9,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
 
 from ._oracles_cell import LayeredCell, gradient_of, replaced, sg, zeros_like
 
 
 def ottt_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *targets: PyTree,
+    loss_fn: Callable[..., PyTree],
     leak: float,
     bias_trace: bool = False,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of OTTT, as its published code computes it: old states are constants, and each
     weight operation is run once on the filtered inputs for its weights and once on the inputs as
     they are for the layers below.
@@ -54,10 +56,10 @@ def ottt_oracle(
     """
     layers = cell.stateful
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
-        def one(state: Any, x: Any) -> tuple[Any, Any]:
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, traces = sg(state)
             new, kept, z = [], [], x
             for layer, h, old in zip(layers, carry, traces, strict=True):
@@ -80,16 +82,16 @@ def ottt_oracle(
 
 def otpe_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *targets: PyTree,
+    loss_fn: Callable[..., PyTree],
     leak: float,
     approximate: bool = False,
-    mask: Any = None,
+    mask: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of OTPE, or with `approximate` of F-OTPE, by a proxy of each layer's activity.
 
     What the layer above and the readout differentiate is, with R the leaky sum of the activity and
@@ -124,12 +126,18 @@ def otpe_oracle(
     """
     layers = cell.layers
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
         def hidden(
-            layer: Any, h: Any, state: Any, z: Any, proxy: Any, count: Any, lowest: bool
-        ) -> tuple[Any, ...]:
+            layer: Any,
+            h: PyTree,
+            state: PyTree,
+            z: PyTree,
+            proxy: PyTree,
+            count: PyTree,
+            lowest: bool,
+        ) -> tuple[PyTree, ...]:
             total, mean, once, twice = state
             own = sg(layer.out(h))
             y = layer.drive(params, sg(z), own, 1.0)
@@ -155,7 +163,7 @@ def otpe_oracle(
                 seen = seen + mean * (below - sg(below))
             return new, (total, mean, once, twice), active, seen
 
-        def one(state: Any, x: Any) -> tuple[Any, Any]:
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, states, once, count = state
             new, kept, z, proxy = [], [], x, x
             for k, (layer, h, at) in enumerate(zip(layers, carry, states, strict=False)):
@@ -193,13 +201,13 @@ def otpe_oracle(
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def filtered(old: Any, inputs: Any, leak: float, constant: bool) -> Any:
+def filtered(old: Any, inputs: PyTree, leak: float, constant: bool) -> PyTree:
     """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
     below, own = (leak * e + sg(v) for e, v in zip(old[:2], inputs[:2], strict=True))
     return below, own, leak * old[2] + 1 if constant else inputs[2]
 
 
-def traces_of(cell: LayeredCell, layers: Any, carry: Any, xs: Any) -> list[Any]:
+def traces_of(cell: LayeredCell, layers: Any, carry: PyTree, xs: PyTree) -> list[jax.Array]:
     """Zero traces of what each layer reads."""
     found, z = [], jax.tree.map(lambda v: v[0], xs)
     for layer, h in zip(layers, carry, strict=False):
@@ -209,6 +217,6 @@ def traces_of(cell: LayeredCell, layers: Any, carry: Any, xs: Any) -> list[Any]:
     return found
 
 
-def _difference(function: Any, proxy: Any) -> Any:
+def _difference(function: Any, proxy: PyTree) -> PyTree:
     value = function(proxy)
     return value - sg(value)

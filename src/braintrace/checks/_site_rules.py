@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core._compat import is_differentiable
 from ..core._errors import UsageError
@@ -18,7 +19,7 @@ _STEPS = 3  # steps of the laws that sum over time
 
 
 def check_site_rule(
-    operation: Callable[..., Any],
+    operation: Callable[..., PyTree],
     *operands: Any,
     weight: int = 0,
     make: Callable[[Equation, int], SiteRule | None] = site_rule,
@@ -88,7 +89,7 @@ def _check(
     rule: SiteRule,
     equation: Equation,
     operand: int,
-    operands: list[Any],
+    operands: list[jax.Array],
     rtol: float | None,
     random: Any,
 ) -> None:
@@ -99,8 +100,8 @@ def _check(
     def draw(shape: Any) -> jax.Array:
         return jnp.asarray(random.standard_normal(shape), y.dtype)
 
-    def own(f: Any, data: list[Any]) -> Any:
-        def of(kernel: Any) -> Any:
+    def own(f: PyTree, data: list[jax.Array]) -> PyTree:
+        def of(kernel: PyTree) -> PyTree:
             values = list(operands)
             values[operand] = kernel
             for k, value in zip(rule.data, data, strict=True):
@@ -115,7 +116,9 @@ def _check(
             f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}"
         )
 
-    def laws(f: Any, fs: Any, data: list[Any], stacked: list[Any]) -> dict[str, tuple[Any, Any]]:
+    def laws(
+        f: PyTree, fs: PyTree, data: list[jax.Array], stacked: list[jax.Array]
+    ) -> dict[str, tuple[PyTree, PyTree]]:
         steps = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
         entries, ones = rule.spread(f, data), rule.spread(jnp.ones_like(f), data)
         right, total = own(f, data), _total(own(*step) for step in steps)
@@ -160,7 +163,7 @@ def _check(
             )
 
 
-def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
+def _stack(value: PyTree, draw: Callable[[PyTree], Any]) -> PyTree:
     """Data of several steps: random values, or indices and events (zeros and ones) as they are,
     rolled.
     """
@@ -169,12 +172,12 @@ def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
     return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
 
 
-def _total(terms: Any) -> Any:
+def _total(terms: Any) -> PyTree:
     first, *rest = terms
     return sum(rest, start=first)
 
 
-def _first_only(values: Any, axis: int) -> Any:
+def _first_only(values: Any, axis: int) -> PyTree:
     """`values`, zero but for the first element along `axis`."""
     shape = [1] * values.ndim
     shape[axis] = values.shape[axis]

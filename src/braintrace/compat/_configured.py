@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..core._errors import NotSupportedError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
@@ -25,7 +27,7 @@ _WITHOUT_RULE = {
 
 
 def configured(
-    config: ETraceConfig, *, random_feedback_key: Any = None, trace_dtype: Any = None
+    config: ETraceConfig, *, random_feedback_key: Any = None, trace_dtype: DTypeLike | None = None
 ) -> Rule:
     """The parts that coordinates stand for; `random_feedback_key` is for
     learning_signal='random_feedback'.
@@ -66,7 +68,7 @@ def configured(
     return Rule(name, _carrier(config, trace_dtype), tuple(edits), why, schedule)
 
 
-def _carrier(config: ETraceConfig, dtype: Any) -> Carrier:
+def _carrier(config: ETraceConfig, dtype: DTypeLike | None) -> Carrier:
     if config.is_factorized:
         return Factored(config.decay_x or 0.0, config.decay_f or 0.0, dtype)
     if config.recurrence_scope != "diagonal":

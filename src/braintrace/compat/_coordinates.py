@@ -258,7 +258,7 @@ def refuse(what: str, got: str, expected: str) -> None:
     raise UsageError(what, got=got, expected=expected)
 
 
-def _pair(value: Any, name: str) -> tuple[Any, Any]:
+def _pair(value: object, name: str) -> tuple[Any, Any]:
     if not isinstance(value, tuple | list):
         return value, value
     if len(value) != 2:

@@ -1,6 +1,6 @@
 """Windows within a number of bytes, and what to do where there is none."""
 
-from typing import Any
+from jaxtyping import PyTree
 
 from ..cell import check_driver
 from ..core._errors import UsageError
@@ -28,7 +28,7 @@ class Budget:
                 "Invalid memory_budget.", got=repr(limit), expected="a number of bytes, or None"
             )
         self.graph, self.rule, self.limit = graph, rule, limit
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._known: dict[tuple[PyTree, ...], int] = {}
         self.window(1, 1)
 
     def window(

@@ -5,23 +5,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..cell import merged, sequence_length
 from ..core._errors import UsageError
 from ..core.engine import Rule
 
 #: (params, state of the optimiser, state of the learner)
-Fitted = tuple[Any, Any, Any]
+Fitted = tuple[PyTree, PyTree, PyTree]
 
 
 def fit_sequence(
     learner: Any,
     start: Fitted,
-    sequences: tuple[Any, ...],
+    sequences: tuple[PyTree, ...],
     optimizer: Any,
     mode: str | None,
     options: dict[str, Any],
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[PyTree, PyTree, PyTree, PyTree]:
     """`(params, opt_state, state, info)` after the sequence; `options` are those of
     `etrace_grad`.
     """
@@ -65,12 +66,16 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _each_step(
-    learner: Any, start: Fitted, sequences: tuple[Any, ...], optimizer: Any, options: dict[str, Any]
-) -> tuple[Any, Any, Any, Any]:
+    learner: Any,
+    start: Fitted,
+    sequences: tuple[PyTree, ...],
+    optimizer: Any,
+    options: dict[str, Any],
+) -> tuple[PyTree, PyTree, PyTree, PyTree]:
     timed, fixed = step_options(options)
     params, opt_state, state = start
 
-    def one(carried: Any, at: Any) -> tuple[Any, Any]:
+    def one(carried: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
         trained, opt_state, state = carried
         slices, given = jax.tree.map(lambda v: v[None], at)
         now = merged(trained, params)
@@ -89,7 +94,9 @@ def _each_step(
     return merged(trained, params), opt_state, state, info
 
 
-def _apply(optimizer: Any, gradients: Any, opt_state: Any, trained: Any) -> tuple[Any, Any]:
+def _apply(
+    optimizer: Any, gradients: PyTree, opt_state: PyTree, trained: PyTree
+) -> tuple[PyTree, PyTree]:
     updates, opt_state = optimizer.update(gradients, opt_state, trained)
     return jax.tree.map(
         lambda p, u: (p + u).astype(jnp.asarray(p).dtype), trained, updates

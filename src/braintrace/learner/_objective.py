@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..cell import (
     Cell,
@@ -41,8 +43,8 @@ class Objective:
     `adapt(step_fn, has_aux)` is that step on the cell's params.
     """
 
-    loss_fn: Callable[..., Any] | None
-    step_fn: Callable[..., Any] | None
+    loss_fn: Callable[..., PyTree] | None
+    step_fn: Callable[..., PyTree] | None
     has_aux: bool
     adapt: Callable[[Any, bool], UserStep]
 
@@ -73,10 +75,10 @@ class Given:
     its own.
     """
 
-    sequences: tuple[Any, ...]
+    sequences: tuple[PyTree, ...]
     marks: Any
-    initial: list[Any]
-    mask: Any
+    initial: list[jax.Array]
+    mask: ArrayLike | None
     y_target: Any
     outside: Outside
 
@@ -85,17 +87,17 @@ class Given:
 class Options:
     """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`."""
 
-    mask: Any = None
-    reset: Any = None
+    mask: ArrayLike | None = None
+    reset: ArrayLike | None = None
     window: int | None = None
     reduction: str = "mean"
     return_state: bool = True
-    y_target: Any = None
+    y_target: ArrayLike | None = None
 
 
 def gradient(
-    cell: Cell, rule: Rule, plan: Plan, params: list[Any], state: EngineState, given: Given
-) -> Any:
+    cell: Cell, rule: Rule, plan: Plan, params: list[jax.Array], state: EngineState, given: Given
+) -> PyTree:
     """((gradients of the params, of what is outside of the model), state, Info). The values that
     the user's step carries on stand behind the engine's carry.
     """
@@ -108,7 +110,7 @@ def gradient(
         shape = jax.eval_shape(loss_of, _avals(cell.out.leaves), slices[1:])[0]
         weights = weights_of(mask, shape, steps, plan.reduction)
 
-        def loss(outs: list[Any], at: Any) -> tuple[Any, Any]:
+        def loss(outs: list[jax.Array], at: PyTree) -> tuple[PyTree, PyTree]:
             target, weight = at
             value, aux = loss_of(shielded(outs, weight, mask), target)
             return weigh(value, weight), (value, aux)
@@ -121,7 +123,9 @@ def gradient(
 
         outside = given.outside
 
-        def on_flat(chosen: Any, carry: Any, take: Take, slices: Any, moving: list[Any]) -> Any:
+        def on_flat(
+            chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
+        ) -> PyTree:
             values = [jax.lax.stop_gradient(v) for v in params]
             for k, v in zip(live, chosen[0], strict=True):
                 values[k] = v
@@ -150,7 +154,7 @@ def gradient(
 
 
 def _loss_shape(
-    cell: Cell, step: Callable[..., Any], live: Any, slices: Any, moving: list[Any]
+    cell: Cell, step: Callable[..., PyTree], live: PyTree, slices: PyTree, moving: list[jax.Array]
 ) -> jax.ShapeDtypeStruct:
     """The shape of a user's loss, from shapes alone."""
     outs, after, before = (
@@ -159,8 +163,10 @@ def _loss_shape(
         _avals(cell.carry.leaves),
     )
 
-    def look(live: Any, before: Any, after: Any, outs: Any, slices: Any, moving: Any) -> Any:
-        def take(x: Any) -> tuple[Any, Any]:
+    def look(
+        live: PyTree, before: PyTree, after: PyTree, outs: PyTree, slices: PyTree, moving: PyTree
+    ) -> PyTree:
+        def take(x: PyTree) -> tuple[PyTree, PyTree]:
             cell.x.flatten(x, "input x")
             return cell.carry.unflatten(after), cell.out.unflatten(outs)
 

@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ..cell import Cell
 from ..core.engine import EngineState, Rule, advance, evolve, update, window
@@ -30,11 +30,16 @@ class Programs:
         self.advance = jax.jit(
             lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0
         )
-        self._gradients: dict[Objective, Callable[..., Any]] = {}
+        self._gradients: dict[Objective, Callable[..., PyTree]] = {}
 
     def gradient(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
+        self,
+        plan: Plan,
+        params: list[jax.Array],
+        carry: list[jax.Array],
+        traces: PyTree,
+        given: Given,
+    ) -> PyTree:
         """((gradients of the model, of what is outside of it), carry, traces, info, the outside
         values that moved on). The programs of the objectives used last are kept.
         """
@@ -47,8 +52,13 @@ class Programs:
         return found(plan, params, carry, traces, given)
 
     def _gradient(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
+        self,
+        plan: Plan,
+        params: list[jax.Array],
+        carry: list[jax.Array],
+        traces: PyTree,
+        given: Given,
+    ) -> PyTree:
         graph = self.cell.graph
         state = EngineState.of(graph, [*carry, *given.outside.moving], traces)
         (model, outside), state, info = gradient(self.cell, self.rule, plan, params, state, given)

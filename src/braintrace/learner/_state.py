@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 
 @functools.partial(
@@ -32,8 +33,8 @@ class State:
 
     __module__ = "braintrace"
 
-    carry: Any
-    traces: Any
+    carry: PyTree
+    traces: PyTree
     steps: jax.Array
 
 
@@ -63,10 +64,10 @@ class Info:
     __module__ = "braintrace"
 
     losses: Any
-    aux: Any = None
+    aux: PyTree = None
 
 
-def counted(before: Any, steps: int) -> jax.Array:
+def counted(before: PyTree, steps: int) -> jax.Array:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
     return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)
