@@ -1,5 +1,6 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
+from ._arguments import Timed as Timed
 from ._arguments import check_driver as check_driver
 from ._arguments import fraction as fraction
 from ._arguments import sequence_length as sequence_length
@@ -12,6 +13,8 @@ from ._cell import Cell as Cell
 from ._cell import CellFunction as CellFunction
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
+from ._samples import Mask as Mask
+from ._samples import Reset as Reset
 from ._samples import check_finite as check_finite
 from ._samples import check_reset as check_reset
 from ._samples import common_size as common_size

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jax.typing import ArrayLike
+from jaxtyping import PyTree, Shaped
 
 from ..core._errors import UsageError
 
+#: A tree of arrays with time on axis 0.
+Timed = PyTree[Shaped[ArrayLike, "T ..."]]
 
-def sequence_length(xs: PyTree) -> int:
+
+def sequence_length(xs: Timed) -> int:
     """The size of axis 0 that the arrays of a sequence share."""
     sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(xs)}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
@@ -22,7 +26,7 @@ def sequence_length(xs: PyTree) -> int:
     return sizes.pop()[0]
 
 
-def check_driver(steps: int, targets: Sequence[PyTree], reduction: str, window: int | None) -> None:
+def check_driver(steps: int, targets: Sequence[Timed], reduction: str, window: int | None) -> None:
     """What every sequence driver asks of its arguments."""
     if reduction not in ("mean", "sum"):
         raise UsageError("Unknown reduction.", got=repr(reduction), expected="'mean' or 'sum'")

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from ..core._compat import is_differentiable, is_key, is_traced
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis
+
+#: Weights of the losses of a sequence: one for each step, or one for each sample at each step.
+Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bool[ArrayLike, "T B"]
+#: Marks of the samples that are reset before a step.
+Reset = Bool[ArrayLike, "T B"]
 
 
 def restarted(
@@ -35,7 +40,7 @@ def common_size(carry: PyTree) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def check_reset(reset: ArrayLike, steps: int, samples: int | None) -> Bool[Array, "T B"]:
+def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T B"]:
     """`reset` as (T, B) booleans."""
     if samples is None:
         raise UsageError(
@@ -57,7 +62,7 @@ def check_reset(reset: ArrayLike, steps: int, samples: int | None) -> Bool[Array
 
 
 def weights_of(
-    mask: ArrayLike | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
+    mask: Mask | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
 ) -> Float[Array, "T *B"]:
     """The factor of each step's loss (or of each sample's), so that their weighted sum is the
     reduced loss.
@@ -98,9 +103,7 @@ def weigh(loss: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, 
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
 
 
-def reduced(
-    losses: Float[Array, "T *B"], mask: ArrayLike | None, reduction: str
-) -> Float[Array, ""]:
+def reduced(losses: Float[Array, "T *B"], mask: Mask | None, reduction: str) -> Float[Array, ""]:
     """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
     step = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
     return weigh(losses, weights_of(mask, step, losses.shape[0], reduction))
@@ -114,7 +117,7 @@ def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     return out
 
 
-def shielded(outs: list[jax.Array], weight: jax.Array, mask: ArrayLike | None) -> list[jax.Array]:
+def shielded(outs: list[jax.Array], weight: jax.Array, mask: Mask | None) -> list[jax.Array]:
     """The outputs that a masked loss reads."""
     return (
         outs
@@ -136,7 +139,7 @@ def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, 
 shield.defvjp(_shield_forward, _shield_backward)
 
 
-def check_finite(losses: Float[Array, "T *B"], mask: ArrayLike | None) -> None:
+def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
     """Eagerly: name the first step whose loss is not finite."""
     if is_traced(losses) or is_traced(mask):
         return

@@ -10,14 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..core._compat import trace_state
 from ..core._errors import UsageError
 from ..core.engine import Body, Stepped
 from ._cell import Cell
-from ._samples import shielded, weigh
+from ._samples import Mask, shielded, weigh
 
 #: The model's own step: its input to (new carry, output).
 Take = Callable[[PyTree], tuple[PyTree, PyTree]]
@@ -49,7 +48,7 @@ UserStep = Callable[
 def user_body(
     cell: Cell,
     step: Callable[[PyTree, PyTree, Take, Any, list[jax.Array]], tuple[PyTree, PyTree, PyTree]],
-    mask: ArrayLike | None,
+    mask: Mask | None,
 ) -> Body:
     """The body of a user's step; slices are (those of the sequences, weight).
 

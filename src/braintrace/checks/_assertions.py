@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from ..cell import Timed
 from ..core.analysis import Exactness
 from ._gradient_report import GradientReport, compare_gradients
 from ._gradients import check_gradients, inner_dtypes
@@ -16,8 +17,8 @@ def assert_gradients_exact(
     learner: Any,
     params: PyTree,
     state: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     paths: Sequence[str] | None = None,
     **options: Any,
 ) -> GradientReport:
@@ -68,8 +69,8 @@ def assert_gradients_match(
     learner: Any,
     params: PyTree,
     state: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     reference: PyTree = None,
     rtol: float | None = None,
     paths: Sequence[str] | None = None,

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import PyTree, Real
 
-from ..cell import Values, merged, sequence_length, weigh, weights_of
+from ..cell import Mask, Reset, Timed, Values, merged, sequence_length, weigh, weights_of
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ._gradient_report import GradientReport, compare_gradients
@@ -20,18 +20,18 @@ def check_gradients(
     learner: Any,
     params: PyTree,
     state: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree] | None = None,
     step_fn: Callable[..., PyTree] | None = None,
-    mask: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
     window: int | None = None,
     windows: Sequence[int | None] = (),
     multi_step: bool = False,
     tolerance: float | None = None,
-    y_target: ArrayLike | None = None,
+    y_target: Real[ArrayLike, "... O"] | None = None,
 ) -> GradientReport:
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by
     parameter.
@@ -168,12 +168,12 @@ def _multi_step(
     learner: Any,
     params: PyTree,
     state: PyTree,
-    xs: PyTree,
-    targets: tuple[PyTree, ...],
+    xs: Timed,
+    targets: tuple[Timed, ...],
     window: int | None,
     loss_fn: Callable[..., PyTree] | None,
     *,
-    mask: ArrayLike | None,
+    mask: Mask | None,
     reduction: str,
 ) -> PyTree:
     """The sum of the gradients of full windows."""

@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from ..cell import check_driver, sequence_length, weigh, weights_of
+from ..cell import Mask, Timed, check_driver, sequence_length, weigh, weights_of
 
 sg = jax.lax.stop_gradient
 
@@ -102,10 +101,10 @@ Run = Callable[[Any, jax.Array], tuple[PyTree, PyTree]]
 def gradient_of(
     run: Run,
     params: PyTree,
-    xs: PyTree,
-    targets: tuple[PyTree, ...],
+    xs: Timed,
+    targets: tuple[Timed, ...],
     loss_fn: Callable[..., PyTree],
-    mask: ArrayLike | None,
+    mask: Mask | None,
     reduction: str,
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of

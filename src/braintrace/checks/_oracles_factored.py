@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from ..cell import Mask, Timed
 from ._oracles_cell import LayeredCell, gradient_of, sg, zeros_like
 
 
@@ -17,11 +17,11 @@ def pp_prop_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     decays: tuple[float, float],
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of the factored rule, in O(T^2) steps.

@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from ..cell import Mask, Timed
 from ._oracles_cell import LayeredCell, gradient_of, sg
 
 Feedback = Callable[[jax.Array], Any]
@@ -24,11 +24,11 @@ def layered_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     recurrent: bool = False,
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of D-RTRL and of OSTL without recurrence; with `recurrent`, that of OSTL with
@@ -75,13 +75,13 @@ def eprop_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     kappa: float | None = None,
     feedback: Feedback | None = None,
     firing_rate: tuple[float, float] | None = None,
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of e-prop: recurrent weights cut, and the readout's memory live.
@@ -147,13 +147,13 @@ def osttp_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     y_target: jax.Array,
     B_list: Any,
     exact: bool = False,
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of OSTTP: that of the linear surrogate `-sum_t sum_l <y*_t B_l, z_l>` with the

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from ..cell import Mask, Timed
 from ._oracles_cell import LayeredCell, gradient_of, replaced, sg, zeros_like
 
 
@@ -19,12 +19,12 @@ def ottt_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     leak: float,
     bias_trace: bool = False,
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of OTTT, as its published code computes it: old states are constants, and each
@@ -84,12 +84,12 @@ def otpe_oracle(
     cell: LayeredCell,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., PyTree],
     leak: float,
     approximate: bool = False,
-    mask: ArrayLike | None = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     """The gradient of OTPE, or with `approximate` of F-OTPE, by a proxy of each layer's activity.
@@ -207,7 +207,7 @@ def filtered(old: Any, inputs: PyTree, leak: float, constant: bool) -> PyTree:
     return below, own, leak * old[2] + 1 if constant else inputs[2]
 
 
-def traces_of(cell: LayeredCell, layers: Any, carry: PyTree, xs: PyTree) -> list[jax.Array]:
+def traces_of(cell: LayeredCell, layers: Any, carry: PyTree, xs: Timed) -> list[jax.Array]:
     """Zero traces of what each layer reads."""
     found, z = [], jax.tree.map(lambda v: v[0], xs)
     for layer, h in zip(layers, carry, strict=False):

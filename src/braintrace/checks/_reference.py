@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..cell import (
     CellFunction,
+    Mask,
+    Reset,
+    Timed,
     check_driver,
     check_reset,
     common_size,
@@ -26,11 +28,11 @@ def bptt_gradient(
     cell: CellFunction,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., jax.Array],
-    mask: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
     initial: PyTree = None,
     batch_axes: PyTree = None,
@@ -93,11 +95,11 @@ def d_rtrl_oracle(
     cell: CellFunction,
     params: PyTree,
     carry: PyTree,
-    xs: PyTree,
-    *targets: PyTree,
+    xs: Timed,
+    *targets: Timed,
     loss_fn: Callable[..., jax.Array],
-    mask: ArrayLike | None = None,
-    reset: ArrayLike | None = None,
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
     unroll_limit: int = 64,
     max_slots: int = 16,
@@ -160,10 +162,10 @@ def d_rtrl_oracle(
 
 def _checked(
     carry: PyTree,
-    xs: PyTree,
-    reset: ArrayLike | None,
+    xs: Timed,
+    reset: Reset | None,
     batch_axes: PyTree,
-    targets: tuple[PyTree, ...],
+    targets: tuple[Timed, ...],
     reduction: str,
 ) -> tuple[PyTree, Bool[Array, "T B"] | None, list[BatchAxis | None]]:
     """The carry as arrays, the marks of the samples that are reset before each step, and where
@@ -182,10 +184,10 @@ def _checked(
 def _gradient(
     run: Callable[[PyTree], PyTree],
     params: PyTree,
-    xs: PyTree,
-    targets: tuple[PyTree, ...],
+    xs: Timed,
+    targets: tuple[Timed, ...],
     loss_fn: Callable[..., jax.Array],
-    mask: ArrayLike | None,
+    mask: Mask | None,
     reduction: str,
 ) -> tuple[PyTree, Float[Array, "T *B"]]:
     leaves, structure = jax.tree.flatten(params)

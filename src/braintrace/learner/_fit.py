@@ -7,22 +7,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import merged, sequence_length
+from ..cell import Timed, merged, sequence_length
 from ..core._errors import UsageError
 from ..core.engine import Rule
+from ._state import Info, State
 
 #: (params, state of the optimiser, state of the learner)
-Fitted = tuple[PyTree, PyTree, PyTree]
+Fitted = tuple[PyTree, PyTree, State]
 
 
 def fit_sequence(
     learner: Any,
     start: Fitted,
-    sequences: tuple[PyTree, ...],
+    sequences: tuple[Timed, ...],
     optimizer: Any,
     mode: str | None,
     options: dict[str, Any],
-) -> tuple[PyTree, PyTree, PyTree, PyTree]:
+) -> tuple[PyTree, PyTree, State, Info]:
     """`(params, opt_state, state, info)` after the sequence; `options` are those of
     `etrace_grad`.
     """
@@ -68,14 +69,14 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 def _each_step(
     learner: Any,
     start: Fitted,
-    sequences: tuple[PyTree, ...],
+    sequences: tuple[Timed, ...],
     optimizer: Any,
     options: dict[str, Any],
-) -> tuple[PyTree, PyTree, PyTree, PyTree]:
+) -> tuple[PyTree, PyTree, State, Info]:
     timed, fixed = step_options(options)
     params, opt_state, state = start
 
-    def one(carried: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
+    def step(carried: Fitted, at: PyTree) -> tuple[Fitted, Info]:
         trained, opt_state, state = carried
         slices, given = jax.tree.map(lambda v: v[None], at)
         now = merged(trained, params)
@@ -83,14 +84,15 @@ def _each_step(
             now, state, *slices, window=1, **given, **fixed
         )
         trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
-        return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
+        return (trained, opt_state, state), info
 
     if state.traces is None:
         state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
     sequence_length(sequences[0])
     (trained, opt_state, state), info = jax.lax.scan(
-        one, (learner.trained(params), opt_state, state), (sequences, timed)
+        step, (learner.trained(params), opt_state, state), (sequences, timed)
     )
+    info = jax.tree.map(lambda v: v[:, 0], info)
     return merged(trained, params), opt_state, state, info
 
 

@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import PyTree, Real
 
 from ..cell import (
     NOTHING,
     BatchSpec,
     Cell,
+    Mask,
     Outside,
     Patterns,
+    Reset,
+    Timed,
     Tree,
     UserStep,
     check_driver,
@@ -169,7 +172,12 @@ class FunctionLearner:
         return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
-        self, params: PyTree, state: State, x: PyTree, *, y_target: ArrayLike | None = None
+        self,
+        params: PyTree,
+        state: State,
+        x: PyTree,
+        *,
+        y_target: Real[ArrayLike, "... O"] | None = None,
     ) -> tuple[State, PyTree]:
         """One step: `(new state, out)`.
 
@@ -189,8 +197,8 @@ class FunctionLearner:
     __call__ = update
 
     def update_window(
-        self, params: PyTree, state: State, xs: PyTree, *, full: bool = False
-    ) -> tuple[State, PyTree]:
+        self, params: PyTree, state: State, xs: Timed, *, full: bool = False
+    ) -> tuple[State, Timed]:
         """Several steps at once (`xs` time first), as `update`: their outputs, stacked.
 
         Differentiating gives the sum of the steps' online gradients; with `full=True` BPTT inside
@@ -214,17 +222,17 @@ class FunctionLearner:
         self,
         params: PyTree,
         state: State,
-        xs: PyTree,
-        *targets: PyTree,
+        xs: Timed,
+        *targets: Timed,
         loss_fn: Callable[..., PyTree] | None = None,
         step_fn: Callable[..., PyTree] | None = None,
-        mask: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
+        mask: Mask | None = None,
+        reset: Reset | None = None,
         window: int | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: ArrayLike | None = None,
+        y_target: Real[ArrayLike, "... O"] | None = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
@@ -318,8 +326,8 @@ class FunctionLearner:
         params: PyTree,
         opt_state: PyTree,
         state: State,
-        xs: PyTree,
-        *targets: PyTree,
+        xs: Timed,
+        *targets: Timed,
         optimizer: Any,
         mode: str | None = None,
         **options: Any,
@@ -340,8 +348,8 @@ class FunctionLearner:
         return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
     def etrace_evolve(
-        self, params: PyTree, state: State, xs: PyTree, *, traces: bool = True
-    ) -> tuple[State, PyTree]:
+        self, params: PyTree, state: State, xs: Timed, *, traces: bool = True
+    ) -> tuple[State, Timed]:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
@@ -350,7 +358,7 @@ class FunctionLearner:
         return self._evolved(params, state, xs, traces, None)
 
     def _evolved(
-        self, params: PyTree, state: State, xs: PyTree, traces: bool, window: int | None
+        self, params: PyTree, state: State, xs: Timed, traces: bool, window: int | None
     ) -> tuple[State, PyTree]:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
@@ -366,7 +374,7 @@ class FunctionLearner:
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(
-        self, params: PyTree, state: State, xs: PyTree, *targets: PyTree, **options: Any
+        self, params: PyTree, state: State, xs: Timed, *targets: Timed, **options: Any
     ) -> GradientReport:
         """Compare the gradient of a sequence with BPTT, parameter by parameter:
         `braintrace.checks.check_gradients`.

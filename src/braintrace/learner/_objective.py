@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 from jax.typing import ArrayLike
-from jaxtyping import PyTree
+from jaxtyping import PyTree, Real
 
 from ..cell import (
     Cell,
+    Mask,
     Outside,
+    Reset,
     Take,
     UserStep,
     sequence_length,
@@ -78,7 +80,7 @@ class Given:
     sequences: tuple[PyTree, ...]
     marks: Any
     initial: list[jax.Array]
-    mask: ArrayLike | None
+    mask: Mask | None
     y_target: Any
     outside: Outside
 
@@ -87,12 +89,12 @@ class Given:
 class Options:
     """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`."""
 
-    mask: ArrayLike | None = None
-    reset: ArrayLike | None = None
+    mask: Mask | None = None
+    reset: Reset | None = None
     window: int | None = None
     reduction: str = "mean"
     return_state: bool = True
-    y_target: ArrayLike | None = None
+    y_target: Real[ArrayLike, "... O"] | None = None
 
 
 def gradient(

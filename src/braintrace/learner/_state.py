@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, Int32, PyTree
 
 
 @functools.partial(
@@ -35,7 +34,7 @@ class State:
 
     carry: PyTree
     traces: PyTree
-    steps: jax.Array
+    steps: Int32[Array, ""]
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
@@ -63,11 +62,11 @@ class Info:
 
     __module__ = "braintrace"
 
-    losses: Any
+    losses: Float[Array, "T *B"]
     aux: PyTree = None
 
 
-def counted(before: PyTree, steps: int) -> jax.Array:
+def counted(before: PyTree, steps: int) -> Int32[Array, ""]:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
     return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)
