@@ -6,7 +6,7 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -79,6 +79,11 @@ class Tree:
         known = not any(isinstance(v, jax.ShapeDtypeStruct) or is_traced(v) for v in leaves)
         return [jnp.asarray(v) for v in leaves] if known else None
 
+    @property
+    def is_complex(self) -> list[bool]:
+        """For each leaf, whether it is two to the engine."""
+        return [_kind(v.dtype) == "complexfloating" for v in self.leaves]
+
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
 
@@ -110,32 +115,33 @@ class Cell:
     unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
 
     @property
-    def _complex(self) -> list[bool]:
-        return [_kind(v.dtype) == "complexfloating" for v in self.carry.leaves]
-
-    @property
     def leaf_numbers(self) -> list[int]:
         """For each leaf of the engine's carry, the number of the user's leaf that it is (a part
         of).
         """
-        return [k for k, split in enumerate(self._complex) for _ in range(2 if split else 1)]
+        return [k for k, two in enumerate(self.carry.is_complex) for _ in range(2 if two else 1)]
 
     def flat_carry(self, carry: PyTree) -> list[jax.Array]:
         """The engine's leaves of a carry."""
-        flat: list[jax.Array] = []
-        for leaf, split in zip(self.carry.flatten(carry, "carry"), self._complex, strict=True):
-            flat += [jnp.real(leaf), jnp.imag(leaf)] if split else [leaf]
-        return flat
+        return _apart(self.carry, carry)
 
     def tree_carry(self, flat: Sequence[jax.Array]) -> PyTree:
         """The carry of the engine's leaves."""
-        rest = iter(flat)
-        return self.carry.unflatten(
-            [
-                jax.lax.complex(next(rest), next(rest)) if split else next(rest)
-                for split in self._complex
-            ]
-        )
+        return _together(self.carry, flat)
+
+
+def _apart(tree: Tree, carry: PyTree) -> list[jax.Array]:
+    flat: list[jax.Array] = []
+    for leaf, two in zip(tree.flatten(carry, "carry"), tree.is_complex, strict=True):
+        flat += [jnp.real(leaf), jnp.imag(leaf)] if two else [leaf]
+    return flat
+
+
+def _together(tree: Tree, flat: Iterable[jax.Array]) -> PyTree:
+    rest = iter(flat)
+    return tree.unflatten(
+        [jax.lax.complex(next(rest), next(rest)) if two else next(rest) for two in tree.is_complex]
+    )
 
 
 def compile_cell(
@@ -162,56 +168,44 @@ def compile_cell(
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
-    trees = Tree.of(params), Tree.of(carry), Tree.of(x)
-    # only its trees are used before the graph exists
-    partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]
-    example = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[0].leaves]
-    zeros = partial.flat_carry(jax.tree.map(_example, carry))
-    flat_carry = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in zeros]
-    n_params, n_carry = len(example), len(flat_carry)
+    p, c, i = Tree.of(params), Tree.of(carry), Tree.of(x)
+    n_params, n_carry = len(p.leaves), sum(2 if two else 1 for two in c.is_complex)
     out_tree: list[Tree] = []
     chosen = selection or Selection()
 
-    def admitted(k: int, value: PyTree) -> PyTree:
+    def admitted(k: int, value: jax.Array) -> jax.Array:
         if k in chosen.frozen:
             return jax.lax.stop_gradient(value)
         return stop_trace(value) if k in chosen.untraced else value
 
-    def flat(*leaves: Any) -> list[jax.Array]:
+    def flat(*leaves: jax.Array) -> list[jax.Array]:
         got = cell(
-            trees[0].unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
-            partial.tree_carry(leaves[n_params : n_params + n_carry]),
-            trees[2].unflatten(leaves[n_params + n_carry :]),
+            p.unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
+            _together(c, leaves[n_params : n_params + n_carry]),
+            i.unflatten(leaves[n_params + n_carry :]),
         )
         new, out = _pair(got)
-        _check_carry(trees[1], new)
+        _check_carry(c, new)
         out_tree.append(Tree.of(out))
-        return [*partial.flat_carry(new), *jax.tree.leaves(out)]
+        return [*_apart(c, new), *jax.tree.leaves(out)]
 
-    inputs = [
-        *example,
-        *flat_carry,
-        *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[2].leaves),
-    ]
-    relevant = [True] * (n_params + n_carry) + [False] * len(trees[2].leaves)
+    parts = jax.eval_shape(lambda *leaves: _apart(c, c.unflatten(leaves)), *c.leaves)
+    relevant = [True] * (n_params + n_carry) + [False] * len(i.leaves)
     policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
+    inputs = [*p.leaves, *parts, *i.leaves]
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names: list[str] = []
-    for name, split in zip(trees[1].names, partial._complex, strict=True):
-        names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    claim = claim_of(batch, carry, x, partial._complex)
-    signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
+    for name, two in zip(c.names, c.is_complex, strict=True):
+        names += [f"{name}.real", f"{name}.imag"] if two else [name]
+    claim = claim_of(batch, carry, x, c.is_complex)
+    signature = Signature(p.names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
-        values = (trees[0].concrete(params), trees[2].concrete(x))
-        rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
+        values = p.concrete(params), i.concrete(x)
+        rule = rule.resolve(graph, lambda group: group_leak(graph, group, *values))
         graph = rule.apply(graph, signature, max_slots)
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
-    return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
-
-
-def _example(value: PyTree) -> PyTree:
-    return value if _kind(_dtype(value)) == "key" else jnp.zeros(jnp.shape(value), _dtype(value))
+    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
 
 
 def _pair(got: Any) -> tuple[PyTree, PyTree]:

@@ -34,7 +34,7 @@ class State:
 
     carry: PyTree
     traces: PyTree
-    steps: Int32[Array, ""]
+    steps: Int32[Array, "..."]  # a scalar, and the axes of jax.vmap over states
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
@@ -66,7 +66,7 @@ class Info:
     aux: PyTree = None
 
 
-def counted(before: PyTree, steps: int) -> Int32[Array, ""]:
+def counted(before: Int32[Array, "..."], steps: int) -> Int32[Array, "..."]:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
     return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)
