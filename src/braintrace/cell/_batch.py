@@ -85,11 +85,8 @@ def claim_of(
     size = common_size(carry) or common_size(x) if batch is None else batch.size
     if size is None:
         return None
-    said = (
-        (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
-        if batch is None or not batch.axes
-        else batch.axes
-    )
+    default = (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
+    said = batch.axes if batch is not None and batch.axes else default
     own, xs = said[: len(is_complex)], said[len(is_complex) :]
     leaves = [a for a, split in zip(own, is_complex, strict=True) for _ in range(2 if split else 1)]
     return BatchClaim(size, tuple(leaves), tuple(xs), said=batch is not None and batch.said)

@@ -24,14 +24,11 @@ def restarted(
     where each leaf has its samples.
     """
     leaves, structure = jax.tree.flatten(carry)
-    return structure.unflatten(
-        [
-            leaf
-            if axis is None
-            else jnp.where(axis.along(marks, leaf.ndim), jax.lax.stop_gradient(start), leaf)
-            for start, leaf, axis in zip(jax.tree.leaves(initial), leaves, axes, strict=True)
-        ]
-    )
+    for k, (start, axis) in enumerate(zip(jax.tree.leaves(initial), axes, strict=True)):
+        if axis is not None:
+            marked = axis.along(marks, leaves[k].ndim)
+            leaves[k] = jnp.where(marked, jax.lax.stop_gradient(start), leaves[k])
+    return structure.unflatten(leaves)
 
 
 def common_size(carry: PyTree) -> int | None:
@@ -119,11 +116,9 @@ def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
 
 def shielded(outs: list[jax.Array], weight: jax.Array, mask: Mask | None) -> list[jax.Array]:
     """The outputs that a masked loss reads."""
-    return (
-        outs
-        if mask is None
-        else [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
-    )
+    if mask is None:
+        return outs
+    return [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
 
 
 def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:

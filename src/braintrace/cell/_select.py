@@ -31,13 +31,10 @@ def select(
     exclude: Patterns,
 ) -> Selection:
     """What `trainable` and `exclude` mean for the parameters called `names`."""
-    wanted = (
-        set(range(len(names)))
-        if trainable is None
-        else _matches("trainable", trainable, names, leaves)
-    )
+    every = set(range(len(names)))
+    wanted = every if trainable is None else _matches("trainable", trainable, names, leaves)
     untraced = set() if exclude is None else _matches("exclude", exclude, names, leaves)
-    return Selection(frozenset(set(range(len(names))) - wanted), frozenset(untraced & wanted))
+    return Selection(frozenset(every - wanted), frozenset(untraced & wanted))
 
 
 def dotted(name: str) -> str:
@@ -61,11 +58,8 @@ def _matches(
                 "list of these",
             )
         matches = cast(Pattern, pattern)
-        matched = {
-            k
-            for k, (name, leaf) in enumerate(zip(names, leaves, strict=True))
-            if _match(matches, name, leaf)
-        }
+        pairs = enumerate(zip(names, leaves, strict=True))
+        matched = {k for k, (name, leaf) in pairs if _match(matches, name, leaf)}
         if not matched:
             raise UsageError(
                 f"{option} matches no parameter.",

@@ -6,7 +6,6 @@ is said by the user, so that an oracle shares neither analysis nor traces with t
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +64,10 @@ class LayeredCell:
     """
 
     layers: tuple[Layer, ...]
-    readout: Callable[[Any, jax.Array], jax.Array]
+    readout: Callable[[PyTree, jax.Array], jax.Array]
     leak: float | None = None
 
-    def __call__(
-        self, params: PyTree, carry: PyTree, x: PyTree
-    ) -> tuple[PyTree, Float[Array, "T *B"]]:
+    def __call__(self, params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
         new, z = [], x
         for layer, h in zip(self.layers, carry, strict=False):
             h = layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
@@ -95,7 +92,9 @@ class LayeredCell:
         return (*self.layers, leaky)
 
 
-Run = Callable[[Any, jax.Array], tuple[PyTree, PyTree]]
+#: Gradients, and the losses that are not weighted.
+Gradients = tuple[PyTree, Float[Array, "T *B"]]
+Run = Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]
 
 
 def gradient_of(
@@ -106,7 +105,7 @@ def gradient_of(
     loss_fn: Callable[..., PyTree],
     mask: Mask | None,
     reduction: str,
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of
     outs plus the surrogate.
     """

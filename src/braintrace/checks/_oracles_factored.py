@@ -3,14 +3,13 @@ drive.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from ..cell import Mask, Timed
-from ._oracles_cell import LayeredCell, gradient_of, sg, zeros_like
+from ._oracles_cell import Gradients, Layer, LayeredCell, gradient_of, sg, zeros_like
 
 
 def pp_prop_oracle(
@@ -23,7 +22,7 @@ def pp_prop_oracle(
     decays: tuple[float, float],
     mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient of the factored rule, in O(T^2) steps.
 
     For each time t, the linear recursion of the layer's state is run again from zero up to t with
@@ -59,7 +58,6 @@ def pp_prop_oracle(
     """
     a_x, a_f = decays
     layers = cell.stateful
-    steps = jax.tree.leaves(xs)[0].shape[0]
 
     def inputs_of(
         params: PyTree, carry: PyTree, x: PyTree, perturbations: PyTree
@@ -88,42 +86,27 @@ def pp_prop_oracle(
             loss = lambda n: jnp.sum(weight * loss_fn(inputs_of(fixed, carry, x, n)[1], *target))
             return (new, filtered), (read, filtered, jax.grad(loss)(still), out)
 
-        first = [
-            zeros_like(v)
-            for _, v in inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
-        ]
+        first = inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
         _, (read, filtered, signals, outs) = jax.lax.scan(
-            forward, (carry, first), (xs, list(targets), weights)
+            forward, (carry, [zeros_like(v) for _, v in first]), (xs, list(targets), weights)
         )
         if cell.leak is None:  # a readout without a state learns from its own step
-            outs = jax.vmap(lambda h: cell.readout(params, layers[-1].out(h)))(
-                _later(cell, fixed, read[-1])
-            )
+            top = layers[-1]
+            later = lambda h, inputs: top.out(top.move(fixed, h, top.drive(fixed, *inputs)))
+            outs = jax.vmap(lambda *at: cell.readout(params, later(*at)))(*read[-1])
         total = jnp.zeros(())
         for layer, at, e, signal in zip(layers, read, filtered, signals, strict=True):
-            total += _replays(layer, params, at, e, signal, a_f, steps)
+            total += _replays(layer, params, at, e, signal, a_f)
         return (outs if cell.leak is None else sg(outs)), total
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def _later(cell: LayeredCell, params: PyTree, read: PyTree) -> PyTree:
-    """The new states of the top layer, from what it reads."""
-    top = cell.layers[-1]
-    return jax.vmap(lambda h, inputs: top.move(params, h, top.drive(params, *inputs)))(*read)
-
-
 def _replays(
-    layer: Any,
-    params: PyTree,
-    read: PyTree,
-    filtered: PyTree,
-    signals: PyTree,
-    decay: float,
-    steps: int,
+    layer: Layer, params: PyTree, read: PyTree, filtered: PyTree, signals: PyTree, decay: float
 ) -> jax.Array:
     """The sum over t of `<dL_t/dh_t, k_t> / c_t`."""
-    fixed, times = sg(params), jnp.arange(steps)
+    fixed, times = sg(params), jnp.arange(jax.tree.leaves(signals)[0].shape[0])
 
     def replay(t: jax.Array, e: PyTree, signal: PyTree) -> jax.Array:
         ones = e[2]

@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from ..cell import Mask, Timed
-from ._oracles_cell import LayeredCell, gradient_of, sg
+from ._oracles_cell import Gradients, LayeredCell, gradient_of, sg
 
 Feedback = Callable[[jax.Array], Any]
 
@@ -30,7 +30,7 @@ def layered_oracle(
     recurrent: bool = False,
     mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient of D-RTRL and of OSTL without recurrence; with `recurrent`, that of OSTL with
     recurrence.
 
@@ -83,7 +83,7 @@ def eprop_oracle(
     firing_rate: tuple[float, float] | None = None,
     mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient of e-prop: recurrent weights cut, and the readout's memory live.
 
     Args:
@@ -120,7 +120,7 @@ def eprop_oracle(
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, filtered, means = state
             x, step, weight = at
-            kept, live, activities = lanes(cell, params, carry, x, recurrent=False)
+            kept, live, live_all = lanes(cell, params, carry, x, recurrent=False)
             top = cell.layers[-1].out(kept[-1])
             read = cell.readout if feedback is None else reading(cell.readout, feedback(step))
             if kappa is None:
@@ -130,10 +130,8 @@ def eprop_oracle(
                 seen, remembered = sg(live) + (now - sg(now)), sg(live)
                 filtered = kappa * filtered + top
             new, out = with_readout(cell, params, kept, carry, seen, remembered, read)
-            means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, activities, strict=True)]
-            rate = (
-                0.0 if firing_rate is None else rate_term(activities, means, weight, *firing_rate)
-            )
+            means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, live_all, strict=True)]
+            rate = 0.0 if firing_rate is None else rate_term(live_all, means, weight, *firing_rate)
             return (new, filtered, means), (out, rate)
 
         rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
@@ -155,7 +153,7 @@ def osttp_oracle(
     exact: bool = False,
     mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient of OSTTP: that of the linear surrogate `-sum_t sum_l <y*_t B_l, z_l>` with the
     inputs of each layer stopped.
 
@@ -262,7 +260,7 @@ def reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., P
 
 
 def rate_term(
-    activities: list[jax.Array],
+    active: list[jax.Array],
     means: list[jax.Array],
     weight: jax.Array,
     target: float,
@@ -272,7 +270,7 @@ def rate_term(
     lane by lane.
     """
     total = jnp.zeros(())
-    for z, mean in zip(activities, means, strict=True):
+    for z, mean in zip(active, means, strict=True):
         excess = strength * (mean.mean(0, keepdims=True) - target)
         total += jnp.sum(excess * z * weight.reshape(-1, *[1] * (z.ndim - 1)))
     return total

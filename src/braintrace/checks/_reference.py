@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from ..cell import (
     CellFunction,
@@ -21,7 +21,7 @@ from ..cell import (
 )
 from ..core.analysis import BatchAxis
 from ..core.step import prelude, step
-from ._oracles_cell import gradient_of
+from ._oracles_cell import Gradients, gradient_of
 
 
 def bptt_gradient(
@@ -36,7 +36,7 @@ def bptt_gradient(
     reduction: str = "mean",
     initial: PyTree = None,
     batch_axes: PyTree = None,
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient of a sequence by backpropagation through time: `(gradients, losses)`.
 
     Reverse-mode differentiation of `lax.scan` over the function `cell` itself. No part of the
@@ -104,7 +104,7 @@ def d_rtrl_oracle(
     unroll_limit: int = 64,
     max_slots: int = 16,
     batch_axes: PyTree = None,
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     """The gradient that D-RTRL computes, by automatic differentiation over the whole sequence:
     `(gradients, losses)`.
 
@@ -189,7 +189,7 @@ def _gradient(
     loss_fn: Callable[..., jax.Array],
     mask: Mask | None,
     reduction: str,
-) -> tuple[PyTree, Float[Array, "T *B"]]:
+) -> Gradients:
     leaves, structure = jax.tree.flatten(params)
     live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
     tree_of = lambda values: structure.unflatten([values.get(k) for k in range(len(leaves))])

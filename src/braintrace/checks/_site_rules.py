@@ -2,12 +2,12 @@
 derivative.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..core._compat import is_differentiable
@@ -20,7 +20,7 @@ _STEPS = 3  # steps of the laws that sum over time
 
 def check_site_rule(
     operation: Callable[..., PyTree],
-    *operands: Any,
+    *operands: ArrayLike,
     weight: int = 0,
     make: Callable[[Equation, int], SiteRule | None] = site_rule,
     rtol: float | None = None,
@@ -53,13 +53,9 @@ def check_site_rule(
     """
     values = [jnp.asarray(v) for v in operands]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
-    relevant = [is_differentiable(v.dtype) for v in values]
-    program, _ = stage(
-        lambda *v: jax.tree.leaves(operation(*v)),
-        avals,
-        relevant,
-        ControlFlowPolicy(scan_unroll_limit=64),
-    )
+    policy = ControlFlowPolicy(scan_unroll_limit=64)
+    flat = lambda *v: jax.tree.leaves(operation(*v))
+    program, _ = stage(flat, avals, [is_differentiable(v.dtype) for v in values], policy)
     made, found = {program.inputs[weight]}, None  # what depends on the weight alone
     for e in program.equations:
         for k, v in enumerate(e.inputs):
@@ -91,13 +87,13 @@ def _check(
     operand: int,
     operands: list[jax.Array],
     rtol: float | None,
-    random: Any,
+    random: np.random.Generator,
 ) -> None:
     kernel, data = operands[operand], [operands[k] for k in rule.data]
     y = equation.outputs[0]
     allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
 
-    def draw(shape: Any) -> jax.Array:
+    def draw(shape: tuple[int, ...]) -> jax.Array:
         return jnp.asarray(random.standard_normal(shape), y.dtype)
 
     def own(f: PyTree, data: list[jax.Array]) -> PyTree:
@@ -163,7 +159,7 @@ def _check(
             )
 
 
-def _stack(value: PyTree, draw: Callable[[PyTree], Any]) -> PyTree:
+def _stack(value: PyTree, draw: Callable[[tuple[int, ...]], jax.Array]) -> PyTree:
     """Data of several steps: random values, or indices and events (zeros and ones) as they are,
     rolled.
     """
@@ -172,12 +168,12 @@ def _stack(value: PyTree, draw: Callable[[PyTree], Any]) -> PyTree:
     return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
 
 
-def _total(terms: Any) -> PyTree:
+def _total(terms: Iterable[jax.Array]) -> jax.Array:
     first, *rest = terms
     return sum(rest, start=first)
 
 
-def _first_only(values: Any, axis: int) -> PyTree:
+def _first_only(values: jax.Array, axis: int) -> jax.Array:
     """`values`, zero but for the first element along `axis`."""
     shape = [1] * values.ndim
     shape[axis] = values.shape[axis]

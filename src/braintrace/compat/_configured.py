@@ -45,9 +45,8 @@ def configured(
         )
     edits: list[Edit] = []
     if config.recursion_f == "scalar_leak":
-        edits.append(
-            ScalarLeak(1.0 if config.is_factorized else config.decay)
-        )  # the carrier has the decay of a factor
+        # the carrier has the decay of a factor
+        edits.append(ScalarLeak(1.0 if config.is_factorized else config.decay))
     if config.kappa is not None:
         edits.append(OutputFilter(config.kappa))
     why = ""
@@ -73,9 +72,8 @@ def _carrier(config: ETraceConfig, dtype: DTypeLike | None) -> Carrier:
         return Factored(config.decay_x or 0.0, config.decay_f or 0.0, dtype)
     if config.recurrence_scope != "diagonal":
         return WithinLayer(dtype)
-    if (
-        config.temporal_recursion == "none"
-    ):  # no earlier step is left: f x of this one, the ordinary gradient
+    if config.temporal_recursion == "none":
+        # no earlier step is left: f x of this one, the ordinary gradient
         return Presynaptic((0.0,), dtype=dtype)
     return PerParameter(dtype)
 

@@ -15,6 +15,9 @@ from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
 from ._precision import brainstate
 
+#: Of data and a weight, or of a weight alone.
+Operation = Callable[..., PyTree]
+
 
 class ETraceOp:
     """An operation of data and a weight: `op(x, w)`. A subclass gives `xw_to_y(x, w)`, in ordinary
@@ -58,21 +61,17 @@ class MatMulOp(ETraceOp):
     def __init__(
         self,
         weight_mask: ArrayLike | None = None,
-        weight_fn: Callable[..., PyTree] | None = None,
+        weight_fn: Operation | None = None,
         apply_weight_fn_before_mask: bool = False,
     ):
         super().__init__()
-        self.weight_mask, self.weight_fn, self.fn_first = (
-            weight_mask,
-            weight_fn,
-            apply_weight_fn_before_mask,
-        )
+        self.weight_mask, self.weight_fn = weight_mask, weight_fn
+        self.fn_first = apply_weight_fn_before_mask
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        return matmul(
-            inputs, _masked(weight, self.weight_mask, self.weight_fn, self.fn_first), bias
-        )
+        weight = _masked(weight, self.weight_mask, self.weight_fn, self.fn_first)
+        return matmul(inputs, weight, bias)
 
 
 class ConvOp(ETraceOp):
@@ -102,7 +101,7 @@ class ConvOp(ETraceOp):
         batch_group_count: int = 1,
         dimension_numbers: Any = None,
         weight_mask: ArrayLike | None = None,
-        weight_fn: Callable[..., PyTree] | None = None,
+        weight_fn: Operation | None = None,
     ):
         super().__init__()
         self.weight_mask, self.weight_fn, self.xinfo = weight_mask, weight_fn, xinfo
@@ -119,12 +118,8 @@ class ConvOp(ETraceOp):
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         kernel, bias = _with_bias(weights)
         single = jnp.ndim(inputs) < jnp.ndim(kernel)
-        out = conv(
-            inputs[None] if single else inputs,
-            _masked(kernel, self.weight_mask, self.weight_fn),
-            bias,
-            **self.options,
-        )
+        kernel = _masked(kernel, self.weight_mask, self.weight_fn)
+        out = conv(inputs[None] if single else inputs, kernel, bias, **self.options)
         return out[0] if single else out
 
 
@@ -140,15 +135,14 @@ class SpMatMulOp(ETraceOp):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, sparse_mat: Any, weight_fn: Callable[..., PyTree] | None = None):
+    def __init__(self, sparse_mat: Any, weight_fn: Operation | None = None):
         super().__init__()
         self.sparse_mat, self.weight_fn = sparse_mat, weight_fn
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        return sparse_matmul(
-            inputs, _masked(weight, None, self.weight_fn), sparse_mat=self.sparse_mat, bias=bias
-        )
+        weight = _masked(weight, None, self.weight_fn)
+        return sparse_matmul(inputs, weight, sparse_mat=self.sparse_mat, bias=bias)
 
 
 class LoraOp(ETraceOp):
@@ -167,12 +161,9 @@ class LoraOp(ETraceOp):
         self.alpha = alpha
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
+        alpha = 1.0 if self.alpha is None else self.alpha
         return lora_matmul(
-            inputs,
-            weights["B"],
-            weights["A"],
-            alpha=1.0 if self.alpha is None else self.alpha,
-            bias=weights.get("bias"),
+            inputs, weights["B"], weights["A"], alpha=alpha, bias=weights.get("bias")
         )
 
 
@@ -186,7 +177,7 @@ class ElemWiseOp(ETraceOp):
     [1.0, 9.0]
     """
 
-    def __init__(self, fn: Callable[..., PyTree] | None = None):
+    def __init__(self, fn: Operation | None = None):
         super().__init__(is_diagonal=True)
         self.fn = fn
 
@@ -211,13 +202,7 @@ class ETraceParam(brainstate.ParamState):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(
-        self,
-        weight: PyTree,
-        op: Callable[..., PyTree],
-        grad: object = None,
-        name: str | None = None,
-    ):
+    def __init__(self, weight: PyTree, op: Operation, grad: object = None, name: str | None = None):
         super().__init__(weight, name=name)
         self.op = _operation(op)
 
@@ -236,9 +221,7 @@ class ElemWiseParam(ETraceParam):
     [1.0, 2.0]
     """
 
-    def __init__(
-        self, weight: PyTree, op: Callable[..., PyTree] | None = None, name: str | None = None
-    ):
+    def __init__(self, weight: PyTree, op: Operation | None = None, name: str | None = None):
         super().__init__(weight, _elementwise(op), name=name)
 
     def execute(self, x: PyTree = None) -> PyTree:
@@ -256,7 +239,7 @@ class NonTempParam(ETraceParam):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, value: PyTree, op: Callable[..., PyTree], name: str | None = None):
+    def __init__(self, value: PyTree, op: Operation, name: str | None = None):
         super().__init__(value, op, name=name)
 
     def execute(self, x: PyTree) -> PyTree:
@@ -273,7 +256,7 @@ class FakeETraceParam:
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, value: PyTree, op: Callable[..., PyTree]):
+    def __init__(self, value: PyTree, op: Operation):
         self.value, self.op = value, _operation(op)
 
     def execute(self, x: PyTree) -> PyTree:
@@ -291,16 +274,14 @@ class FakeElemWiseParam(FakeETraceParam):
     [1.0, 2.0]
     """
 
-    def __init__(
-        self, weight: PyTree, op: Callable[..., PyTree] | None = None, name: str | None = None
-    ):
+    def __init__(self, weight: PyTree, op: Operation | None = None, name: str | None = None):
         super().__init__(weight, _elementwise(op))
 
     def execute(self, x: PyTree = None) -> PyTree:
         return self.op(x, self.value)
 
 
-def _operation(op: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def _operation(op: Operation) -> Operation:
     if not callable(op):
         raise UsageError(
             "Not an operation.",
@@ -311,21 +292,18 @@ def _operation(op: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return op
 
 
-def _elementwise(op: Callable[..., PyTree] | None) -> ETraceOp:
+def _elementwise(op: Operation | None) -> ETraceOp:
     return op if isinstance(op, ETraceOp) else ElemWiseOp(op)
 
 
 def _with_bias(weights: PyTree) -> tuple[PyTree, PyTree]:
-    return (
-        (weights["weight"], weights.get("bias")) if isinstance(weights, dict) else (weights, None)
-    )
+    if isinstance(weights, dict):
+        return weights["weight"], weights.get("bias")
+    return weights, None
 
 
 def _masked(
-    weight: PyTree,
-    mask: ArrayLike | None,
-    function: Callable[..., PyTree] | None,
-    function_first: bool = False,
+    weight: PyTree, mask: ArrayLike | None, function: Operation | None, function_first: bool = False
 ) -> PyTree:
     steps = [lambda w: w if mask is None else w * mask, function or (lambda w: w)]
     for step in reversed(steps) if function_first else steps:

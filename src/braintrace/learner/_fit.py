@@ -40,11 +40,8 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     chosen = mode or rule.schedule or "A"
     if chosen not in ("A", "O"):
         raise UsageError("Unknown mode.", got=repr(mode), expected="'A' or 'O'")
-    if (
-        chosen == "O"
-        and rule.target_timing == "sequence-end"
-        and options.get("y_target") is not None
-    ):
+    late = rule.target_timing == "sequence-end" and options.get("y_target") is not None
+    if chosen == "O" and late:
         raise UsageError(
             "A target that comes at the end of the sequence cannot be used at every step.",
             got="mode='O'",
@@ -58,11 +55,8 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     same for each step.
     """
     timed = {k: options[k] for k in ("mask", "reset", "y_target") if options.get(k) is not None}
-    sequence_only = (
-        "window",
-        "chunk_size",
-        "return_state",
-    )  # every step is a window, and moves the state on
+    # every step is a window, and moves the state on
+    sequence_only = ("window", "chunk_size", "return_state")
     return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}
 
 
@@ -100,6 +94,5 @@ def _apply(
     optimizer: Any, gradients: PyTree, opt_state: PyTree, trained: PyTree
 ) -> tuple[PyTree, PyTree]:
     updates, opt_state = optimizer.update(gradients, opt_state, trained)
-    return jax.tree.map(
-        lambda p, u: (p + u).astype(jnp.asarray(p).dtype), trained, updates
-    ), opt_state
+    moved = lambda p, u: (p + u).astype(jnp.asarray(p).dtype)
+    return jax.tree.map(moved, trained, updates), opt_state

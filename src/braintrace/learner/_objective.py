@@ -109,7 +109,7 @@ def gradient(
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
     if (loss_fn := plan.objective.loss_fn) is not None:
         loss_of = lambda outs, target: split(loss_fn(cell.out.unflatten(outs), *target), has_aux)
-        shape = jax.eval_shape(loss_of, _avals(cell.out.leaves), slices[1:])[0]
+        shape = jax.eval_shape(loss_of, list(cell.out.leaves), slices[1:])[0]
         weights = weights_of(mask, shape, steps, plan.reduction)
 
         def loss(outs: list[jax.Array], at: PyTree) -> tuple[PyTree, PyTree]:
@@ -121,9 +121,7 @@ def gradient(
         at = list(sequences[0]), (sequences[1:], weights)
     else:
         assert plan.objective.step_fn is not None
-        step = plan.objective.adapt(plan.objective.step_fn, has_aux)
-
-        outside = given.outside
+        step, outside = plan.objective.adapt(plan.objective.step_fn, has_aux), given.outside
 
         def on_flat(
             chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
@@ -159,23 +157,12 @@ def _loss_shape(
     cell: Cell, step: Callable[..., PyTree], live: PyTree, slices: PyTree, moving: list[jax.Array]
 ) -> jax.ShapeDtypeStruct:
     """The shape of a user's loss, from shapes alone."""
-    outs, after, before = (
-        _avals(cell.out.leaves),
-        _avals(cell.carry.leaves),
-        _avals(cell.carry.leaves),
-    )
 
-    def look(
-        live: PyTree, before: PyTree, after: PyTree, outs: PyTree, slices: PyTree, moving: PyTree
-    ) -> PyTree:
+    def look(live: PyTree, carry: PyTree, outs: PyTree, *given: PyTree) -> PyTree:
         def take(x: PyTree) -> tuple[PyTree, PyTree]:
             cell.x.flatten(x, "input x")
-            return cell.carry.unflatten(after), cell.out.unflatten(outs)
+            return cell.carry.unflatten(carry), cell.out.unflatten(outs)
 
-        return taken_once(step, live, cell.carry.unflatten(before), take, slices, moving)[0]
+        return taken_once(step, live, cell.carry.unflatten(carry), take, *given)[0]
 
-    return jax.eval_shape(look, live, before, after, outs, slices, moving)
-
-
-def _avals(leaves: Any) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in leaves]
+    return jax.eval_shape(look, live, cell.carry.leaves, cell.out.leaves, slices, moving)

@@ -32,16 +32,10 @@ class Programs:
         )
         self._gradients: dict[Objective, Callable[..., PyTree]] = {}
 
-    def gradient(
-        self,
-        plan: Plan,
-        params: list[jax.Array],
-        carry: list[jax.Array],
-        traces: PyTree,
-        given: Given,
-    ) -> PyTree:
-        """((gradients of the model, of what is outside of it), carry, traces, info, the outside
-        values that moved on). The programs of the objectives used last are kept.
+    def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
+        """Of params, carry, traces and a `Given`: ((gradients of the model, of what is outside of
+        it), carry, traces, info, the outside values that moved on). The programs of the objectives
+        used last are kept.
         """
         found = self._gradients.pop(plan.objective, None)
         if found is None:
@@ -49,7 +43,7 @@ class Programs:
         if len(self._gradients) >= _MOST_KEPT:
             del self._gradients[next(iter(self._gradients))]
         self._gradients[plan.objective] = found
-        return found(plan, params, carry, traces, given)
+        return found(plan, *flat)
 
     def _gradient(
         self,

@@ -69,9 +69,6 @@ class DRTRLRule(Algorithm):
 
     def parts(self) -> Rule:
         if self.config is not None:
-            return configured(
-                self.config,
-                random_feedback_key=self.random_feedback_key,
-                trace_dtype=self.trace_dtype,
-            )
+            key, dtype = self.random_feedback_key, self.trace_dtype
+            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
         return Rule("D-RTRL", PerParameter(self.trace_dtype))

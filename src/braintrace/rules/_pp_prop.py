@@ -58,7 +58,7 @@ class PPPropRule(Algorithm):
 
     name = "pp_prop"
 
-    decay_or_rank: float | None = None
+    decay_or_rank: float | tuple[float, float] | None = None
     _: dataclasses.KW_ONLY
     trace_dtype: DTypeLike | None = None
     config: ETraceConfig | None = None
@@ -85,9 +85,6 @@ class PPPropRule(Algorithm):
 
     def parts(self) -> Rule:
         if self.config is not None:
-            return configured(
-                self.config,
-                random_feedback_key=self.random_feedback_key,
-                trace_dtype=self.trace_dtype,
-            )
+            key, dtype = self.random_feedback_key, self.trace_dtype
+            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
         return Rule("ES-D-RTRL", Factored(*self._decays(), self.trace_dtype))
