@@ -6,10 +6,10 @@ added.
 
 * The **signal** evaluation is what the outputs and the new state of this call are read from. An
   entry reads the old state through `stop_gradient` but keeps its parameters and everything that
-  came into being at this step. For a variable v on its way into an entry, E(v) is v itself if v does
-  not depend on the old state, if v came after an entry and lies in a region, or if v is the new
-  value of a state with a memory of its own (a presynaptic trace, say); the stopped leaf if v is a
-  hidden leaf; and otherwise v's equation applied to E of its operands.
+  came into being at this step. For a variable v on its way into an entry, E(v) is v itself if v
+  does not depend on the old state, if v came after an entry and lies in a region, or if v is the
+  new value of a state with a memory of its own (a presynaptic trace, say); the stopped leaf if v
+  is a hidden leaf; and otherwise v's equation applied to E of its operands.
 * The **local** evaluation is what the next step starts from: every mixing edge is stopped, so what
   is left is positional. Parameters act in it through sites only.
 """

@@ -57,7 +57,7 @@ def compile_model(
         alone = batch_size is None and bool(hidden) and hidden <= made  # made for one sample
         known = None if alone else ...
         learner.compile_graph(
-            *inputs, vmap=vmap, mapped=made if vmap else None, samples=known, **analysis
+            *inputs, vmap=vmap, mapped=made if vmap else None, lanes=known, **analysis
         )
 
     try:
