@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree
 
 from ..core._errors import UsageError
@@ -206,7 +206,7 @@ def compare_gradients(
     tolerance: float | None = None,
     dropped: Mapping[str, int] | None = None,
     title: str = "online gradients against BPTT",
-    dtypes: Iterable[Any] = (),
+    dtypes: Iterable[DTypeLike] = (),
 ) -> GradientReport:
     """A `GradientReport` of two trees of gradients.
 
@@ -257,7 +257,7 @@ def compare_gradients(
     return GradientReport(tuple(rows), allowed, title, rounding)
 
 
-def _measure(a: Any, b: Any) -> tuple[float, float, float, float]:
+def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:
     """(cosine, relative error, norm of a, norm of b)."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
     a, b = np.asarray(a).astype(wide).reshape(-1), np.asarray(b).astype(wide).reshape(-1)

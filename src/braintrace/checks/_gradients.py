@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree, Real
 
 from ..cell import Mask, Reset, Timed, Values, merged, sequence_length, weigh, weights_of
@@ -76,7 +77,7 @@ def check_gradients(
     >>> braintrace.checks.check_gradients(learner, params, state, xs, loss_fn=loss).ok
     True
     """
-    options = {"mask": mask, "reduction": reduction}
+    options: dict[str, Any] = {"mask": mask, "reduction": reduction}
     if multi_step:
         for name, given, do in (
             ("reset", reset is not None, "cut the sequence at the resets"),
@@ -95,23 +96,16 @@ def check_gradients(
 
     chosen = window_choice(window, windows)
     gradients = [online(w) for w in chosen]  # in front of the reference: the better errors
-    function = learner.function
-    sequences = (xs, *targets)
+    function, sequences = learner.function, (xs, *targets)
     if step_fn is not None:
         function, loss_fn, sequences = learner.stepped(step_fn), lambda loss: loss, (sequences,)
     assert loss_fn is not None  # etrace_grad has seen to that
     cell = lambda trained, carry, x: function(merged(trained, params), carry, x)
-    reference, losses = bptt_gradient(
-        cell,
-        learner.trained(params),
-        state.carry,
-        *sequences,
-        loss_fn=loss_fn,
-        reset=reset if jax.tree.leaves(learner.reset_axes) else None,
-        initial=learner.initial,
-        batch_axes=learner.reset_axes,
-        **options,
-    )
+    axes = None if reset is None else learner.reset_axes
+    if jax.tree.leaves(axes):  # else a reset changes nothing
+        options |= {"reset": reset, "initial": learner.initial, "batch_axes": axes}
+    given = learner.trained(params), state.carry, *sequences
+    reference, losses = bptt_gradient(cell, *given, loss_fn=loss_fn, **options)
     pairs = zip(learner.graph.parameters, learner.graph.params, strict=False)
     rows = [r for r, v in pairs if v.differentiable and r.exactness is not Exactness.FROZEN]
     named = lambda tree: Values(tuple(r.path for r in rows), jax.tree.leaves(tree))
@@ -131,7 +125,7 @@ def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[in
     return tuple(windows) or (window,)
 
 
-def inner_dtypes(graph: CellGraph) -> set[Any]:
+def inner_dtypes(graph: CellGraph) -> set[np.dtype]:
     """The dtypes of everything that derivatives of parameters and state pass through."""
     starts = (*graph.params, *(graph.carry[k] for k in graph.hidden))
     return {v.dtype for v in reach([*graph.prelude, *graph.step], starts)}
@@ -142,7 +136,7 @@ def judge(
     reference: PyTree,
     rows: Mapping[str, ParameterRow],
     tolerance: float | None,
-    dtypes: Iterable[Any],
+    dtypes: Iterable[DTypeLike],
 ) -> GradientReport:
     """The gradient of the first window against the reference, and those of the others against
     it.
@@ -185,18 +179,16 @@ def _multi_step(
         state, outs = learner.update_window(merged(trained, params), state, x, full=True)
         return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
 
+    def objective(trained: PyTree, state: PyTree, part: slice) -> tuple[jax.Array, PyTree]:
+        losses, new = losses_of(trained, state, part)
+        return weigh(losses, weights[part]), new
+
     trained = learner.trained(params)
     loss = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[0][0], trained, state)
     weights = weights_of(mask, loss, steps, reduction)
     for start in range(0, steps, window or steps):
         part = slice(start, start + (window or steps))
 
-        def objective(
-            trained: PyTree, state: PyTree = state, part: slice = part
-        ) -> tuple[PyTree, PyTree]:
-            losses, new = losses_of(trained, state, part)
-            return weigh(losses, weights[part]), new
-
-        gradients, state = jax.grad(objective, has_aux=True)(trained)
+        gradients, state = jax.grad(objective, has_aux=True)(trained, state, part)
         total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
     return total
