@@ -9,27 +9,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import (
-    NOTHING,
-    BatchSpec,
-    Cell,
-    Mask,
-    Outside,
-    Patterns,
-    Reset,
-    Timed,
-    Tree,
-    UserStep,
-    check_driver,
-    check_finite,
-    check_loss,
-    check_reset,
-    compile_cell,
-    plain_user_step,
-    select,
-    sequence_length,
-    user_step,
-)
+from ..cell._arguments import Timed, check_driver, sequence_length
+from ..cell._batch import BatchSpec
+from ..cell._cell import Cell, Tree, compile_cell
+from ..cell._samples import Mask, Reset, check_finite, check_reset
+from ..cell._select import Patterns, select
+from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
 from ..core._errors import UsageError
@@ -108,9 +93,8 @@ class FunctionLearner:
         """What the compiler states: for each parameter its sites, traces and certificate, and every
         dropped path.
         """
-        return CompilationReport(
-            NamedGraph(self.cell, *self._named()), self.rule.carrier, self.rule.name
-        )
+        graph = NamedGraph(self.cell, *self._named())
+        return CompilationReport(graph, self.rule.carrier, self.rule.name)
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The paths of the parameters, and of the leaves of the carry."""
@@ -213,9 +197,8 @@ class FunctionLearner:
             )
         flat = self._flat(params)
         leaves = self._inputs(xs, (steps,))
-        carry, traces, outs = self._programs.window(
-            full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
-        )
+        start = self.cell.flat_carry(state.carry), self._traces(state)
+        carry, traces, outs = self._programs.window(full, flat, *start, leaves)
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
 
     def etrace_grad(
@@ -274,9 +257,8 @@ class FunctionLearner:
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(mask, reset, window, reduction, return_state, y_target)
-        (gradients, _), new, info, _ = self.sequence_gradient(
-            params, state, (xs, *targets), objective, options
-        )
+        given = params, state, (xs, *targets), objective, options
+        (gradients, _), new, info, _ = self.sequence_gradient(*given)
         return self._tree(gradients, params), new if return_state else None, info
 
     def sequence_gradient(
