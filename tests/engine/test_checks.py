@@ -59,6 +59,48 @@ def test_references_mask_and_reset_as_the_learner_does(name):
     assert any(d > 1e-3 for d in distances(online, exact).values())
 
 
+def samples_last(p, h, x):
+    """The samples along axis 1 of the state, beside an array of their number that they share."""
+    new = jnp.tanh(0.5 * h["h"] + p["w"].T @ x.T + h["shared"][0])
+    return {"h": new, "shared": 0.5 * h["shared"] + 1}, new.T @ p["o"]
+
+
+def test_references_reset_what_the_learner_resets():
+    B = N = 3  # as many neurons as samples: sizes cannot tell the axes apart
+    random = np.random.default_rng(0)
+    params = {"w": jnp.asarray(random.normal(size=(2, N))), "o": jnp.ones((N, 1))}
+    carry = {"h": jnp.asarray(random.normal(size=(N, B))), "shared": jnp.ones(B)}
+    xs, ys = jnp.asarray(random.normal(size=(T, B, 2))), jnp.zeros((T, B, 1))
+    reset = jnp.zeros((T, B), bool).at[2, 0].set(True).at[3, 1].set(True)
+    axes = {"h": 1, "shared": None}
+    given = {"params": params, "carry": carry}
+    this = braintrace.compile(samples_last, "d_rtrl", xs[0], batch_axes=(axes, 0), **given)
+    options, state = {"loss_fn": loss, "reset": reset}, this.init(params, carry)
+    assert check_gradients(this, params, state, xs, ys, **options).ok
+    online = this.etrace_grad(params, state, xs, ys, window=3, **options)[0]
+    sequence = samples_last, params, carry, xs, ys
+    for reference in (bptt_gradient, d_rtrl_oracle):
+        assert_same(online, reference(*sequence, batch_axes=axes, **options)[0])
+        by_size = reference(*sequence, **options)[0]  # the control
+        assert distances(online, by_size)["['w']"] > 1e-3
+
+
+def test_resets_that_refer_to_nothing():
+    params, carry = {"w": jnp.ones((2, 3))}, jnp.zeros(3)
+    cell = lambda p, h, x: ((h := 0.5 * h + x @ p["w"]), h)
+    this = braintrace.compile(cell, "d_rtrl", jnp.ones(2), params=params, carry=carry, batch=None)
+    given = params, this.init(params, carry), jnp.ones((T, 2))
+    options = {"loss_fn": lambda out: out.sum(), "reset": jnp.zeros((T, 4), bool)}
+    with pytest.raises(ValueError, match="not known") as error:
+        this.etrace_grad(*given, **options)
+    assert "pass batch_size= or batch_axes= to compile" in str(error.value)
+    sequence = cell, params, carry, jnp.ones((T, 2))
+    with pytest.raises(ValueError, match="No array of the carry has the samples of reset"):
+        bptt_gradient(*sequence, **options)
+    with pytest.raises(ValueError, match="does not have the size of the batch"):
+        bptt_gradient(*sequence, batch_axes=0, **options)
+
+
 def report_of(name, **options):
     params, carry, xs, ys = data(name)
     this = learner(name)

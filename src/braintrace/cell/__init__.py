@@ -1,19 +1,23 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
+from ._arguments import Timed as Timed
 from ._arguments import check_driver as check_driver
 from ._arguments import fraction as fraction
 from ._arguments import sequence_length as sequence_length
 from ._batch import BatchSpec as BatchSpec
 from ._batch import no_batch_options as no_batch_options
+from ._batch import reset_axes as reset_axes
 from ._batch import said_batch as said_batch
 from ._batch import spread_axes as spread_axes
 from ._cell import Cell as Cell
+from ._cell import CellFunction as CellFunction
 from ._cell import Tree as Tree
 from ._cell import compile_cell as compile_cell
+from ._samples import Mask as Mask
+from ._samples import Reset as Reset
 from ._samples import check_finite as check_finite
 from ._samples import check_reset as check_reset
 from ._samples import common_size as common_size
-from ._samples import has_batch_in_front as has_batch_in_front
 from ._samples import reduced as reduced
 from ._samples import restarted as restarted
 from ._samples import shielded as shielded

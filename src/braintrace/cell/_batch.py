@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
+from ..core._compat import is_key
 from ..core._errors import UsageError
-from ..core.analysis import BatchClaim
+from ..core.analysis import BatchAxis, BatchClaim
 from ._samples import common_size
 
 
@@ -31,12 +33,12 @@ class BatchSpec:
     said: bool = True
 
     @classmethod
-    def mapped(cls, carry: Any, x: Any) -> "BatchSpec":
+    def mapped(cls, carry: PyTree, x: PyTree) -> "BatchSpec":
         """That of a model of one sample which is mapped over axis 0 of every leaf."""
         return _with_axes(0, carry, x)
 
 
-def said_batch(given: Mapping[str, Any], carry: Any, x: Any) -> BatchSpec | None:
+def said_batch(given: Mapping[str, object], carry: PyTree, x: PyTree) -> BatchSpec | None:
     """The options `batch`, `batch_size` and `batch_axes` of `compile`; None where nothing is
     said.
     """
@@ -74,7 +76,7 @@ def said_batch(given: Mapping[str, Any], carry: Any, x: Any) -> BatchSpec | None
 
 
 def claim_of(
-    batch: BatchSpec | None, carry: Any, x: Any, is_complex: Sequence[bool]
+    batch: BatchSpec | None, carry: PyTree, x: PyTree, is_complex: Sequence[bool]
 ) -> BatchClaim | None:
     """What the analysis starts from: what is said, else the convention that the batch is axis 0 of
     every array of the carry or, where these differ, of the input. A complex leaf is two to the
@@ -83,22 +85,48 @@ def claim_of(
     size = common_size(carry) or common_size(x) if batch is None else batch.size
     if size is None:
         return None
-    said = (
-        (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
-        if batch is None or not batch.axes
-        else batch.axes
-    )
+    default = (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
+    said = batch.axes if batch is not None and batch.axes else default
     own, xs = said[: len(is_complex)], said[len(is_complex) :]
     leaves = [a for a, split in zip(own, is_complex, strict=True) for _ in range(2 if split else 1)]
     return BatchClaim(size, tuple(leaves), tuple(xs), said=batch is not None and batch.said)
 
 
-def spread_axes(what: str, axes: Any, tree: Any) -> list[int | None]:
+def spread_axes(what: str, axes: PyTree, tree: PyTree) -> list[int | None]:
     """The axis of each leaf of `tree`."""
     return [axis for _, axis, _ in _leaves(what, axes, tree)]
 
 
-def no_batch_options(given: Mapping[str, Any]) -> None:
+def reset_axes(axes: PyTree, carry: PyTree, samples: int) -> list[BatchAxis | None]:
+    """Where each leaf of `carry` has the samples that a reset marks: as `axes` says (a number, or
+    what the analysis has found), else axis 0 of the arrays that have their number there.
+    """
+    if axes is None:
+        axes = jax.tree.map(
+            lambda v: 0 if v.shape[:1] == (samples,) and not is_key(v.dtype) else None, carry
+        )
+        if not jax.tree.leaves(axes):
+            raise UsageError(
+                "No array of the carry has the samples of reset.",
+                got=f"{samples} samples, a carry of shapes {_shapes(carry)}",
+                expected=f"arrays of shape ({samples}, ...)",
+                do="say where the samples are with batch_axes=",
+            )
+    found: list[BatchAxis | None] = []
+    for name, axis, shape in _leaves("carry", axes, carry):
+        if axis is not None and not isinstance(axis, BatchAxis):
+            axis = BatchAxis(_checked_axis(name, axis, shape), samples)
+            if shape[axis.dim] != samples:
+                raise UsageError(
+                    f"The batch axis of {name} does not have the size of the batch.",
+                    got=f"axis {axis.dim} of an array of shape {shape}",
+                    expected=f"the {samples} samples of reset",
+                )
+        found.append(axis)
+    return found
+
+
+def no_batch_options(given: Mapping[str, object]) -> None:
     """With `vmap=True` the batch is axis 0 of everything."""
     if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
         raise UsageError(
@@ -109,7 +137,7 @@ def no_batch_options(given: Mapping[str, Any]) -> None:
         )
 
 
-def _with_axes(axes: Any, carry: Any, x: Any, size: int | None = None) -> BatchSpec:
+def _with_axes(axes: PyTree, carry: PyTree, x: PyTree, size: int | None = None) -> BatchSpec:
     pair = axes if isinstance(axes, tuple | list) else (axes, axes)
     if len(pair) != 2:
         raise UsageError(
@@ -136,7 +164,7 @@ def _with_axes(axes: Any, carry: Any, x: Any, size: int | None = None) -> BatchS
     return BatchSpec(next(iter(sizes)), tuple(found))
 
 
-def _leaves(what: str, axes: Any, tree: Any) -> list[tuple[str, Any, tuple[int, ...]]]:
+def _leaves(what: str, axes: PyTree, tree: PyTree) -> list[tuple[str, PyTree, tuple[int, ...]]]:
     """(name, axis, shape) of each leaf; `axes` is a tree like `tree`, or one that stands for it."""
     is_none = lambda v: v is None
     try:
@@ -167,5 +195,5 @@ def _checked_axis(name: str, axis: Any, shape: tuple[int, ...]) -> int:
     return axis % len(shape)
 
 
-def _shapes(tree: Any) -> list[tuple[int, ...]]:
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
     return [jnp.shape(v) for v in jax.tree.leaves(tree)]

@@ -6,15 +6,16 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from ..core._compat import is_traced
-from ..core._errors import CompilationError, UsageError, problem
+from ..core._errors import CompilationError, UsageError
 from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.engine._leak import group_leak
@@ -22,7 +23,7 @@ from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from ._batch import BatchSpec, claim_of
 from ._select import Selection
 
-CellFunction = Callable[[Any, Any, Any], tuple[Any, Any]]
+CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,61 +35,60 @@ class Tree:
     leaves: tuple[jax.ShapeDtypeStruct, ...]
 
     @classmethod
-    def of(cls, tree: Any) -> "Tree":
+    def of(cls, tree: PyTree) -> "Tree":
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
         leaves = tuple(jax.ShapeDtypeStruct(jnp.shape(v), _dtype(v)) for _, v in paths)
         return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
 
-    def flatten(self, tree: Any, what: str, *, lead: tuple[int, ...] = ()) -> list[Any]:
+    def flatten(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of `tree`, checked against this structure; `lead` are axes in front of each
         leaf's shape.
         """
         leaves, structure = jax.tree.flatten(tree)
         if structure != self.structure:
             raise UsageError(
-                problem(
-                    f"The {what} does not have the compiled structure.",
-                    got=structure,
-                    expected=self.structure,
-                    do=f"pass a {what} like the one given to compile, or compile again",
-                )
+                f"The {what} does not have the compiled structure.",
+                got=structure,
+                expected=self.structure,
+                do=f"pass a {what} like the one given to compile, or compile again",
             )
         for name, leaf, expected in zip(self.names, leaves, self.leaves, strict=True):
             shape = tuple(jnp.shape(leaf))
             if shape != (*lead, *expected.shape):
                 raise UsageError(
-                    problem(
-                        f"The {what} has a wrong shape at {name}.",
-                        got=f"shape {shape}",
-                        expected=f"shape {(*lead, *expected.shape)}",
-                        do="pass the shape that was compiled, or compile again",
-                    )
+                    f"The {what} has a wrong shape at {name}.",
+                    got=f"shape {shape}",
+                    expected=f"shape {(*lead, *expected.shape)}",
+                    do="pass the shape that was compiled, or compile again",
                 )
             if _kind(_dtype(leaf)) != _kind(expected.dtype):
                 raise UsageError(
-                    problem(
-                        f"The {what} has a wrong dtype at {name}.",
-                        got=_dtype(leaf),
-                        expected=expected.dtype,
-                        do="convert it, or compile again with an example of this dtype",
-                    )
+                    f"The {what} has a wrong dtype at {name}.",
+                    got=_dtype(leaf),
+                    expected=expected.dtype,
+                    do="convert it, or compile again with an example of this dtype",
                 )
         return [
             v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype)
             for v, e in zip(leaves, self.leaves, strict=True)
         ]
 
-    def concrete(self, tree: Any) -> list[Any] | None:
+    def concrete(self, tree: PyTree) -> list[jax.Array] | None:
         """The leaves of `tree` when all are numbers, else None."""
         leaves = jax.tree.leaves(tree)
         known = not any(isinstance(v, jax.ShapeDtypeStruct) or is_traced(v) for v in leaves)
         return [jnp.asarray(v) for v in leaves] if known else None
 
-    def unflatten(self, leaves: Sequence[Any]) -> Any:
+    @property
+    def is_complex(self) -> list[bool]:
+        """For each leaf, whether it is two to the engine."""
+        return [_kind(v.dtype) == "complexfloating" for v in self.leaves]
+
+    def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
 
 
-def _dtype(value: Any) -> Any:
+def _dtype(value: PyTree) -> PyTree:
     dtype = getattr(value, "dtype", None)
     return jax.dtypes.canonicalize_dtype(np.result_type(value)) if dtype is None else dtype
 
@@ -115,39 +115,40 @@ class Cell:
     unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
 
     @property
-    def _complex(self) -> list[bool]:
-        return [_kind(v.dtype) == "complexfloating" for v in self.carry.leaves]
-
-    @property
     def leaf_numbers(self) -> list[int]:
         """For each leaf of the engine's carry, the number of the user's leaf that it is (a part
         of).
         """
-        return [k for k, split in enumerate(self._complex) for _ in range(2 if split else 1)]
+        return [k for k, two in enumerate(self.carry.is_complex) for _ in range(2 if two else 1)]
 
-    def flat_carry(self, carry: Any) -> list[Any]:
+    def flat_carry(self, carry: PyTree) -> list[jax.Array]:
         """The engine's leaves of a carry."""
-        flat: list[Any] = []
-        for leaf, split in zip(self.carry.flatten(carry, "carry"), self._complex, strict=True):
-            flat += [jnp.real(leaf), jnp.imag(leaf)] if split else [leaf]
-        return flat
+        return _apart(self.carry, carry)
 
-    def tree_carry(self, flat: Sequence[Any]) -> Any:
+    def tree_carry(self, flat: Sequence[jax.Array]) -> PyTree:
         """The carry of the engine's leaves."""
-        rest = iter(flat)
-        return self.carry.unflatten(
-            [
-                jax.lax.complex(next(rest), next(rest)) if split else next(rest)
-                for split in self._complex
-            ]
-        )
+        return _together(self.carry, flat)
+
+
+def _apart(tree: Tree, carry: PyTree) -> list[jax.Array]:
+    flat: list[jax.Array] = []
+    for leaf, two in zip(tree.flatten(carry, "carry"), tree.is_complex, strict=True):
+        flat += [jnp.real(leaf), jnp.imag(leaf)] if two else [leaf]
+    return flat
+
+
+def _together(tree: Tree, flat: Iterable[jax.Array]) -> PyTree:
+    rest = iter(flat)
+    return tree.unflatten(
+        [jax.lax.complex(next(rest), next(rest)) if two else next(rest) for two in tree.is_complex]
+    )
 
 
 def compile_cell(
     cell: CellFunction,
-    params: Any,
-    carry: Any,
-    x: Any,
+    params: PyTree,
+    carry: PyTree,
+    x: PyTree,
     *,
     unroll_limit: int = 64,
     max_slots: int = 16,
@@ -167,94 +168,76 @@ def compile_cell(
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
     says which parameters are not trained, and which are kept out of the traces.
     """
-    trees = Tree.of(params), Tree.of(carry), Tree.of(x)
-    # only its trees are used before the graph exists
-    partial = Cell(None, *trees, Tree.of(None))  # type: ignore[arg-type]
-    example = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[0].leaves]
-    zeros = partial.flat_carry(jax.tree.map(_example, carry))
-    flat_carry = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in zeros]
-    n_params, n_carry = len(example), len(flat_carry)
+    p, c, i = Tree.of(params), Tree.of(carry), Tree.of(x)
+    n_params, n_carry = len(p.leaves), sum(2 if two else 1 for two in c.is_complex)
     out_tree: list[Tree] = []
     chosen = selection or Selection()
 
-    def admitted(k: int, value: Any) -> Any:
+    def admitted(k: int, value: jax.Array) -> jax.Array:
         if k in chosen.frozen:
             return jax.lax.stop_gradient(value)
         return stop_trace(value) if k in chosen.untraced else value
 
-    def flat(*leaves: Any) -> list[Any]:
+    def flat(*leaves: jax.Array) -> list[jax.Array]:
         got = cell(
-            trees[0].unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
-            partial.tree_carry(leaves[n_params : n_params + n_carry]),
-            trees[2].unflatten(leaves[n_params + n_carry :]),
+            p.unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
+            _together(c, leaves[n_params : n_params + n_carry]),
+            i.unflatten(leaves[n_params + n_carry :]),
         )
         new, out = _pair(got)
-        _check_carry(trees[1], new)
+        _check_carry(c, new)
         out_tree.append(Tree.of(out))
-        return [*partial.flat_carry(new), *jax.tree.leaves(out)]
+        return [*_apart(c, new), *jax.tree.leaves(out)]
 
-    inputs = [
-        *example,
-        *flat_carry,
-        *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in trees[2].leaves),
-    ]
-    relevant = [True] * (n_params + n_carry) + [False] * len(trees[2].leaves)
+    parts = jax.eval_shape(lambda *leaves: _apart(c, c.unflatten(leaves)), *c.leaves)
+    relevant = [True] * (n_params + n_carry) + [False] * len(i.leaves)
     policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
+    inputs = [*p.leaves, *parts, *i.leaves]
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names: list[str] = []
-    for name, split in zip(trees[1].names, partial._complex, strict=True):
-        names += [f"{name}.real", f"{name}.imag"] if split else [name]
-    claim = claim_of(batch, carry, x, partial._complex)
-    signature = Signature(trees[0].names, tuple(names), claim, frozen=chosen.frozen)
+    for name, two in zip(c.names, c.is_complex, strict=True):
+        names += [f"{name}.real", f"{name}.imag"] if two else [name]
+    claim = claim_of(batch, carry, x, c.is_complex)
+    signature = Signature(p.names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
-        values = (trees[0].concrete(params), trees[2].concrete(x))
-        rule = rule.resolve(graph, lambda group: group_leak(graph, group, values[0], values[1]))
+        values = p.concrete(params), i.concrete(x)
+        rule = rule.resolve(graph, lambda group: group_leak(graph, group, *values))
         graph = rule.apply(graph, signature, max_slots)
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
-    return Cell(graph, *trees, out_tree[-1], rule, tuple(unfoldings))
+    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
 
 
-def _example(value: Any) -> Any:
-    return value if _kind(_dtype(value)) == "key" else jnp.zeros(jnp.shape(value), _dtype(value))
-
-
-def _pair(got: Any) -> tuple[Any, Any]:
+def _pair(got: Any) -> tuple[PyTree, PyTree]:
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
         raise CompilationError(
-            problem(
-                "The cell does not return a pair.",
-                got=found,
-                expected="(carry, out)",
-                do="write it as cell(params, carry, x) -> (carry, out); out may be None",
-            )
+            "The cell does not return a pair.",
+            got=found,
+            expected="(carry, out)",
+            do="write it as cell(params, carry, x) -> (carry, out); out may be None",
         )
     new, out = got
     return new, out
 
 
-def _check_carry(expected: Tree, new: Any) -> None:
+def _check_carry(expected: Tree, new: PyTree) -> None:
     """The new carry must be like the old one, leaf by leaf."""
     found = Tree.of(new)
     if found.structure != expected.structure:
         raise CompilationError(
-            problem(
-                "The step returns a carry of another structure.",
-                got=found.structure,
-                expected=expected.structure,
-                do="return the new carry as a tree like the carry that came in: cell(params, "
-                "carry, x) -> (carry, out)",
-            )
+            "The step returns a carry of another structure.",
+            got=found.structure,
+            expected=expected.structure,
+            do="return the new carry as a tree like the carry that came in: cell(params, "
+            "carry, x) -> (carry, out)",
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
             raise CompilationError(
-                problem(
-                    f"The step changes the shape or dtype of the state {name}.",
-                    got=f"{a.dtype}{list(a.shape)}",
-                    expected=f"{b.dtype}{list(b.shape)}",
-                    do="start with a state of the shape and dtype that the step returns, or "
-                    "convert it in the step",
-                )
+                f"The step changes the shape or dtype of the state {name}.",
+                got=f"{a.dtype}{list(a.shape)}",
+                expected=f"{b.dtype}{list(b.shape)}",
+                do="start with a state of the shape and dtype that the step returns, or "
+                "convert it in the step",
             )

@@ -1,63 +1,66 @@
 """Samples along axis 0: masks weigh their losses, a reset gives them their initial state."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from ..core._compat import is_differentiable, is_key, is_traced
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
+from ..core.analysis import BatchAxis
+
+#: Weights of the losses of a sequence: one for each step, or one for each sample at each step.
+Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bool[ArrayLike, "T B"]
+#: Marks of the samples that are reset before a step.
+Reset = Bool[ArrayLike, "T B"]
 
 
-def restarted(initial: Any, carry: Any, marks: jax.Array) -> Any:
-    """`carry` with the initial values, as constants, of the samples that are marked."""
-
-    def start(initial: Any, leaf: Any) -> Any:
-        if not has_batch_in_front(leaf, marks.size):
-            return leaf
-        here = marks.reshape(marks.shape + (1,) * (leaf.ndim - 1))
-        return jnp.where(here, jax.lax.stop_gradient(initial), leaf)
-
-    return jax.tree.map(start, initial, carry)
-
-
-def has_batch_in_front(leaf: Any, samples: int) -> bool:
-    """Whether a leaf of the carry has the sample axis in front."""
-    return len(leaf.shape) > 0 and leaf.shape[0] == samples and not is_key(leaf.dtype)
+def restarted(
+    initial: PyTree, carry: PyTree, marks: Bool[Array, "B"], axes: Sequence[BatchAxis | None]
+) -> PyTree:
+    """`carry` with the initial values, as constants, of the samples that are marked; `axes` says
+    where each leaf has its samples.
+    """
+    leaves, structure = jax.tree.flatten(carry)
+    for k, (start, axis) in enumerate(zip(jax.tree.leaves(initial), axes, strict=True)):
+        if axis is not None:
+            marked = axis.along(marks, leaves[k].ndim)
+            leaves[k] = jnp.where(marked, jax.lax.stop_gradient(start), leaves[k])
+    return structure.unflatten(leaves)
 
 
-def common_size(carry: Any) -> int | None:
+def common_size(carry: PyTree) -> int | None:
     """The size of axis 0 that the arrays of a carry share, or None."""
     sizes = {v.shape[0] for v in jax.tree.leaves(carry) if len(v.shape) > 0 and not is_key(v.dtype)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def check_reset(reset: Any, steps: int, samples: int | None) -> jax.Array:
+def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T B"]:
     """`reset` as (T, B) booleans."""
     if samples is None:
         raise UsageError(
-            problem(
-                "This carry has no sample axis that reset could refer to.",
-                expected="arrays that share the size of axis 0",
-                do="give every array of the carry the batch as axis 0",
-            )
+            "The batch that reset refers to is not known.",
+            got="no batch, or axis 0 of the carry, which the cell does not keep apart",
+            expected="the number of samples, or their axes",
+            do="pass batch_size= or batch_axes= to compile",
         )
     reset = jnp.asarray(reset)
     if reset.shape != (steps, samples):
         raise UsageError(
-            problem(
-                "The reset has a wrong shape.",
-                got=f"shape {reset.shape}",
-                expected=f"shape {(steps, samples)}: time, sample",
-                do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
-                "mark "
-                "for all samples",
-            )
+            "The reset has a wrong shape.",
+            got=f"shape {reset.shape}",
+            expected=f"shape {(steps, samples)}: time, sample",
+            do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
+            "mark for all samples",
         )
     return reset.astype(bool)
 
 
-def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: str) -> jax.Array:
+def weights_of(
+    mask: Mask | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
+) -> Float[Array, "T *B"]:
     """The factor of each step's loss (or of each sample's), so that their weighted sum is the
     reduced loss.
 
@@ -65,12 +68,10 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
     """
     if len(losses.shape) > 1:
         raise UsageError(
-            problem(
-                "The loss of a step has too many axes.",
-                got=f"shape {losses.shape}",
-                expected="a scalar, or one value per sample",
-                do="reduce it over everything but the samples",
-            )
+            "The loss of a step has too many axes.",
+            got=f"shape {losses.shape}",
+            expected="a scalar, or one value per sample",
+            do="reduce it over everything but the samples",
         )
     shape = (steps, *losses.shape)
     if mask is None:
@@ -79,13 +80,11 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
         mask = jnp.asarray(mask)
         if mask.shape != shape:
             raise UsageError(
-                problem(
-                    "The mask does not fit the loss.",
-                    got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
-                    expected=f"a mask of shape {shape}",
-                    do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
-                    "scalar loss",
-                )
+                "The mask does not fit the loss.",
+                got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
+                expected=f"a mask of shape {shape}",
+                do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
+                "scalar loss",
             )
         weights = mask.astype(losses.dtype)
     if reduction == "sum":
@@ -94,17 +93,17 @@ def weights_of(mask: Any, losses: jax.ShapeDtypeStruct, steps: int, reduction: s
     return weights / jnp.where(total == 0, 1, total)
 
 
-def weigh(loss: jax.Array, weight: jax.Array) -> jax.Array:
+def weigh(loss: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:
     """The weighted sum of a step's losses; what has weight zero does not count, not even when it is
     NaN.
     """
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
 
 
-def reduced(losses: jax.Array, mask: Any, reduction: str) -> jax.Array:
+def reduced(losses: Float[Array, "T *B"], mask: Mask | None, reduction: str) -> Float[Array, ""]:
     """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
-    one = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
-    return weigh(losses, weights_of(mask, one, losses.shape[0], reduction))
+    step = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)
+    return weigh(losses, weights_of(mask, step, losses.shape[0], reduction))
 
 
 @jax.custom_vjp
@@ -115,13 +114,11 @@ def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     return out
 
 
-def shielded(outs: list[Any], weight: jax.Array, mask: Any) -> list[Any]:
+def shielded(outs: list[jax.Array], weight: jax.Array, mask: Mask | None) -> list[jax.Array]:
     """The outputs that a masked loss reads."""
-    return (
-        outs
-        if mask is None
-        else [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
-    )
+    if mask is None:
+        return outs
+    return [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
 
 
 def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -130,14 +127,14 @@ def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.A
 
 def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
     by_sample = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
-    at = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
-    return jnp.where(at & ~jnp.isfinite(cotangent), 0, cotangent), None
+    ignored = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
+    return jnp.where(ignored & ~jnp.isfinite(cotangent), 0, cotangent), None
 
 
 shield.defvjp(_shield_forward, _shield_backward)
 
 
-def check_finite(losses: Any, mask: Any) -> None:
+def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
     """Eagerly: name the first step whose loss is not finite."""
     if is_traced(losses) or is_traced(mask):
         return
@@ -148,12 +145,10 @@ def check_finite(losses: Any, mask: Any) -> None:
         at = tuple(int(k) for k in jnp.argwhere(bad)[0])
         place = f"step {at[0]}" + (f", sample {at[1]}" if len(at) > 1 else "")
         raise UsageError(
-            problem(
-                "The loss is not finite.",
-                got=f"{losses[at]} at {place}",
-                expected="finite losses",
-                do="look at the loss function and at the outputs of that step (etrace_evolve "
-                "returns them); the learner and "
-                "the model are as before the call",
-            )
+            "The loss is not finite.",
+            got=f"{losses[at]} at {place}",
+            expected="finite losses",
+            do="look at the loss function and at the outputs of that step (etrace_evolve "
+            "returns them); the learner and "
+            "the model are as before the call",
         )

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from ..core._errors import UsageError, problem
+import jax
+
+from ..core._errors import UsageError
 
 Pattern = str | Callable[[str, Any], bool]
 Patterns = Pattern | Sequence[Pattern] | None
@@ -23,16 +25,16 @@ class Selection:
 
 
 def select(
-    names: Sequence[str], leaves: Sequence[Any], trainable: Patterns, exclude: Patterns
+    names: Sequence[str],
+    leaves: Sequence[jax.ShapeDtypeStruct],
+    trainable: Patterns,
+    exclude: Patterns,
 ) -> Selection:
     """What `trainable` and `exclude` mean for the parameters called `names`."""
-    wanted = (
-        set(range(len(names)))
-        if trainable is None
-        else _matches("trainable", trainable, names, leaves)
-    )
+    every = set(range(len(names)))
+    wanted = every if trainable is None else _matches("trainable", trainable, names, leaves)
     untraced = set() if exclude is None else _matches("exclude", exclude, names, leaves)
-    return Selection(frozenset(set(range(len(names))) - wanted), frozenset(untraced & wanted))
+    return Selection(frozenset(every - wanted), frozenset(untraced & wanted))
 
 
 def dotted(name: str) -> str:
@@ -42,33 +44,28 @@ def dotted(name: str) -> str:
     return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", name).strip(".")
 
 
-def _matches(option: str, patterns: Any, names: Sequence[str], leaves: Sequence[Any]) -> set[int]:
+def _matches(
+    option: str, patterns: Any, names: Sequence[str], leaves: Sequence[jax.ShapeDtypeStruct]
+) -> set[int]:
     several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
     found: set[int] = set()
     for pattern in several:
         if not isinstance(pattern, str) and not callable(pattern):
             raise UsageError(
-                problem(
-                    f"Wrong {option}.",
-                    got=repr(pattern),
-                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
-                    "list of these",
-                )
+                f"Wrong {option}.",
+                got=repr(pattern),
+                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
+                "list of these",
             )
         matches = cast(Pattern, pattern)
-        matched = {
-            k
-            for k, (name, leaf) in enumerate(zip(names, leaves, strict=True))
-            if _match(matches, name, leaf)
-        }
+        pairs = enumerate(zip(names, leaves, strict=True))
+        matched = {k for k, (name, leaf) in pairs if _match(matches, name, leaf)}
         if not matched:
             raise UsageError(
-                problem(
-                    f"{option} matches no parameter.",
-                    got=repr(pattern),
-                    expected=f"some of {[dotted(n) for n in names]}",
-                    do="'*' stands for anything; a path stands for all that is below it, too",
-                )
+                f"{option} matches no parameter.",
+                got=repr(pattern),
+                expected=f"some of {[dotted(n) for n in names]}",
+                do="'*' stands for anything; a path stands for all that is below it, too",
             )
         found |= matched
     return found

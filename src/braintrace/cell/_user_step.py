@@ -10,15 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from ..core._compat import trace_state
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.engine import Body, Stepped
 from ._cell import Cell
-from ._samples import shielded, weigh
+from ._samples import Mask, shielded, weigh
 
 #: The model's own step: its input to (new carry, output).
-Take = Callable[[Any], tuple[Any, Any]]
+Take = Callable[[PyTree], tuple[PyTree, PyTree]]
 
 
 @functools.partial(
@@ -30,20 +31,24 @@ class Outside:
     that it writes, which move on from step to step, and those that it only reads.
     """
 
-    live: list[Any]
-    moving: list[Any]
-    fixed: list[Any]
+    live: list[jax.Array]
+    moving: list[jax.Array]
+    fixed: list[PyTree]
 
 
 NOTHING = Outside([], [], [])
 
 #: (params, carry before the step, the model's step, slices of the sequences, what it has outside of
 #: the model) -> (loss, aux, the new values of `moving`)
-UserStep = Callable[[Any, Any, Take, tuple[Any, ...], Outside], tuple[Any, Any, list[Any]]]
+UserStep = Callable[
+    [PyTree, PyTree, Take, tuple[PyTree, ...], Outside], tuple[PyTree, PyTree, list[jax.Array]]
+]
 
 
 def user_body(
-    cell: Cell, step: Callable[[Any, Any, Take, Any, list[Any]], tuple[Any, Any, Any]], mask: Any
+    cell: Cell,
+    step: Callable[[PyTree, PyTree, Take, Any, list[jax.Array]], tuple[PyTree, PyTree, PyTree]],
+    mask: Mask | None,
 ) -> Body:
     """The body of a user's step; slices are (those of the sequences, weight).
 
@@ -53,12 +58,17 @@ def user_body(
     count = len(cell.graph.carry)
 
     def body(
-        evaluate: Any, ready: Any, extra: Any, carry: list[Any], perturbations: Any, at: Any
+        evaluate: Callable[..., PyTree],
+        ready: PyTree,
+        extra: PyTree,
+        carry: list[jax.Array],
+        perturbations: PyTree,
+        at: PyTree,
     ) -> Stepped:
         slices, weight = at
         done: list[Any] = []
 
-        def take(x: Any) -> tuple[Any, Any]:
+        def take(x: PyTree) -> tuple[PyTree, PyTree]:
             xs = cell.x.flatten(x, "input x")
             result = evaluate(cell.graph, ready, carry[:count], xs, perturbations)
             done[:] = [(result, xs)]
@@ -75,51 +85,49 @@ def user_body(
     return body
 
 
-def taken_once(step: Callable[..., Any], params: Any, carry: Any, take: Take, *rest: Any) -> Any:
+def taken_once(
+    step: Callable[..., PyTree], params: PyTree, carry: PyTree, take: Take, *rest: PyTree
+) -> PyTree:
     """What `step(params, carry, take, *rest)` returns, which must take the model's step once, and
     not inside a transformation of its own.
     """
     calls, level = [0], trace_state()
 
-    def counted(x: Any) -> tuple[Any, Any]:
+    def counted(x: PyTree) -> tuple[PyTree, PyTree]:
         calls[0] += 1
         if trace_state() != level:
             raise UsageError(
-                problem(
-                    "step_fn calls the model inside a transformation of its own.",
-                    got="a call under jit, grad, vmap or scan",
-                    expected="call(x) directly in step_fn",
-                    do="transform what comes before and after the call",
-                )
+                "step_fn calls the model inside a transformation of its own.",
+                got="a call under jit, grad, vmap or scan",
+                expected="call(x) directly in step_fn",
+                do="transform what comes before and after the call",
             )
         return take(x)
 
     result = step(params, carry, counted, *rest)
     if calls[0] != 1:
         raise UsageError(
-            problem(
-                "step_fn calls the model once.",
-                got=f"{calls[0]} calls",
-                expected="one call of its argument `call`",
-                do="call the model through it, not by itself"
-                if not calls[0]
-                else "make each call a step of the sequences",
-            )
+            "step_fn calls the model once.",
+            got=f"{calls[0]} calls",
+            expected="one call of its argument `call`",
+            do="call the model through it, not by itself"
+            if not calls[0]
+            else "make each call a step of the sequences",
         )
     return result
 
 
 def plain_user_step(
-    function: Callable[..., Any], step: UserStep
-) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    function: Callable[..., PyTree], step: UserStep
+) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
     """The cell `(params, carry, slices) -> (carry, loss)` of a user's step around `function`: what
     BPTT goes through.
     """
 
-    def cell(params: Any, carry: Any, slices: Any) -> tuple[Any, Any]:
+    def cell(params: PyTree, carry: PyTree, slices: PyTree) -> tuple[PyTree, PyTree]:
         done: list[Any] = []
 
-        def take(x: Any) -> tuple[Any, Any]:
+        def take(x: PyTree) -> tuple[PyTree, PyTree]:
             new, out = function(params, carry, x)
             done[:] = [new]
             return new, out
@@ -130,40 +138,41 @@ def plain_user_step(
     return cell
 
 
-def user_step(step_fn: Any, has_aux: bool) -> UserStep:
+def user_step(step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
     """`step_fn(params, call, *slices)`, with `call(x) -> out`, as a `UserStep`."""
 
-    def step(params: Any, carry: Any, take: Take, slices: Any, outside: Outside) -> Any:
+    def step(params: PyTree, carry: PyTree, take: Take, slices: PyTree, outside: Outside) -> PyTree:
         return *split(step_fn(params, lambda x: take(x)[1], *slices), has_aux), outside.moving
 
     return step
 
 
-def split(result: Any, has_aux: bool) -> tuple[Any, Any]:
+def split(result: PyTree, has_aux: bool) -> tuple[PyTree, PyTree]:
     """(loss, aux) of what a loss function or a step returned."""
     if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise UsageError(
-            problem(
-                "With has_aux, the loss comes in a pair.",
-                got=type(result).__name__,
-                expected="(loss, aux)",
-                do="return the loss and a tree of arrays, or leave has_aux out",
-            )
+            "With has_aux, the loss comes in a pair.",
+            got=type(result).__name__,
+            expected="(loss, aux)",
+            do="return the loss and a tree of arrays, or leave has_aux out",
         )
     loss, aux = result if has_aux else (result, None)
     return jnp.asarray(loss), aux
 
 
-def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
+def check_loss(
+    loss_fn: Callable[..., PyTree] | None,
+    step_fn: Callable[..., PyTree] | None,
+    sequences: int,
+    model: str,
+) -> None:
     """One of `loss_fn` and `step_fn` is given, and `step_fn` takes what it will be given."""
     if (loss_fn is None) == (step_fn is None):
         raise UsageError(
-            problem(
-                "The loss is said in one way.",
-                got="neither" if loss_fn is None else "loss_fn and step_fn",
-                expected=f"loss_fn(out, *targets), or step_fn({model}, call, *slices)",
-                do="pass one of them",
-            )
+            "The loss is said in one way.",
+            got="neither" if loss_fn is None else "loss_fn and step_fn",
+            expected=f"loss_fn(out, *targets), or step_fn({model}, call, *slices)",
+            do="pass one of them",
         )
     if step_fn is None:
         return
@@ -171,11 +180,9 @@ def check_loss(loss_fn: Any, step_fn: Any, sequences: int, model: str) -> None:
         inspect.signature(step_fn).bind(*range(2 + sequences))
     except TypeError as error:
         raise UsageError(
-            problem(
-                "step_fn does not take what it is given.",
-                got=f"step_fn{inspect.signature(step_fn)}: {error}",
-                expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
-                "sequences",
-                do="call the model's step as call(x) in it",
-            )
+            "step_fn does not take what it is given.",
+            got=f"step_fn{inspect.signature(step_fn)}: {error}",
+            expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
+            "sequences",
+            do="call the model's step as call(x) in it",
         ) from error

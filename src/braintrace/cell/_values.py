@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -14,10 +15,10 @@ class Values:
     def __init__(self, names: tuple[str, ...], leaves: Sequence[Any]):
         self.names, self.leaves = names, list(leaves)
 
-    def tree_flatten_with_keys(self) -> Any:
+    def tree_flatten_with_keys(self) -> PyTree:
         return [(_Name(n), v) for n, v in zip(self.names, self.leaves, strict=True)], self.names
 
-    def tree_flatten(self) -> Any:
+    def tree_flatten(self) -> PyTree:
         return self.leaves, self.names
 
     @classmethod
@@ -33,7 +34,7 @@ class _Name:
         return self.name
 
 
-def merged(trained: Any, params: Any) -> Any:
+def merged(trained: PyTree, params: PyTree) -> PyTree:
     """`params` with the values of `trained` where it has any."""
     return jax.tree.map(
         lambda t, p: p if t is None else t, trained, params, is_leaf=lambda v: v is None

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
+from ..cell import Timed
 from ..core.analysis import Exactness
 from ._gradient_report import GradientReport, compare_gradients
 from ._gradients import check_gradients, inner_dtypes
@@ -13,10 +15,10 @@ from ._gradients import check_gradients, inner_dtypes
 
 def assert_gradients_exact(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    *targets: Any,
+    params: PyTree,
+    state: PyTree,
+    xs: Timed,
+    *targets: Timed,
     paths: Sequence[str] | None = None,
     **options: Any,
 ) -> GradientReport:
@@ -65,11 +67,11 @@ def assert_gradients_exact(
 
 def assert_gradients_match(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    *targets: Any,
-    reference: Any = None,
+    params: PyTree,
+    state: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    reference: PyTree = None,
     rtol: float | None = None,
     paths: Sequence[str] | None = None,
     **options: Any,
@@ -119,7 +121,7 @@ def assert_gradients_match(
     return report
 
 
-def assert_not_dead(gradients: Any, *, floor: float = 0.0) -> None:
+def assert_not_dead(gradients: PyTree, *, floor: float = 0.0) -> None:
     """Assert that every gradient of a tree is finite and has a norm above `floor`.
 
     A test of a gradient that is zero passes for every rule: a network that never spikes has such

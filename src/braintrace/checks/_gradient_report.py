@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import PyTree
 
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
 
 _FAR = 2.0  # a norm that is off by more than this factor gets a warning
@@ -198,14 +199,14 @@ class GradientReport:
 
 
 def compare_gradients(
-    online: Any,
-    reference: Any,
+    online: PyTree,
+    reference: PyTree,
     certificates: Mapping[str, Exactness],
     *,
     tolerance: float | None = None,
     dropped: Mapping[str, int] | None = None,
     title: str = "online gradients against BPTT",
-    dtypes: Iterable[Any] = (),
+    dtypes: Iterable[DTypeLike] = (),
 ) -> GradientReport:
     """A `GradientReport` of two trees of gradients.
 
@@ -234,22 +235,18 @@ def compare_gradients(
     leaves, structure = jax.tree_util.tree_flatten_with_path(online)
     if jax.tree.structure(reference) != structure:
         raise UsageError(
-            problem(
-                "The gradients have different structures.",
-                got=jax.tree.structure(reference),
-                expected=structure,
-            )
+            "The gradients have different structures.",
+            got=jax.tree.structure(reference),
+            expected=structure,
         )
     rows = []
     for (key, a), b in zip(leaves, jax.tree.leaves(reference), strict=True):
         path = jax.tree_util.keystr(key) or "value"
         if path not in certificates:
             raise UsageError(
-                problem(
-                    f"No certificate for {path}.",
-                    got=list(certificates),
-                    expected="one for each parameter",
-                )
+                f"No certificate for {path}.",
+                got=list(certificates),
+                expected="one for each parameter",
             )
         count = (dropped or {}).get(path, 0)
         rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))
@@ -260,7 +257,7 @@ def compare_gradients(
     return GradientReport(tuple(rows), allowed, title, rounding)
 
 
-def _measure(a: Any, b: Any) -> tuple[float, float, float, float]:
+def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:
     """(cosine, relative error, norm of a, norm of b)."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
     a, b = np.asarray(a).astype(wide).reshape(-1), np.asarray(b).astype(wide).reshape(-1)

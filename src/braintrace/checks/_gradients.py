@@ -6,9 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import PyTree, Real
 
-from ..cell import Values, merged, sequence_length, weigh, weights_of
-from ..core._errors import UsageError, problem
+from ..cell import Mask, Reset, Timed, Values, merged, sequence_length, weigh, weights_of
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ._gradient_report import GradientReport, compare_gradients
 from ._reference import bptt_gradient
@@ -16,20 +19,20 @@ from ._reference import bptt_gradient
 
 def check_gradients(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any] | None = None,
-    step_fn: Callable[..., Any] | None = None,
-    mask: Any = None,
-    reset: Any = None,
+    params: PyTree,
+    state: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree] | None = None,
+    step_fn: Callable[..., PyTree] | None = None,
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
     window: int | None = None,
     windows: Sequence[int | None] = (),
     multi_step: bool = False,
     tolerance: float | None = None,
-    y_target: Any = None,
+    y_target: Real[ArrayLike, "... O"] | None = None,
 ) -> GradientReport:
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by
     parameter.
@@ -74,7 +77,7 @@ def check_gradients(
     >>> braintrace.checks.check_gradients(learner, params, state, xs, loss_fn=loss).ok
     True
     """
-    options = {"mask": mask, "reduction": reduction}
+    options: dict[str, Any] = {"mask": mask, "reduction": reduction}
     if multi_step:
         for name, given, do in (
             ("reset", reset is not None, "cut the sequence at the resets"),
@@ -82,9 +85,9 @@ def check_gradients(
             ("windows", bool(windows), "pass window=: each window has a gradient of its own"),
         ):
             if given:
-                raise UsageError(problem(f"multi_step does not go with {name}.", do=do))
+                raise UsageError(f"multi_step does not go with {name}.", do=do)
 
-    def online(window: int | None) -> Any:
+    def online(window: int | None) -> PyTree:
         if multi_step:
             return _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
         given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "y_target": y_target}
@@ -93,22 +96,16 @@ def check_gradients(
 
     chosen = window_choice(window, windows)
     gradients = [online(w) for w in chosen]  # in front of the reference: the better errors
-    function = learner.function
-    sequences = (xs, *targets)
+    function, sequences = learner.function, (xs, *targets)
     if step_fn is not None:
         function, loss_fn, sequences = learner.stepped(step_fn), lambda loss: loss, (sequences,)
     assert loss_fn is not None  # etrace_grad has seen to that
     cell = lambda trained, carry, x: function(merged(trained, params), carry, x)
-    reference, losses = bptt_gradient(
-        cell,
-        learner.trained(params),
-        state.carry,
-        *sequences,
-        loss_fn=loss_fn,
-        reset=reset,
-        initial=learner.initial,
-        **options,
-    )
+    axes = None if reset is None else learner.reset_axes
+    if jax.tree.leaves(axes):  # else a reset changes nothing
+        options |= {"reset": reset, "initial": learner.initial, "batch_axes": axes}
+    given = learner.trained(params), state.carry, *sequences
+    reference, losses = bptt_gradient(cell, *given, loss_fn=loss_fn, **options)
     pairs = zip(learner.graph.parameters, learner.graph.params, strict=False)
     rows = [r for r, v in pairs if v.differentiable and r.exactness is not Exactness.FROZEN]
     named = lambda tree: Values(tuple(r.path for r in rows), jax.tree.leaves(tree))
@@ -124,13 +121,11 @@ def check_gradients(
 def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[int | None, ...]:
     """The windows to check, the first of which is compared with the reference."""
     if windows and window is not None:
-        raise UsageError(
-            problem("window does not go with windows.", got=(window, windows), do="pass one")
-        )
+        raise UsageError("window does not go with windows.", got=(window, windows), do="pass one")
     return tuple(windows) or (window,)
 
 
-def inner_dtypes(graph: CellGraph) -> set[Any]:
+def inner_dtypes(graph: CellGraph) -> set[np.dtype]:
     """The dtypes of everything that derivatives of parameters and state pass through."""
     starts = (*graph.params, *(graph.carry[k] for k in graph.hidden))
     return {v.dtype for v in reach([*graph.prelude, *graph.step], starts)}
@@ -138,10 +133,10 @@ def inner_dtypes(graph: CellGraph) -> set[Any]:
 
 def judge(
     gradients: Mapping[int | None, Any],
-    reference: Any,
+    reference: PyTree,
     rows: Mapping[str, ParameterRow],
     tolerance: float | None,
-    dtypes: Iterable[Any],
+    dtypes: Iterable[DTypeLike],
 ) -> GradientReport:
     """The gradient of the first window against the reference, and those of the others against
     it.
@@ -165,23 +160,28 @@ def judge(
 
 def _multi_step(
     learner: Any,
-    params: Any,
-    state: Any,
-    xs: Any,
-    targets: Any,
+    params: PyTree,
+    state: PyTree,
+    xs: Timed,
+    targets: tuple[Timed, ...],
     window: int | None,
-    loss_fn: Any,
+    loss_fn: Callable[..., PyTree] | None,
     *,
-    mask: Any,
+    mask: Mask | None,
     reduction: str,
-) -> Any:
+) -> PyTree:
     """The sum of the gradients of full windows."""
     steps, total = sequence_length(xs), None
+    assert loss_fn is not None  # check_gradients has refused step_fn
 
-    def losses_of(trained: Any, state: Any, part: slice) -> tuple[Any, Any]:
+    def losses_of(trained: PyTree, state: PyTree, part: slice) -> tuple[PyTree, PyTree]:
         x, *of_part = jax.tree.map(lambda v: v[part], (xs, *targets))
         state, outs = learner.update_window(merged(trained, params), state, x, full=True)
         return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
+
+    def objective(trained: PyTree, state: PyTree, part: slice) -> tuple[jax.Array, PyTree]:
+        losses, new = losses_of(trained, state, part)
+        return weigh(losses, weights[part]), new
 
     trained = learner.trained(params)
     loss = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[0][0], trained, state)
@@ -189,10 +189,6 @@ def _multi_step(
     for start in range(0, steps, window or steps):
         part = slice(start, start + (window or steps))
 
-        def objective(trained: Any, state: Any = state, part: slice = part) -> tuple[Any, Any]:
-            losses, new = losses_of(trained, state, part)
-            return weigh(losses, weights[part]), new
-
-        gradients, state = jax.grad(objective, has_aux=True)(trained)
+        gradients, state = jax.grad(objective, has_aux=True)(trained, state, part)
         total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
     return total

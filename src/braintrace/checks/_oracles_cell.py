@@ -6,12 +6,12 @@ is said by the user, so that an oracle shares neither analysis nor traces with t
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
 
-from ..cell import check_driver, sequence_length, weigh, weights_of
+from ..cell import Mask, Timed, check_driver, sequence_length, weigh, weights_of
 
 sg = jax.lax.stop_gradient
 
@@ -35,9 +35,9 @@ class Layer:
     2.0
     """
 
-    drive: Callable[..., Any]
-    move: Callable[..., Any]
-    out: Callable[[Any], jax.Array]
+    drive: Callable[..., PyTree]
+    move: Callable[..., PyTree]
+    out: Callable[[PyTree], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +64,10 @@ class LayeredCell:
     """
 
     layers: tuple[Layer, ...]
-    readout: Callable[[Any, jax.Array], jax.Array]
+    readout: Callable[[PyTree, jax.Array], jax.Array]
     leak: float | None = None
 
-    def __call__(self, params: Any, carry: Any, x: Any) -> tuple[Any, jax.Array]:
+    def __call__(self, params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
         new, z = [], x
         for layer, h in zip(self.layers, carry, strict=False):
             h = layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
@@ -92,18 +92,20 @@ class LayeredCell:
         return (*self.layers, leaky)
 
 
-Run = Callable[[Any, jax.Array], tuple[Any, Any]]
+#: Gradients, and the losses that are not weighted.
+Gradients = tuple[PyTree, Float[Array, "T *B"]]
+Run = Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]
 
 
 def gradient_of(
     run: Run,
-    params: Any,
-    xs: Any,
-    targets: Any,
-    loss_fn: Callable[..., Any],
-    mask: Any,
+    params: PyTree,
+    xs: Timed,
+    targets: tuple[Timed, ...],
+    loss_fn: Callable[..., PyTree],
+    mask: Mask | None,
     reduction: str,
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of
     outs plus the surrogate.
     """
@@ -112,7 +114,7 @@ def gradient_of(
 
     losses_of = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))
 
-    def total(params: Any) -> tuple[jax.Array, jax.Array]:
+    def total(params: PyTree) -> tuple[jax.Array, jax.Array]:
         shape = jax.eval_shape(lambda p: losses_of(run(p, jnp.ones(steps))[0], targets), params)
         loss = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
         weights = weights_of(mask, loss, steps, reduction)
@@ -123,10 +125,10 @@ def gradient_of(
     return jax.grad(total, has_aux=True)(params)
 
 
-def replaced(value: Any, proxy: Any) -> Any:
+def replaced(value: PyTree, proxy: PyTree) -> PyTree:
     """`value`, with the derivative of `proxy`."""
     return jax.tree.map(lambda v, p: sg(v) + (p - sg(p)), value, proxy)
 
 
-def zeros_like(tree: Any) -> Any:
+def zeros_like(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.zeros_like, tree)

@@ -3,25 +3,26 @@ drive.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from ._oracles_cell import LayeredCell, gradient_of, sg, zeros_like
+from ..cell import Mask, Timed
+from ._oracles_cell import Gradients, Layer, LayeredCell, gradient_of, sg, zeros_like
 
 
 def pp_prop_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     decays: tuple[float, float],
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of the factored rule, in O(T^2) steps.
 
     For each time t, the linear recursion of the layer's state is run again from zero up to t with
@@ -57,9 +58,10 @@ def pp_prop_oracle(
     """
     a_x, a_f = decays
     layers = cell.stateful
-    steps = jax.tree.leaves(xs)[0].shape[0]
 
-    def inputs_of(params: Any, carry: Any, x: Any, perturbations: Any) -> tuple[Any, Any, Any]:
+    def inputs_of(
+        params: PyTree, carry: PyTree, x: PyTree, perturbations: PyTree
+    ) -> tuple[PyTree, PyTree, PyTree]:
         """The step with its new states perturbed: (new carry, out, what each layer reads)."""
         new, read, z = [], [], x
         for layer, h, perturbation in zip(layers, carry, perturbations, strict=True):
@@ -70,10 +72,10 @@ def pp_prop_oracle(
             z = layer.out(new[-1])
         return tuple(new), z if cell.leak is not None else cell.readout(params, z), read
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         still, fixed = zeros_like(tuple(carry)), sg(params)
 
-        def forward(state: Any, at: Any) -> tuple[Any, Any]:
+        def forward(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, filtered = state
             x, target, weight = at
             new, out, read = inputs_of(fixed, carry, x, still)
@@ -84,43 +86,34 @@ def pp_prop_oracle(
             loss = lambda n: jnp.sum(weight * loss_fn(inputs_of(fixed, carry, x, n)[1], *target))
             return (new, filtered), (read, filtered, jax.grad(loss)(still), out)
 
-        first = [
-            zeros_like(v)
-            for _, v in inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
-        ]
+        first = inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
         _, (read, filtered, signals, outs) = jax.lax.scan(
-            forward, (carry, first), (xs, list(targets), weights)
+            forward, (carry, [zeros_like(v) for _, v in first]), (xs, list(targets), weights)
         )
         if cell.leak is None:  # a readout without a state learns from its own step
-            outs = jax.vmap(lambda h: cell.readout(params, layers[-1].out(h)))(
-                _later(cell, fixed, read[-1])
-            )
+            top = layers[-1]
+            later = lambda h, inputs: top.out(top.move(fixed, h, top.drive(fixed, *inputs)))
+            outs = jax.vmap(lambda *at: cell.readout(params, later(*at)))(*read[-1])
         total = jnp.zeros(())
         for layer, at, e, signal in zip(layers, read, filtered, signals, strict=True):
-            total += _replays(layer, params, at, e, signal, a_f, steps)
+            total += _replays(layer, params, at, e, signal, a_f)
         return (outs if cell.leak is None else sg(outs)), total
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def _later(cell: LayeredCell, params: Any, read: Any) -> Any:
-    """The new states of the top layer, from what it reads."""
-    top = cell.layers[-1]
-    return jax.vmap(lambda h, inputs: top.move(params, h, top.drive(params, *inputs)))(*read)
-
-
 def _replays(
-    layer: Any, params: Any, read: Any, filtered: Any, signals: Any, decay: float, steps: int
+    layer: Layer, params: PyTree, read: PyTree, filtered: PyTree, signals: PyTree, decay: float
 ) -> jax.Array:
     """The sum over t of `<dL_t/dh_t, k_t> / c_t`."""
-    fixed, times = sg(params), jnp.arange(steps)
+    fixed, times = sg(params), jnp.arange(jax.tree.leaves(signals)[0].shape[0])
 
-    def replay(t: jax.Array, e: Any, signal: Any) -> jax.Array:
+    def replay(t: jax.Array, e: PyTree, signal: PyTree) -> jax.Array:
         ones = e[2]
         scale = lambda tree, c: jax.tree.map(lambda v: c * v, tree)
         drive, inner = scale(layer.drive(params, *e), 1 - decay), scale(params, (1 - decay) * ones)
 
-        def one(k: Any, at: Any) -> tuple[Any, None]:
+        def one(k: PyTree, at: PyTree) -> tuple[PyTree, None]:
             s, (h, inputs) = at
             y = layer.drive(fixed, *inputs)
             tangents = (inner, scale(k, decay), drive)

@@ -12,23 +12,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from ._oracles_cell import LayeredCell, gradient_of, sg
+from ..cell import Mask, Timed
+from ._oracles_cell import Gradients, LayeredCell, gradient_of, sg
 
 Feedback = Callable[[jax.Array], Any]
 
 
 def layered_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     recurrent: bool = False,
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of D-RTRL and of OSTL without recurrence; with `recurrent`, that of OSTL with
     recurrence.
 
@@ -59,8 +61,8 @@ def layered_oracle(
     2.5
     """
 
-    def run(params: Any, weights: Any) -> tuple[Any, Any]:
-        def one(carry: Any, x: Any) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
+        def one(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             kept, live, _ = lanes(cell, params, carry, x, recurrent)
             return with_readout(cell, params, kept, carry, live, sg(live), cell.readout)
 
@@ -71,17 +73,17 @@ def layered_oracle(
 
 def eprop_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     kappa: float | None = None,
     feedback: Feedback | None = None,
     firing_rate: tuple[float, float] | None = None,
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of e-prop: recurrent weights cut, and the readout's memory live.
 
     Args:
@@ -114,11 +116,11 @@ def eprop_oracle(
     """
     steps = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
-        def one(state: Any, at: Any) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
+        def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, filtered, means = state
             x, step, weight = at
-            kept, live, activities = lanes(cell, params, carry, x, recurrent=False)
+            kept, live, live_all = lanes(cell, params, carry, x, recurrent=False)
             top = cell.layers[-1].out(kept[-1])
             read = cell.readout if feedback is None else reading(cell.readout, feedback(step))
             if kappa is None:
@@ -128,10 +130,8 @@ def eprop_oracle(
                 seen, remembered = sg(live) + (now - sg(now)), sg(live)
                 filtered = kappa * filtered + top
             new, out = with_readout(cell, params, kept, carry, seen, remembered, read)
-            means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, activities, strict=True)]
-            rate = (
-                0.0 if firing_rate is None else rate_term(activities, means, weight, *firing_rate)
-            )
+            means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, live_all, strict=True)]
+            rate = 0.0 if firing_rate is None else rate_term(live_all, means, weight, *firing_rate)
             return (new, filtered, means), (out, rate)
 
         rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
@@ -143,17 +143,17 @@ def eprop_oracle(
 
 def osttp_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     y_target: jax.Array,
     B_list: Any,
     exact: bool = False,
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of OSTTP: that of the linear surrogate `-sum_t sum_l <y*_t B_l, z_l>` with the
     inputs of each layer stopped.
 
@@ -191,8 +191,8 @@ def osttp_oracle(
     -2.5
     """
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
-        def one(carry: Any, at: Any) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
+        def one(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             x, y, weight = at
             kept, surrogate = [], 0.0
             for layer, h, B in zip(cell.layers, carry, B_list, strict=False):
@@ -212,8 +212,8 @@ def osttp_oracle(
 
 
 def lanes(
-    cell: LayeredCell, params: Any, carry: Any, x: Any, recurrent: bool
-) -> tuple[list[Any], Any, list[Any]]:
+    cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree, recurrent: bool
+) -> tuple[list[jax.Array], Any, list[jax.Array]]:
     """(new states of the carried lane, live activity of the top layer, live activities of all)."""
     kept, live, activities = [], x, []
     for layer, h in zip(cell.layers, carry, strict=False):
@@ -226,13 +226,13 @@ def lanes(
 
 def with_readout(
     cell: LayeredCell,
-    params: Any,
-    kept: list[Any],
-    carry: Any,
-    live: Any,
-    remembered: Any,
-    read: Callable[..., Any],
-) -> tuple[Any, Any]:
+    params: PyTree,
+    kept: list[jax.Array],
+    carry: PyTree,
+    live: PyTree,
+    remembered: PyTree,
+    read: Callable[..., PyTree],
+) -> tuple[PyTree, PyTree]:
     """(the carry, the output) with the readout's state, which remembers `remembered` where it has
     one.
     """
@@ -242,14 +242,14 @@ def with_readout(
     return (*kept, old + read(params, remembered)), old + read(params, live)
 
 
-def reading(readout: Callable[..., Any], feedback: Any) -> Callable[..., Any]:
+def reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:
     """The readout, whose backward pass reaches the activity through the parameters `feedback`."""
 
     @jax.custom_vjp
-    def read(params: Any, feedback: Any, z: Any) -> Any:
+    def read(params: PyTree, feedback: PyTree, z: PyTree) -> PyTree:
         return readout(params, z)
 
-    def backward(kept: Any, cotangent: Any) -> Any:
+    def backward(kept: PyTree, cotangent: PyTree) -> PyTree:
         params, feedback, z = kept
         of_params = jax.vjp(lambda p: readout(p, z), params)[1](cotangent)[0]
         of_z = jax.vjp(lambda z: readout(feedback, z), z)[1](cotangent)[0]
@@ -260,17 +260,21 @@ def reading(readout: Callable[..., Any], feedback: Any) -> Callable[..., Any]:
 
 
 def rate_term(
-    activities: list[Any], means: list[Any], weight: jax.Array, target: float, strength: float
+    active: list[jax.Array],
+    means: list[jax.Array],
+    weight: jax.Array,
+    target: float,
+    strength: float,
 ) -> jax.Array:
     """`strength sum_j (f_j - target) z_j`, f the mean of lanes and of the steps so far, weighed
     lane by lane.
     """
     total = jnp.zeros(())
-    for z, mean in zip(activities, means, strict=True):
+    for z, mean in zip(active, means, strict=True):
         excess = strength * (mean.mean(0, keepdims=True) - target)
         total += jnp.sum(excess * z * weight.reshape(-1, *[1] * (z.ndim - 1)))
     return total
 
 
-def _cut(own: Any, recurrent: bool) -> Any:
+def _cut(own: PyTree, recurrent: bool) -> PyTree:
     return own if recurrent else sg(own)

@@ -4,27 +4,29 @@ They replace derivatives: `value + (proxy - stop_gradient(proxy))` has the value
     the derivative of another.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from ._oracles_cell import LayeredCell, gradient_of, replaced, sg, zeros_like
+from ..cell import Mask, Timed
+from ._oracles_cell import Gradients, Layer, LayeredCell, gradient_of, replaced, sg, zeros_like
 
 
 def ottt_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     leak: float,
     bias_trace: bool = False,
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of OTTT, as its published code computes it: old states are constants, and each
     weight operation is run once on the filtered inputs for its weights and once on the inputs as
     they are for the layers below.
@@ -54,10 +56,10 @@ def ottt_oracle(
     """
     layers = cell.stateful
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
-        def one(state: Any, x: Any) -> tuple[Any, Any]:
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, traces = sg(state)
             new, kept, z = [], [], x
             for layer, h, old in zip(layers, carry, traces, strict=True):
@@ -72,7 +74,7 @@ def ottt_oracle(
                 z = layer.out(h)
             return (tuple(new), kept), z if cell.leak is not None else cell.readout(params, z)
 
-        start = (carry, traces_of(cell, layers, carry, xs))
+        start = (carry, traces_of(layers, carry, xs))
         return jax.lax.scan(one, start, xs)[1], 0.0
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
@@ -80,16 +82,16 @@ def ottt_oracle(
 
 def otpe_oracle(
     cell: LayeredCell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
     leak: float,
     approximate: bool = False,
-    mask: Any = None,
+    mask: Mask | None = None,
     reduction: str = "mean",
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     """The gradient of OTPE, or with `approximate` of F-OTPE, by a proxy of each layer's activity.
 
     What the layer above and the readout differentiate is, with R the leaky sum of the activity and
@@ -124,18 +126,22 @@ def otpe_oracle(
     """
     layers = cell.layers
 
-    def run(params: Any, weights: jax.Array) -> tuple[Any, Any]:
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
         def hidden(
-            layer: Any, h: Any, state: Any, z: Any, proxy: Any, count: Any, lowest: bool
-        ) -> tuple[Any, ...]:
-            total, mean, once, twice = state
+            layer: Layer,
+            h: PyTree,
+            state: PyTree,
+            below: tuple[PyTree, PyTree],
+            count: jax.Array,
+            lowest: bool,
+        ) -> tuple[PyTree, ...]:
+            (total, mean, once, twice), (z, proxy) = state, below
             own = sg(layer.out(h))
             y = layer.drive(params, sg(z), own, 1.0)
             new = layer.move(params, h, y)
             active = layer.out(new)
-            below = None if lowest else layer.drive(fixed, proxy, own, 1.0)
             total = leak * total + active
             once = filtered(once, (sg(z), own, jnp.ones(())), leak, False)
             twice = filtered(twice, once, leak, False)
@@ -143,72 +149,50 @@ def otpe_oracle(
                 pull = jax.vjp(lambda y: layer.out(layer.move(fixed, sg(h), y)), sg(y))[1]
                 (slope,) = pull(jnp.ones_like(active))
                 mean = sg(leak * count * mean + slope) / (leak * count + 1)
+            learned = total
             if approximate:  # biases and the neuron's own parameters learn from their own step
-                of_weights = mean * layer.drive(params, *twice[:2], 0.0)
-                biases = layer.drive(params, sg(z), own, 1.0) - layer.drive(params, sg(z), own, 0.0)
-                of_rest = layer.out(layer.move(params, sg(h), replaced(y, biases)))
-                learned = of_weights + of_rest
-            else:
-                learned = total
+                learned = mean * layer.drive(params, *twice[:2], 0.0)
+                biases = y - layer.drive(params, sg(z), own, 0.0)
+                learned += layer.out(layer.move(params, sg(h), replaced(y, biases)))
             seen = replaced(active, learned)
-            if below is not None:
-                seen = seen + mean * (below - sg(below))
+            if not lowest:
+                driven = layer.drive(fixed, proxy, own, 1.0)
+                seen = seen + mean * (driven - sg(driven))
             return new, (total, mean, once, twice), active, seen
 
-        def one(state: Any, x: Any) -> tuple[Any, Any]:
+        def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, states, once, count = state
             new, kept, z, proxy = [], [], x, x
             for k, (layer, h, at) in enumerate(zip(layers, carry, states, strict=False)):
-                h, at, z, proxy = hidden(layer, h, at, z, proxy, count, k == 0)
+                h, at, z, proxy = hidden(layer, h, at, (z, proxy), count, k == 0)
                 new.append(h)
                 kept.append(at)
-            if cell.leak is None:
-                out = cell.readout(params, sg(z)) + _difference(
-                    lambda v: cell.readout(fixed, v), proxy
-                )
-            else:
-                once = leak * once + sg(z)
-                plain = cell.leak * carry[-1] + cell.readout(params, sg(z))
+            out, seen = cell.readout(params, sg(z)), cell.readout(fixed, proxy)
+            if cell.leak is not None:
+                once, out = leak * once + sg(z), cell.leak * carry[-1] + out
                 if approximate:  # the readout's weights have a filtered input too
-                    plain = replaced(plain, cell.readout(params, once))
-                new.append(plain)
-                out = plain + _difference(lambda v: cell.readout(fixed, v), proxy)
+                    out = replaced(out, cell.readout(params, once))
+                new.append(out)
             after = tuple(new) if not approximate else sg(tuple(new))
-            return (after, kept, once, leak * count + 1), out
+            return (after, kept, once, leak * count + 1), out + (seen - sg(seen))
 
-        states = []
-        for traces, layer, h in zip(
-            traces_of(cell, layers, carry, xs), layers, carry, strict=False
-        ):
-            rest = jnp.zeros_like(layer.out(h))
-            states.append((rest, rest, traces, traces))
-        start = (
-            carry,
-            states,
-            jnp.zeros_like(layers[-1].out(carry[len(layers) - 1])),
-            jnp.zeros(()),
-        )
+        zeros = [jnp.zeros_like(layer.out(h)) for layer, h in zip(layers, carry, strict=False)]
+        traces = traces_of(layers, carry, xs)
+        states = [(z, z, t, t) for z, t in zip(zeros, traces, strict=True)]
+        start = carry, states, zeros[-1], jnp.zeros(())
         return jax.lax.scan(one, start, xs)[1], 0.0
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def filtered(old: Any, inputs: Any, leak: float, constant: bool) -> Any:
+def filtered(old: Any, inputs: PyTree, leak: float, constant: bool) -> PyTree:
     """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
     below, own = (leak * e + sg(v) for e, v in zip(old[:2], inputs[:2], strict=True))
     return below, own, leak * old[2] + 1 if constant else inputs[2]
 
 
-def traces_of(cell: LayeredCell, layers: Any, carry: Any, xs: Any) -> list[Any]:
+def traces_of(layers: Sequence[Layer], carry: PyTree, xs: Timed) -> list[PyTree]:
     """Zero traces of what each layer reads."""
-    found, z = [], jax.tree.map(lambda v: v[0], xs)
-    for layer, h in zip(layers, carry, strict=False):
-        own = layer.out(h)
-        found.append((zeros_like(z), zeros_like(own), jnp.zeros(())))
-        z = own
-    return found
-
-
-def _difference(function: Any, proxy: Any) -> Any:
-    value = function(proxy)
-    return value - sg(value)
+    own = [layer.out(h) for layer, h in zip(layers, carry, strict=False)]
+    below = [jax.tree.map(lambda v: v[0], xs), *own]
+    return [(zeros_like(z), zeros_like(v), jnp.zeros(())) for z, v in zip(below, own, strict=False)]

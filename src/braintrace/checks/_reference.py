@@ -1,28 +1,42 @@
-"""The gradients that learners are measured against: BPTT, and the two-lane oracle of D-RTRL."""
+"""The gradients that learners are measured against: BPTT, and the oracle of D-RTRL."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
 
-from ..cell import check_driver, check_reset, common_size, compile_cell, restarted, sequence_length
+from ..cell import (
+    CellFunction,
+    Mask,
+    Reset,
+    Timed,
+    check_driver,
+    check_reset,
+    common_size,
+    compile_cell,
+    reset_axes,
+    restarted,
+    sequence_length,
+)
+from ..core.analysis import BatchAxis
 from ..core.step import prelude, step
-from ._oracles_cell import gradient_of
+from ._oracles_cell import Gradients, gradient_of
 
 
 def bptt_gradient(
-    cell: Callable[..., Any],
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
-    mask: Any = None,
-    reset: Any = None,
+    cell: CellFunction,
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., jax.Array],
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
-    initial: Any = None,
-) -> tuple[Any, jax.Array]:
+    initial: PyTree = None,
+    batch_axes: PyTree = None,
+) -> Gradients:
     """The gradient of a sequence by backpropagation through time: `(gradients, losses)`.
 
     Reverse-mode differentiation of `lax.scan` over the function `cell` itself. No part of the
@@ -40,6 +54,9 @@ def bptt_gradient(
         reset: (T, B) bool, as in `etrace_grad`.
         reduction: 'mean' or 'sum', as in `etrace_grad`.
         initial: the carry that `reset` goes back to; by default `carry`.
+        batch_axes: a tree like the carry: the axis of the samples that `reset` marks, or None for
+            an array that it leaves as it is. By default axis 0 of the arrays with their number
+            there.
 
     Returns:
         The gradients (a tree like `params`) and the losses, (T,) or (T, B), not weighted.
@@ -59,33 +76,35 @@ def bptt_gradient(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    carry, marks = _checked(carry, xs, reset, targets, reduction)
+    carry, marks, axes = _checked(carry, xs, reset, batch_axes, targets, reduction)
     initial = carry if initial is None else initial
 
-    def run(params: Any) -> Any:
-        def one(carry: Any, at: Any) -> tuple[Any, Any]:
-            x, now = at
-            carry = carry if now is None else restarted(initial, carry, now)
-            return cell(params, carry, x)
+    def run(params: PyTree) -> PyTree:
+        def advance(carry: PyTree, given: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+            x, marked = given
+            return cell(
+                params, carry if marked is None else restarted(initial, carry, marked, axes), x
+            )
 
-        return jax.lax.scan(one, carry, (xs, marks))[1]
+        return jax.lax.scan(advance, carry, (xs, marks))[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
 
 
 def d_rtrl_oracle(
-    cell: Callable[..., Any],
-    params: Any,
-    carry: Any,
-    xs: Any,
-    *targets: Any,
-    loss_fn: Callable[..., Any],
-    mask: Any = None,
-    reset: Any = None,
+    cell: CellFunction,
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., jax.Array],
+    mask: Mask | None = None,
+    reset: Reset | None = None,
     reduction: str = "mean",
     unroll_limit: int = 64,
     max_slots: int = 16,
-) -> tuple[Any, jax.Array]:
+    batch_axes: PyTree = None,
+) -> Gradients:
     """The gradient that D-RTRL computes, by automatic differentiation over the whole sequence:
     `(gradients, losses)`.
 
@@ -116,47 +135,61 @@ def d_rtrl_oracle(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    carry, marks = _checked(carry, xs, reset, targets, reduction)
+    carry, marks, axes = _checked(carry, xs, reset, batch_axes, targets, reduction)
     first = jax.tree.map(lambda v: v[0], xs)
     compiled = compile_cell(
         cell, params, carry, first, unroll_limit=unroll_limit, max_slots=max_slots
     )
     graph, initial = compiled.graph, carry
 
-    def run(params: Any) -> Any:
+    def run(params: PyTree) -> PyTree:
         ready = prelude(graph, compiled.params.flatten(params, "params"))
 
-        def one(carry: list[Any], at: Any) -> tuple[list[Any], Any]:
-            x, now = at
-            if now is not None:
-                carry = compiled.flat_carry(restarted(initial, compiled.tree_carry(carry), now))
+        def advance(
+            carry: list[jax.Array], given: tuple[PyTree, PyTree]
+        ) -> tuple[list[jax.Array], PyTree]:
+            x, marked = given
+            if marked is not None:
+                tree = restarted(initial, compiled.tree_carry(carry), marked, axes)
+                carry = compiled.flat_carry(tree)
             lanes = step(graph, ready, carry, compiled.x.flatten(x, "x"))
             return lanes.local, compiled.out.unflatten(lanes.outs)
 
-        return jax.lax.scan(one, compiled.flat_carry(carry), (xs, marks))[1]
+        return jax.lax.scan(advance, compiled.flat_carry(carry), (xs, marks))[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
 
 
 def _checked(
-    carry: Any, xs: Any, reset: Any, targets: Any, reduction: str
-) -> tuple[Any, jax.Array | None]:
-    """The carry as arrays, and the marks of the samples that are reset before each step."""
+    carry: PyTree,
+    xs: Timed,
+    reset: Reset | None,
+    batch_axes: PyTree,
+    targets: tuple[Timed, ...],
+    reduction: str,
+) -> tuple[PyTree, Bool[Array, "T B"] | None, list[BatchAxis | None]]:
+    """The carry as arrays, the marks of the samples that are reset before each step, and where
+    these samples lie.
+    """
     carry = jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), carry)
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
-    return carry, None if reset is None else check_reset(reset, steps, common_size(carry))
+    if reset is None:
+        return carry, None, []
+    samples = jnp.shape(reset)[1] if jnp.ndim(reset) == 2 else common_size(carry)
+    marks = check_reset(reset, steps, samples)
+    return carry, marks, reset_axes(batch_axes, carry, marks.shape[1])
 
 
 def _gradient(
-    run: Callable[[Any], Any],
-    params: Any,
-    xs: Any,
-    targets: Any,
-    loss_fn: Callable[..., Any],
-    mask: Any,
+    run: Callable[[PyTree], PyTree],
+    params: PyTree,
+    xs: Timed,
+    targets: tuple[Timed, ...],
+    loss_fn: Callable[..., jax.Array],
+    mask: Mask | None,
     reduction: str,
-) -> tuple[Any, jax.Array]:
+) -> Gradients:
     leaves, structure = jax.tree.flatten(params)
     live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
     tree_of = lambda values: structure.unflatten([values.get(k) for k in range(len(leaves))])

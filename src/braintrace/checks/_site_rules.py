@@ -2,15 +2,16 @@
 derivative.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..core._compat import is_differentiable
-from ..core._errors import UsageError, problem
+from ..core._errors import UsageError
 from ..core.jaxpr import ControlFlowPolicy, Equation, Var, evaluate, reader, stage
 from ..core.sites import SiteRule, site_rule
 
@@ -18,8 +19,8 @@ _STEPS = 3  # steps of the laws that sum over time
 
 
 def check_site_rule(
-    operation: Callable[..., Any],
-    *operands: Any,
+    operation: Callable[..., PyTree],
+    *operands: ArrayLike,
     weight: int = 0,
     make: Callable[[Equation, int], SiteRule | None] = site_rule,
     rtol: float | None = None,
@@ -52,13 +53,9 @@ def check_site_rule(
     """
     values = [jnp.asarray(v) for v in operands]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
-    relevant = [is_differentiable(v.dtype) for v in values]
-    program, _ = stage(
-        lambda *v: jax.tree.leaves(operation(*v)),
-        avals,
-        relevant,
-        ControlFlowPolicy(scan_unroll_limit=64),
-    )
+    policy = ControlFlowPolicy(scan_unroll_limit=64)
+    flat = lambda *v: jax.tree.leaves(operation(*v))
+    program, _ = stage(flat, avals, [is_differentiable(v.dtype) for v in values], policy)
     made, found = {program.inputs[weight]}, None  # what depends on the weight alone
     for e in program.equations:
         for k, v in enumerate(e.inputs):
@@ -68,12 +65,10 @@ def check_site_rule(
             made.update(e.outputs)
     if found is None:
         raise UsageError(
-            problem(
-                "No site rule covers this operation.",
-                got=[e.name for e in program.equations],
-                expected="an equation with a rule for its weight operand",
-                do="register_site_rule(primitive, make)",
-            )
+            "No site rule covers this operation.",
+            got=[e.name for e in program.equations],
+            expected="an equation with a rule for its weight operand",
+            do="register_site_rule(primitive, make)",
         )
     equation, operand, rule = found
     env = dict(zip(program.inputs, values, strict=True))
@@ -90,19 +85,19 @@ def _check(
     rule: SiteRule,
     equation: Equation,
     operand: int,
-    operands: list[Any],
+    operands: list[jax.Array],
     rtol: float | None,
-    random: Any,
+    random: np.random.Generator,
 ) -> None:
     kernel, data = operands[operand], [operands[k] for k in rule.data]
     y = equation.outputs[0]
     allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
 
-    def draw(shape: Any) -> jax.Array:
+    def draw(shape: tuple[int, ...]) -> jax.Array:
         return jnp.asarray(random.standard_normal(shape), y.dtype)
 
-    def own(f: Any, data: list[Any]) -> Any:
-        def of(kernel: Any) -> Any:
+    def own(f: PyTree, data: list[jax.Array]) -> PyTree:
+        def of(kernel: PyTree) -> PyTree:
             values = list(operands)
             values[operand] = kernel
             for k, value in zip(rule.data, data, strict=True):
@@ -117,7 +112,9 @@ def _check(
             f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}"
         )
 
-    def laws(f: Any, fs: Any, data: list[Any], stacked: list[Any]) -> dict[str, tuple[Any, Any]]:
+    def laws(
+        f: PyTree, fs: PyTree, data: list[jax.Array], stacked: list[jax.Array]
+    ) -> dict[str, tuple[PyTree, PyTree]]:
         steps = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
         entries, ones = rule.spread(f, data), rule.spread(jnp.ones_like(f), data)
         right, total = own(f, data), _total(own(*step) for step in steps)
@@ -162,7 +159,7 @@ def _check(
             )
 
 
-def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
+def _stack(value: PyTree, draw: Callable[[tuple[int, ...]], jax.Array]) -> PyTree:
     """Data of several steps: random values, or indices and events (zeros and ones) as they are,
     rolled.
     """
@@ -171,12 +168,12 @@ def _stack(value: Any, draw: Callable[[Any], Any]) -> Any:
     return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
 
 
-def _total(terms: Any) -> Any:
+def _total(terms: Iterable[jax.Array]) -> jax.Array:
     first, *rest = terms
     return sum(rest, start=first)
 
 
-def _first_only(values: Any, axis: int) -> Any:
+def _first_only(values: jax.Array, axis: int) -> jax.Array:
     """`values`, zero but for the first element along `axis`."""
     shape = [1] * values.ndim
     shape[axis] = values.shape[axis]

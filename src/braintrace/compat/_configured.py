@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..core._errors import NotSupportedError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
@@ -25,7 +27,7 @@ _WITHOUT_RULE = {
 
 
 def configured(
-    config: ETraceConfig, *, random_feedback_key: Any = None, trace_dtype: Any = None
+    config: ETraceConfig, *, random_feedback_key: Any = None, trace_dtype: DTypeLike | None = None
 ) -> Rule:
     """The parts that coordinates stand for; `random_feedback_key` is for
     learning_signal='random_feedback'.
@@ -43,9 +45,8 @@ def configured(
         )
     edits: list[Edit] = []
     if config.recursion_f == "scalar_leak":
-        edits.append(
-            ScalarLeak(1.0 if config.is_factorized else config.decay)
-        )  # the carrier has the decay of a factor
+        # the carrier has the decay of a factor
+        edits.append(ScalarLeak(1.0 if config.is_factorized else config.decay))
     if config.kappa is not None:
         edits.append(OutputFilter(config.kappa))
     why = ""
@@ -66,14 +67,13 @@ def configured(
     return Rule(name, _carrier(config, trace_dtype), tuple(edits), why, schedule)
 
 
-def _carrier(config: ETraceConfig, dtype: Any) -> Carrier:
+def _carrier(config: ETraceConfig, dtype: DTypeLike | None) -> Carrier:
     if config.is_factorized:
         return Factored(config.decay_x or 0.0, config.decay_f or 0.0, dtype)
     if config.recurrence_scope != "diagonal":
         return WithinLayer(dtype)
-    if (
-        config.temporal_recursion == "none"
-    ):  # no earlier step is left: f x of this one, the ordinary gradient
+    if config.temporal_recursion == "none":
+        # no earlier step is left: f x of this one, the ordinary gradient
         return Presynaptic((0.0,), dtype=dtype)
     return PerParameter(dtype)
 

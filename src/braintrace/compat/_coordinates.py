@@ -86,12 +86,8 @@ class ETraceConfig:
     def __post_init__(self) -> None:
         for name in _AXES:
             value = getattr(self, name)
-            parts = (
-                value
-                if name == "temporal_recursion" and isinstance(value, tuple | list)
-                else (value,)
-            )
-            for part in parts:
+            several = name == "temporal_recursion" and isinstance(value, tuple | list)
+            for part in value if several else (value,):
                 if part not in _AXES[name]:
                     refuse(f"Unknown {name}.", repr(part), " or ".join(map(repr, _AXES[name])))
         self._bring_to_one_form()
@@ -114,17 +110,13 @@ class ETraceConfig:
                     "decay=None",
                     "a number in [0, 1), or a pair for input and state",
                 )
-            decays = [
-                None if d is None else fraction("decay", d) for d in _pair(self.decay, "decay")
-            ]
+            pair = _pair(self.decay, "decay")
+            decays = [None if d is None else fraction("decay", d) for d in pair]
             sides = [_side("none" if d == 0 else r, d) for r, d in zip((x, f), decays, strict=True)]
-            self._set(
-                temporal_recursion=tuple(r for r, _ in sides), decay=tuple(d for _, d in sides)
-            )
+            recursions, decays = zip(*sides, strict=True)
+            self._set(temporal_recursion=recursions, decay=decays)
         else:
-            if isinstance(self.temporal_recursion, tuple | list) or isinstance(
-                self.decay, tuple | list
-            ):
+            if any(isinstance(v, tuple | list) for v in (self.temporal_recursion, self.decay)):
                 refuse(
                     "Only a factorised trace has two sides.",
                     f"{self.temporal_recursion!r}, decay={self.decay!r}",
@@ -138,11 +130,8 @@ class ETraceConfig:
                 temporal_recursion=recursion,
                 decay=decay if recursion == "scalar_leak" else None if decay == 0 else decay,
             )
-        if (
-            self.trace_filter == "kappa"
-            and self.kappa is not None
-            and fraction("kappa", self.kappa) == 0
-        ):
+        filtered = self.trace_filter == "kappa" and self.kappa is not None
+        if filtered and fraction("kappa", self.kappa) == 0:
             self._set(trace_filter="none", kappa=None)
         if self.recurrence_scope == "sparse_n" and self.sparse_n == 1:
             self._set(recurrence_scope="coupled", sparse_n=None)
@@ -156,13 +145,9 @@ class ETraceConfig:
         for name, (axis, value) in needs.items():
             given, wanted = getattr(self, name), getattr(self, axis) == value
             if (given is not None) != wanted:
-                what = (
-                    f"{axis}={value!r} needs {name}."
-                    if wanted
-                    else f"{name} has no effect without {axis}={value!r}."
-                )
+                needless = f"{name} has no effect without {axis}={value!r}."
                 refuse(
-                    what,
+                    f"{axis}={value!r} needs {name}." if wanted else needless,
                     f"{axis}={getattr(self, axis)!r}, {name}={given!r}",
                     f"both {axis}={value!r} and {name}, or neither",
                 )
@@ -174,11 +159,8 @@ class ETraceConfig:
                 not isinstance(value, int) or isinstance(value, bool) or value < 1
             ):
                 refuse(f"Invalid {name}.", repr(value), "a whole number of at least 1")
-        if (
-            not self.is_factorized
-            and self.decay is not None
-            and self.temporal_recursion != "scalar_leak"
-        ):
+        leaks = self.is_factorized or self.temporal_recursion == "scalar_leak"
+        if self.decay is not None and not leaks:
             refuse(
                 "decay has no effect here.",
                 f"temporal_recursion={self.temporal_recursion!r}, decay={self.decay!r}",
@@ -258,7 +240,7 @@ def refuse(what: str, got: str, expected: str) -> None:
     raise UsageError(what, got=got, expected=expected)
 
 
-def _pair(value: Any, name: str) -> tuple[Any, Any]:
+def _pair(value: object, name: str) -> tuple[Any, Any]:
     if not isinstance(value, tuple | list):
         return value, value
     if len(value) != 2:

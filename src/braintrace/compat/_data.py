@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=[])
@@ -17,7 +17,7 @@ class SingleStepData:
     (2, 3)
     """
 
-    data: Any
+    data: PyTree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["data"], meta_fields=[])
@@ -31,4 +31,4 @@ class MultiStepData:
     (10, 2, 3)
     """
 
-    data: Any
+    data: PyTree

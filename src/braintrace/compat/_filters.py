@@ -1,9 +1,9 @@
 """Trace helpers as brainstate modules: an output filter, a presynaptic trace."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..cell import fraction
 from ..core.traces import kappa_step, leaky_step
@@ -13,7 +13,7 @@ from ._precision import brainstate
 class _Filter(brainstate.nn.Module):
     """A value that is filtered over time, as a brainstate state."""
 
-    def __init__(self, init_value: Any):
+    def __init__(self, init_value: ArrayLike):
         super().__init__()
         self._initial = jnp.asarray(init_value)
         self.state = brainstate.ShortTermState(self._initial)
@@ -43,11 +43,11 @@ class KappaFilter(_Filter):
 
     __module__ = "braintrace"
 
-    def __init__(self, init_value: Any, kappa: float):
+    def __init__(self, init_value: ArrayLike, kappa: float):
         super().__init__(init_value)
         self.kappa = fraction("kappa", kappa)
 
-    def update(self, x: Any) -> jax.Array:
+    def update(self, x: PyTree) -> jax.Array:
         """Take in x; return the new value."""
         self.state.value = kappa_step(self.value, x, self.kappa)
         return self.value
@@ -68,11 +68,11 @@ class PresynapticTrace(_Filter):
 
     __module__ = "braintrace"
 
-    def __init__(self, init_value: Any, leak: float):
+    def __init__(self, init_value: ArrayLike, leak: float):
         super().__init__(init_value)
         self.leak = fraction("leak", leak, one=True)
 
-    def update(self, x: Any) -> jax.Array:
+    def update(self, x: PyTree) -> jax.Array:
         """Take in x; return the new value."""
         self.state.value = leaky_step(self.value, x, self.leak)
         return self.value

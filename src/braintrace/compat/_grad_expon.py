@@ -1,12 +1,13 @@
 """`GradExpon`: gradients summed with a leak."""
 
 import numbers
-from typing import Any
 
 import brainunit
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..core._errors import UsageError
 from ._precision import brainstate
@@ -37,12 +38,12 @@ class GradExpon(brainstate.nn.Module):
 
     __module__ = "braintrace"
 
-    def __init__(self, grad_shape: Any, tau_or_decay: Any):
+    def __init__(self, grad_shape: PyTree, tau_or_decay: ArrayLike):
         super().__init__()
         self.decay = _gradient_decay(tau_or_decay)
         self.gradients = brainstate.ShortTermState(jax.tree.map(jnp.zeros_like, grad_shape))
 
-    def update(self, gradients: Any) -> Any:
+    def update(self, gradients: PyTree) -> PyTree:
         """Take in gradients; return the new sum."""
         held = jax.tree.structure(self.gradients.value)
         if jax.tree.structure(gradients) != held:
@@ -62,7 +63,7 @@ class GradExpon(brainstate.nn.Module):
         self.gradients.value = jax.tree.map(jnp.zeros_like, self.gradients.value)
 
 
-def _gradient_decay(value: Any) -> float:
+def _gradient_decay(value: PyTree) -> float:
     number = -1.0
     if isinstance(value, brainunit.Quantity) and value.unit.has_same_dim(brainunit.ms):
         ratio = float(brainunit.Quantity(brainstate.environ.get_dt() / value).to_decimal())

@@ -2,15 +2,21 @@
 use of a name warns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree
 
 from ..core._errors import UsageError
 from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
 from ._precision import brainstate
+
+#: Of data and a weight, or of a weight alone.
+Operation = Callable[..., PyTree]
 
 
 class ETraceOp:
@@ -32,11 +38,11 @@ class ETraceOp:
     def __init__(self, is_diagonal: bool = False, name: str | None = None):
         self.is_diagonal, self.name = is_diagonal, name
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         """The result for data and a weight."""
         raise NotImplementedError(f"{type(self).__name__} has no xw_to_y(inputs, weights)")
 
-    def __call__(self, inputs: Any, weights: Any) -> Any:
+    def __call__(self, inputs: PyTree, weights: PyTree) -> PyTree:
         return self.xw_to_y(inputs, weights)
 
 
@@ -54,22 +60,18 @@ class MatMulOp(ETraceOp):
 
     def __init__(
         self,
-        weight_mask: Any = None,
-        weight_fn: Callable[..., Any] | None = None,
+        weight_mask: ArrayLike | None = None,
+        weight_fn: Operation | None = None,
         apply_weight_fn_before_mask: bool = False,
     ):
         super().__init__()
-        self.weight_mask, self.weight_fn, self.fn_first = (
-            weight_mask,
-            weight_fn,
-            apply_weight_fn_before_mask,
-        )
+        self.weight_mask, self.weight_fn = weight_mask, weight_fn
+        self.fn_first = apply_weight_fn_before_mask
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        return matmul(
-            inputs, _masked(weight, self.weight_mask, self.weight_fn, self.fn_first), bias
-        )
+        weight = _masked(weight, self.weight_mask, self.weight_fn, self.fn_first)
+        return matmul(inputs, weight, bias)
 
 
 class ConvOp(ETraceOp):
@@ -90,16 +92,16 @@ class ConvOp(ETraceOp):
 
     def __init__(
         self,
-        xinfo: Any,
-        window_strides: Any,
-        padding: Any,
-        lhs_dilation: Any = None,
-        rhs_dilation: Any = None,
+        xinfo: jax.ShapeDtypeStruct,
+        window_strides: Sequence[int],
+        padding: str | Sequence[tuple[int, int]],
+        lhs_dilation: Sequence[int] | None = None,
+        rhs_dilation: Sequence[int] | None = None,
         feature_group_count: int = 1,
         batch_group_count: int = 1,
         dimension_numbers: Any = None,
-        weight_mask: Any = None,
-        weight_fn: Callable[..., Any] | None = None,
+        weight_mask: ArrayLike | None = None,
+        weight_fn: Operation | None = None,
     ):
         super().__init__()
         self.weight_mask, self.weight_fn, self.xinfo = weight_mask, weight_fn, xinfo
@@ -113,15 +115,11 @@ class ConvOp(ETraceOp):
             "dimension_numbers": dimension_numbers,
         }
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         kernel, bias = _with_bias(weights)
         single = jnp.ndim(inputs) < jnp.ndim(kernel)
-        out = conv(
-            inputs[None] if single else inputs,
-            _masked(kernel, self.weight_mask, self.weight_fn),
-            bias,
-            **self.options,
-        )
+        kernel = _masked(kernel, self.weight_mask, self.weight_fn)
+        out = conv(inputs[None] if single else inputs, kernel, bias, **self.options)
         return out[0] if single else out
 
 
@@ -137,15 +135,14 @@ class SpMatMulOp(ETraceOp):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, sparse_mat: Any, weight_fn: Callable[..., Any] | None = None):
+    def __init__(self, sparse_mat: Any, weight_fn: Operation | None = None):
         super().__init__()
         self.sparse_mat, self.weight_fn = sparse_mat, weight_fn
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        return sparse_matmul(
-            inputs, _masked(weight, None, self.weight_fn), sparse_mat=self.sparse_mat, bias=bias
-        )
+        weight = _masked(weight, None, self.weight_fn)
+        return sparse_matmul(inputs, weight, sparse_mat=self.sparse_mat, bias=bias)
 
 
 class LoraOp(ETraceOp):
@@ -159,17 +156,14 @@ class LoraOp(ETraceOp):
     [[1.5, 1.5]]
     """
 
-    def __init__(self, alpha: Any = None):
+    def __init__(self, alpha: float | None = None):
         super().__init__()
         self.alpha = alpha
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
+        alpha = 1.0 if self.alpha is None else self.alpha
         return lora_matmul(
-            inputs,
-            weights["B"],
-            weights["A"],
-            alpha=1.0 if self.alpha is None else self.alpha,
-            bias=weights.get("bias"),
+            inputs, weights["B"], weights["A"], alpha=alpha, bias=weights.get("bias")
         )
 
 
@@ -183,11 +177,11 @@ class ElemWiseOp(ETraceOp):
     [1.0, 9.0]
     """
 
-    def __init__(self, fn: Callable[..., Any] | None = None):
+    def __init__(self, fn: Operation | None = None):
         super().__init__(is_diagonal=True)
         self.fn = fn
 
-    def xw_to_y(self, inputs: Any, weights: Any) -> Any:
+    def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         return element_wise(weights, weight_fn=self.fn)
 
 
@@ -208,11 +202,11 @@ class ETraceParam(brainstate.ParamState):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, weight: Any, op: Any, grad: Any = None, name: str | None = None):
+    def __init__(self, weight: PyTree, op: Operation, grad: object = None, name: str | None = None):
         super().__init__(weight, name=name)
         self.op = _operation(op)
 
-    def execute(self, x: Any) -> Any:
+    def execute(self, x: PyTree) -> PyTree:
         """The operation of `x` and the value."""
         return self.op(x, self.value)
 
@@ -227,10 +221,10 @@ class ElemWiseParam(ETraceParam):
     [1.0, 2.0]
     """
 
-    def __init__(self, weight: Any, op: Any = None, name: str | None = None):
+    def __init__(self, weight: PyTree, op: Operation | None = None, name: str | None = None):
         super().__init__(weight, _elementwise(op), name=name)
 
-    def execute(self, x: Any = None) -> Any:
+    def execute(self, x: PyTree = None) -> PyTree:
         return self.op(x, self.value)
 
 
@@ -245,10 +239,10 @@ class NonTempParam(ETraceParam):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, value: Any, op: Any, name: str | None = None):
+    def __init__(self, value: PyTree, op: Operation, name: str | None = None):
         super().__init__(value, op, name=name)
 
-    def execute(self, x: Any) -> Any:
+    def execute(self, x: PyTree) -> PyTree:
         return self.op(x, stop_trace(self.value))
 
 
@@ -262,10 +256,10 @@ class FakeETraceParam:
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, value: Any, op: Any):
+    def __init__(self, value: PyTree, op: Operation):
         self.value, self.op = value, _operation(op)
 
-    def execute(self, x: Any) -> Any:
+    def execute(self, x: PyTree) -> PyTree:
         """The operation of `x` and the value."""
         return self.op(x, self.value)
 
@@ -280,14 +274,14 @@ class FakeElemWiseParam(FakeETraceParam):
     [1.0, 2.0]
     """
 
-    def __init__(self, weight: Any, op: Any = None, name: str | None = None):
+    def __init__(self, weight: PyTree, op: Operation | None = None, name: str | None = None):
         super().__init__(weight, _elementwise(op))
 
-    def execute(self, x: Any = None) -> Any:
+    def execute(self, x: PyTree = None) -> PyTree:
         return self.op(x, self.value)
 
 
-def _operation(op: Any) -> Callable[..., Any]:
+def _operation(op: Operation) -> Operation:
     if not callable(op):
         raise UsageError(
             "Not an operation.",
@@ -298,19 +292,19 @@ def _operation(op: Any) -> Callable[..., Any]:
     return op
 
 
-def _elementwise(op: Any) -> ETraceOp:
+def _elementwise(op: Operation | None) -> ETraceOp:
     return op if isinstance(op, ETraceOp) else ElemWiseOp(op)
 
 
-def _with_bias(weights: Any) -> tuple[Any, Any]:
-    return (
-        (weights["weight"], weights.get("bias")) if isinstance(weights, dict) else (weights, None)
-    )
+def _with_bias(weights: PyTree) -> tuple[PyTree, PyTree]:
+    if isinstance(weights, dict):
+        return weights["weight"], weights.get("bias")
+    return weights, None
 
 
 def _masked(
-    weight: Any, mask: Any, function: Callable[..., Any] | None, function_first: bool = False
-) -> Any:
+    weight: PyTree, mask: ArrayLike | None, function: Operation | None, function_first: bool = False
+) -> PyTree:
     steps = [lambda w: w if mask is None else w * mask, function or (lambda w: w)]
     for step in reversed(steps) if function_first else steps:
         weight = step(weight)

@@ -1,7 +1,5 @@
 """Windows within a number of bytes, and what to do where there is none."""
 
-from typing import Any
-
 from ..cell import check_driver
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
@@ -28,7 +26,7 @@ class Budget:
                 "Invalid memory_budget.", got=repr(limit), expected="a number of bytes, or None"
             )
         self.graph, self.rule, self.limit = graph, rule, limit
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._known: dict[tuple[int | None, ...], int] = {}
         self.window(1, 1)
 
     def window(
@@ -64,9 +62,9 @@ class Budget:
         return self._halved(self.rule, plan, return_state, traces) if window is None else plan
 
     def _wanted(self, steps: int, window: int | None) -> int:
-        return (
-            default_window(self.graph, self.rule, steps) if window is None else min(window, steps)
-        )
+        if window is not None:
+            return min(window, steps)
+        return default_window(self.graph, self.rule, steps)
 
     def _halved(self, rule: Rule, plan: MemoryPlan, *options: bool) -> MemoryPlan:
         while self.limit is not None and plan.total > self.limit and plan.window > 1:
@@ -86,15 +84,11 @@ class Budget:
             f"{name}window={other.window}, which needs {size(other.total)}"
             for name, other in fit.items()
         ]
-        best = (
-            "; or ".join(proposals)
-            if proposals
-            else "a smaller batch or model: no window and no algorithm fits"
-        )
+        none = "a smaller batch or model: no window and no algorithm fits"
         return UsageError(
             f"{plan.algorithm} needs more memory than the budget.",
             got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, "
             f"{size(plan.traces)} of it traces",
             expected=f"at most {size(self.limit)} (memory_budget)",
-            do=f"use {best}",
+            do=f"use {'; or '.join(proposals) or none}",
         )

@@ -5,23 +5,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
-from ..cell import merged, sequence_length
+from ..cell import Timed, merged, sequence_length
 from ..core._errors import UsageError
 from ..core.engine import Rule
+from ._state import Info, State
 
 #: (params, state of the optimiser, state of the learner)
-Fitted = tuple[Any, Any, Any]
+Fitted = tuple[PyTree, PyTree, State]
 
 
 def fit_sequence(
     learner: Any,
     start: Fitted,
-    sequences: tuple[Any, ...],
+    sequences: tuple[Timed, ...],
     optimizer: Any,
     mode: str | None,
     options: dict[str, Any],
-) -> tuple[Any, Any, Any, Any]:
+) -> tuple[PyTree, PyTree, State, Info]:
     """`(params, opt_state, state, info)` after the sequence; `options` are those of
     `etrace_grad`.
     """
@@ -38,11 +40,8 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     chosen = mode or rule.schedule or "A"
     if chosen not in ("A", "O"):
         raise UsageError("Unknown mode.", got=repr(mode), expected="'A' or 'O'")
-    if (
-        chosen == "O"
-        and rule.target_timing == "sequence-end"
-        and options.get("y_target") is not None
-    ):
+    late = rule.target_timing == "sequence-end" and options.get("y_target") is not None
+    if chosen == "O" and late:
         raise UsageError(
             "A target that comes at the end of the sequence cannot be used at every step.",
             got="mode='O'",
@@ -56,21 +55,22 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     same for each step.
     """
     timed = {k: options[k] for k in ("mask", "reset", "y_target") if options.get(k) is not None}
-    sequence_only = (
-        "window",
-        "chunk_size",
-        "return_state",
-    )  # every step is a window, and moves the state on
+    # every step is a window, and moves the state on
+    sequence_only = ("window", "chunk_size", "return_state")
     return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}
 
 
 def _each_step(
-    learner: Any, start: Fitted, sequences: tuple[Any, ...], optimizer: Any, options: dict[str, Any]
-) -> tuple[Any, Any, Any, Any]:
+    learner: Any,
+    start: Fitted,
+    sequences: tuple[Timed, ...],
+    optimizer: Any,
+    options: dict[str, Any],
+) -> tuple[PyTree, PyTree, State, Info]:
     timed, fixed = step_options(options)
     params, opt_state, state = start
 
-    def one(carried: Any, at: Any) -> tuple[Any, Any]:
+    def step(carried: Fitted, at: PyTree) -> tuple[Fitted, Info]:
         trained, opt_state, state = carried
         slices, given = jax.tree.map(lambda v: v[None], at)
         now = merged(trained, params)
@@ -78,19 +78,21 @@ def _each_step(
             now, state, *slices, window=1, **given, **fixed
         )
         trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
-        return (trained, opt_state, state), jax.tree.map(lambda v: v[0], info)
+        return (trained, opt_state, state), info
 
     if state.traces is None:
         state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
     sequence_length(sequences[0])
     (trained, opt_state, state), info = jax.lax.scan(
-        one, (learner.trained(params), opt_state, state), (sequences, timed)
+        step, (learner.trained(params), opt_state, state), (sequences, timed)
     )
+    info = jax.tree.map(lambda v: v[:, 0], info)
     return merged(trained, params), opt_state, state, info
 
 
-def _apply(optimizer: Any, gradients: Any, opt_state: Any, trained: Any) -> tuple[Any, Any]:
+def _apply(
+    optimizer: Any, gradients: PyTree, opt_state: PyTree, trained: PyTree
+) -> tuple[PyTree, PyTree]:
     updates, opt_state = optimizer.update(gradients, opt_state, trained)
-    return jax.tree.map(
-        lambda p, u: (p + u).astype(jnp.asarray(p).dtype), trained, updates
-    ), opt_state
+    moved = lambda p, u: (p + u).astype(jnp.asarray(p).dtype)
+    return jax.tree.map(moved, trained, updates), opt_state

@@ -6,25 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import PyTree, Real
 
-from ..cell import (
-    NOTHING,
-    BatchSpec,
-    Cell,
-    Outside,
-    Patterns,
-    Tree,
-    UserStep,
-    check_driver,
-    check_finite,
-    check_loss,
-    check_reset,
-    compile_cell,
-    plain_user_step,
-    select,
-    sequence_length,
-    user_step,
-)
+from ..cell._arguments import Timed, check_driver, sequence_length
+from ..cell._batch import BatchSpec
+from ..cell._cell import Cell, Tree, compile_cell
+from ..cell._samples import Mask, Reset, check_finite, check_reset
+from ..cell._select import Patterns, select
+from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
 from ..core._errors import UsageError
@@ -70,11 +60,11 @@ class FunctionLearner:
 
     def __init__(
         self,
-        cell: Callable[..., Any],
+        cell: Callable[..., PyTree],
         rule: Rule,
-        params: Any,
-        carry: Any,
-        x: Any,
+        params: PyTree,
+        carry: PyTree,
+        x: PyTree,
         *,
         batch: BatchSpec | None = None,
         resets: Any = None,
@@ -103,9 +93,8 @@ class FunctionLearner:
         """What the compiler states: for each parameter its sites, traces and certificate, and every
         dropped path.
         """
-        return CompilationReport(
-            NamedGraph(self.cell, *self._named()), self.rule.carrier, self.rule.name
-        )
+        graph = NamedGraph(self.cell, *self._named())
+        return CompilationReport(graph, self.rule.carrier, self.rule.name)
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         """The paths of the parameters, and of the leaves of the carry."""
@@ -138,7 +127,15 @@ class FunctionLearner:
             and (not chosen or chosen[n])
         )
 
-    def trained(self, params: Any) -> Any:
+    @property
+    def reset_axes(self) -> PyTree:
+        """Where each leaf of the carry has the samples that a reset starts again; None where it
+        leaves the leaf as it is.
+        """
+        axes = {self.cell.leaf_numbers[k]: self.graph.leaf_axis(k) for k in self._resettable}
+        return self.cell.carry.unflatten([axes.get(n) for n in range(len(self.cell.carry.leaves))])
+
+    def trained(self, params: PyTree) -> PyTree:
         """`params` with None in place of whatever has no gradient: what an optimiser is initialised
         with.
         """
@@ -147,7 +144,7 @@ class FunctionLearner:
             [v if live else None for v, live in zip(leaves, self._live, strict=True)]
         )
 
-    def init(self, params: Any, carry: Any, *, traces: bool = True) -> State:
+    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
         """The state before the first step: `carry` and zero traces.
 
         With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without
@@ -159,8 +156,13 @@ class FunctionLearner:
         return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
-        self, params: Any, state: State, x: Any, *, y_target: Any = None
-    ) -> tuple[State, Any]:
+        self,
+        params: PyTree,
+        state: State,
+        x: PyTree,
+        *,
+        y_target: Real[ArrayLike, "... O"] | None = None,
+    ) -> tuple[State, PyTree]:
         """One step: `(new state, out)`.
 
         `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is
@@ -179,8 +181,8 @@ class FunctionLearner:
     __call__ = update
 
     def update_window(
-        self, params: Any, state: State, xs: Any, *, full: bool = False
-    ) -> tuple[State, Any]:
+        self, params: PyTree, state: State, xs: Timed, *, full: bool = False
+    ) -> tuple[State, Timed]:
         """Several steps at once (`xs` time first), as `update`: their outputs, stacked.
 
         Differentiating gives the sum of the steps' online gradients; with `full=True` BPTT inside
@@ -195,27 +197,26 @@ class FunctionLearner:
             )
         flat = self._flat(params)
         leaves = self._inputs(xs, (steps,))
-        carry, traces, outs = self._programs.window(
-            full, flat, self.cell.flat_carry(state.carry), self._traces(state), leaves
-        )
+        start = self.cell.flat_carry(state.carry), self._traces(state)
+        carry, traces, outs = self._programs.window(full, flat, *start, leaves)
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
 
     def etrace_grad(
         self,
-        params: Any,
+        params: PyTree,
         state: State,
-        xs: Any,
-        *targets: Any,
-        loss_fn: Callable[..., Any] | None = None,
-        step_fn: Callable[..., Any] | None = None,
-        mask: Any = None,
-        reset: Any = None,
+        xs: Timed,
+        *targets: Timed,
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
+        mask: Mask | None = None,
+        reset: Reset | None = None,
         window: int | None = None,
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: Any = None,
-    ) -> tuple[Any, State | None, Info]:
+        y_target: Real[ArrayLike, "... O"] | None = None,
+    ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
         Args:
@@ -256,20 +257,19 @@ class FunctionLearner:
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(mask, reset, window, reduction, return_state, y_target)
-        (gradients, _), new, info, _ = self.sequence_gradient(
-            params, state, (xs, *targets), objective, options
-        )
+        given = params, state, (xs, *targets), objective, options
+        (gradients, _), new, info, _ = self.sequence_gradient(*given)
         return self._tree(gradients, params), new if return_state else None, info
 
     def sequence_gradient(
         self,
-        params: Any,
+        params: PyTree,
         state: State,
-        sequences: tuple[Any, ...],
+        sequences: tuple[PyTree, ...],
         objective: Objective,
         options: Options,
         outside: Outside = NOTHING,
-    ) -> tuple[tuple[list[Any], list[Any]], State, Info, list[Any]]:
+    ) -> tuple[tuple[list[jax.Array], list[jax.Array]], State, Info, list[jax.Array]]:
         """As `etrace_grad`: (flat gradients of the model and of what is outside of it, state, info,
         the outside values that moved on). Without `return_state` the state has the traces that it
         had before.
@@ -293,11 +293,11 @@ class FunctionLearner:
         new = self._state(carry, traces if keep else state.traces, state, steps)
         return gradients, new, info, moved
 
-    def user_step(self, step_fn: Callable[..., Any], has_aux: bool) -> UserStep:
+    def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""
         return user_step(step_fn, has_aux)
 
-    def stepped(self, step_fn: Callable[..., Any]) -> Callable[..., Any]:
+    def stepped(self, step_fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """`(params, carry, slices) -> (carry, loss)`, the cell with a user's step around it, as
         BPTT differentiates it.
         """
@@ -305,15 +305,15 @@ class FunctionLearner:
 
     def etrace_fit(
         self,
-        params: Any,
-        opt_state: Any,
+        params: PyTree,
+        opt_state: PyTree,
         state: State,
-        xs: Any,
-        *targets: Any,
+        xs: Timed,
+        *targets: Timed,
         optimizer: Any,
         mode: str | None = None,
         **options: Any,
-    ) -> tuple[Any, Any, State, Info]:
+    ) -> tuple[PyTree, PyTree, State, Info]:
         """Learn from one sequence: `(params, opt_state, state, Info)`.
 
         Args:
@@ -330,8 +330,8 @@ class FunctionLearner:
         return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
     def etrace_evolve(
-        self, params: Any, state: State, xs: Any, *, traces: bool = True
-    ) -> tuple[State, Any]:
+        self, params: PyTree, state: State, xs: Timed, *, traces: bool = True
+    ) -> tuple[State, Timed]:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
@@ -340,8 +340,8 @@ class FunctionLearner:
         return self._evolved(params, state, xs, traces, None)
 
     def _evolved(
-        self, params: Any, state: State, xs: Any, traces: bool, window: int | None
-    ) -> tuple[State, Any]:
+        self, params: PyTree, state: State, xs: Timed, traces: bool, window: int | None
+    ) -> tuple[State, PyTree]:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
         flat, leaves = self._flat(params), self._inputs(xs, (steps,))
@@ -356,7 +356,7 @@ class FunctionLearner:
         return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
 
     def check_gradients(
-        self, params: Any, state: State, xs: Any, *targets: Any, **options: Any
+        self, params: PyTree, state: State, xs: Timed, *targets: Timed, **options: Any
     ) -> GradientReport:
         """Compare the gradient of a sequence with BPTT, parameter by parameter:
         `braintrace.checks.check_gradients`.
@@ -377,22 +377,22 @@ class FunctionLearner:
         constant = len(self.cell.params.leaves) - len(self._with_gradient)
         return [*self._with_gradient, *[False] * constant]
 
-    def _flat(self, params: Any) -> list[Any]:
+    def _flat(self, params: PyTree) -> list[jax.Array]:
         """The leaves of the user's params that the cell takes, checked."""
         return self.cell.params.flatten(params, "params")
 
-    def _inputs(self, x: Any, lead: tuple[int, ...] = ()) -> list[Any]:
+    def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of the inputs of a step, or of a sequence, checked."""
         return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
-    def _tree(self, gradients: list[Any], params: Any) -> Any:
+    def _tree(self, gradients: list[jax.Array], params: PyTree) -> PyTree:
         """Flat gradients as a tree like the user's params, None where there is no gradient."""
         found = iter(g for g in gradients if g is not None)
         leaves = [next(found) if live else None for live in self._live]
         return jax.tree.structure(params).unflatten(leaves)
 
-    def _traces(self, state: State) -> Any:
+    def _traces(self, state: State) -> PyTree:
         return self.rule.init(self.graph) if state.traces is None else state.traces
 
-    def _state(self, carry: list[Any], traces: Any, before: State, steps: int) -> State:
+    def _state(self, carry: list[jax.Array], traces: PyTree, before: State, steps: int) -> State:
         return State(self.cell.tree_carry(carry), traces, counted(before.steps, steps))

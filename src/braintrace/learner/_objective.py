@@ -8,10 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.typing import ArrayLike
+from jaxtyping import PyTree, Real
 
 from ..cell import (
     Cell,
+    Mask,
     Outside,
+    Reset,
     Take,
     UserStep,
     sequence_length,
@@ -41,8 +45,8 @@ class Objective:
     `adapt(step_fn, has_aux)` is that step on the cell's params.
     """
 
-    loss_fn: Callable[..., Any] | None
-    step_fn: Callable[..., Any] | None
+    loss_fn: Callable[..., PyTree] | None
+    step_fn: Callable[..., PyTree] | None
     has_aux: bool
     adapt: Callable[[Any, bool], UserStep]
 
@@ -73,10 +77,10 @@ class Given:
     its own.
     """
 
-    sequences: tuple[Any, ...]
+    sequences: tuple[PyTree, ...]
     marks: Any
-    initial: list[Any]
-    mask: Any
+    initial: list[jax.Array]
+    mask: Mask | None
     y_target: Any
     outside: Outside
 
@@ -85,17 +89,17 @@ class Given:
 class Options:
     """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`."""
 
-    mask: Any = None
-    reset: Any = None
+    mask: Mask | None = None
+    reset: Reset | None = None
     window: int | None = None
     reduction: str = "mean"
     return_state: bool = True
-    y_target: Any = None
+    y_target: Real[ArrayLike, "... O"] | None = None
 
 
 def gradient(
-    cell: Cell, rule: Rule, plan: Plan, params: list[Any], state: EngineState, given: Given
-) -> Any:
+    cell: Cell, rule: Rule, plan: Plan, params: list[jax.Array], state: EngineState, given: Given
+) -> PyTree:
     """((gradients of the params, of what is outside of the model), state, Info). The values that
     the user's step carries on stand behind the engine's carry.
     """
@@ -105,10 +109,10 @@ def gradient(
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
     if (loss_fn := plan.objective.loss_fn) is not None:
         loss_of = lambda outs, target: split(loss_fn(cell.out.unflatten(outs), *target), has_aux)
-        shape = jax.eval_shape(loss_of, _avals(cell.out.leaves), slices[1:])[0]
+        shape = jax.eval_shape(loss_of, list(cell.out.leaves), slices[1:])[0]
         weights = weights_of(mask, shape, steps, plan.reduction)
 
-        def loss(outs: list[Any], at: Any) -> tuple[Any, Any]:
+        def loss(outs: list[jax.Array], at: PyTree) -> tuple[PyTree, PyTree]:
             target, weight = at
             value, aux = loss_of(shielded(outs, weight, mask), target)
             return weigh(value, weight), (value, aux)
@@ -117,11 +121,11 @@ def gradient(
         at = list(sequences[0]), (sequences[1:], weights)
     else:
         assert plan.objective.step_fn is not None
-        step = plan.objective.adapt(plan.objective.step_fn, has_aux)
+        step, outside = plan.objective.adapt(plan.objective.step_fn, has_aux), given.outside
 
-        outside = given.outside
-
-        def on_flat(chosen: Any, carry: Any, take: Take, slices: Any, moving: list[Any]) -> Any:
+        def on_flat(
+            chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
+        ) -> PyTree:
             values = [jax.lax.stop_gradient(v) for v in params]
             for k, v in zip(live, chosen[0], strict=True):
                 values[k] = v
@@ -150,24 +154,15 @@ def gradient(
 
 
 def _loss_shape(
-    cell: Cell, step: Callable[..., Any], live: Any, slices: Any, moving: list[Any]
+    cell: Cell, step: Callable[..., PyTree], live: PyTree, slices: PyTree, moving: list[jax.Array]
 ) -> jax.ShapeDtypeStruct:
     """The shape of a user's loss, from shapes alone."""
-    outs, after, before = (
-        _avals(cell.out.leaves),
-        _avals(cell.carry.leaves),
-        _avals(cell.carry.leaves),
-    )
 
-    def look(live: Any, before: Any, after: Any, outs: Any, slices: Any, moving: Any) -> Any:
-        def take(x: Any) -> tuple[Any, Any]:
+    def look(live: PyTree, carry: PyTree, outs: PyTree, *given: PyTree) -> PyTree:
+        def take(x: PyTree) -> tuple[PyTree, PyTree]:
             cell.x.flatten(x, "input x")
-            return cell.carry.unflatten(after), cell.out.unflatten(outs)
+            return cell.carry.unflatten(carry), cell.out.unflatten(outs)
 
-        return taken_once(step, live, cell.carry.unflatten(before), take, slices, moving)[0]
+        return taken_once(step, live, cell.carry.unflatten(carry), take, *given)[0]
 
-    return jax.eval_shape(look, live, before, after, outs, slices, moving)
-
-
-def _avals(leaves: Any) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in leaves]
+    return jax.eval_shape(look, live, cell.carry.leaves, cell.out.leaves, slices, moving)

@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from ..cell import Cell
 from ..core.engine import EngineState, Rule, advance, evolve, update, window
@@ -30,13 +30,12 @@ class Programs:
         self.advance = jax.jit(
             lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0
         )
-        self._gradients: dict[Objective, Callable[..., Any]] = {}
+        self._gradients: dict[Objective, Callable[..., PyTree]] = {}
 
-    def gradient(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
-        """((gradients of the model, of what is outside of it), carry, traces, info, the outside
-        values that moved on). The programs of the objectives used last are kept.
+    def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
+        """Of params, carry, traces and a `Given`: ((gradients of the model, of what is outside of
+        it), carry, traces, info, the outside values that moved on). The programs of the objectives
+        used last are kept.
         """
         found = self._gradients.pop(plan.objective, None)
         if found is None:
@@ -44,11 +43,16 @@ class Programs:
         if len(self._gradients) >= _MOST_KEPT:
             del self._gradients[next(iter(self._gradients))]
         self._gradients[plan.objective] = found
-        return found(plan, params, carry, traces, given)
+        return found(plan, *flat)
 
     def _gradient(
-        self, plan: Plan, params: list[Any], carry: list[Any], traces: Any, given: Given
-    ) -> Any:
+        self,
+        plan: Plan,
+        params: list[jax.Array],
+        carry: list[jax.Array],
+        traces: PyTree,
+        given: Given,
+    ) -> PyTree:
         graph = self.cell.graph
         state = EngineState.of(graph, [*carry, *given.outside.moving], traces)
         (model, outside), state, info = gradient(self.cell, self.rule, plan, params, state, given)

@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int32, PyTree
 
 
 @functools.partial(
@@ -32,9 +32,9 @@ class State:
 
     __module__ = "braintrace"
 
-    carry: Any
-    traces: Any
-    steps: jax.Array
+    carry: PyTree
+    traces: PyTree
+    steps: Int32[Array, "..."]  # a scalar, and the axes of jax.vmap over states
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
@@ -62,11 +62,11 @@ class Info:
 
     __module__ = "braintrace"
 
-    losses: Any
-    aux: Any = None
+    losses: Float[Array, "T *B"]
+    aux: PyTree = None
 
 
-def counted(before: Any, steps: int) -> jax.Array:
+def counted(before: Int32[Array, "..."], steps: int) -> Int32[Array, "..."]:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
     return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)

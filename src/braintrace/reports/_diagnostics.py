@@ -114,85 +114,43 @@ def _of_groups(graph: Any) -> list[CompilationRecord]:
 
 
 def _of_parameters(graph: Any) -> list[CompilationRecord]:
+    kinds, info, warning = DiagnosticKind, DiagnosticLevel.INFO, DiagnosticLevel.WARNING
+    alone = Exactness.EXACT, Exactness.FROZEN, Exactness.UNUSED
     found = []
+
+    def add(*fields: Any, **context: Any) -> None:
+        found.append(CompilationRecord(*fields, context=context))
+
     for row, path in zip(graph.parameters, graph.weight_paths, strict=True):
         included = [r for r in graph.hidden_param_op_relations if row.path in r.parameters]
-        for relation in included:
-            found.append(
-                CompilationRecord(
-                    DiagnosticKind.RELATION_INCLUDED,
-                    DiagnosticLevel.INFO,
-                    f"{row.path} is traced at {relation.operation}",
-                    relation.operation,
-                    path,
-                    relation.connected_hidden_paths,
-                    {"source": relation.source, "exactness": str(row.exactness)},
-                )
-            )
+        for r in included:
+            what = f"{row.path} is traced at {r.operation}", r.operation, path
+            given = {"source": r.source, "exactness": str(row.exactness)}
+            add(kinds.RELATION_INCLUDED, info, *what, r.connected_hidden_paths, **given)
         if not included:
-            alone = row.exactness in (Exactness.EXACT, Exactness.FROZEN, Exactness.UNUSED)
-            kind = (
-                DiagnosticKind.RELATION_EXCLUDED_NON_TEMPORAL
-                if alone
-                else DiagnosticKind.RELATION_EXCLUDED_SHAPE_MISMATCH
-            )
-            level = DiagnosticLevel.INFO if alone else DiagnosticLevel.WARNING
-            found.append(
-                CompilationRecord(
-                    kind,
-                    level,
-                    f"{row.path} {row.reason}",
-                    None,
-                    path,
-                    context={"shape": row.shape},
-                )
-            )
-        for dropped in row.dropped:
-            found.append(
-                CompilationRecord(
-                    DiagnosticKind.RELATION_PARTIAL_PATH,
-                    DiagnosticLevel.WARNING,
-                    f"the gradient of {row.path} leaves out a {dropped.kind} path through "
-                    f"{dropped.operation}",
-                    dropped.operation,
-                    path,
-                    (),
-                    {
-                        "source": dropped.source,
-                        "operation": dropped.operation,
-                        "path": dropped.kind,
-                    },
-                )
-            )
+            kind, level = kinds.RELATION_EXCLUDED_SHAPE_MISMATCH, warning
+            if row.exactness in alone:
+                kind, level = kinds.RELATION_EXCLUDED_NON_TEMPORAL, info
+            add(kind, level, f"{row.path} {row.reason}", None, path, shape=row.shape)
+        for d in row.dropped:
+            what = f"the gradient of {row.path} leaves out a {d.kind} path through {d.operation}"
+            given = {"source": d.source, "operation": d.operation, "path": d.kind}
+            add(kinds.RELATION_PARTIAL_PATH, warning, what, d.operation, path, **given)
     return found
 
 
 def _of_control_flow(graph: Any) -> list[CompilationRecord]:
     kinds = {
-        ("scan", False): DiagnosticKind.SCAN_UNROLLED,
-        ("scan", True): DiagnosticKind.SCAN_UNROLL_SKIPPED,
-        ("cond", False): DiagnosticKind.COND_IF_CONVERTED,
-        ("cond", True): DiagnosticKind.COND_CONVERSION_SKIPPED,
+        ("scan", False): (DiagnosticKind.SCAN_UNROLLED, "is unrolled"),
+        ("scan", True): (DiagnosticKind.SCAN_UNROLL_SKIPPED, "is left as it is"),
+        ("cond", False): (DiagnosticKind.COND_IF_CONVERTED, "is selected from"),
+        ("cond", True): (DiagnosticKind.COND_CONVERSION_SKIPPED, "is left as it is"),
     }
     found = []
     for u in graph.unfoldings:
         parts = f"{u.length} {'sub-steps' if u.operation == 'scan' else 'branches'}"
-        done = (
-            "is left as it is"
-            if u.opaque
-            else "is unrolled"
-            if u.operation == "scan"
-            else "is selected from"
-        )
+        kind, done = kinds[u.operation, u.opaque]
         level = DiagnosticLevel.WARNING if u.opaque else DiagnosticLevel.INFO
-        message = f"a {u.operation} of {parts} {done}"
-        found.append(
-            CompilationRecord(
-                kinds[u.operation, u.opaque],
-                level,
-                message,
-                u.operation,
-                context={"source": u.source},
-            )
-        )
+        said = f"a {u.operation} of {parts} {done}", u.operation
+        found.append(CompilationRecord(kind, level, *said, context={"source": u.source}))
     return found

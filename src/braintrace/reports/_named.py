@@ -5,11 +5,11 @@ parameters act on them.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from ..cell import Cell
 from ..core.analysis import CellGraph, ParameterRow, Site, reach
 from ..core.jaxpr import Unfolding
+from ..core.traces import Carrier
 from ._diagnostics import CompilationRecord, Path, records
 
 
@@ -129,6 +129,6 @@ class NamedGraph:
         """The compiler's decisions."""
         return records(self)
 
-    def table(self, carrier: Any = None, title: str = "Cell") -> str:
+    def table(self, carrier: Carrier | None = None, title: str = "Cell") -> str:
         """The report as text."""
         return self.cell.graph.table(carrier, title)

@@ -1,8 +1,9 @@
 """`CompilationReport`: what the compiler states about a model, for people and for programs."""
 
-from typing import Any
+from typing import Any, TextIO
 
 from ..core.analysis import Exactness
+from ..core.traces import Carrier
 from ._diagnostics import CompilationRecord, DiagnosticLevel, Path
 
 
@@ -44,7 +45,7 @@ class CompilationReport:
 
     __module__ = "braintrace"
 
-    def __init__(self, graph: Any, carrier: Any = None, title: str = "Model"):
+    def __init__(self, graph: Any, carrier: Carrier | None = None, title: str = "Model"):
         self.graph = graph
         self._carrier, self._title = carrier, title
 
@@ -112,7 +113,7 @@ class CompilationReport:
         notes = [f"{r} [{r.kind}]" for r in self.diagnostics if r.level is not DiagnosticLevel.INFO]
         return "\n\n".join([text, "\n".join(notes) or "no warnings"])
 
-    def show(self, level: int = 1, *, file: Any = None) -> None:
+    def show(self, level: int = 1, *, file: TextIO | None = None) -> None:
         """Print `to_str(level)`."""
         print(self.to_str(level), file=file)
 

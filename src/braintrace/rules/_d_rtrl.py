@@ -1,7 +1,8 @@
 """D-RTRL: real-time recurrent learning with the position-wise part of the recurrent Jacobian."""
 
 import dataclasses
-from typing import Any
+
+from jax.typing import DTypeLike
 
 from ..compat import ETraceConfig, configured
 from ..core.engine import Rule
@@ -55,9 +56,9 @@ class DRTRLRule(Algorithm):
 
     name = "D_RTRL"
 
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
     config: ETraceConfig | None = None
-    random_feedback_key: Any = None
+    random_feedback_key: _options.Seed = None
 
     def __post_init__(self) -> None:
         _options.config(self.config, factored=False)
@@ -68,9 +69,6 @@ class DRTRLRule(Algorithm):
 
     def parts(self) -> Rule:
         if self.config is not None:
-            return configured(
-                self.config,
-                random_feedback_key=self.random_feedback_key,
-                trace_dtype=self.trace_dtype,
-            )
+            key, dtype = self.random_feedback_key, self.trace_dtype
+            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
         return Rule("D-RTRL", PerParameter(self.trace_dtype))

@@ -5,6 +5,8 @@ signals.
 import dataclasses
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..cell import fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
@@ -73,13 +75,13 @@ class EPropRule(Algorithm):
     name = "EProp"
 
     feedback: str = "symmetric"
-    random_feedback_key: Any = None
+    random_feedback_key: _options.Seed = None
     feedback_scale: float = 1.0
     kappa_filter_decay: Any = 0.0
     firing_rate: tuple[float, float] | None = None
     feedback_decay: float = 1e-4
     feedback_weights: Any = dataclasses.field(default=None, compare=False)
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         feedback = _options.one_of("feedback", self.feedback, ("symmetric", "random", "adaptive"))
@@ -121,7 +123,7 @@ class EPropRule(Algorithm):
         return Rule("e-prop", PerParameter(self.trace_dtype), tuple(edits), why)
 
 
-def _check_firing_rate(given: Any) -> None:
+def _check_firing_rate(given: object) -> None:
     if not isinstance(given, tuple | list) or len(given) != 2:
         raise UsageError(
             "Invalid firing_rate.", got=repr(given), expected="(target, strength), or None"

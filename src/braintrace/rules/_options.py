@@ -2,17 +2,22 @@
 
 import contextlib
 import numbers
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 
 from ..compat import ETraceConfig
 from ..core._errors import UsageError
 
+#: A whole number or a PRNG key, and the hashable form that `seed` gives it.
+Seed = int | tuple[int, ...] | jax.Array | None
 
-def trace_dtype(value: Any) -> Any:
+
+def trace_dtype(value: DTypeLike | None) -> np.dtype | None:
     """A floating-point dtype, or None."""
     if value is None:
         return None
@@ -27,7 +32,7 @@ def trace_dtype(value: Any) -> Any:
     )
 
 
-def decay_or_rank(value: Any) -> float:
+def decay_or_rank(value: object) -> float:
     """The decay that a decay in [0, 1), or a rank of at least 1, stands for."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
@@ -43,14 +48,14 @@ def decay_or_rank(value: Any) -> float:
     )
 
 
-def positive(name: str, value: Any) -> float:
+def positive(name: str, value: object) -> float:
     """A number above zero."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or value <= 0:
         raise UsageError(f"Invalid {name}.", got=repr(value), expected="a number above 0")
     return float(value)
 
 
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
     """One of `choices`, in any case."""
     for choice in choices:
         if isinstance(value, str) and value.lower() == choice.lower():
@@ -58,7 +63,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     raise UsageError(f"Unknown {name}.", got=repr(value), expected=" or ".join(map(repr, choices)))
 
 
-def seed(name: str, value: Any) -> Any:
+def seed(name: str, value: object) -> int | tuple[int, ...] | None:
     """A whole number or a PRNG key as something hashable; None stays None."""
     if value is None:
         return None
@@ -73,12 +78,12 @@ def seed(name: str, value: Any) -> Any:
     raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
 
 
-def matrices(given: Any) -> tuple[np.ndarray, ...] | None:
+def matrices(given: Iterable[PyTree] | None) -> tuple[np.ndarray, ...] | None:
     """Feedback matrices as arrays; a `FixedRandomFeedback` stands for its own."""
     return None if given is None else tuple(np.asarray(getattr(b, "B", b)) for b in given)
 
 
-def drawn_or_given(subject: str, key: Any, weights: Any) -> None:
+def drawn_or_given(subject: str, key: Seed, weights: object) -> None:
     """Feedback through matrices B that are drawn with a key, or given."""
     if key is None and weights is None:
         raise UsageError(
@@ -88,7 +93,7 @@ def drawn_or_given(subject: str, key: Any, weights: Any) -> None:
         )
 
 
-def config(value: Any, factored: bool) -> None:
+def config(value: object, factored: bool) -> None:
     """None, or an `ETraceConfig` whose traces are stored as the algorithm stores them."""
     if value is None or (isinstance(value, ETraceConfig) and value.is_factorized is factored):
         return

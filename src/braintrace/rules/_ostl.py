@@ -1,7 +1,8 @@
 """OSTL: online spatio-temporal learning, with and without recurrence."""
 
 import dataclasses
-from typing import Any
+
+from jax.typing import DTypeLike
 
 from ..core.engine import Rule
 from ..core.traces import Factored, PerParameter, WithinLayer
@@ -46,7 +47,7 @@ class OSTLRecurrentRule(Algorithm):
 
     name = "OSTLRecurrent"
 
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         self._set(trace_dtype=_options.trace_dtype(self.trace_dtype))
@@ -88,9 +89,9 @@ class OSTLFeedforwardRule(Algorithm):
 
     name = "OSTLFeedforward"
 
-    decay_or_rank: Any = None
+    decay_or_rank: float | None = None
     _: dataclasses.KW_ONLY
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         if self.decay_or_rank is not None:

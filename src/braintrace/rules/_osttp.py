@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import TargetProjection
@@ -60,10 +62,10 @@ class OSTTPRule(Algorithm):
     B_list: Any = dataclasses.field(default=None, compare=False)
     _: dataclasses.KW_ONLY
     target_timing: str = "per-step"
-    feedback_key: Any = None
+    feedback_key: _options.Seed = None
     feedback_scale: float = 0.1
     scope: str = "diagonal"
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         timings = ("per-step", "sequence-end")

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..cell import fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
@@ -68,7 +70,7 @@ class OTPERule(Algorithm):
     _: dataclasses.KW_ONLY
     mode: str = "full"
     trace_clip_abs: float | None = None
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         self._set(mode=_options.one_of("mode", self.mode, ("full", "approx")))

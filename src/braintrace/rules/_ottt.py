@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..cell import fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
@@ -61,7 +63,7 @@ class OTTTRule(Algorithm):
     _: dataclasses.KW_ONLY
     mode: str = "A"
     bias_trace: bool = False
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         self._set(

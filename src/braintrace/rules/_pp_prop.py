@@ -1,7 +1,8 @@
 """ES-D-RTRL (pp_prop): D-RTRL with the trace factorised into an input side and a state side."""
 
 import dataclasses
-from typing import Any
+
+from jax.typing import DTypeLike
 
 from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
@@ -57,11 +58,11 @@ class PPPropRule(Algorithm):
 
     name = "pp_prop"
 
-    decay_or_rank: Any = None
+    decay_or_rank: float | tuple[float, float] | None = None
     _: dataclasses.KW_ONLY
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
     config: ETraceConfig | None = None
-    random_feedback_key: Any = None
+    random_feedback_key: _options.Seed = None
 
     def __post_init__(self) -> None:
         _options.config(self.config, factored=True)
@@ -84,9 +85,6 @@ class PPPropRule(Algorithm):
 
     def parts(self) -> Rule:
         if self.config is not None:
-            return configured(
-                self.config,
-                random_feedback_key=self.random_feedback_key,
-                trace_dtype=self.trace_dtype,
-            )
+            key, dtype = self.random_feedback_key, self.trace_dtype
+            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
         return Rule("ES-D-RTRL", Factored(*self._decays(), self.trace_dtype))

@@ -1,7 +1,5 @@
 """Algorithms by name, and the one reader of what `compile` is given for one."""
 
-from typing import Any
-
 from ..compat import ETraceConfig
 from ..core._errors import UsageError
 from ._algorithm import Algorithm
@@ -31,7 +29,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 }
 
 
-def algorithm_of(given: Any) -> type[Algorithm]:
+def algorithm_of(given: object) -> type[Algorithm]:
     """The algorithm that a name in any case, a class made of it, or coordinates stand for."""
     if isinstance(given, ETraceConfig):
         return PPPropRule if given.is_factorized else DRTRLRule

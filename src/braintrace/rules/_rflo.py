@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from jax.typing import DTypeLike
+
 from ..core.engine import Rule
 from ..core.signals import Feedback
 from ..core.traces import PerParameter
@@ -54,10 +56,10 @@ class RFLORule(Algorithm):
     name = "RFLO"
     multi_step = False
 
-    random_feedback_key: Any = None
+    random_feedback_key: _options.Seed = None
     feedback_scale: float = 1.0
     feedback_weights: Any = dataclasses.field(default=None, compare=False)
-    trace_dtype: Any = None
+    trace_dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
         _options.drawn_or_given("RFLO", self.random_feedback_key, self.feedback_weights)
