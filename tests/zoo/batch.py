@@ -72,6 +72,15 @@ def centred(p, h, x, old=keep, mix=keep):
 case(shapes((N,), **RECURRENT), name="centred_samples", approximate=TRACED, exact="o", **MEETING)(
     centred
 )
+
+
+def centred_units(p, h, x, old=keep, mix=keep):
+    """The rows of h are few, and every column of them is one unit, whose mean is its own."""
+    y = jnp.tanh(x @ p["W"] + mix(jnp.tanh(old(h))) @ p["U"] + p["b"])
+    h = sigmoid(p["a"]) * h + y - jnp.mean(y, axis=0)
+    return h, h @ p["o"]
+
+
 case(
     shapes((N,), **RECURRENT),
     name="centred_populations",
@@ -80,7 +89,7 @@ case(
     features="recurrent unbatched",
     B=3,
     compiled={"batch": None},
-)(centred)
+)(centred_units)
 
 
 @case(shapes((N,), **LEAKY), approximate="a W", exact="o", **MEETING)

@@ -38,10 +38,16 @@ ONE_ACTIVITY = "one activity per layer"
 #: Cases that an algorithm refuses, and a piece of what it says: {algorithm: {words: cases}}.
 REFUSED = {
     "ostl_recurrent": {SEPARATE: MEETING},
-    "osttp": {SEPARATE: MEETING, UNKNOWN: NOT_SAID, IN_FRONT: "batch_norm_in_use"},
+    "osttp": {
+        SEPARATE: MEETING,
+        UNKNOWN: NOT_SAID,
+        IN_FRONT: "batch_norm_in_use",
+        "The target has a wrong shape": "centred_populations",
+    },
     # B stands in the place of a readout's weight
     "eprop_feedback": {
         "No readout that a feedback weight could replace": "vanilla",
+        "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
         IN_FRONT: "batch_norm_in_use",
     },

@@ -65,6 +65,13 @@ def driver_signals(
         (samples,) = names[RATE_SCALE]
         if weights.ndim == 1:
             weights = jnp.repeat(weights[:, None] / samples, samples, axis=1)
+        if weights.shape[1] != samples:
+            raise UsageError(
+                "The losses are of another number of samples than the batch.",
+                got=f"{weights.shape[1]} losses a step",
+                expected=f"{samples}, or a scalar loss",
+                do="say the batch to compile: batch_size, or batch=None for a scalar loss",
+            )
         signals[RATE_SCALE] = weights
     return signals
 

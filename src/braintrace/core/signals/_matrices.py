@@ -9,8 +9,8 @@ from jaxtyping import ArrayLike, DTypeLike
 
 from .._errors import CompilationError
 
-# a whole number, or the words of a key's data; None where the matrices are given
-Seed = int | tuple[int, ...] | None
+# a whole number, a key or the words of its data; None where the matrices are given
+Seed = int | tuple[int, ...] | jax.Array | None
 
 
 def check_number(given: Sequence[ArrayLike] | None, number: int, name: str, of: str) -> None:
