@@ -172,7 +172,8 @@ class FunctionLearner:
         """
         flat = self._flat(params)
         xs = self._inputs(x)
-        signals = target_signal(self.graph, y_target, self.rule.target_timing)
+        y = None if y_target is None else jnp.asarray(y_target)
+        signals = target_signal(self.graph, y, self.rule.target_timing)
         carry, traces, outs = self._programs.update(
             flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
         )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from .._compat import Primitive, by_primitive
 from ..jaxpr import Equation, is_elementwise
+from ..sites import site_rule
 from ._batch_axis import BatchAxis, Moved, Operands
 from ._batch_calls import custom_call, linear_solve
 
@@ -23,6 +24,24 @@ def transfer(equation: Equation, operands: Operands) -> Moved | None:
         return _alike(equation, operands)
     if "axes" in equation.params:
         return _reduction(equation, operands)
+    return _weight_operation(equation, operands)
+
+
+def _weight_operation(equation: Equation, operands: Operands) -> Moved | None:
+    """An operation that a site rule knows (a sparse product, say): the rule says which axis of the
+    result runs along the one of its data.
+    """
+    batched = [k for k, axis in enumerate(operands) if axis is not None]
+    if len(batched) != 1 or len(equation.outputs) != 1:
+        return None
+    [axis], rank = [operands[k] for k in batched], len(equation.outputs[0].shape)
+    for weight in range(len(operands)):
+        rule = None if weight in batched else site_rule(equation, weight)
+        if rule is None or axis is None or list(rule.data) != batched:
+            continue
+        along = [d for d in range(rank) if rule.lane_axis(d) == axis.dim]
+        if len(along) == 1:
+            return Moved((axis.at(along[0]),), equation.params)
     return None
 
 
