@@ -107,7 +107,7 @@ def test_masks_and_resets(made):
     with says(UsageError, "The reset has a wrong shape", "(5,)", "(5, 2)"):
         this.etrace_grad(PARAMS, state, xs, ys, loss_fn=loss, reset=jnp.zeros(5, bool))
     alone = learner_for(lambda p, h, x: (0.5 * h + x, h), {}, jnp.zeros(()), jnp.zeros(()))
-    with says(UsageError, "no sample axis"):
+    with says(UsageError, "The batch that reset refers to is not known"):
         alone.etrace_grad(
             {},
             alone.init({}, jnp.zeros(())),
