@@ -137,11 +137,16 @@ def softmax_over_own_slots(p, c, x):
     return c, read(p, c[..., 0] - c[..., 1] ** 2)
 
 
-@positional(H, {"a": H, "E": (3, IN, N), "o": (N, OUT)}, features="branch meeting")
-def one_expert(p, h, x):
-    """The first sample chooses the expert of all."""
+@case(
+    shapes(H, a=H, E=(3, IN, N), o=(N, OUT)),
+    exact="a o",
+    instantaneous="E",
+    features="branch meeting",
+)
+def one_expert(p, h, x, old=keep, mix=keep):
+    """The first sample chooses the expert of all: two operations stand between E and the state."""
     chosen = p["E"][(x[0, 0] > 0).astype(int) + (x[0, 1] > 0)]
-    h = sigmoid(p["a"]) * h + x @ chosen
+    h = sigmoid(p["a"]) * h + mix(x @ chosen)
     return h, read(p, h)
 
 

@@ -28,10 +28,12 @@ TOGETHER = 100
 TESTS = itertools.count(1)
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expert"
 # rates and targets are those of samples, which must be known
 UNKNOWN, NOT_SAID = "The batch is not known", "no_batch_unsaid attention_across_samples"
 IN_FRONT = "does not have the batch on axis 0"
+# states that keep nothing of the old ones by themselves have no activity of their own
+KEEPS_NOTHING = "vanilla lateral_derivative centred_backward rolled_backward"
 SHAPE, ORDER = "differ in shape", "not in one order"
 ONE_ACTIVITY = "one activity per layer"
 
@@ -43,10 +45,11 @@ REFUSED = {
         UNKNOWN: NOT_SAID,
         IN_FRONT: "batch_norm_in_use",
         "The target has a wrong shape": "centred_populations",
+        "nothing is read": KEEPS_NOTHING,
     },
     # B stands in the place of a readout's weight
     "eprop_feedback": {
-        "No readout that a feedback weight could replace": "vanilla",
+        "No readout that a feedback weight could replace": KEEPS_NOTHING,
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
         IN_FRONT: "batch_norm_in_use",
