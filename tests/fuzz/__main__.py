@@ -13,16 +13,18 @@ import jax
 jax.config.update("jax_enable_x64", True)
 gc.freeze()  # collecting what is imported takes a tenth of the time
 
-from ._check import check  # noqa: E402
+from ._check import Modest, check  # noqa: E402
 
 #: Programs of so many seeds stay compiled.
 TOGETHER = 50
 
 
-def one(seed):
-    """What is wrong with a seed, or ''."""
+def one(seed, modest):
+    """What is wrong with a seed, or ''; one whose certificate could be better joins `modest`."""
     try:
         check(seed)
+    except Modest:
+        modest.append(seed)
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return ""
@@ -42,15 +44,16 @@ def main():
             return 1
         print(f"seed {chosen.seed}: right")
         return 0
-    start, failed = time.perf_counter(), []
+    start, failed, modest = time.perf_counter(), [], []
     for seed in range(chosen.first, chosen.first + chosen.n):
-        if reason := one(seed):
+        if reason := one(seed, modest):
             failed.append(seed)
             print(f"seed {seed}: {reason}", flush=True)
         if seed % TOGETHER == TOGETHER - 1:
             jax.clear_caches()
     seconds = time.perf_counter() - start
     print(f"{chosen.n} seeds in {seconds:.0f} s, {len(failed)} with a fault: {failed}")
+    print(f"{len(modest)} with a gradient that is BPTT's and is not called exact")
     return 1 if failed else 0
 
 
