@@ -32,6 +32,7 @@ MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expe
 # rates and targets are those of samples, which must be known
 UNKNOWN, NOT_SAID = "The batch is not known", "no_batch_unsaid attention_across_samples"
 IN_FRONT = "does not have the batch on axis 0"
+LAST = "batch_last batch_last_of_as_many_samples_as_neurons"
 # states that keep nothing of the old ones by themselves have no activity of their own
 KEEPS_NOTHING = "vanilla lateral_derivative centred_backward rolled_backward"
 SHAPE, ORDER = "differ in shape", "not in one order"
@@ -43,7 +44,7 @@ REFUSED = {
     "osttp": {
         SEPARATE: MEETING,
         UNKNOWN: NOT_SAID,
-        IN_FRONT: "batch_norm_in_use",
+        IN_FRONT: f"batch_norm_in_use {LAST}",
         "The target has a wrong shape": "centred_populations",
         "nothing is read": KEEPS_NOTHING,
     },
@@ -52,7 +53,7 @@ REFUSED = {
         "No readout that a feedback weight could replace": KEEPS_NOTHING,
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: "batch_norm_in_use",
+        IN_FRONT: f"batch_norm_in_use {LAST}",
     },
     # credit is handed from activity to activity of layers
     "otpe": {
@@ -61,6 +62,7 @@ REFUSED = {
     },
     # one factor for the drive and the activity of a neuron
     "f_otpe": {
+        IN_FRONT: LAST,
         ONE_ACTIVITY: "gru_reset_before feedback activity_read_twice",
         SHAPE: (
             "grouped grouped_recurrent lstm lstm_peephole gru_reset_after perceptron_between "

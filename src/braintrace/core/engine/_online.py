@@ -9,6 +9,7 @@ zero perturbations on each y; backward it asks the carrier.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def link(
     def forward(weights: list[Array], hidden: list[Array], kept: Kept) -> tuple[Linked, Kept]:
         return identity(weights, hidden, kept), kept
 
-    def backward(kept: Kept, cotangents: tuple[Values, Values]) -> tuple[list[Array], None, None]:
+    def backward(kept: Kept, cotangents: Any) -> Any:  # None where nothing is differentiated
         entry, drives = cotangents
         found = gradients(kept, entry, every_drive(graph, drives))
         of_weights = [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]

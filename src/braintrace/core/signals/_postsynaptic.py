@@ -29,6 +29,7 @@ from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var, evaluate
 from ..traces._filters import counting, leaky_step, sample_shaped
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
+from ._linear_loss import check_batch_in_front
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Postsynaptic(Edit):
 
     def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
         """The leaky mean of dz/dy."""
+        if editor.graph.batch is not None:  # its weight is counted sample by sample
+            check_batch_in_front(editor, y)
         psi = surrogate(editor, y, z)
         mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
         count = editor.add_leaf(
