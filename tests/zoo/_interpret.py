@@ -18,6 +18,8 @@ def interpreted(function, *example):
     """The function, traced once for arguments like the example's."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     structure = jax.tree.structure(shape)
+    if "conv_general_dilated" in str(closed):  # left to JAX as a whole
+        return jax.jit(function)
 
     def run(*args):
         with np.errstate(all="ignore"):

@@ -92,9 +92,9 @@ class Postsynaptic(Edit):
 
     def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
         """The leaky mean of dz/dy."""
+        psi = surrogate(editor, y, z)
         if editor.graph.batch is not None:  # its weight is counted sample by sample
             check_batch_in_front(editor, y)
-        psi = surrogate(editor, y, z)
         mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
         count = editor.add_leaf(
             "weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True
