@@ -296,7 +296,7 @@ def test_q_a_reset_without_samples_is_refused():
 
     learner = learner_for(kept, params, carry, XS[0], batch=BatchSpec(none=True))
     state = learner.init(params, carry)
-    with pytest.raises(ValueError, match="no sample axis"):
+    with pytest.raises(ValueError, match="The batch that reset refers to is not known"):
         learner.etrace_grad(params, state, XS, YS, loss_fn=loss, reset=jnp.zeros((T, B), bool))
     assert_same(online(kept, params, carry), by_autodiff(kept, params, carry))
 
