@@ -106,7 +106,7 @@ def _derivatives(
     else:  # what it shares with the evaluation above is done once; the way to the loss is left out
         _, pull_end = jax.vjp(local_end, *primals)
 
-    def with_time(end: list[Array]) -> tuple[list[Array], list[Array | None]]:
+    def with_time(end: list[Array]) -> tuple[list[Array], list[Array]]:
         rows, drives = pull_end(end)
         return rows, jax.tree.map(lambda d: d[None], drives)
 
