@@ -100,13 +100,13 @@ def _derivatives(
         done = step(graph, stop(prepared.ready), start, stop(xs), perturbations)
         return hidden_part(graph, done.local)
 
-    pull_end: Callable[[list[Array]], tuple[list[Array], list[Array]]]
+    pull_end: Callable[[list[Array]], tuple[list[Array], list[Array | None]]]
     if any(map(calls_back, graph.step)) and not injects(graph):  # calls back once
         pull_end = lambda end: pull((jnp.zeros_like(value), end))[2:]
     else:  # what it shares with the evaluation above is done once; the way to the loss is left out
         _, pull_end = jax.vjp(local_end, *primals)
 
-    def with_time(end: list[Array]) -> tuple[list[Array], list[Array]]:
+    def with_time(end: list[Array]) -> tuple[list[Array], list[Array | None]]:
         rows, drives = pull_end(end)
         return rows, jax.tree.map(lambda d: d[None], drives)
 

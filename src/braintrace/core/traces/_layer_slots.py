@@ -13,7 +13,7 @@ from ..step import Values
 from ._slots import nbytes
 
 # cotangents of the hidden leaves, to those of the leaves before and of each perturbation
-Pull = Callable[[list[Array]], tuple[list[Array], list[Array]]]
+Pull = Callable[[list[Array]], tuple[list[Array], list[Array | None]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LayerSensitivity:
 
     def of(
         self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True
-    ) -> tuple[Float[Array, "m B n"], list[Array]]:
+    ) -> tuple[Float[Array, "m B n"], list[Array | None]]:
         """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
         not `wanted`.
         """

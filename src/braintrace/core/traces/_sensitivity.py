@@ -13,7 +13,7 @@ and f.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +60,9 @@ def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[Array
     ]
 
 
-def every_drive(graph: CellGraph, drives: Values) -> list[Array]:
+def every_drive(graph: CellGraph, drives: Perturbations) -> list[Array]:
     """The derivatives with respect to the perturbations, for each site."""
-    return [drives[first] for first in graph.first_of_sum]
+    return [cast("Array", drives[first]) for first in graph.first_of_sum]
 
 
 def sensitivity_bytes(graph: CellGraph) -> int:
