@@ -17,6 +17,7 @@ MOST_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
 
 gc.freeze()  # what is imported stays: looking through it again and again takes time
+gc.set_threshold(100_000, 20, 20)  # tracing makes many objects: a fifth of the time went to looking
 
 
 @pytest.fixture(scope="session")

@@ -3,31 +3,14 @@
 import quick_compilation  # isort: skip  # noqa: F401  (first: JAX reads its settings)
 
 import argparse
-import gc
+import multiprocessing
+import os
 import sys
 import time
 import traceback
 
-import jax
-
-jax.config.update("jax_enable_x64", True)
-gc.freeze()  # collecting what is imported takes a tenth of the time
-
-from ._check import Modest, check  # noqa: E402
-
-#: Programs of so many seeds stay compiled.
-TOGETHER = 50
-
-
-def one(seed, modest):
-    """What is wrong with a seed, or ''; one whose certificate could be better joins `modest`."""
-    try:
-        check(seed)
-    except Modest:
-        modest.append(seed)
-    except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return ""
+from ._check import check
+from ._many import TOGETHER, reason, settings
 
 
 def main():
@@ -35,7 +18,9 @@ def main():
     parser.add_argument("-n", type=int, default=100, help="how many seeds")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--seed", type=int, help="this one alone")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     chosen = parser.parse_args()
+    settings()
     if chosen.seed is not None:
         try:
             check(chosen.seed)
@@ -44,16 +29,18 @@ def main():
             return 1
         print(f"seed {chosen.seed}: right")
         return 0
-    start, failed, modest = time.perf_counter(), [], []
-    for seed in range(chosen.first, chosen.first + chosen.n):
-        if reason := one(seed, modest):
-            failed.append(seed)
-            print(f"seed {seed}: {reason}", flush=True)
-        if seed % TOGETHER == TOGETHER - 1:
-            jax.clear_caches()
+    start, failed, modest = time.perf_counter(), [], 0
+    seeds = range(chosen.first, chosen.first + chosen.n)
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(chosen.jobs, settings, maxtasksperchild=TOGETHER) as pool:
+        for seed, found in zip(seeds, pool.imap(reason, seeds), strict=True):
+            modest += found is None
+            if found:
+                failed.append(seed)
+                print(f"seed {seed}: {found}", flush=True)
     seconds = time.perf_counter() - start
     print(f"{chosen.n} seeds in {seconds:.0f} s, {len(failed)} with a fault: {failed}")
-    print(f"{len(modest)} with a gradient that is BPTT's and is not called exact")
+    print(f"{modest} with a gradient that is BPTT's and is not called exact")
     return 1 if failed else 0
 
 

@@ -18,7 +18,7 @@ def interpreted(function, *example):
     """The function, traced once for arguments like the example's."""
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*example)
     structure = jax.tree.structure(shape)
-    if "conv_general_dilated" in str(closed):  # left to JAX as a whole
+    if has_convolution(closed.jaxpr):  # left to JAX as a whole
         return jax.jit(function)
 
     def run(*args):
@@ -27,6 +27,16 @@ def interpreted(function, *example):
         return jax.tree.unflatten(structure, outs)
 
     return run
+
+
+def has_convolution(jaxpr):
+    """Whether a jaxpr, or one inside it, has a convolution."""
+    values = [v for e in jaxpr.eqns for v in e.params.values()]
+    inner = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
+    inner = [getattr(v, "jaxpr", v) for v in inner]
+    return any(e.primitive.name == "conv_general_dilated" for e in jaxpr.eqns) or any(
+        has_convolution(v) for v in inner if isinstance(v, core.Jaxpr)
+    )
 
 
 def evaluate(jaxpr, consts, args):
