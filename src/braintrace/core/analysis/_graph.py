@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import jax
@@ -201,6 +201,7 @@ class CellGraph:
     claim: BatchClaim | None  # of the batch, by the user or by convention
     batch: Batch | None  # what of it is proven
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
+    inert: Set[int]  # leaves of the carry without a derivative
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
@@ -220,6 +221,11 @@ class CellGraph:
             for s, v in zip(self.sites, structure, strict=True)
         ]
         return replace(self, sites=tuple(sites))
+
+    @functools.cached_property
+    def new(self) -> dict[int, Var]:
+        """The new variables of the hidden leaves."""
+        return {k: v for k in self.hidden if isinstance(v := self.new_carry[k], Var)}
 
     @functools.cached_property
     def group_of(self) -> dict[int, int]:

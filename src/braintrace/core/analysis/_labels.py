@@ -9,19 +9,20 @@ equation that makes it is repeated, so that each use has a variable, and a label
 """
 
 import dataclasses
+import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .._compat import P
-from ..jaxpr import Atom, Equation, Var
+from ..jaxpr import Atom, Equation, Program, Var
 from ..sites import site_rule
-from ._dependence import Edge
+from ._batch import Batch
+from ._dependence import Dependence, Edge
 from ._elements import Elements, Run, as_array
-from ._influence import Map, influences
+from ._maps import Map
 from ._positions import Positions
-from ._sample import SampleProgram
+from ._sample import OneSample
 
 _MAX_REPEATS = 64  # equations repeated for one step; beyond, an edge is mixing
 
@@ -29,13 +30,14 @@ _MAX_REPEATS = 64  # equations repeated for one step; beyond, an edge is mixing
 @dataclasses.dataclass
 class _Use:
     """One place where a variable hands its elements on: `source` elements (None: all, in order) go
-    to positions of `target` elements.
+    to positions of `target` elements. It stands in `atoms` at `number`.
     """
 
     edge: Edge | None
     source: np.ndarray | None
     target: Elements
-    redirect: Callable[[Var], None]
+    atoms: list[Atom]
+    number: int
 
 
 @dataclasses.dataclass
@@ -55,61 +57,56 @@ class Labels:
     clashing: set[int]  # blocks whose elements meet elements of the same block
 
 
-def label(
-    sample: SampleProgram, hidden: Sequence[tuple[int, Var, Elements]], positions: Positions
-) -> Labels:
-    """Label the program of one sample; `hidden` lists (number of the output, input variable,
-    element numbers) for each hidden leaf.
-    """
-    return _Walk(sample, positions).run(hidden)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of a step before its elements are labelled; `old` has the hidden leaves."""
+
+    program: Program
+    old: dict[int, Var]
+    deps: Dependence
+    batch: Batch | None
+
+    @functools.cached_property
+    def one(self) -> OneSample:
+        """The step as one sample has it."""
+        return OneSample(self.batch)
+
+
+def label(known: Known, elements: Mapping[int, Elements], positions: Positions) -> Labels:
+    """Label a step by what it is for one sample; `elements` numbers those of the hidden leaves."""
+    return _Walk(known, positions).run(elements)
 
 
 class _Walk:
-    def __init__(self, sample: SampleProgram, positions: Positions):
-        self.positions, self.deps = positions, sample.dependence
-        program = sample.program
+    """The walk over a program, of whose equations it makes copies."""
+
+    def __init__(self, known: Known, positions: Positions):
+        self.one, self.deps, self.old, self.positions = known.one, known.deps, known.old, positions
+        self.crossings = known.batch.crossings if known.batch else ()
         copied = {
             Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source): e
-            for e in program.equations
+            for e in known.program.equations
         }
-        self.crossings = sample.crossings
-        self.todo = list(copied)
-        self.outputs = list(program.outputs)
-        self.inputs = set(program.inputs)
         self.uses: dict[Var, list[_Use]] = defaultdict(list)
-        self.result = Labels({}, {}, set(), [], [], copied, set(), set())
+        self.result = Labels({}, {}, set(), [], list(known.program.outputs), copied, set(), set())
         self.repeats = 0
 
-    def run(self, hidden: Sequence[tuple[int, Var, Elements]]) -> Labels:
-        for number, _, elements in hidden:
-            self._start(number, elements)
-        done: list[Equation] = []
-        for equation in reversed(self.todo):
+    def run(self, elements: Mapping[int, Elements]) -> Labels:
+        outputs, done = self.result.outputs, self.result.equations
+        for k, numbers in elements.items():
+            if isinstance(out := outputs[k], Var) and self.deps.relevant(out):
+                self.uses[out].append(_Use(None, None, numbers, outputs, k))
+        for equation in reversed(list(self.result.copied)):
             pending = [equation]
             while pending:
                 current = pending.pop()
                 pending += self._resolve(current)
                 self._hand_on(current)
                 done.append(current)
-        for _, variable, elements in hidden:
-            self._resolve_input(variable, elements)
-        self.result.equations, self.result.outputs = done[::-1], self.outputs
+        for k, numbers in elements.items():
+            self._resolve_input(self.old[k], numbers)
+        done.reverse()
         return self.result
-
-    def _start(self, number: int, elements: Elements) -> None:
-        out = self.outputs[number]
-        if not isinstance(out, Var) or not self.deps.relevant(out):
-            return
-        if out in self.inputs:
-            # a leaf handed on as it is: give the hand-over an equation, so that it can be an edge
-            copy = Equation(P.copy_p, [out], [Var(out.shape, out.dtype)], {})
-            self.todo.append(copy)
-            out = self.outputs[number] = copy.outputs[0]
-
-        def redirect(new: Var) -> None:
-            self.outputs[number] = new
-
-        self.uses[out].append(_Use(None, None, elements, redirect))
 
     def _place(self, labels: Elements | None, use: _Use, size: int) -> Elements | None:
         """`labels` (None: none yet) with those of `use`, or None when an element would get two
@@ -135,24 +132,26 @@ class _Walk:
         need.
         """
         repeated = []
+        origin = self.result.copied[equation]
         for k, out in enumerate(equation.outputs):
             refused: list[_Use] = []
+            size = self.one.equation(origin).outputs[k].size
             for use in self.uses.pop(out, []):
                 labels = self.result.of.get(out)
-                placed = self._place(labels, use, out.size)
+                placed = self._place(labels, use, size)
                 if placed is not None:
                     self.result.of[out] = placed
                 elif labels is not None and self.repeats < _MAX_REPEATS:
                     refused.append(use)
                 elif use.edge is not None:
-                    self._note_clash(labels, use, out.size)
+                    self._note_clash(labels, use)
                     self.result.mixing.add(use.edge)
             if refused:
                 self.repeats += 1
                 copy = equation.copy()
-                self.result.copied[copy] = self.result.copied.get(equation, equation)
+                self.result.copied[copy] = origin
                 for use in refused:
-                    use.redirect(copy.outputs[k])
+                    use.atoms[use.number] = copy.outputs[k]
                 self.uses[copy.outputs[k]] = refused
                 repeated.append(copy)
         return repeated
@@ -161,35 +160,30 @@ class _Walk:
         labels = [self.result.of.get(v) for v in equation.outputs]
         if all(found is None for found in labels):
             return
-        origin = self.result.copied.get(equation, equation)
-        asking = [k for k, v in enumerate(equation.inputs) if self._asks(equation, k, v)]
-        found = influences(equation) if asking else []
-        for k in asking:
-            v, influence = equation.inputs[k], found[k]
-            assert isinstance(v, Var)
+        origin = self.result.copied[equation]
+        for k, v in enumerate(equation.inputs):
+            if not isinstance(v, Var) or not self._asks(equation, k, v):
+                continue
+            influence = self.one.influences(origin)[k]
             if influence is None or (origin, k) in self.crossings:
                 self.result.mixing.add((equation, k))
                 continue
-            source, target = _handed_on(influence, labels, v.size)
+            size = self.one.equation(origin).inputs[k].size
+            source, target = _handed_on(influence, labels, size)
             if target is not None:
+                self._use(v, _Use((equation, k), source, target, equation.inputs, k), size)
 
-                def redirect(new: Var, equation: Equation = equation, k: int = k) -> None:
-                    equation.inputs[k] = new
-
-                self._use(v, _Use((equation, k), source, target, redirect))
-
-    def _asks(self, equation: Equation, k: int, v: Atom) -> bool:
+    def _asks(self, equation: Equation, k: int, v: Var) -> bool:
         """Whether an operand gets labels; a weight's place is that of its operation's result."""
-        if not isinstance(v, Var) or not v.differentiable or not self.deps.relevant(v):
-            return False
-        return v not in self.deps.prelude or site_rule(equation, k) is None
+        moves = v.differentiable and self.deps.relevant(v)
+        return moves and (v not in self.deps.prelude or site_rule(equation, k) is None)
 
-    def _use(self, v: Var, use: _Use) -> None:
+    def _use(self, v: Var, use: _Use, size: int) -> None:
         if v not in self.deps.prelude:
             self.uses[v].append(use)
             return
         assert use.edge is not None
-        placed = self._place(None, use, v.size)
+        placed = self._place(None, use, size)
         if placed is None:
             self.result.mixing.add(use.edge)
         else:
@@ -201,13 +195,13 @@ class _Walk:
         shifted: set[int] = set()
         for use in self.uses.pop(variable, []):
             blocks = self._own_blocks(elements, use)
-            if self._place(elements, use, variable.size) is not None:
+            if self._place(elements, use, elements.size) is not None:
                 own |= blocks
             else:
                 assert use.edge is not None
                 self.result.mixing.add(use.edge)
                 shifted |= blocks
-                self._note_clash(elements, use, variable.size)
+                self._note_clash(elements, use)
         self.result.of[variable] = elements
         self.result.shifted |= shifted - own
 
@@ -225,7 +219,7 @@ class _Walk:
         owners = self.positions.owners(source), self.positions.owners(target)
         return set(np.unique(owners[1][owners[0] == owners[1]]).tolist())
 
-    def _note_clash(self, labels: Elements | None, use: _Use, size: int) -> None:
+    def _note_clash(self, labels: Elements | None, use: _Use) -> None:
         if labels is None:
             return
         here, there = as_array(labels), as_array(use.target)

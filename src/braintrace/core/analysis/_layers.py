@@ -7,10 +7,10 @@ import numpy as np
 from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
-from ._certificate import Paths, certify
+from ._certificate import certified
 from ._dependence import Edge, dependence, reach
 from ._elements import Run
-from ._graph import CellGraph, Exactness, LayerPlan, Site
+from ._graph import CellGraph, LayerPlan, Site
 from ._untraced import stopped_edges, untraced_values
 
 
@@ -22,7 +22,6 @@ def with_layers(graph: CellGraph) -> CellGraph:
     plan = _plan(graph)
     equations = [*graph.prelude, *graph.step]
     deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
-    new = {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}
     local = _local_sites(dataclasses.replace(graph, layers=plan))
     sites, unsited = [], set()
     stopped = stopped_edges(graph.step)
@@ -30,7 +29,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
         equations, deps.prelude, graph.params, [row.path for row in graph.parameters]
     )
     for e in graph.step:
-        reached = reach(graph.step, e.outputs, stopped) & set(new.values())
+        reached = reach(graph.step, e.outputs, stopped) & set(graph.new.values())
         for k, v in enumerate(e.inputs):
             if reached and v in untraced:
                 unsited.add((e, k))
@@ -41,20 +40,7 @@ def with_layers(graph: CellGraph) -> CellGraph:
                     or Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
                 )
     crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
-    old = {k: graph.carry[k] for k in graph.hidden}
-    carried = {
-        v: graph.leaf_paths[k]
-        for k, v in enumerate(graph.new_carry)
-        if isinstance(v, Var)
-        and v.differentiable
-        and k not in graph.hidden
-        and not _inert(graph, k)
-    }
-    paths = Paths(equations, crossing, unsited, old, new, carried, [*graph.new_carry, *graph.outs])
-    names = [row.path for row in graph.parameters]
-    frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
-    rows = certify(names, graph.params, sites, graph.groups, paths, frozen)
-    return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
+    return certified(dataclasses.replace(graph, layers=plan, sites=tuple(sites)), crossing, unsited)
 
 
 def _check_samples(graph: CellGraph) -> None:
@@ -107,11 +93,6 @@ def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
         if layers and not coupled and set(fed_layers(graph, site)) == layers:
             found[site.edge] = site
     return found
-
-
-def _inert(graph: CellGraph, leaf: int) -> bool:
-    first = len(graph.carry) - len(graph.extra)
-    return leaf >= first and graph.extra[leaf - first].inert
 
 
 def _plan(graph: CellGraph) -> LayerPlan:
