@@ -12,12 +12,11 @@ from jaxtyping import Array, Bool, Num
 
 from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
+from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Edge
 from ._elements import Elements, Run
-from ._report import Carrier, ParameterReport, parameter_reports, table, trace_bytes
-from ._shared import drive_biases, first_of_sum
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,15 +231,8 @@ class CellGraph:
         """The group of each hidden leaf."""
         return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
 
-    @functools.cached_property
-    def first_of_sum(self) -> tuple[int, ...]:
-        """For each site, the number of the first site whose y has the same derivative."""
-        return first_of_sum(self)
-
-    @functools.cached_property
-    def drive_biases(self) -> frozenset[int]:
-        """The numbers of the sites of parameters that are biases of a drive."""
-        return drive_biases(self)
+    first_of_sum = functools.cached_property(_shared.first_of_sum)
+    drive_biases = functools.cached_property(_shared.drive_biases)
 
     @property
     def batch_size(self) -> int | None:
@@ -310,17 +302,9 @@ class CellGraph:
             raise KeyError(f"no parameter {path!r}; the parameters are {list(known)}")
         return known[path]
 
-    def reports(self, carrier: Carrier | None = None) -> list[ParameterReport]:
-        """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
-        return parameter_reports(self, carrier)
-
-    def trace_bytes(self, carrier: Carrier) -> list[int]:
-        """For each site, the bytes of the traces that `carrier` keeps for it."""
-        return trace_bytes(self, carrier)
-
-    def table(self, carrier: Carrier | None = None, title: str = "Cell") -> str:
-        """The report as text; with `carrier`, also the bytes of the traces."""
-        return table(self, carrier, title)
+    reports = _report.parameter_reports
+    trace_bytes = _report.trace_bytes
+    table = _report.table
 
     def __str__(self) -> str:
         return self.table()

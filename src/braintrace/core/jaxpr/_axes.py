@@ -13,11 +13,14 @@ from ._program import Equation
 Ways = Iterable[tuple[int, int]]  # an axis of the operand, and that of the results
 
 
-def axes_through(equation: Equation, k: int) -> dict[int, int]:
-    """For the axes of operand k that pass: the axis of the results that each becomes."""
+def axes_through(equation: Equation, k: int) -> dict[int, int] | None:
+    """For the axes of operand k that pass: the axis of the results that each becomes. None: nothing
+    is known of the primitive.
+    """
     if (rule := _RULES.get(equation.primitive)) is None:
-        reduces = "axes" in equation.params
-        rule = _same if is_elementwise(equation) else _reduction if reduces else _nowhere
+        rule = _same if is_elementwise(equation) else _reduction
+        if rule is _reduction and "axes" not in equation.params:
+            return None
     shape, shapes = equation.inputs[k].shape, [v.shape for v in equation.outputs]
     ways = rule(equation, k)
     return {a: b for a, b in ways if all(b < len(s) and s[b] == shape[a] for s in shapes)}
@@ -40,10 +43,6 @@ def _kept(e: Equation, gone: Collection[int]) -> Ways:
 
 def _reduction(e: Equation, k: int) -> Ways:
     return _kept(e, e.params["axes"]) if k == 0 else ()
-
-
-def _nowhere(e: Equation, k: int) -> Ways:
-    return ()
 
 
 def _others(shape: Sequence[int], used: Collection[int]) -> list[int]:

@@ -129,6 +129,6 @@ def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: Set[Atom]) -
         (u,) = e.outputs
         if not linear or not u.differentiable:
             return None
-        axes = axes_through(e, operand)
+        axes = axes_through(e, operand) or {}
         samples = {b: samples[a] for a, b in axes.items() if a in samples}
     return ChainRule(first, chain, samples) if len(samples) == count else None
