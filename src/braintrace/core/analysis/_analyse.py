@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from .._compat import P
-from ..jaxpr import Atom, Equation, Program, Var, variables
+from ..jaxpr import Atom, Equation, Program, Var
 from ._batch import BatchClaim, find_batch
 from ._blocks import blocks_of, elements_of, pieces
 from ._certificate import certified
 from ._dependence import dependence, live, reach
 from ._find_sites import Region
 from ._graph import CellGraph, Exactness, ExtraLeaf, ParameterRow
-from ._groups import Block, Ends, layout
+from ._groups import Block, layout
 from ._labels import Known, Labels, label
 from ._positions import Positions
 from ._untraced import untraced_values, without_idle_marks
@@ -94,31 +94,23 @@ def _settle(known: Known, blocks: list[Block], max_slots: int) -> tuple[Labels, 
 def _assemble(
     known: Known, labels: Labels, blocks: list[Block], positions: Positions, signature: Signature
 ) -> CellGraph:
-    old, batch = known.old, known.batch and known.batch.of_copies(labels.copied)
+    batch = known.batch and known.batch.of_copies(labels.copied)
     program = live(Program(known.program.inputs, labels.equations, labels.outputs))
     params, carry, xs = signature.split(program.inputs)
     equations, outputs = program.equations, program.outputs
-    deps = dependence(equations, params, list(old.values()))
+    deps = dependence(equations, params, list(known.old.values()))
     kept = set(equations)
     mixing = {edge for edge in labels.mixing if edge[0] in kept}
-    new = {k: v for k in old if isinstance(v := outputs[k], Var)}
-    ends = Ends(old, new, set(variables(outputs)))
-    arranged = layout(blocks, positions, equations, mixing, ends)
-    crossed = {(e, k) for e, k in mixing if e.inputs[k] not in deps.prelude}
-    positional = reach(equations, [*old.values(), *params], crossed)
-    untraced = untraced_values(equations, deps.prelude, params, signature.params)
-    region = Region(
-        equations, outputs, labels.of, labels.operand, deps, arranged, batch, new, untraced
-    )
-    sites = region.find(mixing, positional)
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)
     results = [v for v in [*params, *(o for e in prelude for o in e.outputs)] if v in read]
-    uncertified = [
-        ParameterRow(path, v.shape, kind, (), "not trained", ())
-        for k, (path, v) in enumerate(zip(signature.params, params, strict=True))
-        for kind in [Exactness.FROZEN if k in signature.frozen else Exactness.UNUSED]
+    kinds = (
+        Exactness.FROZEN if k in signature.frozen else Exactness.UNUSED for k in range(len(params))
+    )
+    rows = [
+        ParameterRow(name, v.shape, kind, (), "not trained", ())
+        for name, v, kind in zip(signature.params, params, kinds, strict=True)
     ]
     graph = CellGraph(
         program=program,
@@ -130,14 +122,10 @@ def _assemble(
         new_carry=outputs[: len(carry)],
         outs=outputs[len(carry) :],
         prelude_results=results,
+        deps=deps,
         labels=labels.of,
-        mixing=frozenset(sites.mixing),
-        old=frozenset(deps.old),
-        after=frozenset(reach(equations, sites.entries)),
-        hidden=tuple(old),
-        groups=arranged.groups,
-        sites=tuple(sites.sites),
-        parameters=tuple(uncertified),
+        hidden=tuple(known.old),
+        parameters=tuple(rows),
         leaf_paths=signature.carry,
         claim=signature.claim,
         batch=batch,
@@ -145,4 +133,14 @@ def _assemble(
         inert=signature.inert,
         marks=signature.marks,
     )
-    return certified(graph, graph.mixing, sites.unsited)
+    arranged = layout(blocks, positions, graph, mixing)
+    region = Region(graph, labels.operand, arranged, mixing, untraced_values(graph))
+    region.find()
+    graph = dataclasses.replace(
+        graph,
+        mixing=frozenset(mixing),
+        after=frozenset(reach(equations, region.entries)),
+        groups=arranged.groups,
+        sites=tuple(region.sites),
+    )
+    return certified(graph, graph.mixing, region.unsited)

@@ -55,6 +55,15 @@ class Dependence:
         """Numbers of the parameters that reach `atom`."""
         return self.params.get(atom, frozenset())
 
+    def weights(self, equation: Equation) -> list[tuple[int, Var]]:
+        """The operands that parameters and constants alone make, and that parameters reach."""
+        operands = enumerate(equation.inputs)
+        return [
+            (k, v)
+            for k, v in operands
+            if isinstance(v, Var) and v in self.prelude and v in self.params
+        ]
+
     def relevant(self, atom: Atom) -> bool:
         """Whether a parameter or the old hidden state reaches `atom`."""
         return atom in self.params or atom in self.old

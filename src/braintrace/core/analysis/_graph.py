@@ -15,7 +15,7 @@ from ..sites import SiteRule
 from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
-from ._dependence import Edge
+from ._dependence import Dependence, Edge
 from ._elements import Elements, Run
 
 
@@ -188,13 +188,9 @@ class CellGraph:
     new_carry: Sequence[Atom]
     outs: Sequence[Atom]
     prelude_results: Sequence[Var]  # prelude variables that the step reads
+    deps: Dependence
     labels: dict[Var, Elements]  # of one sample
-    mixing: frozenset[Edge]
-    old: frozenset[Atom]  # derivative reaches it from the old hidden state
-    after: frozenset[Var]  # derivative reaches it from an entry of this step
     hidden: tuple[int, ...]  # carry leaves that are hidden state
-    groups: tuple[StateGroup, ...]
-    sites: tuple[Site, ...]
     parameters: tuple[ParameterRow, ...]
     leaf_paths: tuple[str, ...]
     claim: BatchClaim | None  # of the batch, by the user or by convention
@@ -202,6 +198,10 @@ class CellGraph:
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     inert: Set[int]  # leaves of the carry without a derivative
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
+    mixing: frozenset[Edge] = frozenset()
+    after: frozenset[Var] = frozenset()  # derivative reaches it from an entry of this step
+    groups: tuple[StateGroup, ...] = ()
+    sites: tuple[Site, ...] = ()
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
@@ -220,6 +220,11 @@ class CellGraph:
             for s, v in zip(self.sites, structure, strict=True)
         ]
         return replace(self, sites=tuple(sites))
+
+    @property
+    def old(self) -> Set[Atom]:
+        """What a derivative reaches from the old hidden state."""
+        return self.deps.old
 
     @functools.cached_property
     def new(self) -> dict[int, Var]:

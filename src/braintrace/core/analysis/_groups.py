@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
-from ..jaxpr import Equation, Var
+from ..jaxpr import Var
 from ._batch_axis import BatchAxis
 from ._dependence import Edge, reach
 from ._elements import Elements, Run, as_array
-from ._graph import Place, Slot, StateGroup
+from ._graph import CellGraph, Place, Slot, StateGroup
 from ._positions import Positions
 
 
@@ -85,28 +85,16 @@ class Layout:
         return np.concatenate(group), np.concatenate(position)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """The hidden leaves of a step, old and new, and what else comes out of it."""
-
-    old: Mapping[int, Var]
-    new: Mapping[int, Var]
-    outs: Set[Var]
-
-
 def layout(
-    blocks: Sequence[Block],
-    positions: Positions,
-    equations: Sequence[Equation],
-    mixing: Set[Edge],
-    ends: Ends,
+    blocks: Sequence[Block], positions: Positions, graph: CellGraph, mixing: Set[Edge]
 ) -> Layout:
     """Number the positions of each group and find the slots that a later step reads."""
+    new, step = graph.new, graph.program.equations
     groups: list[StateGroup] = []
     group_of = [0] * len(blocks)
     local: list[np.ndarray | None] = [None] * len(blocks)
-    reached = {k: reach(equations, [v], mixing) for k, v in ends.old.items()}
-    kept = ends.outs | set(ends.new.values())
+    reached = {k: reach(step, [graph.carry[k]], mixing) for k in graph.hidden}
+    kept = set(graph.program.outputs)
     for number in dict.fromkeys(positions.group):
         members = [k for k, g in enumerate(positions.group) if g == number]
         anchor = max(members, key=lambda k: _count(positions.of_block(k)))
@@ -119,7 +107,7 @@ def layout(
             if reached[blocks[k].leaf] & kept:
                 slots += _slots(blocks[k], local[k], count)
         coupling = np.array(
-            [[ends.new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
+            [[new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
         ).reshape(len(slots), len(slots))
         leaves = tuple(dict.fromkeys(blocks[k].leaf for k in members))
         groups.append(StateGroup(tuple(slots), count, shape, leaves, coupling))

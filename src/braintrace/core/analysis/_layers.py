@@ -8,7 +8,7 @@ from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import certified
-from ._dependence import Edge, dependence, reach
+from ._dependence import Edge, reach
 from ._elements import Run
 from ._graph import CellGraph, LayerPlan, Site
 from ._untraced import stopped_edges, untraced_values
@@ -20,25 +20,18 @@ def with_layers(graph: CellGraph) -> CellGraph:
     """
     _check_samples(graph)
     plan = _plan(graph)
-    equations = [*graph.prelude, *graph.step]
-    deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
     local = _local_sites(dataclasses.replace(graph, layers=plan))
-    sites, unsited = [], set()
-    stopped = stopped_edges(graph.step)
-    untraced = untraced_values(
-        equations, deps.prelude, graph.params, [row.path for row in graph.parameters]
-    )
+    sites, unsited, deps = [], set(), graph.deps
+    stopped, untraced = stopped_edges(graph.step), untraced_values(graph)
     for e in graph.step:
         reached = reach(graph.step, e.outputs, stopped) & set(graph.new.values())
-        for k, v in enumerate(e.inputs):
-            if reached and v in untraced:
-                unsited.add((e, k))
-            elif reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
-                rule = site_rule(e, k)
-                sites.append(
-                    local.get((e, k))
-                    or Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
-                )
+        if not reached:
+            continue
+        unsited |= {(e, k) for k, v in enumerate(e.inputs) if v in untraced}
+        for k, v in deps.weights(e):
+            rule = site_rule(e, k)
+            site = Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
+            sites += [local.get((e, k), site)] if v not in untraced else []
     crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
     return certified(dataclasses.replace(graph, layers=plan, sites=tuple(sites)), crossing, unsited)
 

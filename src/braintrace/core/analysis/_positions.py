@@ -49,8 +49,8 @@ class Positions:
     def blocks_of(self, elements: Elements) -> set[int]:
         """The blocks that elements belong to."""
         if isinstance(elements, Run):
-            first = self._block_at(elements.start)
-            return set(range(first, self._block_at(elements.start + max(elements.size, 1) - 1) + 1))
+            last = elements.start + max(elements.size, 1) - 1
+            return set(range(self._block_at(elements.start), self._block_at(last) + 1))
         return set(np.unique(self.owners(elements)).tolist())
 
     def of_block(self, k: int) -> Elements:
