@@ -207,9 +207,11 @@ class _Walk:
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
-        runs = isinstance(elements, Run) and isinstance(use.target, Run) and use.source is None
-        if runs and elements == use.target:
-            return self.positions.blocks_of(elements)
+        if use.source is None and isinstance(elements, Run) and isinstance(use.target, Run):
+            low, high = sorted((elements.start, use.target.start))
+            shared = lambda b: max(b.start - low, 0) < min(b.start + b.size - high, elements.size)
+            blocks = self.positions.blocks_of(elements)
+            return {k for k in blocks if shared(self.positions.block(k))}
         source = as_array(elements)
         source = source if use.source is None else source[use.source]
         target = as_array(use.target)
