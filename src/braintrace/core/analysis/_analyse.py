@@ -82,7 +82,7 @@ def _settle(known: Known, blocks: list[Block], max_slots: int) -> tuple[Labels, 
     elements = elements_of(blocks)
     strict: set[int] = set()
     while True:
-        positions = Positions([b.size for b in blocks], max_slots, strict)
+        positions = Positions([b.numbers for b in blocks], max_slots, strict)
         labels = label(known, elements, positions)
         while positions.joined():
             labels = label(known, elements, positions)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from ..jaxpr import is_elementwise, makers
-from ._elements import Elements, Run, as_array
+from ._elements import Elements, as_array
 from ._groups import Block
 from ._labels import Known
 
@@ -18,11 +18,11 @@ def blocks_of(known: Known, cut: Collection[int]) -> list[Block]:
     blocks, start = [], 0
     for k, variable in known.old.items():
         v = known.one.atom(variable)
-        whole: list[tuple[Elements, tuple[int, ...]]] = [(Run(0, v.size), v.shape)]
+        whole: list[tuple[Elements, tuple[int, ...]]] = [(range(v.size), v.shape)]
         for elements, shape in (pieces(known, k) or whole) if k in cut else whole:
-            size = elements.size
-            blocks.append(Block(k, elements, shape, start, size))
-            start += size
+            numbers = range(start, start + len(elements))
+            blocks.append(Block(k, elements, shape, numbers))
+            start = numbers.stop
     return blocks
 
 
@@ -31,13 +31,13 @@ def elements_of(blocks: Sequence[Block]) -> dict[int, Elements]:
     found: dict[int, Elements] = {}
     size = Counter[int]()
     for b in blocks:
-        size[b.leaf] += b.size
+        size[b.leaf] += len(b.numbers)
     for b in blocks:
-        if isinstance(b.elements, Run):
-            found[b.leaf] = Run(b.start, b.size)
+        if isinstance(b.elements, range):
+            found[b.leaf] = b.numbers
         else:
             numbers = found.setdefault(b.leaf, np.zeros(size[b.leaf], int))
-            as_array(numbers)[b.elements] = b.start + np.arange(b.size)
+            as_array(numbers)[b.elements] = as_array(b.numbers)
     return found
 
 

@@ -16,7 +16,7 @@ from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Dependence, Edge
-from ._elements import Elements, Run
+from ._elements import Elements
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Slot:
     @property
     def in_order(self) -> bool:
         """Whether the slot is the whole leaf in its own order."""
-        return isinstance(self.elements, Run) and self.elements.start == 0
+        return isinstance(self.elements, range) and self.elements.start == 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

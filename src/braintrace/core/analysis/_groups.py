@@ -12,7 +12,7 @@ import numpy as np
 from ..jaxpr import Var
 from ._batch_axis import BatchAxis
 from ._dependence import Edge, reach
-from ._elements import Elements, Run, as_array
+from ._elements import Elements, as_array
 from ._graph import CellGraph, Place, Slot, StateGroup
 from ._positions import Positions
 
@@ -24,8 +24,7 @@ class Block:
     leaf: int  # number of the carry leaf
     elements: Elements  # its elements, in the flattened leaf
     shape: tuple[int, ...]
-    start: int  # its first hidden element
-    size: int
+    numbers: range  # of its elements among all hidden elements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +63,9 @@ class Layout:
         self, elements: Elements, shape: tuple[int, ...]
     ) -> list[tuple[int, np.ndarray | None]]:
         """The groups that elements belong to, with their positions there (None: all, in order)."""
-        if isinstance(elements, Run):
+        if isinstance(elements, range):
             for block, group, local in zip(self.blocks, self.group, self.local, strict=True):
-                if elements == Run(block.start, block.size) and local is None:
+                if elements == block.numbers and local is None:
                     return [(group, None)]
         numbers = as_array(elements)
         owner, position = self._of_elements
@@ -80,8 +79,8 @@ class Layout:
     def _of_elements(self) -> tuple[np.ndarray, np.ndarray]:
         """The group and the position of each hidden element."""
         every = list(zip(self.blocks, self.group, self.local, strict=True))
-        group = [np.full(b.size, g) for b, g, _ in every]
-        position = [np.arange(b.size) if at is None else at for b, _, at in every]
+        group = [np.full(len(b.numbers), g) for b, g, _ in every]
+        position = [np.arange(len(b.numbers)) if at is None else at for b, _, at in every]
         return np.concatenate(group), np.concatenate(position)
 
 
@@ -99,7 +98,7 @@ def layout(
         members = [k for k, g in enumerate(positions.group) if g == number]
         anchor = max(members, key=lambda k: _count(positions.of_block(k)))
         order, shape = positions.of_block(anchor), blocks[anchor].shape
-        if (count := _count(order)) < order.size:  # several elements of a block at each position
+        if (count := _count(order)) < len(order):  # several elements of a block at each position
             order, shape = np.unique(as_array(order)), (count,)
         slots: list[Slot] = []
         for k in members:
@@ -115,12 +114,12 @@ def layout(
 
 
 def _count(positions: Elements) -> int:
-    return positions.size if isinstance(positions, Run) else np.unique(positions).size
+    return len(positions) if isinstance(positions, range) else np.unique(positions).size
 
 
 def _located(positions: Elements, order: Elements) -> np.ndarray | None:
     """Where positions stand in `order`; None for one after the other."""
-    if isinstance(positions, Run) and positions == order:
+    if isinstance(positions, range) and positions == order:
         return None
     names, order = as_array(positions), as_array(order)
     if np.array_equal(names, order):

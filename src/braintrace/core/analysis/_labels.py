@@ -19,7 +19,7 @@ from ..jaxpr import Atom, Equation, Program, Var
 from ..sites import site_rule
 from ._batch import Batch
 from ._dependence import Dependence, Edge
-from ._elements import Elements, Run, as_array
+from ._elements import Elements, as_array
 from ._maps import Map
 from ._positions import Positions
 from ._sample import OneSample
@@ -114,7 +114,7 @@ class _Walk:
         """
         if use.source is None and labels is None:
             return use.target
-        if use.source is None and isinstance(labels, Run) and isinstance(use.target, Run):
+        if use.source is None and isinstance(labels, range) and isinstance(use.target, range):
             return labels if self.positions.join(labels, use.target) else None
         source = np.arange(size) if use.source is None else use.source
         target = as_array(use.target)
@@ -195,7 +195,7 @@ class _Walk:
         shifted: set[int] = set()
         for use in self.uses.pop(variable, []):
             blocks = self._own_blocks(elements, use)
-            if self._place(elements, use, elements.size) is not None:
+            if self._place(elements, use, len(elements)) is not None:
                 own |= blocks
             else:
                 assert use.edge is not None
@@ -207,11 +207,11 @@ class _Walk:
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
-        if use.source is None and isinstance(elements, Run) and isinstance(use.target, Run):
+        if use.source is None and isinstance(elements, range) and isinstance(use.target, range):
             low, high = sorted((elements.start, use.target.start))
-            shared = lambda b: max(b.start - low, 0) < min(b.start + b.size - high, elements.size)
+            shared = lambda b: max(b.start - low, 0) < min(b.stop - high, len(elements))
             blocks = self.positions.blocks_of(elements)
-            return {k for k in blocks if shared(self.positions.block(k))}
+            return {k for k in blocks if shared(self.positions.blocks[k])}
         source = as_array(elements)
         source = source if use.source is None else source[use.source]
         target = as_array(use.target)
@@ -232,10 +232,10 @@ def _handed_on(
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these labels."""
     reaching = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(reaching) == 1 and isinstance(run := reaching[0][1], Run):
+    if len(reaching) == 1 and isinstance(run := reaching[0][1], range):
         first = _run_from(reaching[0][0], size)
         if first is not None:
-            return None, Run(run.start + first, size)
+            return None, range(run.start + first, run.start + first + size)
     sources, targets = [], []
     for m, reached in reaching:
         source, target = m.pairs(size)

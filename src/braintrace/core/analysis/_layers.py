@@ -9,7 +9,6 @@ from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import certified
 from ._dependence import Edge, reach
-from ._elements import Run
 from ._graph import CellGraph, LayerPlan, Site
 from ._untraced import stopped_edges, untraced_values
 
@@ -121,7 +120,7 @@ def _group_of(graph: CellGraph) -> dict[Var, int]:
     ends = np.cumsum([graph.sample_size(k) for k in graph.hidden])
     group = {}
     for v, labels in graph.labels.items():
-        first = labels.start if isinstance(labels, Run) else next(iter(labels[labels >= 0]), None)
+        first = labels.start if isinstance(labels, range) else next(iter(labels[labels >= 0]), None)
         if first is not None:
             leaf = graph.hidden[int(np.searchsorted(ends, first, side="right"))]
             group[v] = graph.group_of[leaf]
