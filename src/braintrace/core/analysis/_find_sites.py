@@ -76,7 +76,8 @@ class Region:
         graph, axis = self.graph, self.graph.y_axis(site)
         reached = reach(graph.program.equations, site.end.outputs, self.mixing)
         shape = site.y.shape if axis is None else axis.sample_shape(site.y.shape)
-        places = self.layout.places(elements, shape, axis, reached, graph.new)
+        moved = {leaf for leaf, v in graph.new.items() if v in reached}
+        places = self.layout.places(elements, shape, axis, moved)
         self.sites.append(dataclasses.replace(site, places=places))
 
     def _find_chained(self, equation: Equation, weights: Sequence[tuple[int, Var]]) -> None:
