@@ -21,12 +21,14 @@ def passes_derivative(equation: Equation) -> bool:
     return equation.primitive not in _NO_DERIVATIVE
 
 
-def depends(equations: Sequence[Equation], start: Iterable[Var]) -> set[Var]:
-    """The variables that depend on `start` by value."""
-    reached = set(start)
+def depends(
+    equations: Sequence[Equation], start: Iterable[Var], apart: Set[Var] = frozenset()
+) -> set[Var]:
+    """The variables that depend on `start` by value, not through those `apart`."""
+    reached = set(start) - apart
     for e in equations:
         if any(v in reached for v in e.inputs):
-            reached.update(e.outputs)
+            reached.update(v for v in e.outputs if v not in apart)
     return reached
 
 
