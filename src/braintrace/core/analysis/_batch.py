@@ -12,7 +12,7 @@ from types import EllipsisType
 from .._compat import P, is_key
 from ..jaxpr import Atom, Equation, Program, Var, is_elementwise, makers, variables
 from ._batch_axis import BatchAxis
-from ._batch_rules import transfer
+from ._batch_rules import follow
 from ._dependence import Dependence, Edge, reach
 from ._sample import Samples
 
@@ -84,7 +84,7 @@ def find_batch(
     while True:  # axes that the step gives to leaves whose axis is not known yet
         samples = _start(known, claim.size)
         for e in program.equations:
-            samples.follow(e, transfer)
+            follow(samples, e)
         found = {v: samples.axes[n] for v, n in ends if v not in known and n in samples.axes}
         if not found:
             break
@@ -125,7 +125,7 @@ def _follow(
     """
     tainted, meetings = set(tainted), []
     for e in program.equations:
-        moved = batch.follow(e, transfer)
+        moved = follow(batch, e)
         into_samples = moved is not None and any(moved.outs)
         for k, v in enumerate(e.inputs):
             if v in dependence.prelude or not _counts(v, dependence):

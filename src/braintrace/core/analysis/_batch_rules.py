@@ -4,14 +4,27 @@ The answer holds the axes of the results and the equation's parameters as one sa
 None where samples meet, or where nothing is known of the primitive.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
-from .._compat import Primitive, by_primitive
-from ..jaxpr import Equation, axes_through
+from .._compat import Primitive, by_primitive, sub_jaxprs
+from ..jaxpr import RULE, Atom, Equation, Program, axes_through, derivative, inline
 from ..sites import site_rule
 from ._batch_axis import BatchAxis, Moved, Operands
-from ._batch_calls import custom_call, linear_solve
+from ._dependence import live
+from ._sample import OneSample, Samples
+
+
+def follow(samples: Samples, equation: Equation) -> Moved | None:
+    """Carry the axes of an equation's operands on; None where it has none, or they end."""
+    operands = [samples.axes.get(v) for v in equation.inputs]
+    moved = transfer(equation, operands) if any(operands) else None
+    if moved is not None:
+        samples.axes.update((v, a) for v, a in zip(equation.outputs, moved.outs, strict=True) if a)
+        samples.aligned.update(((equation, k), a) for k, a in moved.aligned.items())
+        samples.params[equation] = moved.params
+    return moved
 
 
 def transfer(equation: Equation, operands: Operands) -> Moved | None:
@@ -71,6 +84,66 @@ def _reshape(equation: Equation, operands: Operands) -> Moved | None:
     return None
 
 
+# Calls: the programs that they hold are followed through.
+# -----------------------------------------------------------------------------
+
+
+def _inside(program: Program, operands: Operands) -> Samples | None:
+    """The samples of a program inside an equation; its inputs that are read sample by sample count
+    as batched.
+    """
+    known: dict[Atom, BatchAxis] = {
+        v: a for v, a in zip(program.inputs, operands, strict=True) if a
+    }
+    while True:
+        samples = Samples(dict(known))
+        for e in program.equations:
+            moved = follow(samples, e)
+            if moved is None and any(v in samples.axes for v in e.inputs):
+                return None
+        read = {e.inputs[k]: a for (e, k), a in samples.aligned.items()}
+        new = {v: read[v] for v in program.inputs if v in read and v not in known}
+        if not new:
+            return samples
+        known |= new
+
+
+def _outs(program: Program, samples: Samples) -> tuple[BatchAxis | None, ...]:
+    return tuple(samples.axes.get(v) for v in program.outputs)
+
+
+def _custom_call(equation: Equation, operands: Operands) -> Moved | None:
+    """A call with a derivative of its own: its inner program and its rule, followed through."""
+    inner = inline(sub_jaxprs(equation.params)[0])
+    inside, rule = _inside(inner, operands), derivative(equation)
+    if inside is None or rule is None:
+        return None
+    axes, outs = [inside.axes.get(v) for v in inner.inputs], _outs(inner, inside)
+    # the cotangent of a shared operand is a sum over samples
+    kept = [n for n, k in enumerate(rule.operands) if axes[k]]
+    program = rule.program
+    program = live(Program(program.inputs, program.equations, [program.outputs[n] for n in kept]))
+    known = [axes[k] for k in rule.variables] + [outs[o] for o in rule.results]
+    back = _inside(program, known)
+    own = tuple(rule.operands[n] for n in kept)
+    if back is None or any(
+        a not in (None, axes[k]) for k, a in zip(own, _outs(program, back), strict=True)
+    ):
+        return None
+    of_one = dataclasses.replace(rule, program=OneSample(back).program(program), operands=own)
+    aligned = {k: a for k, a in enumerate(axes) if a and operands[k] is None}
+    return Moved(outs, {**equation.params, RULE: of_one}, aligned)
+
+
+def _linear_solve(equation: Equation, operands: Operands) -> Moved | None:
+    """A system for each sample: its solver, followed through."""
+    lengths, solver = equation.params["const_lengths"], inline(equation.params["jaxprs"].solve)
+    start = lengths.matvec + lengths.vecmat
+    first, unknown = operands[start : start + lengths.solve], operands[sum(lengths) :]
+    inside = _inside(solver, [*first, *unknown])
+    return None if inside is None else Moved(_outs(solver, inside), equation.params)
+
+
 # The parameter with sizes along the axis, and whether it is that of the result or of operand 0.
 _SIZES = by_primitive(
     {
@@ -82,7 +155,7 @@ _SIZES = by_primitive(
 _RULES: dict[Primitive, Callable[[Equation, Operands], Moved | None]] = by_primitive(
     {
         "reshape": _reshape,
-        "linear_solve custom_linear_solve": lambda e, axes: linear_solve(e, axes, transfer),
-        "custom_jvp_call custom_vjp_call": lambda e, axes: custom_call(e, axes, transfer),
+        "linear_solve custom_linear_solve": _linear_solve,
+        "custom_jvp_call custom_vjp_call": _custom_call,
     }
 )

@@ -5,17 +5,15 @@ and memory of the analysis do not depend on the size of the batch.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import TypeVar
 
 from .._compat import Params
 from ..jaxpr import Atom, Equation, Program, Var
-from ._batch_axis import BatchAxis, Moved, Operands
+from ._batch_axis import BatchAxis
 from ._dependence import Edge
 from ._influence import influences
 from ._maps import Influence
 
-Transfer = Callable[[Equation, Operands], Moved | None]
 A = TypeVar("A", bound=Atom)
 
 
@@ -35,16 +33,6 @@ class Samples:
     def operand(self, equation: Equation, k: int) -> BatchAxis | None:
         """The axis of an operand."""
         return self.axes.get(equation.inputs[k]) or self.aligned.get((equation, k))
-
-    def follow(self, equation: Equation, transfer: Transfer) -> Moved | None:
-        """Carry the axes of an equation's operands on; None where it has none, or they end."""
-        operands = [self.axes.get(v) for v in equation.inputs]
-        moved = transfer(equation, operands) if any(operands) else None
-        if moved is not None:
-            self.axes.update((v, a) for v, a in zip(equation.outputs, moved.outs, strict=True) if a)
-            self.aligned.update(((equation, k), a) for k, a in moved.aligned.items())
-            self.params[equation] = moved.params
-        return moved
 
 
 class OneSample:
