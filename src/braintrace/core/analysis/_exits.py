@@ -49,8 +49,9 @@ def find_exits(graph: CellGraph) -> list[Exit]:
         (e, k)
         for e in graph.step
         if passes_derivative(e)
-        for k in {*range(len(e.inputs))} - (set() if e in operations else _positional(graph, e))
-        if e.inputs[k] in origins
+        for kept in [set() if e in operations else _positional(graph, e)]
+        for k, v in enumerate(e.inputs)
+        if v in origins and k not in kept
     ]
     blocked = set(edges)
     sources = {g for e, k in edges for g in origins[e.inputs[k]]}
