@@ -12,7 +12,7 @@ from ._dependence import dependence, live, reach
 from ._find_sites import Region
 from ._graph import CellGraph, Exactness, ExtraLeaf, ParameterRow
 from ._groups import Block, layout
-from ._labels import Known, Labels, label
+from ._labels import Known, Labels
 from ._positions import Positions
 from ._untraced import untraced_values, without_idle_marks
 
@@ -51,8 +51,8 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
         batch = find_batch(handing, carry, xs, signature.claim, deps)
         known = Known(handing, old, deps, batch)
         blocks = blocks_of(known, cut)
-        labels, positions = _settle(known, blocks, max_slots)
-        group = positions.group
+        labels = _settle(known, blocks, max_slots)
+        group = labels.positions.group
         delays = {blocks[b].leaf for b in labels.shifted if group.count(group[b]) > 1}
         clashing = {blocks[b].leaf for b in labels.clashing} - cut
         if fused := {k for k in clashing if pieces(known, k)}:
@@ -60,7 +60,7 @@ def analyse(program: Program, signature: Signature, max_slots: int = 16) -> Cell
         elif delays & set(old):
             old = {k: v for k, v in old.items() if k not in delays}
         else:
-            return _assemble(known, labels, blocks, positions, signature)
+            return _assemble(known, labels, blocks, signature)
 
 
 def _handing_on(program: Program, hidden: Iterable[int], moving: Collection[Atom]) -> Program:
@@ -75,7 +75,7 @@ def _handing_on(program: Program, hidden: Iterable[int], moving: Collection[Atom
     return Program(program.inputs, program.equations + copies, outputs)
 
 
-def _settle(known: Known, blocks: list[Block], max_slots: int) -> tuple[Labels, Positions]:
+def _settle(known: Known, blocks: list[Block], max_slots: int) -> Labels:
     """Label until no positions are joined any more: a join found late may admit an edge that was
     met early. Groups that are not sound at the end are labelled again, strictly.
     """
@@ -83,17 +83,15 @@ def _settle(known: Known, blocks: list[Block], max_slots: int) -> tuple[Labels, 
     strict: set[int] = set()
     while True:
         positions = Positions([b.numbers for b in blocks], max_slots, strict)
-        labels = label(known, elements, positions)
+        labels = Labels(known, elements, positions)
         while positions.joined():
-            labels = label(known, elements, positions)
+            labels = Labels(known, elements, positions)
         if not (unsound := positions.unsound()):
-            return labels, positions
+            return labels
         strict |= unsound
 
 
-def _assemble(
-    known: Known, labels: Labels, blocks: list[Block], positions: Positions, signature: Signature
-) -> CellGraph:
+def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Signature) -> CellGraph:
     batch = known.batch and known.batch.of_copies(labels.copied)
     program = live(Program(known.program.inputs, labels.equations, labels.outputs))
     params, carry, xs = signature.split(program.inputs)
@@ -133,7 +131,7 @@ def _assemble(
         inert=signature.inert,
         marks=signature.marks,
     )
-    arranged = layout(blocks, positions, graph, mixing)
+    arranged = layout(blocks, labels.positions, graph, mixing)
     region = Region(graph, labels.operand, arranged, mixing, untraced_values(graph))
     region.find()
     graph = dataclasses.replace(

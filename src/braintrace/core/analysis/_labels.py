@@ -40,23 +40,6 @@ class _Use:
     number: int
 
 
-@dataclasses.dataclass
-class Labels:
-    """`of[v]`: labels of v's elements (numbers of hidden elements, -1 for none). `operand[edge]`:
-    of a prelude operand.
-    """
-
-    of: dict[Var, Elements]
-    operand: dict[Edge, Elements]
-    mixing: set[Edge]
-    equations: list[Equation]
-    outputs: list[Atom]
-    copied: dict[Equation, Equation]  # of which equation of the program each is a copy
-    # blocks read only at positions of their own block other than their own: delay lines
-    shifted: set[int]
-    clashing: set[int]  # blocks whose elements meet elements of the same block
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
     """What is known of a step before its elements are labelled; `old` has the hidden leaves."""
@@ -72,41 +55,41 @@ class Known:
         return OneSample(self.batch)
 
 
-def label(known: Known, elements: Mapping[int, Elements], positions: Positions) -> Labels:
-    """Label a step by what it is for one sample; `elements` numbers those of the hidden leaves."""
-    return _Walk(known, positions).run(elements)
+class Labels:
+    """The walk over a step as it is for one sample, and what it finds: `of[v]`, the labels of v's
+    elements (numbers of hidden elements, -1 for none), and `operand[edge]`, those of a prelude
+    operand. `elements` numbers the elements of the hidden leaves.
+    """
 
-
-class _Walk:
-    """The walk over a program, of whose equations it makes copies."""
-
-    def __init__(self, known: Known, positions: Positions):
-        self.one, self.deps, self.old, self.positions = known.one, known.deps, known.old, positions
+    def __init__(self, known: Known, elements: Mapping[int, Elements], positions: Positions):
+        self.one, self.deps, self.positions = known.one, known.deps, positions
         self.crossings = known.batch.crossings if known.batch else ()
-        copied = {
+        self.of: dict[Var, Elements] = {}
+        self.operand: dict[Edge, Elements] = {}
+        self.mixing: set[Edge] = set()
+        # blocks read only at positions of their own block other than their own: delay lines
+        self.shifted: set[int] = set()
+        self.clashing: set[int] = set()  # blocks whose elements meet elements of the same block
+        self.outputs, self.equations = list(known.program.outputs), list[Equation]()
+        self.copied = {  # of which equation of the program each is a copy
             Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source): e
             for e in known.program.equations
         }
         self.uses: dict[Var, list[_Use]] = defaultdict(list)
-        self.result = Labels({}, {}, set(), [], list(known.program.outputs), copied, set(), set())
         self.repeats = 0
-
-    def run(self, elements: Mapping[int, Elements]) -> Labels:
-        outputs, done = self.result.outputs, self.result.equations
         for k, numbers in elements.items():
-            if isinstance(out := outputs[k], Var) and self.deps.relevant(out):
-                self.uses[out].append(_Use(None, None, numbers, outputs, k))
-        for equation in reversed(list(self.result.copied)):
+            if isinstance(out := self.outputs[k], Var) and self.deps.relevant(out):
+                self.uses[out].append(_Use(None, None, numbers, self.outputs, k))
+        for equation in reversed(list(self.copied)):
             pending = [equation]
             while pending:
                 current = pending.pop()
                 pending += self._resolve(current)
                 self._hand_on(current)
-                done.append(current)
+                self.equations.append(current)
         for k, numbers in elements.items():
-            self._resolve_input(self.old[k], numbers)
-        done.reverse()
-        return self.result
+            self._resolve_input(known.old[k], numbers)
+        self.equations.reverse()
 
     def _place(self, labels: Elements | None, use: _Use, size: int) -> Elements | None:
         """`labels` (None: none yet) with those of `use`, or None when an element would get two
@@ -132,24 +115,24 @@ class _Walk:
         need.
         """
         repeated = []
-        origin = self.result.copied[equation]
+        origin = self.copied[equation]
         for k, out in enumerate(equation.outputs):
             refused: list[_Use] = []
             size = self.one.equation(origin).outputs[k].size
             for use in self.uses.pop(out, []):
-                labels = self.result.of.get(out)
+                labels = self.of.get(out)
                 placed = self._place(labels, use, size)
                 if placed is not None:
-                    self.result.of[out] = placed
+                    self.of[out] = placed
                 elif labels is not None and self.repeats < _MAX_REPEATS:
                     refused.append(use)
                 elif use.edge is not None:
                     self._note_clash(labels, use)
-                    self.result.mixing.add(use.edge)
+                    self.mixing.add(use.edge)
             if refused:
                 self.repeats += 1
                 copy = equation.copy()
-                self.result.copied[copy] = origin
+                self.copied[copy] = origin
                 for use in refused:
                     use.atoms[use.number] = copy.outputs[k]
                 self.uses[copy.outputs[k]] = refused
@@ -157,16 +140,16 @@ class _Walk:
         return repeated
 
     def _hand_on(self, equation: Equation) -> None:
-        labels = [self.result.of.get(v) for v in equation.outputs]
+        labels = [self.of.get(v) for v in equation.outputs]
         if all(found is None for found in labels):
             return
-        origin = self.result.copied[equation]
+        origin = self.copied[equation]
         for k, v in enumerate(equation.inputs):
             if not isinstance(v, Var) or not self._asks(equation, k, v):
                 continue
             influence = self.one.influences(origin)[k]
             if influence is None or (origin, k) in self.crossings:
-                self.result.mixing.add((equation, k))
+                self.mixing.add((equation, k))
                 continue
             size = self.one.equation(origin).inputs[k].size
             source, target = _handed_on(influence, labels, size)
@@ -185,9 +168,9 @@ class _Walk:
         assert use.edge is not None
         placed = self._place(None, use, size)
         if placed is None:
-            self.result.mixing.add(use.edge)
+            self.mixing.add(use.edge)
         else:
-            self.result.operand[use.edge] = placed
+            self.operand[use.edge] = placed
 
     def _resolve_input(self, variable: Var, elements: Elements) -> None:
         """The old state's elements are positions already: a use at another position is mixing."""
@@ -199,11 +182,11 @@ class _Walk:
                 own |= blocks
             else:
                 assert use.edge is not None
-                self.result.mixing.add(use.edge)
+                self.mixing.add(use.edge)
                 shifted |= blocks
                 self._note_clash(elements, use)
-        self.result.of[variable] = elements
-        self.result.shifted |= shifted - own
+        self.of[variable] = elements
+        self.shifted |= shifted - own
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
@@ -224,7 +207,7 @@ class _Walk:
         here, there = as_array(labels), as_array(use.target)
         here = here if use.source is None else here[use.source]
         met = (here >= 0) & (here != there)
-        self.result.clashing |= self.positions.blocks_of(there[met])
+        self.clashing |= self.positions.blocks_of(there[met])
 
 
 def _handed_on(
