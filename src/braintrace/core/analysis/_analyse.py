@@ -120,19 +120,22 @@ def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Sign
         new_carry=outputs[: len(carry)],
         outs=outputs[len(carry) :],
         prelude_results=results,
-        deps=deps,
         labels=labels.of,
+        mixing=frozenset(),
+        old=deps.old,
+        after=frozenset(),
+        groups=(),
+        sites=(),
         hidden=tuple(known.old),
         parameters=tuple(rows),
         leaf_paths=signature.carry,
         claim=signature.claim,
         batch=batch,
         extra=signature.extra,
-        inert=signature.inert,
         marks=signature.marks,
     )
     arranged = layout(blocks, labels.positions, graph, mixing)
-    region = Region(graph, labels.operand, arranged, mixing, untraced_values(graph))
+    region = Region(graph, deps, labels.operand, arranged, mixing, untraced_values(graph))
     region.find()
     graph = dataclasses.replace(
         graph,

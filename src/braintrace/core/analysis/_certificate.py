@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence, Set
 
 from ..jaxpr import Atom, Equation, Var, is_bent
 from ._dependence import Edge, passes_derivative, reach
-from ._graph import CellGraph, DroppedPath, Exactness, ParameterRow
+from ._graph import CellGraph, DroppedPath, Exactness, ParameterRow, new_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,13 +29,14 @@ class _Paths:
     @functools.cached_property
     def carried(self) -> dict[Var, str]:
         """Differentiable carried values that are read and not hidden, new, with their paths."""
-        graph = self.graph
+        graph, first = self.graph, len(self.graph.carry) - len(self.graph.extra)
+        inert = [first + k for k, leaf in enumerate(graph.extra) if leaf.inert]
         return {
             v: path
             for k, (v, path) in enumerate(zip(graph.new_carry, graph.leaf_paths, strict=True))
             if isinstance(v, Var)
             and v.differentiable
-            and k not in (*graph.hidden, *graph.inert)
+            and k not in (*graph.hidden, *inert)
             and graph.carry[k] in self.read
         }
 
@@ -58,7 +59,7 @@ class _Paths:
 
     def leaves(self, variables: Collection[Var]) -> set[int]:
         """The hidden leaves whose new values are among the variables."""
-        return {leaf for leaf, v in self.graph.new.items() if v in variables}
+        return {leaf for leaf, v in new_leaves(self.graph).items() if v in variables}
 
     def held(self, results: Sequence[Var]) -> set[int]:
         """The hidden leaves that a change of `results` reaches without a cut, now or later."""
@@ -119,7 +120,7 @@ def _verdict(
         return Exactness.APPROXIMATE, f"{len(dropped)} dropped path(s)"
     if dropped:
         return Exactness.INSTANTANEOUS, "has no site: only its effect at the same step is seen"
-    ends = {*paths.graph.new.values(), *paths.carried}
+    ends = {*new_leaves(paths.graph).values(), *paths.carried}
     if ends & {param, *reach(paths.equations, [param])}:
         return Exactness.EXACT, "every path to the loss is kept"
     return Exactness.EXACT, "acts at its own step only"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from .._compat import P
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, ScaleRule, chain_rule, site_rule
-from ._dependence import Edge, reach
+from ._dependence import Dependence, Edge, reach
 from ._elements import Elements
-from ._graph import CellGraph, Site
+from ._graph import CellGraph, Site, new_leaves
 from ._groups import Layout
 
 
@@ -21,6 +21,7 @@ class Region:
     """
 
     graph: CellGraph
+    deps: Dependence
     operand: Mapping[Edge, Elements]
     layout: Layout
     mixing: set[Edge]
@@ -32,14 +33,14 @@ class Region:
     @functools.cached_property
     def positional(self) -> set[Var]:
         """What the state reaches without being mixed."""
-        graph, prelude = self.graph, self.graph.deps.prelude
+        graph, prelude = self.graph, self.deps.prelude
         crossed = {(e, k) for e, k in self.mixing if e.inputs[k] not in prelude}
         old = [graph.carry[k] for k in graph.hidden]
         return reach(graph.program.equations, [*old, *graph.params], crossed)
 
     def find(self) -> None:
         """All sites."""
-        labels, weights = self.graph.labels, self.graph.deps.weights
+        labels, weights = self.graph.labels, self.deps.weights
         for e in self.graph.program.equations:
             if not any(v in labels for v in e.outputs):
                 self._find_chained(e, weights(e))
@@ -50,7 +51,7 @@ class Region:
                 self._find((e, k), v)
 
     def _find(self, edge: Edge, v: Var) -> None:
-        (equation, k), prelude = edge, self.graph.deps.prelude
+        (equation, k), prelude = edge, self.deps.prelude
         self.mixing.discard(edge)
         rule = site_rule(equation, k)
         bound = rule is None or all(a in prelude for a in rule.structure if isinstance(a, Var))
@@ -67,7 +68,7 @@ class Region:
         if operation and (placed or not traced):
             self.entries.update(equation.outputs)
         if traced and placed and elements is not None:
-            self._add(Site(edge, rule, v, self.graph.deps.of(v), (), operation), elements)
+            self._add(Site(edge, rule, v, self.deps.of(v), (), operation), elements)
         else:
             self.unsited.add(edge)
 
@@ -76,7 +77,7 @@ class Region:
         graph, axis = self.graph, self.graph.y_axis(site)
         reached = reach(graph.program.equations, site.end.outputs, self.mixing)
         shape = site.y.shape if axis is None else axis.sample_shape(site.y.shape)
-        moved = {leaf for leaf, v in graph.new.items() if v in reached}
+        moved = {leaf for leaf, v in new_leaves(graph).items() if v in reached}
         places = self.layout.places(elements, shape, axis, moved)
         self.sites.append(dataclasses.replace(site, places=places))
 
@@ -85,7 +86,7 @@ class Region:
         `equation` has one.
         """
         graph, [end, *others], chain = self.graph, equation.outputs, []
-        if others or end in graph.deps.prelude or not weights:
+        if others or end in self.deps.prelude or not weights:
             return
         while end not in graph.labels:
             readers = [e for e in graph.program.equations for v in e.inputs if v is end]
@@ -95,7 +96,7 @@ class Region:
             [end] = readers[0].outputs
         for k, v in weights:
             first = site_rule(equation, k) if v not in self.untraced else None
-            rule = first and chain_rule(first, chain, graph.deps.prelude)
+            rule = first and chain_rule(first, chain, self.deps.prelude)
             if rule is not None:
-                site = Site((equation, k), rule, v, graph.deps.of(v), (), True, tuple(chain))
+                site = Site((equation, k), rule, v, self.deps.of(v), (), True, tuple(chain))
                 self._add(site, graph.labels[end])

@@ -15,7 +15,7 @@ from ..sites import SiteRule
 from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
-from ._dependence import Dependence, Edge
+from ._dependence import Edge
 from ._elements import Elements
 
 
@@ -188,20 +188,19 @@ class CellGraph:
     new_carry: Sequence[Atom]
     outs: Sequence[Atom]
     prelude_results: Sequence[Var]  # prelude variables that the step reads
-    deps: Dependence
     labels: dict[Var, Elements]  # of one sample
+    mixing: frozenset[Edge]
+    old: Set[Atom]  # derivative reaches it from the old hidden state
+    after: frozenset[Var]  # derivative reaches it from an entry of this step
     hidden: tuple[int, ...]  # carry leaves that are hidden state
+    groups: tuple[StateGroup, ...]
+    sites: tuple[Site, ...]
     parameters: tuple[ParameterRow, ...]
     leaf_paths: tuple[str, ...]
     claim: BatchClaim | None  # of the batch, by the user or by convention
     batch: Batch | None  # what of it is proven
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
-    inert: Set[int]  # leaves of the carry without a derivative
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
-    mixing: frozenset[Edge] = frozenset()
-    after: frozenset[Var] = frozenset()  # derivative reaches it from an entry of this step
-    groups: tuple[StateGroup, ...] = ()
-    sites: tuple[Site, ...] = ()
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
@@ -220,16 +219,6 @@ class CellGraph:
             for s, v in zip(self.sites, structure, strict=True)
         ]
         return replace(self, sites=tuple(sites))
-
-    @property
-    def old(self) -> Set[Atom]:
-        """What a derivative reaches from the old hidden state."""
-        return self.deps.old
-
-    @functools.cached_property
-    def new(self) -> dict[int, Var]:
-        """The new variables of the hidden leaves."""
-        return {k: v for k in self.hidden if isinstance(v := self.new_carry[k], Var)}
 
     @functools.cached_property
     def group_of(self) -> dict[int, int]:
@@ -307,9 +296,22 @@ class CellGraph:
             raise KeyError(f"no parameter {path!r}; the parameters are {list(known)}")
         return known[path]
 
-    reports = _report.parameter_reports
-    trace_bytes = _report.trace_bytes
-    table = _report.table
+    def reports(self, carrier: _report.Carrier | None = None) -> list[_report.ParameterReport]:
+        """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
+        return _report.parameter_reports(self, carrier)
+
+    def trace_bytes(self, carrier: _report.Carrier) -> list[int]:
+        """For each site, the bytes of the traces that `carrier` keeps for it."""
+        return _report.trace_bytes(self, carrier)
+
+    def table(self, carrier: _report.Carrier | None = None, title: str = "Cell") -> str:
+        """The report as text; with `carrier`, also the bytes of the traces."""
+        return _report.table(self, carrier, title)
 
     def __str__(self) -> str:
         return self.table()
+
+
+def new_leaves(graph: CellGraph) -> dict[int, Var]:
+    """The new variables of the hidden leaves."""
+    return {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}

@@ -12,7 +12,7 @@ import numpy as np
 from ._batch_axis import BatchAxis
 from ._dependence import Edge, reach
 from ._elements import Elements, as_array
-from ._graph import CellGraph, Place, Slot, StateGroup
+from ._graph import CellGraph, Place, Slot, StateGroup, new_leaves
 from ._positions import Positions
 
 
@@ -80,7 +80,7 @@ def layout(
     blocks: Sequence[Block], positions: Positions, graph: CellGraph, mixing: Set[Edge]
 ) -> Layout:
     """Number the positions of each group and find the slots that a later step reads."""
-    new, step = graph.new, graph.program.equations
+    new, step = new_leaves(graph), graph.program.equations
     groups: list[StateGroup] = []
     placed: dict[int, tuple[range, int, np.ndarray | None]] = {}
     reached = {k: reach(step, [graph.carry[k]], mixing) for k in graph.hidden}

@@ -9,8 +9,8 @@ from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
 from ._certificate import certified
-from ._dependence import Edge, depends, reach
-from ._graph import CellGraph, LayerPlan, Site
+from ._dependence import Edge, dependence, depends, reach
+from ._graph import CellGraph, LayerPlan, Site, new_leaves
 from ._untraced import stopped_edges, untraced_values
 
 
@@ -21,10 +21,11 @@ def with_layers(graph: CellGraph) -> CellGraph:
     _check_samples(graph)
     plan = _plan(graph)
     local = _local_sites(dataclasses.replace(graph, layers=plan))
-    sites, unsited, deps = [], set(), graph.deps
+    sites, unsited, news = [], set(), set(new_leaves(graph).values())
+    deps = dependence(graph.program.equations, graph.params, [graph.carry[k] for k in graph.hidden])
     stopped, untraced = stopped_edges(graph.step), untraced_values(graph)
     for e in graph.step:
-        reached = reach(graph.step, e.outputs, stopped) & set(graph.new.values())
+        reached = reach(graph.step, e.outputs, stopped) & news
         if not reached:
             continue
         unsited |= {(e, k) for k, v in enumerate(e.inputs) if v in untraced}
