@@ -12,8 +12,8 @@ from braintrace.cell import Tree
 from braintrace.core.analysis import BatchAxis
 from braintrace.core.analysis._batch import BatchClaim, find_batch
 from braintrace.core.analysis._dependence import dependence
-from braintrace.core.analysis._sample import of_one_sample
-from braintrace.core.jaxpr import Const, ControlFlowPolicy, evaluate, reader, stage
+from braintrace.core.analysis._sample import OneSample
+from braintrace.core.jaxpr import ControlFlowPolicy, Var, evaluate, reader, stage
 from zoo import CASES
 
 T, B = 2, 3
@@ -44,8 +44,7 @@ def split(program, counts, claim):
         [v for v in program.inputs[counts[0] : counts[1]] if v.differentiable],
     )
     carry, xs = program.inputs[counts[0] : counts[1]], program.inputs[counts[1] :]
-    batch = find_batch(program, carry, xs, claim, deps)
-    return batch, batch and of_one_sample(program, batch, deps)
+    return find_batch(program, carry, xs, claim, deps)
 
 
 def convention(program, counts, size, said=False, axis=...):
@@ -53,34 +52,32 @@ def convention(program, counts, size, said=False, axis=...):
     return BatchClaim(size, every(counts[1] - counts[0]), every(counts[2] - counts[1]), said)
 
 
-def differences(program, leaves, sample, batch):
-    """For each variable with a batch axis, how far its value is from those of the samples."""
+def differences(program, leaves, batch):
+    """For each variable with a batch axis, how far its value is from those of the samples, made by
+    the equation of one sample.
+    """
     env = dict(zip(program.inputs, leaves, strict=True))
     evaluate(program.equations, env)
-    read = reader(env)
+    read, one = reader(env), OneSample(batch)
     found = []
     for b in range(batch.size):
         own = {}
-        for v, full in sample.full.items():
-            axis = batch.axes.get(full) if full not in own else None
-            if v is not full and axis is None:  # a part of what is shared
-                [axis] = {a for (e, k), a in batch.aligned.items() if e.inputs[k] is full}
-            value = full.value if isinstance(full, Const) else read(full)
-            is_input = full in program.inputs or v is full or axis not in batch.axes.values()
-            if axis is not None:
-                value = axis.apart(jnp.asarray(value))[b]
-            if is_input or not any(v in e.outputs for e in sample.program.equations):
-                own[v] = value
-        for e in sample.program.equations:
+        for e in program.equations:
+            part = one.equation(e)
+            for k, (v, full) in enumerate(zip(part.inputs, e.inputs, strict=True)):
+                if v not in own and isinstance(v, Var):
+                    axis = batch.operand(e, k)
+                    value = jnp.asarray(read(full))
+                    own[v] = value if axis is None else axis.apart(value)[b]
             solves = e.primitive.name in SYSTEMS
-            if not solves and any(v in batch.axes for v in sample.origin[e].outputs):
-                evaluate([e], own)
-                for v, full in zip(e.outputs, sample.origin[e].outputs, strict=True):
+            if not solves and any(v in batch.axes for v in e.outputs):
+                evaluate([part], own)
+                for v, full in zip(part.outputs, e.outputs, strict=True):
                     if (axis := batch.axes.get(full)) is not None and full.differentiable:
                         want = np.asarray(axis.apart(read(full))[b])
                         found.append(np.abs(np.asarray(own[v]) - want).max(initial=0))
             else:
-                for v, full in zip(e.outputs, sample.origin[e].outputs, strict=True):
+                for v, full in zip(part.outputs, e.outputs, strict=True):
                     axis = batch.axes.get(full)
                     own[v] = read(full) if axis is None else axis.apart(read(full))[b]
     return found
@@ -97,9 +94,9 @@ def test_the_program_of_one_sample_on_each_is_that_of_all(name):
     params, carry, xs, _ = case.make(jax.random.key(1), T, B)
     program, leaves, counts = staged(case.cell, params, carry, xs[0])
     axis = 1 if case.axes == (1, 1) else ...
-    batch, sample = split(program, counts, convention(program, counts, B, said=True, axis=axis))
+    batch = split(program, counts, convention(program, counts, B, said=True, axis=axis))
     assert batch is not None
-    found = differences(program, leaves, sample, batch)
+    found = differences(program, leaves, batch)
     assert found
     assert max(found) < 1e-12
 
@@ -108,16 +105,16 @@ def test_a_wrong_axis_is_noticed():
     cell = lambda p, h, x: (0.5 * h + x @ p, h)
     p, h, x = jnp.eye(3) + 1, jnp.ones((3, 3)), jnp.arange(9.0).reshape(3, 3)
     program, leaves, counts = staged(cell, p, h, x)
-    batch, sample = split(program, counts, convention(program, counts, 3))
-    assert max(differences(program, leaves, sample, batch)) == 0
+    batch = split(program, counts, convention(program, counts, 3))
+    assert max(differences(program, leaves, batch)) == 0
     last = program.outputs[0]
     batch.axes[last] = BatchAxis(1, 3)
-    assert max(differences(program, leaves, sample, batch)) > 1
+    assert max(differences(program, leaves, batch)) > 1
 
 
 def found_axes(cell, params, carry, x, size, said=False):
     program, _, counts = staged(cell, params, carry, x)
-    batch, _ = split(program, counts, convention(program, counts, size, said))
+    batch = split(program, counts, convention(program, counts, size, said))
     return None if batch is None else [batch.axes.get(v) for v in program.outputs], batch
 
 
@@ -167,9 +164,9 @@ def test_samples_that_stay_apart_are_proven(apart):
     cell = lambda p, h, x: (0.5 * h + apart(jnp.tanh(x @ p + h)), h)
     h, x = jnp.ones((3, 4)) / 3, jnp.arange(12.0).reshape(3, 4) / 7
     program, leaves, counts = staged(cell, W, h, x)
-    batch, sample = split(program, counts, convention(program, counts, 3))
+    batch = split(program, counts, convention(program, counts, 3))
     assert batch is not None
-    found = differences(program, leaves, sample, batch)
+    found = differences(program, leaves, batch)
     assert max(found) < 1e-5  # float32
 
 
@@ -252,6 +249,6 @@ def test_nothing_that_is_kept_grows_with_the_batch(size):
     learner = braintrace.compile(
         cell, "d_rtrl", jnp.ones((size, 4)), params=W, carry=jnp.ones((size, 4))
     )
-    sizes = [v.size for v in learner.graph.labels.values()]
+    sizes = [len(v) for v in learner.graph.labels.values()]
     assert learner.graph.groups[0].positions == 4
     assert max(sizes) <= 8

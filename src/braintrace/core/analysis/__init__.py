@@ -4,7 +4,6 @@ parameters meet data.
 
 from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
-from ._batch import Batch as Batch
 from ._batch import BatchClaim as BatchClaim
 from ._batch_axis import BatchAxis as BatchAxis
 from ._dependence import reach as reach
@@ -14,7 +13,6 @@ from ._exits import ExitKind as ExitKind
 from ._exits import activities as activities
 from ._exits import find_exits as find_exits
 from ._graph import CellGraph as CellGraph
-from ._graph import DroppedPath as DroppedPath
 from ._graph import Exactness as Exactness
 from ._graph import ExtraLeaf as ExtraLeaf
 from ._graph import LayerPlan as LayerPlan
@@ -22,11 +20,8 @@ from ._graph import ParameterRow as ParameterRow
 from ._graph import Place as Place
 from ._graph import Site as Site
 from ._graph import Slot as Slot
-from ._graph import StateGroup as StateGroup
 from ._layers import fed_layers as fed_layers
 from ._layers import with_layers as with_layers
-from ._report import ParameterReport as ParameterReport
-from ._report import SiteReport as SiteReport
 from ._report import columns as columns
 from ._report import dims as dims
 from ._report import size as size

@@ -1,19 +1,19 @@
 """From a staged program to its `CellGraph`."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..jaxpr import Program, Var, variables
+from .._compat import P
+from ..jaxpr import Atom, Equation, Program, Var
 from ._batch import BatchClaim, find_batch
 from ._blocks import blocks_of, elements_of, pieces
-from ._certificate import Paths, certify
+from ._certificate import certified
 from ._dependence import dependence, live, reach
 from ._find_sites import Region
-from ._graph import CellGraph, ExtraLeaf
-from ._groups import Block, Ends, layout
-from ._labels import Labels, label
+from ._graph import CellGraph, Exactness, ExtraLeaf, ParameterRow
+from ._groups import Block, layout
+from ._labels import Known, Labels
 from ._positions import Positions
-from ._sample import SampleProgram, expanded, of_one_sample
 from ._untraced import untraced_values, without_idle_marks
 
 
@@ -39,96 +39,78 @@ class Signature:
         return {first + k for k, leaf in enumerate(self.extra) if leaf.inert}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Settled:
-    """One sample's program, labelled."""
-
-    sample: SampleProgram
-    labels: Labels
-    positions: Positions
-    blocks: list[Block]
-    hidden: list[int]
-
-
 def analyse(program: Program, signature: Signature, max_slots: int = 16) -> CellGraph:
     """Analyse a cell: a program `(params, carry, x) -> (carry, out)`, all flat."""
     program = live(without_idle_marks(live(program), len(signature.carry)))
     params, carry, xs = signature.split(program.inputs)
-    hidden = [k for k, v in enumerate(carry) if v.differentiable and k not in signature.inert]
+    old = {k: v for k, v in enumerate(carry) if v.differentiable and k not in signature.inert}
     cut: set[int] = set()  # leaves that are cut into equal blocks
     while True:
-        deps = dependence(program.equations, params, [carry[k] for k in hidden])
-        batch = find_batch(program, carry, xs, signature.claim, deps)
-        sample = of_one_sample(program, batch, deps)
-        settled = _settle(sample, signature, hidden, cut, max_slots)
-        labels, blocks, group = settled.labels, settled.blocks, settled.positions.group
+        handing = _handing_on(program, old, {*params, *old.values()})
+        deps = dependence(handing.equations, params, list(old.values()))
+        batch = find_batch(handing, carry, xs, signature.claim, deps)
+        known = Known(handing, old, deps, batch)
+        blocks = blocks_of(known, cut)
+        labels = _settle(known, blocks, max_slots)
+        group = labels.positions.group
         delays = {blocks[b].leaf for b in labels.shifted if group.count(group[b]) > 1}
         clashing = {blocks[b].leaf for b in labels.clashing} - cut
-        if fused := {k for k in clashing if pieces(sample.program, k)}:
+        if fused := {k for k in clashing if pieces(known, k)}:
             cut |= fused
-        elif delays & set(hidden):
-            hidden = [k for k in hidden if k not in delays]
+        elif delays & set(old):
+            old = {k: v for k, v in old.items() if k not in delays}
         else:
-            return _assemble(settled, signature)
+            return _assemble(known, labels, blocks, signature)
 
 
-def _settle(
-    sample: SampleProgram, signature: Signature, hidden: list[int], cut: set[int], max_slots: int
-) -> _Settled:
+def _handing_on(program: Program, hidden: Iterable[int], moving: Collection[Atom]) -> Program:
+    """The program with an equation for each leaf that is handed on as it is, so that the hand-over
+    can be an edge.
+    """
+    outputs, copies = list(program.outputs), []
+    for k in hidden:
+        if isinstance(v := outputs[k], Var) and v in moving and v.differentiable:
+            copies.append(Equation(P.copy_p, [v], [Var(v.shape, v.dtype)], {}))
+            outputs[k] = copies[-1].outputs[0]
+    return Program(program.inputs, program.equations + copies, outputs)
+
+
+def _settle(known: Known, blocks: list[Block], max_slots: int) -> Labels:
     """Label until no positions are joined any more: a join found late may admit an edge that was
     met early. Groups that are not sound at the end are labelled again, strictly.
     """
-    _, carry, _ = signature.split(sample.program.inputs)
-    blocks = blocks_of(sample.program, carry, hidden, cut)
-    leaves = [(k, carry[k], v) for k, v in elements_of(blocks, carry).items()]
+    elements = elements_of(blocks)
     strict: set[int] = set()
     while True:
-        positions = Positions([b.size for b in blocks], max_slots, strict)
-        labels = label(sample, leaves, positions)
+        positions = Positions([b.numbers for b in blocks], max_slots, strict)
+        labels = Labels(known, elements, positions)
         while positions.joined():
-            labels = label(sample, leaves, positions)
+            labels = Labels(known, elements, positions)
         if not (unsound := positions.unsound()):
-            return _Settled(sample, labels, positions, blocks, hidden)
+            return labels
         strict |= unsound
 
 
-def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
-    labels, hidden = settled.labels, settled.hidden
-    every = expanded(settled.sample, labels.equations, labels.outputs, labels.copied)
-    program, of, batch = live(every.program), every.variable, every.batch
+def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Signature) -> CellGraph:
+    batch = known.batch and known.batch.of_copies(labels.copied)
+    program = live(Program(known.program.inputs, labels.equations, labels.outputs))
     params, carry, xs = signature.split(program.inputs)
     equations, outputs = program.equations, program.outputs
-    deps = dependence(equations, params, [carry[k] for k in hidden])
+    deps = dependence(equations, params, list(known.old.values()))
     kept = set(equations)
-    edge = {e: every.equation[e] for e in labels.equations if every.equation[e] in kept}
-    mixing = {(edge[e], k) for e, k in labels.mixing if e in edge}
-    whole = lambda v: found if isinstance(found := of.get(v), Var) else v
-    of_full = {whole(v): elements for v, elements in labels.of.items()}
-    operand = {(edge[e], k): v for (e, k), v in labels.operand.items() if e in edge}
-    old = {k: carry[k] for k in hidden}
-    new = {k: v for k in hidden if isinstance(v := outputs[k], Var)}
-    outs = set(variables(outputs))
-    arranged = layout(settled.blocks, settled.positions, equations, mixing, Ends(old, new, outs))
-    crossed = {(e, k) for e, k in mixing if e.inputs[k] not in deps.prelude}
-    positional = reach(equations, [*old.values(), *params], crossed)
-    untraced = untraced_values(equations, deps.prelude, params, signature.params)
-    region = Region(equations, outputs, of_full, operand, deps, arranged, batch, new, untraced)
-    sites = region.find(mixing, positional)
+    mixing = {edge for edge in labels.mixing if edge[0] in kept}
     prelude = [e for e in equations if all(v in deps.prelude for v in e.outputs)]
     step = [e for e in equations if not all(v in deps.prelude for v in e.outputs)]
     read = {v for e in step for v in e.inputs} | set(outputs)
-    carried = {
-        v: signature.carry[k]
-        for k, v in enumerate(outputs[: len(carry)])
-        if isinstance(v, Var)
-        and v.differentiable
-        and k not in (*hidden, *signature.inert)
-        and carry[k] in read
-    }
-    paths = Paths(equations, sites.mixing, sites.unsited, old, new, carried, outputs)
-    rows = certify(signature.params, params, sites.sites, arranged.groups, paths, signature.frozen)
     results = [v for v in [*params, *(o for e in prelude for o in e.outputs)] if v in read]
-    return CellGraph(
+    kinds = (
+        Exactness.FROZEN if k in signature.frozen else Exactness.UNUSED for k in range(len(params))
+    )
+    rows = [
+        ParameterRow(name, v.shape, kind, (), "not trained", ())
+        for name, v, kind in zip(signature.params, params, kinds, strict=True)
+    ]
+    graph = CellGraph(
         program=program,
         params=params,
         carry=carry,
@@ -138,17 +120,28 @@ def _assemble(settled: _Settled, signature: Signature) -> CellGraph:
         new_carry=outputs[: len(carry)],
         outs=outputs[len(carry) :],
         prelude_results=results,
-        labels=of_full,
-        mixing=frozenset(sites.mixing),
-        old=frozenset(deps.old),
-        after=frozenset(reach(equations, sites.entries)),
-        hidden=tuple(hidden),
-        groups=arranged.groups,
-        sites=tuple(sites.sites),
-        parameters=rows,
+        labels=labels.of,
+        mixing=frozenset(),
+        old=deps.old,
+        after=frozenset(),
+        groups=(),
+        sites=(),
+        hidden=tuple(known.old),
+        parameters=tuple(rows),
         leaf_paths=signature.carry,
         claim=signature.claim,
         batch=batch,
         extra=signature.extra,
         marks=signature.marks,
     )
+    arranged = layout(blocks, labels.positions, graph, mixing)
+    region = Region(graph, deps, labels.operand, arranged, mixing, untraced_values(graph))
+    region.find()
+    graph = dataclasses.replace(
+        graph,
+        mixing=frozenset(mixing),
+        after=frozenset(reach(equations, region.entries)),
+        groups=arranged.groups,
+        sites=tuple(region.sites),
+    )
+    return certified(graph, graph.mixing, region.unsited)

@@ -6,14 +6,15 @@ which one sample could influence another. What has no rule is not proven, so it 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from types import EllipsisType
 
-from .._compat import P, Params, is_key
+from .._compat import P, is_key
 from ..jaxpr import Atom, Equation, Program, Var, is_elementwise, makers, variables
 from ._batch_axis import BatchAxis
-from ._batch_rules import transfer
+from ._batch_rules import follow
 from ._dependence import Dependence, Edge, reach
+from ._sample import Samples
 
 Claimed = int | EllipsisType | None
 Axes = tuple[Claimed, ...]
@@ -41,25 +42,26 @@ class BatchClaim:
         return _claimed(self.carry[leaf], shape, self.size)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Batch:
-    """The samples of a program: `axes` of its variables (those without one are shared).
-
-    `aligned` gives the axis of an operand that is shared itself but read sample by sample, such as
-    a bias that was broadcast. `crossings` are edges along which a derivative passes between a
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Batch(Samples):
+    """The samples of a program. `crossings` are edges along which a derivative passes between a
     sample and what is shared; `meetings` those of them on which one sample influences another.
     """
 
     size: int
-    axes: Mapping[Atom, BatchAxis]
-    aligned: Mapping[Edge, BatchAxis]
-    params: Mapping[Equation, Params]  # of the equations as one sample has them
-    crossings: frozenset[Edge]
-    meetings: tuple[Edge, ...]
+    crossings: set[Edge] = dataclasses.field(default_factory=set)
+    meetings: Sequence[Edge] = ()
 
-    def operand(self, equation: Equation, k: int) -> BatchAxis | None:
-        """The axis of an operand."""
-        return self.axes.get(equation.inputs[k]) or self.aligned.get((equation, k))
+    def of_copies(self, originals: Mapping[Equation, Equation]) -> "Batch":
+        """The batch of a program made of copies of the equations."""
+        axes, aligned = dict(self.axes), dict[Edge, BatchAxis]()
+        for e, original in originals.items():
+            for new, old in zip(e.outputs, original.outputs, strict=True):
+                axes |= {new: axes[old]} if old in axes else {}
+            for k in range(len(e.inputs)):
+                if (original, k) in self.aligned:
+                    aligned[e, k] = self.aligned[original, k]
+        return dataclasses.replace(self, axes=axes, aligned=aligned)
 
 
 def find_batch(
@@ -72,37 +74,70 @@ def find_batch(
     """The batch of `program`; None without a claim, or where a mere convention is refuted."""
     if claim is None or claim.size == 1:
         return None
-    inputs = {v: _fixed(a, v, claim.size) for v, a in zip(xs, claim.xs, strict=True)}
-    leaves: dict[Var, BatchAxis | None] = {
-        v: BatchAxis(a, claim.size)
+    known = {v: _fixed(a, v, claim.size) for v, a in zip(xs, claim.xs, strict=True)}
+    known |= {
+        v: None if a is None else BatchAxis(a, claim.size)
         for v, a in zip(carry, claim.carry, strict=True)
-        if isinstance(a, int)
+        if not isinstance(a, EllipsisType)
     }
-    shared = {v for v, a in zip(carry, claim.carry, strict=True) if a is None}
-    while found := _found_by_the_step(program, carry, {**inputs, **leaves}, shared, dependence):
-        leaves |= found
-    leaves |= {v: _fixed(..., v, claim.size) for v in carry if v not in leaves and v not in shared}
-    tainted: frozenset[Var] = frozenset()  # shared leaves that samples or parameters influence
+    ends = list(zip(carry, program.outputs, strict=False))
+    while True:  # axes that the step gives to leaves whose axis is not known yet
+        samples = _start(known, claim.size)
+        for e in program.equations:
+            follow(samples, e)
+        found = {v: samples.axes[n] for v, n in ends if v not in known and n in samples.axes}
+        if not found:
+            break
+        known |= found
+    known |= {v: _fixed(..., v, claim.size) for v in carry if v not in known}
+    tainted: set[Atom] = set()  # shared leaves that samples or parameters influence
     while True:
-        flow = _Flow({**inputs, **leaves}, tainted, dependence)
-        flow.follow(program.equations)
-        ends = list(zip(carry, program.outputs, strict=False))
-        lost = [
-            v
+        batch = _start(known, claim.size)
+        reached, meetings = _follow(batch, program, tainted, dependence)
+        lost = {
+            v: None
             for v, new in ends
-            if leaves.get(v) and flow.axes.get(new) != leaves[v] and _counts(new, dependence)
-        ]
-        leaves |= dict.fromkeys(lost)
-        grown = tainted | {v for v, new in ends if not leaves.get(v) and new in flow.tainted}
+            if known[v] and batch.axes.get(new) != known[v] and _counts(new, dependence)
+        }
+        known |= lost
+        grown = tainted | {v for v, new in ends if not known[v] and new in reached}
         if not lost and grown == tainted:
             break
         tainted = grown
     after = set(variables(program.outputs[: len(carry)]))
-    meetings = [m for m in flow.meetings if reach(program.equations, m[0].outputs) & after]
-    batch = flow.batch(claim.size, meetings)
-    if not claim.said and (not any(leaves.values()) or _is_no_batch(program, batch)):
+    batch = dataclasses.replace(
+        batch, meetings=tuple(m for m in meetings if reach(program.equations, m[0].outputs) & after)
+    )
+    if not claim.said and (not any(known[v] for v in carry) or _is_no_batch(program, batch)):
         return None
     return batch
+
+
+def _start(known: Mapping[Var, BatchAxis | None], size: int) -> Batch:
+    return Batch({v: axis for v, axis in known.items() if axis}, size=size)
+
+
+def _follow(
+    batch: Batch, program: Program, tainted: Set[Atom], dependence: Dependence
+) -> tuple[set[Atom], list[Edge]]:
+    """Follow the axes through the program; return what samples or parameters influence beside
+    samples, and where one sample might influence another.
+    """
+    tainted, meetings = set(tainted), []
+    for e in program.equations:
+        moved = follow(batch, e)
+        into_samples = moved is not None and any(moved.outs)
+        for k, v in enumerate(e.inputs):
+            if v in dependence.prelude or not _counts(v, dependence):
+                continue
+            batched = v in batch.axes
+            influenced = batched or v in tainted or v in dependence.params
+            if influenced and not into_samples:
+                tainted.update(e.outputs)
+            if batched != into_samples:
+                batch.crossings.add((e, k))
+                meetings += [(e, k)] if influenced else []
+    return tainted, meetings
 
 
 def _is_no_batch(program: Program, batch: Batch) -> bool:
@@ -145,64 +180,3 @@ def _fixed(axis: Claimed, v: Var, size: int) -> BatchAxis | None:
 
 def _counts(atom: Atom, dependence: Dependence) -> bool:
     return isinstance(atom, Var) and atom.differentiable and dependence.relevant(atom)
-
-
-def _found_by_the_step(
-    program: Program,
-    carry: Sequence[Var],
-    axes: Mapping[Var, BatchAxis | None],
-    shared: set[Var],
-    dependence: Dependence,
-) -> dict[Var, BatchAxis | None]:
-    """Axes that the step gives to leaves whose axis is not known yet."""
-    flow = _Flow(axes, frozenset(), dependence)
-    flow.follow(program.equations)
-    return {
-        v: flow.axes[new]
-        for v, new in zip(carry, program.outputs, strict=False)
-        if v not in axes and v not in shared and new in flow.axes
-    }
-
-
-class _Flow:
-    """One pass: what is known of each variable and edge so far."""
-
-    def __init__(
-        self, start: Mapping[Var, BatchAxis | None], tainted: frozenset[Var], dependence: Dependence
-    ):
-        self.axes: dict[Atom, BatchAxis] = {v: a for v, a in start.items() if a}
-        self.tainted: set[Atom] = set(tainted)
-        self.dependence = dependence
-        self.aligned: dict[Edge, BatchAxis] = {}
-        self.params: dict[Equation, Params] = {}
-        self.crossings: set[Edge] = set()
-        self.meetings: list[Edge] = []
-
-    def batch(self, size: int, meetings: Sequence[Edge]) -> Batch:
-        crossings = frozenset(self.crossings)
-        return Batch(size, self.axes, self.aligned, self.params, crossings, tuple(meetings))
-
-    def follow(self, equations: Sequence[Equation]) -> None:
-        for e in equations:
-            operands = [self.axes.get(v) for v in e.inputs]
-            moved = transfer(e, operands) if any(operands) else None
-            if moved is not None:
-                self.axes.update((v, a) for v, a in zip(e.outputs, moved.outs, strict=True) if a)
-                self.aligned.update(((e, k), a) for k, a in moved.aligned.items())
-                self.params[e] = moved.params
-            for k, v in enumerate(e.inputs):
-                if _counts(v, self.dependence):
-                    self.pass_on(e, k, bool(operands[k]), moved is not None and any(moved.outs))
-
-    def pass_on(self, e: Equation, k: int, batched: bool, into_samples: bool) -> None:
-        """What the derivative along an edge does to the samples."""
-        v = e.inputs[k]
-        if v in self.dependence.prelude:
-            return
-        tainted = batched or v in self.tainted or v in self.dependence.params
-        if tainted and not into_samples:
-            self.tainted.update(e.outputs)
-        if batched != into_samples:
-            self.crossings.add((e, k))
-            if tainted:
-                self.meetings.append((e, k))

@@ -1,67 +1,69 @@
 """Blocks: hidden leaves of the carry, or the equal pieces that they are put together from."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..jaxpr import Program, Var, is_elementwise, makers
-from ._elements import Elements, Run, as_array
+from ..jaxpr import is_elementwise, makers
+from ._elements import Elements, as_array
 from ._groups import Block
-from ._influence import influences
+from ._labels import Known
 
 _MOST_SLABS = 16
 
 
-def blocks_of(
-    program: Program, carry: Sequence[Var], hidden: Sequence[int], cut: Collection[int]
-) -> list[Block]:
+def blocks_of(known: Known, cut: Collection[int]) -> list[Block]:
     """The blocks of the hidden leaves, one behind the other; leaves in `cut` in pieces."""
     blocks, start = [], 0
-    for k in hidden:
-        v = carry[k]
-        whole: list[tuple[Elements, tuple[int, ...]]] = [(Run(0, v.size), v.shape)]
-        for elements, shape in (pieces(program, k) or whole) if k in cut else whole:
-            size = elements.size
-            blocks.append(Block(k, elements, shape, start, size))
-            start += size
+    for k, variable in known.old.items():
+        v = known.one.atom(variable)
+        whole: list[tuple[Elements, tuple[int, ...]]] = [(range(v.size), v.shape)]
+        for elements, shape in (pieces(known, k) or whole) if k in cut else whole:
+            numbers = range(start, start + len(elements))
+            blocks.append(Block(k, elements, shape, numbers))
+            start = numbers.stop
     return blocks
 
 
-def elements_of(blocks: Sequence[Block], carry: Sequence[Var]) -> dict[int, Elements]:
+def elements_of(blocks: Sequence[Block]) -> dict[int, Elements]:
     """For each hidden leaf the numbers of its elements among all hidden elements."""
     found: dict[int, Elements] = {}
+    size = Counter[int]()
     for b in blocks:
-        if isinstance(b.elements, Run):
-            found[b.leaf] = Run(b.start, b.size)
+        size[b.leaf] += len(b.numbers)
+    for b in blocks:
+        if isinstance(b.elements, range):
+            found[b.leaf] = b.numbers
         else:
-            numbers = found.setdefault(b.leaf, np.zeros(carry[b.leaf].size, int))
-            as_array(numbers)[b.elements] = b.start + np.arange(b.size)
+            numbers = found.setdefault(b.leaf, np.zeros(size[b.leaf], int))
+            as_array(numbers)[b.elements] = as_array(b.numbers)
     return found
 
 
-def pieces(program: Program, leaf: int) -> list[tuple[Elements, tuple[int, ...]]]:
+def pieces(known: Known, leaf: int) -> list[tuple[Elements, tuple[int, ...]]]:
     """The equal pieces that the new value of a leaf is put together from, as element numbers; none
     if it is not.
 
     Equations that only move the whole value (a reshape, a scatter that overwrites all) are looked
     through.
     """
-    maker_of = makers(program.equations)
-    out = program.outputs[leaf]
+    maker_of, one = makers(known.program.equations), known.one
+    out = known.program.outputs[leaf]
     # of the leaf, for each element of `out`
-    numbers = np.arange(out.size if isinstance(out, Var) else 0)
-    while isinstance(out, Var) and (maker := maker_of.get(out)) and not is_elementwise(maker):
-        found = influences(maker)
+    numbers = np.arange(one.atom(out).size)
+    while (maker := maker_of.get(out)) and not is_elementwise(maker):
+        found, operands = one.influences(maker), one.equation(maker).inputs
         acting = [k for k, influence in enumerate(found) if influence is None or influence]
         parts = []
         for k in acting:
             influence = found[k]
             if influence is None or len(influence) != 1:
                 return []
-            source, target = influence[0].pairs(int(np.prod(maker.inputs[k].shape)))
-            parts.append((numbers[target[np.argsort(source)]], maker.inputs[k].shape))
+            source, target = influence[0].pairs(operands[k].size)
+            parts.append((numbers[target[np.argsort(source)]], operands[k].shape))
         complete = np.sort(np.concatenate([p for p, _ in parts])) if parts else np.arange(0)
-        if not np.array_equal(complete, np.arange(out.size)):
+        if not np.array_equal(complete, np.arange(numbers.size)):
             return []
         if len(parts) > 1:
             alike = len({shape for _, shape in parts}) == 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..jaxpr import Atom, Derivative, Equation, Var, derivative
+from ._dependence import depends
 from ._maps import Influence, Map, union
 
 
@@ -35,10 +36,7 @@ def _ways(
     rule: Derivative, end: Atom, influences: Callable[[Equation], list[Influence]]
 ) -> dict[Atom, Influence]:
     """For each variable of the rule that the results' cotangents reach: its influence on `end`."""
-    moving: set[Atom] = set(rule.cotangents)
-    for e in rule.program.equations:
-        if any(v in moving for v in e.inputs):
-            moving.update(e.outputs)
+    moving = depends(rule.program.equations, rule.cotangents)
     ways: dict[Atom, Influence] = {end: [Map(0)]} if end in moving else {}
     for e in reversed(rule.program.equations):
         after = [ways.get(v, []) for v in e.outputs]
@@ -52,14 +50,8 @@ def _ways(
 
 def _joined(known: Influence, influence: Influence, after: list[Influence], size: int) -> Influence:
     """`known` and what goes on along `influence`, where `after` holds the ways of the results."""
-    if known is None or influence is None:
+    if known is None or influence is None or any(after[m.output] is None for m in influence):
         return None
-    maps = list(known)
-    for m in influence:
-        onward = after[m.output]
-        joined = [None] if onward is None else [m.made().then(way) for way in onward]
-        for way in joined:
-            if way is None:
-                return None
-            maps.append(way)
-    return union(maps, size) if maps else []
+    onward = [m.then(way) for m in influence for way in after[m.output] or ()]
+    maps = known + [m for m in onward if m is not None]
+    return None if None in onward else union(maps, size)

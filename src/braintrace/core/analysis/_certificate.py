@@ -7,24 +7,38 @@ path.
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from ..jaxpr import Atom, Equation, Var, is_bent
 from ._dependence import Edge, passes_derivative, reach
-from ._graph import DroppedPath, Exactness, ParameterRow, Site, StateGroup
+from ._graph import CellGraph, DroppedPath, Exactness, ParameterRow, new_leaves
 
 
 @dataclasses.dataclass(frozen=True)
-class Paths:
+class _Paths:
     """The step as the certificate sees it."""
 
-    equations: list[Equation]
-    mixing: set[Edge]  # edges into a region that are cut
-    unsited: set[Edge]  # prelude operands of a region that have no site
-    old: dict[int, Var]  # hidden leaves, old
-    new: dict[int, Var]  # hidden leaves, new
-    carried: dict[Var, str]  # other differentiable carried values, new, with their paths
-    outputs: Sequence[Atom]  # the new carry and the outputs
+    graph: CellGraph
+    mixing: Set[Edge]  # edges into a region that are cut
+    unsited: Set[Edge]  # prelude operands of a region that have no site
+
+    @property
+    def equations(self) -> Sequence[Equation]:
+        return self.graph.program.equations
+
+    @functools.cached_property
+    def carried(self) -> dict[Var, str]:
+        """Differentiable carried values that are read and not hidden, new, with their paths."""
+        graph, first = self.graph, len(self.graph.carry) - len(self.graph.extra)
+        inert = [first + k for k, leaf in enumerate(graph.extra) if leaf.inert]
+        return {
+            v: path
+            for k, (v, path) in enumerate(zip(graph.new_carry, graph.leaf_paths, strict=True))
+            if isinstance(v, Var)
+            and v.differentiable
+            and k not in (*graph.hidden, *inert)
+            and graph.carry[k] in self.read
+        }
 
     @functools.cached_property
     def cuts(self) -> list[tuple[Edge, set[int]]]:
@@ -41,11 +55,11 @@ class Paths:
     @functools.cached_property
     def read(self) -> set[Atom]:
         """Whatever an equation reads or the step returns."""
-        return {*self.outputs, *(v for e in self.equations for v in e.inputs)}
+        return {*self.graph.program.outputs, *(v for e in self.equations for v in e.inputs)}
 
     def leaves(self, variables: Collection[Var]) -> set[int]:
         """The hidden leaves whose new values are among the variables."""
-        return {leaf for leaf, v in self.new.items() if v in variables}
+        return {leaf for leaf, v in new_leaves(self.graph).items() if v in variables}
 
     def held(self, results: Sequence[Var]) -> set[int]:
         """The hidden leaves that a change of `results` reaches without a cut, now or later."""
@@ -53,7 +67,7 @@ class Paths:
         reached = self.leaves(reach(self.equations, results, self.mixing))
         while reached - leaves:
             leaves |= reached
-            start = [self.old[leaf] for leaf in leaves]
+            start = [self.graph.carry[leaf] for leaf in leaves]
             reached = self.leaves(reach(self.equations, start, self.mixing))
         return leaves
 
@@ -75,34 +89,27 @@ class Paths:
         ]
 
 
-def certify(
-    names: Sequence[str],
-    params: Sequence[Var],
-    sites: Sequence[Site],
-    groups: Sequence[StateGroup],
-    paths: Paths,
-    frozen: Collection[int] = (),
-) -> tuple[ParameterRow, ...]:
-    """One row for each parameter."""
-    site_edges = {s.edge for s in sites}
+def certified(graph: CellGraph, mixing: Set[Edge], unsited: Set[Edge]) -> CellGraph:
+    """The graph with the certificate of each of its parameters, of which frozen ones say so."""
+    paths, site_edges = _Paths(graph, mixing, unsited), {s.edge for s in graph.sites}
     rows = []
-    for k, (name, param) in enumerate(zip(names, params, strict=True)):
-        mine = tuple(n for n, s in enumerate(sites) if k in s.params)
-        results = [v for n in mine for v in sites[n].end.outputs]
+    for k, (row, param) in enumerate(zip(graph.parameters, graph.params, strict=True)):
+        mine = tuple(n for n, s in enumerate(graph.sites) if k in s.params)
+        results = [v for n in mine for v in graph.sites[n].end.outputs]
         held = paths.held(results)
-        own = {leaf for g in groups if held & set(g.leaves) for leaf in g.leaves}
-        start = [*results, *(paths.old[leaf] for leaf in sorted(held))]
+        own = {leaf for g in graph.groups if held & set(g.leaves) for leaf in g.leaves}
+        start = [*results, *(graph.carry[leaf] for leaf in sorted(held))]
         dropped = paths.dropped([param], own, site_edges) + paths.dropped(start, own)
         dropped = tuple(dict.fromkeys(dropped))
-        exactness, reason = _verdict(paths, param, bool(mine), dropped)
-        if k in frozen:
-            exactness, reason = Exactness.FROZEN, "not trained"
-        rows.append(ParameterRow(name, param.shape, exactness, mine, reason, dropped))
-    return tuple(rows)
+        exactness, reason = row.exactness, row.reason
+        if exactness is not Exactness.FROZEN:
+            exactness, reason = _verdict(paths, param, bool(mine), dropped)
+        rows.append(ParameterRow(row.path, row.shape, exactness, mine, reason, dropped))
+    return dataclasses.replace(graph, parameters=tuple(rows))
 
 
 def _verdict(
-    paths: Paths, param: Var, sited: bool, dropped: Sequence[DroppedPath]
+    paths: _Paths, param: Var, sited: bool, dropped: Sequence[DroppedPath]
 ) -> tuple[Exactness, str]:
     if param not in paths.read:
         return Exactness.UNUSED, (
@@ -113,7 +120,7 @@ def _verdict(
         return Exactness.APPROXIMATE, f"{len(dropped)} dropped path(s)"
     if dropped:
         return Exactness.INSTANTANEOUS, "has no site: only its effect at the same step is seen"
-    ends = {*paths.new.values(), *paths.carried}
+    ends = {*new_leaves(paths.graph).values(), *paths.carried}
     if ends & {param, *reach(paths.equations, [param])}:
         return Exactness.EXACT, "every path to the loss is kept"
     return Exactness.EXACT, "acts at its own step only"

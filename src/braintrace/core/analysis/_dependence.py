@@ -21,12 +21,14 @@ def passes_derivative(equation: Equation) -> bool:
     return equation.primitive not in _NO_DERIVATIVE
 
 
-def depends(equations: Sequence[Equation], start: Iterable[Var]) -> set[Var]:
-    """The variables that depend on `start` by value."""
-    reached = set(start)
+def depends(
+    equations: Sequence[Equation], start: Iterable[Var], apart: Set[Var] = frozenset()
+) -> set[Var]:
+    """The variables that depend on `start` by value, not through those `apart`."""
+    reached = set(start) - apart
     for e in equations:
         if any(v in reached for v in e.inputs):
-            reached.update(e.outputs)
+            reached.update(v for v in e.outputs if v not in apart)
     return reached
 
 
@@ -54,6 +56,15 @@ class Dependence:
     def of(self, atom: Atom) -> frozenset[int]:
         """Numbers of the parameters that reach `atom`."""
         return self.params.get(atom, frozenset())
+
+    def weights(self, equation: Equation) -> list[tuple[int, Var]]:
+        """The operands that parameters and constants alone make, and that parameters reach."""
+        operands = enumerate(equation.inputs)
+        return [
+            (k, v)
+            for k, v in operands
+            if isinstance(v, Var) and v in self.prelude and v in self.params
+        ]
 
     def relevant(self, atom: Atom) -> bool:
         """Whether a parameter or the old hidden state reaches `atom`."""

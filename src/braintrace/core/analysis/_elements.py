@@ -1,25 +1,14 @@
-"""Numbers of elements, most of which run on in order: a run is two integers, however long it is."""
-
-import dataclasses
+"""Numbers of elements, most of which run on in order: then they are a `range`, however long."""
 
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """`start, start + 1, ..., start + size - 1`."""
-
-    start: int
-    size: int
-
-
-Elements = Run | np.ndarray
+Elements = range | np.ndarray
 
 
 def as_array(elements: Elements) -> np.ndarray:
     """The numbers, one by one."""
-    if isinstance(elements, Run):
-        return np.arange(elements.start, elements.start + elements.size)
+    if isinstance(elements, range):
+        return np.arange(elements.start, elements.stop)
     return elements
 
 

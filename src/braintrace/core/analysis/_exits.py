@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 
 from .._compat import is_key
 from .._errors import CompilationError
-from ..jaxpr import PARTS, Atom, Var, keeps_activity, variables
+from ..jaxpr import PARTS, Atom, Equation, Var, keeps_activity, variables
 from ._dependence import Edge, depends, passes_derivative, reach
 from ._graph import CellGraph
 from ._influence import influences
@@ -49,9 +49,9 @@ def find_exits(graph: CellGraph) -> list[Exit]:
         (e, k)
         for e in graph.step
         if passes_derivative(e)
-        for k, influence in enumerate(influences(e))
-        if e.inputs[k] in origins
-        and (influence is None or e in operations or (e, k) in graph.mixing)
+        for kept in [set() if e in operations else _positional(graph, e)]
+        for k, v in enumerate(e.inputs)
+        if v in origins and k not in kept
     ]
     blocked = set(edges)
     sources = {g for e, k in edges for g in origins[e.inputs[k]]}
@@ -125,10 +125,9 @@ def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     for e in graph.step:
         if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
+        positional = _positional(graph, e)
         operands = [
-            (k, origins[v])
-            for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
-            if v in origins and influence is not None and (e, k) not in graph.mixing
+            (k, origins[v]) for k, v in enumerate(e.inputs) if v in origins and k in positional
         ]
         groups = dict.fromkeys(g for _, of in operands for g in of)
         variables = sum(isinstance(v, Var) for v in e.inputs)
@@ -152,9 +151,11 @@ def _positional_makers(graph: CellGraph, states: Collection[object]) -> set[obje
     making = set(states)
     for e in reversed(graph.step):
         if any(v in making for v in e.outputs):
-            making.update(
-                v
-                for k, (v, influence) in enumerate(zip(e.inputs, influences(e), strict=True))
-                if influence is not None and (e, k) not in graph.mixing
-            )
+            making.update(e.inputs[k] for k in _positional(graph, e))
     return making
+
+
+def _positional(graph: CellGraph, e: Equation) -> set[int]:
+    """The operands that an equation does not mix."""
+    found = enumerate(influences(e))
+    return {k for k, influence in found if influence is not None and (e, k) not in graph.mixing}

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import jax
@@ -12,12 +12,11 @@ from jaxtyping import Array, Bool, Num
 
 from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
+from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Edge
-from ._elements import Elements, Run
-from ._report import Carrier, ParameterReport, parameter_reports, table, trace_bytes
-from ._shared import drive_biases, first_of_sum
+from ._elements import Elements
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class Slot:
     @property
     def in_order(self) -> bool:
         """Whether the slot is the whole leaf in its own order."""
-        return isinstance(self.elements, Run) and self.elements.start == 0
+        return isinstance(self.elements, range) and self.elements.start == 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -191,7 +190,7 @@ class CellGraph:
     prelude_results: Sequence[Var]  # prelude variables that the step reads
     labels: dict[Var, Elements]  # of one sample
     mixing: frozenset[Edge]
-    old: frozenset[Atom]  # derivative reaches it from the old hidden state
+    old: Set[Atom]  # derivative reaches it from the old hidden state
     after: frozenset[Var]  # derivative reaches it from an entry of this step
     hidden: tuple[int, ...]  # carry leaves that are hidden state
     groups: tuple[StateGroup, ...]
@@ -226,15 +225,8 @@ class CellGraph:
         """The group of each hidden leaf."""
         return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
 
-    @functools.cached_property
-    def first_of_sum(self) -> tuple[int, ...]:
-        """For each site, the number of the first site whose y has the same derivative."""
-        return first_of_sum(self)
-
-    @functools.cached_property
-    def drive_biases(self) -> frozenset[int]:
-        """The numbers of the sites of parameters that are biases of a drive."""
-        return drive_biases(self)
+    first_of_sum = functools.cached_property(_shared.first_of_sum)
+    drive_biases = functools.cached_property(_shared.drive_biases)
 
     @property
     def batch_size(self) -> int | None:
@@ -304,17 +296,22 @@ class CellGraph:
             raise KeyError(f"no parameter {path!r}; the parameters are {list(known)}")
         return known[path]
 
-    def reports(self, carrier: Carrier | None = None) -> list[ParameterReport]:
+    def reports(self, carrier: _report.Carrier | None = None) -> list[_report.ParameterReport]:
         """One for each parameter, with its sites; with `carrier`, the bytes of their traces."""
-        return parameter_reports(self, carrier)
+        return _report.parameter_reports(self, carrier)
 
-    def trace_bytes(self, carrier: Carrier) -> list[int]:
+    def trace_bytes(self, carrier: _report.Carrier) -> list[int]:
         """For each site, the bytes of the traces that `carrier` keeps for it."""
-        return trace_bytes(self, carrier)
+        return _report.trace_bytes(self, carrier)
 
-    def table(self, carrier: Carrier | None = None, title: str = "Cell") -> str:
+    def table(self, carrier: _report.Carrier | None = None, title: str = "Cell") -> str:
         """The report as text; with `carrier`, also the bytes of the traces."""
-        return table(self, carrier, title)
+        return _report.table(self, carrier, title)
 
     def __str__(self) -> str:
         return self.table()
+
+
+def new_leaves(graph: CellGraph) -> dict[int, Var]:
+    """The new variables of the hidden leaves."""
+    return {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}

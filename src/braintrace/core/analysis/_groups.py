@@ -5,15 +5,14 @@ Everything here is of one sample.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 
 import numpy as np
 
-from ..jaxpr import Equation, Var
 from ._batch_axis import BatchAxis
 from ._dependence import Edge, reach
-from ._elements import Elements, Run, as_array
-from ._graph import Place, Slot, StateGroup
+from ._elements import Elements, as_array
+from ._graph import CellGraph, Place, Slot, StateGroup, new_leaves
 from ._positions import Positions
 
 
@@ -24,34 +23,28 @@ class Block:
     leaf: int  # number of the carry leaf
     elements: Elements  # its elements, in the flattened leaf
     shape: tuple[int, ...]
-    start: int  # its first hidden element
-    size: int
+    numbers: range  # of its elements among all hidden elements
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The groups; for each block its group, and its elements' positions in it (None: in order)."""
+    """The groups; for each block its hidden elements, its group, and their positions in it (None:
+    in order).
+    """
 
     groups: tuple[StateGroup, ...]
-    blocks: Sequence[Block]
-    group: Sequence[int]
-    local: Sequence[np.ndarray | None]
+    blocks: Sequence[tuple[range, int, np.ndarray | None]]
 
     def places(
-        self,
-        elements: Elements,
-        shape: tuple[int, ...],
-        axis: BatchAxis | None,
-        reached: Set[Var],
-        new: Mapping[int, Var],
+        self, elements: Elements, shape: tuple[int, ...], axis: BatchAxis | None, moved: Set[int]
     ) -> tuple[Place, ...]:
-        """Where y, whose labels are `elements`, acts; `reached` holds what it influences, `new` the
-        new hidden leaves. `shape` is that of y for one sample, `axis` its batch axis.
+        """Where y, whose labels are `elements`, acts; `moved` has the hidden leaves that it
+        influences. `shape` is that of y for one sample, `axis` its batch axis.
         """
         found = []
         for g, positions in self._positions(elements, shape):
             group = self.groups[g]
-            direct = np.array([new.get(s.leaf) in reached for s in group.slots], bool)
+            direct = np.array([s.leaf in moved for s in group.slots], bool)
             active = direct.copy()
             for _ in group.slots:
                 active |= group.coupling @ active
@@ -64,10 +57,9 @@ class Layout:
         self, elements: Elements, shape: tuple[int, ...]
     ) -> list[tuple[int, np.ndarray | None]]:
         """The groups that elements belong to, with their positions there (None: all, in order)."""
-        if isinstance(elements, Run):
-            for block, group, local in zip(self.blocks, self.group, self.local, strict=True):
-                if elements == Run(block.start, block.size) and local is None:
-                    return [(group, None)]
+        for block, group, local in self.blocks:
+            if isinstance(elements, range) and elements == block and local is None:
+                return [(group, None)]
         numbers = as_array(elements)
         owner, position = self._of_elements
         groups = np.where(numbers >= 0, owner[numbers], -1)
@@ -79,60 +71,47 @@ class Layout:
     @functools.cached_property
     def _of_elements(self) -> tuple[np.ndarray, np.ndarray]:
         """The group and the position of each hidden element."""
-        every = list(zip(self.blocks, self.group, self.local, strict=True))
-        group = [np.full(b.size, g) for b, g, _ in every]
-        position = [np.arange(b.size) if at is None else at for b, _, at in every]
+        group = [np.full(len(block), g) for block, g, _ in self.blocks]
+        position = [np.arange(len(block)) if at is None else at for block, _, at in self.blocks]
         return np.concatenate(group), np.concatenate(position)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ends:
-    """The hidden leaves of a step, old and new, and what else comes out of it."""
-
-    old: Mapping[int, Var]
-    new: Mapping[int, Var]
-    outs: Set[Var]
-
-
 def layout(
-    blocks: Sequence[Block],
-    positions: Positions,
-    equations: Sequence[Equation],
-    mixing: Set[Edge],
-    ends: Ends,
+    blocks: Sequence[Block], positions: Positions, graph: CellGraph, mixing: Set[Edge]
 ) -> Layout:
     """Number the positions of each group and find the slots that a later step reads."""
+    new, step = new_leaves(graph), graph.program.equations
     groups: list[StateGroup] = []
-    group_of = [0] * len(blocks)
-    local: list[np.ndarray | None] = [None] * len(blocks)
-    reached = {k: reach(equations, [v], mixing) for k, v in ends.old.items()}
-    kept = ends.outs | set(ends.new.values())
+    placed: dict[int, tuple[range, int, np.ndarray | None]] = {}
+    reached = {k: reach(step, [graph.carry[k]], mixing) for k in graph.hidden}
+    kept = set(graph.program.outputs)
     for number in dict.fromkeys(positions.group):
         members = [k for k, g in enumerate(positions.group) if g == number]
         anchor = max(members, key=lambda k: _count(positions.of_block(k)))
         order, shape = positions.of_block(anchor), blocks[anchor].shape
-        if (count := _count(order)) < order.size:  # several elements of a block at each position
+        if (count := _count(order)) < len(order):  # several elements of a block at each position
             order, shape = np.unique(as_array(order)), (count,)
         slots: list[Slot] = []
         for k in members:
-            group_of[k], local[k] = len(groups), _located(positions.of_block(k), order)
+            local = _located(positions.of_block(k), order)
+            placed[k] = blocks[k].numbers, len(groups), local
             if reached[blocks[k].leaf] & kept:
-                slots += _slots(blocks[k], local[k], count)
+                slots += _slots(blocks[k], local, count)
         coupling = np.array(
-            [[ends.new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
+            [[new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool
         ).reshape(len(slots), len(slots))
         leaves = tuple(dict.fromkeys(blocks[k].leaf for k in members))
         groups.append(StateGroup(tuple(slots), count, shape, leaves, coupling))
-    return Layout(tuple(groups), blocks, group_of, local)
+    return Layout(tuple(groups), [placed[k] for k in range(len(blocks))])
 
 
 def _count(positions: Elements) -> int:
-    return positions.size if isinstance(positions, Run) else np.unique(positions).size
+    return len(positions) if isinstance(positions, range) else np.unique(positions).size
 
 
 def _located(positions: Elements, order: Elements) -> np.ndarray | None:
     """Where positions stand in `order`; None for one after the other."""
-    if isinstance(positions, Run) and positions == order:
+    if isinstance(positions, range) and positions == order:
         return None
     names, order = as_array(positions), as_array(order)
     if np.array_equal(names, order):

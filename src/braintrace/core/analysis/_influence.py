@@ -5,17 +5,16 @@ list with one `Map` for each result that the operand influences. A rule is index
 movement is run on arrays of element numbers. What has no rule mixes.
 """
 
-import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from .._compat import CUSTOM_DERIVATIVE, Primitive, bind, by_primitive, is_traced
-from ..jaxpr import Atom, Const, Equation, Var, is_elementwise, is_stop_trace
+from ..jaxpr import Atom, Const, Equation, axes_through, is_elementwise, is_stop_trace
 from ._call_influence import of_call
-from ._maps import Influence, LazyMap, Map
+from ._maps import Influence, Map, Pairs, related
 
 Rule = Callable[[Equation], list[Influence]]
 
@@ -28,67 +27,39 @@ def influences(equation: Equation) -> list[Influence]:
         return of_call(equation, influences)
     if (rule := _RULES.get(equation.primitive)) is not None:
         return rule(equation)
+    results = range(len(equation.outputs))
     if is_elementwise(equation):
-        shape = equation.outputs[0].shape
-        results = range(len(equation.outputs))
+        out = equation.outputs[0]
+        to_all = lambda: (np.zeros(out.size, int), np.arange(out.size))
         return [
-            [Map(o) if v.shape == shape else _to_all(equation.outputs[o], o) for o in results]
+            [Map(o) if v.shape == out.shape else Map(o, to_all) for o in results]
             for v in equation.inputs
         ]
-    if "axes" in equation.params and len(equation.inputs) == len(equation.outputs) == 1:
-        return _of_reduction(equation)
-    return [None] * len(equation.inputs)
+    found = [_positional(equation, k) for k in range(len(equation.inputs))]
+    return [make and [Map(o, make) for o in results] for make in found]
 
 
-def _to_all(result: Var, output: int) -> Map:
-    def make() -> Map:
-        target = np.arange(result.size)
-        return Map(output, np.zeros_like(target), target)
+def _positional(equation: Equation, k: int) -> Callable[[], Pairs] | None:
+    """Where every axis of the results is one that passes: each element influences the one element
+    that it has a part in, be it alone or in a (weighted) sum over the axes that end.
+    """
+    ways, operand, outputs = axes_through(equation, k), equation.inputs[k], equation.outputs
+    if ways is None or not outputs or {*ways.values()} != {*range(len(outputs[0].shape))}:
+        return None
 
-    return LazyMap(output, make=make)
+    def make() -> Pairs:
+        numbers = np.arange(outputs[0].size).reshape(outputs[0].shape)
+        numbers = np.transpose(numbers, [ways[d] for d in sorted(ways)])
+        ended = tuple(d for d in range(len(operand.shape)) if d not in ways)
+        target = np.broadcast_to(np.expand_dims(numbers, ended), operand.shape).reshape(-1)
+        return np.arange(target.size), target
+
+    return make
 
 
 def _one_by_one(equation: Equation) -> list[Influence]:
     """Result k is operand k, in its own order."""
     return [[Map(o)] for o in range(len(equation.inputs))]
-
-
-def _of_reduction(equation: Equation) -> list[Influence]:
-    """A reduction over whole axes: every element influences the one result that its group of
-    elements is reduced to.
-    """
-    operand, axes, out = equation.inputs[0], equation.params["axes"], equation.outputs[0]
-    if out.shape != tuple(s for k, s in enumerate(operand.shape) if k not in axes):
-        return [None]
-    return [[_summed(operand, out, range(len(out.shape)), tuple(axes))]]
-
-
-def _summed(
-    operand: Atom, out: Var, order: Sequence[int] | np.ndarray, axes: tuple[int, ...]
-) -> Map:
-    """Operand elements are summed over `axes`; the other axes are those of `out`, in `order`."""
-    numbers = np.transpose(np.arange(out.size).reshape(out.shape), order)
-    target = np.broadcast_to(np.expand_dims(numbers, axes), operand.shape).reshape(-1)
-    return Map(0, np.arange(target.size), target)
-
-
-def _of_dot_general(equation: Equation) -> list[Influence]:
-    """A product is positional in an operand when the other one has no free axis: a weighted sum,
-    each element used once.
-    """
-    contract, batch = equation.params["dimension_numbers"]
-    found: list[Influence] = []
-    for side in (0, 1):
-        operand, other = equation.inputs[side], equation.inputs[1 - side]
-        if len(other.shape) != len(contract[1 - side]) + len(batch[1 - side]):
-            found.append(None)
-            continue
-        axes, first = tuple(contract[side]), tuple(batch[side])
-        free = [d for d in range(len(operand.shape)) if d not in (*axes, *first)]
-        order = np.argsort([*first, *free])  # the axes of the result, as they lie in the operand
-        make = functools.partial(_summed, operand, equation.outputs[0], order, axes)
-        found.append([LazyMap(0, make=make)])
-    return found
 
 
 # Data movement: run on element numbers
@@ -117,7 +88,7 @@ def _movement(move: Callable[..., list[np.ndarray]], data: int | None = None) ->
             for k, (first, last) in enumerate(itertools.pairwise(bounds)):
                 if first < last:
                     target = order[first:last]
-                    found[k].append(Map(o, result[target] - starts[k], target))
+                    found[k].append(related(o, result[target] - starts[k], target))
         return list(found)
 
     return rule
@@ -166,13 +137,13 @@ def _scatter(overwrites: bool) -> Rule:
             return [None, [], None]
         target = _targets(equation)
         source = np.flatnonzero(target >= 0)
-        moved = [Map(0, source, target[source])]
+        moved = [related(0, source, target[source])]
         if not overwrites:
             return [[Map(0)], [], moved]
         kept = np.ones(operand.size, bool)
         kept[target[source]] = False
         stays = np.flatnonzero(kept)
-        return [[Map(0, stays, stays)] if stays.size else [], [], moved]
+        return [[related(0, stays, stays)] if stays.size else [], [], moved]
 
     return rule
 
@@ -205,7 +176,6 @@ _RULES: dict[Primitive, Rule] = by_primitive(
     {
         "reshape squeeze sharding_constraint device_put optimization_barrier": _one_by_one,
         "broadcast_in_dim": _broadcast_in_dim,
-        "transpose": _movement(lambda e, x: [np.transpose(x, e.params["permutation"])]),
         "slice": _movement(_slice),
         "rev": _movement(lambda e, x: [np.flip(x, e.params["dimensions"])]),
         "concatenate": _movement(lambda e, *x: [np.concatenate(x, e.params["dimension"])]),
@@ -215,7 +185,6 @@ _RULES: dict[Primitive, Rule] = by_primitive(
         "dynamic_update_slice": _movement(_itself, 2),
         "scatter": _scatter(overwrites=True),
         "scatter_add scatter_sub scatter_mul scatter_max scatter_min": _scatter(overwrites=False),
-        "dot_general": _of_dot_general,
         "split": _movement(_split),
         "tile": _movement(lambda e, x: [np.tile(x, e.params["reps"])]),
         "stack": _movement(lambda e, *x: [np.stack(x, e.params["axis"])]),

@@ -9,19 +9,20 @@ equation that makes it is repeated, so that each use has a variable, and a label
 """
 
 import dataclasses
+import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .._compat import P
-from ..jaxpr import Atom, Equation, Var
+from ..jaxpr import Atom, Equation, Program, Var
 from ..sites import site_rule
-from ._dependence import Edge
-from ._elements import Elements, Run, as_array
-from ._influence import Map, influences
+from ._batch import Batch
+from ._dependence import Dependence, Edge
+from ._elements import Elements, as_array
+from ._maps import Map
 from ._positions import Positions
-from ._sample import SampleProgram
+from ._sample import OneSample
 
 _MAX_REPEATS = 64  # equations repeated for one step; beyond, an edge is mixing
 
@@ -29,87 +30,66 @@ _MAX_REPEATS = 64  # equations repeated for one step; beyond, an edge is mixing
 @dataclasses.dataclass
 class _Use:
     """One place where a variable hands its elements on: `source` elements (None: all, in order) go
-    to positions of `target` elements.
+    to positions of `target` elements. It stands in `atoms` at `number`.
     """
 
     edge: Edge | None
     source: np.ndarray | None
     target: Elements
-    redirect: Callable[[Var], None]
+    atoms: list[Atom]
+    number: int
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of a step before its elements are labelled; `old` has the hidden leaves."""
+
+    program: Program
+    old: dict[int, Var]
+    deps: Dependence
+    batch: Batch | None
+
+    @functools.cached_property
+    def one(self) -> OneSample:
+        """The step as one sample has it."""
+        return OneSample(self.batch)
+
+
 class Labels:
-    """`of[v]`: labels of v's elements (numbers of hidden elements, -1 for none). `operand[edge]`:
-    of a prelude operand.
+    """The walk over a step as it is for one sample, and what it finds: `of[v]`, the labels of v's
+    elements (numbers of hidden elements, -1 for none), and `operand[edge]`, those of a prelude
+    operand. `elements` numbers the elements of the hidden leaves.
     """
 
-    of: dict[Var, Elements]
-    operand: dict[Edge, Elements]
-    mixing: set[Edge]
-    equations: list[Equation]
-    outputs: list[Atom]
-    copied: dict[Equation, Equation]  # of which equation of the program each is a copy
-    # blocks read only at positions of their own block other than their own: delay lines
-    shifted: set[int]
-    clashing: set[int]  # blocks whose elements meet elements of the same block
-
-
-def label(
-    sample: SampleProgram, hidden: Sequence[tuple[int, Var, Elements]], positions: Positions
-) -> Labels:
-    """Label the program of one sample; `hidden` lists (number of the output, input variable,
-    element numbers) for each hidden leaf.
-    """
-    return _Walk(sample, positions).run(hidden)
-
-
-class _Walk:
-    def __init__(self, sample: SampleProgram, positions: Positions):
-        self.positions, self.deps = positions, sample.dependence
-        program = sample.program
-        copied = {
+    def __init__(self, known: Known, elements: Mapping[int, Elements], positions: Positions):
+        self.one, self.deps, self.positions = known.one, known.deps, positions
+        self.crossings = known.batch.crossings if known.batch else ()
+        self.of: dict[Var, Elements] = {}
+        self.operand: dict[Edge, Elements] = {}
+        self.mixing: set[Edge] = set()
+        # blocks read only at positions of their own block other than their own: delay lines
+        self.shifted: set[int] = set()
+        self.clashing: set[int] = set()  # blocks whose elements meet elements of the same block
+        self.outputs, self.equations = list(known.program.outputs), list[Equation]()
+        self.copied = {  # of which equation of the program each is a copy
             Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source): e
-            for e in program.equations
+            for e in known.program.equations
         }
-        self.crossings = sample.crossings
-        self.todo = list(copied)
-        self.outputs = list(program.outputs)
-        self.inputs = set(program.inputs)
         self.uses: dict[Var, list[_Use]] = defaultdict(list)
-        self.result = Labels({}, {}, set(), [], [], copied, set(), set())
         self.repeats = 0
-
-    def run(self, hidden: Sequence[tuple[int, Var, Elements]]) -> Labels:
-        for number, _, elements in hidden:
-            self._start(number, elements)
-        done: list[Equation] = []
-        for equation in reversed(self.todo):
+        for k, numbers in elements.items():
+            if isinstance(out := self.outputs[k], Var) and self.deps.relevant(out):
+                self.uses[out].append(_Use(None, None, numbers, self.outputs, k))
+        for equation in reversed(list(self.copied)):
             pending = [equation]
             while pending:
                 current = pending.pop()
                 pending += self._resolve(current)
                 self._hand_on(current)
-                done.append(current)
-        for _, variable, elements in hidden:
-            self._resolve_input(variable, elements)
-        self.result.equations, self.result.outputs = done[::-1], self.outputs
-        return self.result
-
-    def _start(self, number: int, elements: Elements) -> None:
-        out = self.outputs[number]
-        if not isinstance(out, Var) or not self.deps.relevant(out):
-            return
-        if out in self.inputs:
-            # a leaf handed on as it is: give the hand-over an equation, so that it can be an edge
-            copy = Equation(P.copy_p, [out], [Var(out.shape, out.dtype)], {})
-            self.todo.append(copy)
-            out = self.outputs[number] = copy.outputs[0]
-
-        def redirect(new: Var) -> None:
-            self.outputs[number] = new
-
-        self.uses[out].append(_Use(None, None, elements, redirect))
+                self.equations.append(current)
+        for k, numbers in elements.items():
+            self._resolve_input(known.old[k], numbers)
+        self.equations.reverse()
 
     def _place(self, labels: Elements | None, use: _Use, size: int) -> Elements | None:
         """`labels` (None: none yet) with those of `use`, or None when an element would get two
@@ -117,7 +97,7 @@ class _Walk:
         """
         if use.source is None and labels is None:
             return use.target
-        if use.source is None and isinstance(labels, Run) and isinstance(use.target, Run):
+        if use.source is None and isinstance(labels, range) and isinstance(use.target, range):
             return labels if self.positions.join(labels, use.target) else None
         source = np.arange(size) if use.source is None else use.source
         target = as_array(use.target)
@@ -135,65 +115,62 @@ class _Walk:
         need.
         """
         repeated = []
+        origin = self.copied[equation]
         for k, out in enumerate(equation.outputs):
             refused: list[_Use] = []
+            size = self.one.equation(origin).outputs[k].size
             for use in self.uses.pop(out, []):
-                labels = self.result.of.get(out)
-                placed = self._place(labels, use, out.size)
+                labels = self.of.get(out)
+                placed = self._place(labels, use, size)
                 if placed is not None:
-                    self.result.of[out] = placed
+                    self.of[out] = placed
                 elif labels is not None and self.repeats < _MAX_REPEATS:
                     refused.append(use)
                 elif use.edge is not None:
-                    self._note_clash(labels, use, out.size)
-                    self.result.mixing.add(use.edge)
+                    self._note_clash(labels, use)
+                    self.mixing.add(use.edge)
             if refused:
                 self.repeats += 1
                 copy = equation.copy()
-                self.result.copied[copy] = self.result.copied.get(equation, equation)
+                self.copied[copy] = origin
                 for use in refused:
-                    use.redirect(copy.outputs[k])
+                    use.atoms[use.number] = copy.outputs[k]
                 self.uses[copy.outputs[k]] = refused
                 repeated.append(copy)
         return repeated
 
     def _hand_on(self, equation: Equation) -> None:
-        labels = [self.result.of.get(v) for v in equation.outputs]
+        labels = [self.of.get(v) for v in equation.outputs]
         if all(found is None for found in labels):
             return
-        origin = self.result.copied.get(equation, equation)
-        asking = [k for k, v in enumerate(equation.inputs) if self._asks(equation, k, v)]
-        found = influences(equation) if asking else []
-        for k in asking:
-            v, influence = equation.inputs[k], found[k]
-            assert isinstance(v, Var)
-            if influence is None or (origin, k) in self.crossings:
-                self.result.mixing.add((equation, k))
+        origin = self.copied[equation]
+        for k, v in enumerate(equation.inputs):
+            if not isinstance(v, Var) or not self._asks(equation, k, v):
                 continue
-            source, target = _handed_on(influence, labels, v.size)
+            influence = self.one.influences(origin)[k]
+            if influence is None or (origin, k) in self.crossings:
+                self.mixing.add((equation, k))
+                continue
+            size = self.one.equation(origin).inputs[k].size
+            source, target = _handed_on(influence, labels, size)
             if target is not None:
+                self._use(v, _Use((equation, k), source, target, equation.inputs, k), size)
 
-                def redirect(new: Var, equation: Equation = equation, k: int = k) -> None:
-                    equation.inputs[k] = new
-
-                self._use(v, _Use((equation, k), source, target, redirect))
-
-    def _asks(self, equation: Equation, k: int, v: Atom) -> bool:
+    def _asks(self, equation: Equation, k: int, v: Var) -> bool:
         """Whether an operand gets labels; a weight's place is that of its operation's result."""
-        if not isinstance(v, Var) or not v.differentiable or not self.deps.relevant(v):
-            return False
-        return v not in self.deps.prelude or site_rule(equation, k) is None
+        moves = v.differentiable and self.deps.relevant(v)
+        return moves and (v not in self.deps.prelude or site_rule(equation, k) is None)
 
-    def _use(self, v: Var, use: _Use) -> None:
+    def _use(self, v: Var, use: _Use, size: int) -> None:
         if v not in self.deps.prelude:
             self.uses[v].append(use)
             return
         assert use.edge is not None
-        placed = self._place(None, use, v.size)
+        placed = self._place(None, use, size)
         if placed is None:
-            self.result.mixing.add(use.edge)
+            self.mixing.add(use.edge)
         else:
-            self.result.operand[use.edge] = placed
+            self.operand[use.edge] = placed
 
     def _resolve_input(self, variable: Var, elements: Elements) -> None:
         """The old state's elements are positions already: a use at another position is mixing."""
@@ -201,37 +178,36 @@ class _Walk:
         shifted: set[int] = set()
         for use in self.uses.pop(variable, []):
             blocks = self._own_blocks(elements, use)
-            if self._place(elements, use, variable.size) is not None:
+            if self._place(elements, use, len(elements)) is not None:
                 own |= blocks
             else:
                 assert use.edge is not None
-                self.result.mixing.add(use.edge)
+                self.mixing.add(use.edge)
                 shifted |= blocks
-                self._note_clash(elements, use, variable.size)
-        self.result.of[variable] = elements
-        self.result.shifted |= shifted - own
+                self._note_clash(elements, use)
+        self.of[variable] = elements
+        self.shifted |= shifted - own
 
     def _own_blocks(self, elements: Elements, use: _Use) -> set[int]:
         """The blocks of which elements go to elements of the same block."""
-        if use.source is None and isinstance(elements, Run) and isinstance(use.target, Run):
+        if use.source is None and isinstance(elements, range) and isinstance(use.target, range):
             low, high = sorted((elements.start, use.target.start))
-            shared = lambda b: max(b.start - low, 0) < min(b.start + b.size - high, elements.size)
-            return {
-                k for k in self.positions.blocks_of(elements) if shared(self.positions.block(k))
-            }
+            shared = lambda b: max(b.start - low, 0) < min(b.stop - high, len(elements))
+            blocks = self.positions.blocks_of(elements)
+            return {k for k in blocks if shared(self.positions.blocks[k])}
         source = as_array(elements)
         source = source if use.source is None else source[use.source]
         target = as_array(use.target)
         owners = self.positions.owners(source), self.positions.owners(target)
         return set(np.unique(owners[1][owners[0] == owners[1]]).tolist())
 
-    def _note_clash(self, labels: Elements | None, use: _Use, size: int) -> None:
+    def _note_clash(self, labels: Elements | None, use: _Use) -> None:
         if labels is None:
             return
         here, there = as_array(labels), as_array(use.target)
         here = here if use.source is None else here[use.source]
         met = (here >= 0) & (here != there)
-        self.result.clashing |= self.positions.blocks_of(there[met])
+        self.clashing |= self.positions.blocks_of(there[met])
 
 
 def _handed_on(
@@ -239,10 +215,10 @@ def _handed_on(
 ) -> tuple[np.ndarray | None, Elements | None]:
     """The elements of an operand that get labels (None: all, in order), and these labels."""
     reaching = [(m, labels[m.output]) for m in influence if labels[m.output] is not None]
-    if len(reaching) == 1 and isinstance(run := reaching[0][1], Run):
+    if len(reaching) == 1 and isinstance(run := reaching[0][1], range):
         first = _run_from(reaching[0][0], size)
         if first is not None:
-            return None, Run(run.start + first, size)
+            return None, range(run.start + first, run.start + first + size)
     sources, targets = [], []
     for m, reached in reaching:
         source, target = m.pairs(size)

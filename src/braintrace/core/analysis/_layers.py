@@ -1,16 +1,16 @@
 """The graph of a cell for algorithms that are exact within a layer."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from .._errors import CompilationError
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, site_rule
-from ._certificate import Paths, certify
-from ._dependence import Edge, dependence, reach
-from ._elements import Run
-from ._graph import CellGraph, Exactness, LayerPlan, Site
+from ._certificate import certified
+from ._dependence import Edge, dependence, depends, reach
+from ._graph import CellGraph, LayerPlan, Site, new_leaves
 from ._untraced import stopped_edges, untraced_values
 
 
@@ -20,41 +20,21 @@ def with_layers(graph: CellGraph) -> CellGraph:
     """
     _check_samples(graph)
     plan = _plan(graph)
-    equations = [*graph.prelude, *graph.step]
-    deps = dependence(equations, graph.params, [graph.carry[k] for k in graph.hidden])
-    new = {k: v for k in graph.hidden if isinstance(v := graph.new_carry[k], Var)}
     local = _local_sites(dataclasses.replace(graph, layers=plan))
-    sites, unsited = [], set()
-    stopped = stopped_edges(graph.step)
-    untraced = untraced_values(
-        equations, deps.prelude, graph.params, [row.path for row in graph.parameters]
-    )
+    sites, unsited, news = [], set(), set(new_leaves(graph).values())
+    deps = dependence(graph.program.equations, graph.params, [graph.carry[k] for k in graph.hidden])
+    stopped, untraced = stopped_edges(graph.step), untraced_values(graph)
     for e in graph.step:
-        reached = reach(graph.step, e.outputs, stopped) & set(new.values())
-        for k, v in enumerate(e.inputs):
-            if reached and v in untraced:
-                unsited.add((e, k))
-            elif reached and isinstance(v, Var) and v in deps.prelude and deps.of(v):
-                rule = site_rule(e, k)
-                sites.append(
-                    local.get((e, k))
-                    or Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
-                )
+        reached = reach(graph.step, e.outputs, stopped) & news
+        if not reached:
+            continue
+        unsited |= {(e, k) for k, v in enumerate(e.inputs) if v in untraced}
+        for k, v in deps.weights(e):
+            rule = site_rule(e, k)
+            site = Site((e, k), rule or OperandRule(e, k), v, deps.of(v), (), rule is not None)
+            sites += [local.get((e, k), site)] if v not in untraced else []
     crossing = {edge for edge in graph.mixing if edge in stopped or _crosses(graph, plan, edge)}
-    old = {k: graph.carry[k] for k in graph.hidden}
-    carried = {
-        v: graph.leaf_paths[k]
-        for k, v in enumerate(graph.new_carry)
-        if isinstance(v, Var)
-        and v.differentiable
-        and k not in graph.hidden
-        and not _inert(graph, k)
-    }
-    paths = Paths(equations, crossing, unsited, old, new, carried, [*graph.new_carry, *graph.outs])
-    names = [row.path for row in graph.parameters]
-    frozen = {k for k, row in enumerate(graph.parameters) if row.exactness is Exactness.FROZEN}
-    rows = certify(names, graph.params, sites, graph.groups, paths, frozen)
-    return dataclasses.replace(graph, layers=plan, sites=tuple(sites), parameters=rows)
+    return certified(dataclasses.replace(graph, layers=plan, sites=tuple(sites)), crossing, unsited)
 
 
 def _check_samples(graph: CellGraph) -> None:
@@ -76,14 +56,10 @@ def fed_layers(graph: CellGraph, site: Site) -> list[int]:
     layer.
     """
     assert graph.layers is not None
-    plan = graph.layers
-    found = []
-    for layer, leaves in enumerate(plan.leaves):
-        others = {v for v, k in plan.layer_of.items() if k != layer}
-        reached = set(site.end.outputs) - others
-        for e in graph.step:
-            if any(v in reached for v in e.inputs):
-                reached.update(v for v in e.outputs if v not in others)
+    found, layer_of = [], graph.layers.layer_of.items()
+    for layer, leaves in enumerate(graph.layers.leaves):
+        others = {v for v, k in layer_of if k != layer}
+        reached = depends(graph.step, site.end.outputs, others)
         if any(graph.new_carry[k] in reached for k in leaves):
             found.append(layer)
     return found
@@ -109,49 +85,40 @@ def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
     return found
 
 
-def _inert(graph: CellGraph, leaf: int) -> bool:
-    first = len(graph.carry) - len(graph.extra)
-    return leaf >= first and graph.extra[leaf - first].inert
-
-
 def _plan(graph: CellGraph) -> LayerPlan:
     n = len(graph.groups)
-    group_of = _group_of(graph)
-    leaf_group = graph.group_of
     links = np.eye(n, dtype=bool)  # whether a group moves another, now or later
     for g, group in enumerate(graph.groups):
         reached = reach(graph.step, [graph.carry[k] for k in group.leaves])
-        for k, other in leaf_group.items():
+        for k, other in graph.group_of.items():
             links[g, other] |= graph.new_carry[k] in reached
     for via in range(n):
         links |= links[:, via : via + 1] & links[via]
-    both = links & links.T
-    component = [int(np.flatnonzero(both[g])[0]) for g in range(n)]
-    order = list(dict.fromkeys(component))
-    layer = {g: order.index(c) for g, c in enumerate(component)}
-    layers = tuple(frozenset(g for g in layer if layer[g] == k) for k in range(len(order)))
-    leaves = tuple(
-        tuple(k for k in graph.hidden if layer[leaf_group[k]] == number)
-        for number in range(len(order))
+    first = [int(np.argmax(row)) for row in links & links.T]
+    order = list(dict.fromkeys(first))
+    layer = [order.index(c) for c in first]
+    of_leaf = {k: layer[graph.group_of[k]] for k in graph.hidden}
+    numbers = range(len(order))
+    return LayerPlan(
+        layers=tuple(frozenset(g for g, k in enumerate(layer) if k == n) for n in numbers),
+        leaves=tuple(tuple(k for k, number in of_leaf.items() if number == n) for n in numbers),
+        leaf_layer={graph.carry[k]: number for k, number in of_leaf.items()},
+        layer_of=_layer_of(graph, of_leaf),
     )
-    leaf_layer = {graph.carry[k]: layer[leaf_group[k]] for k in graph.hidden}
-    inputs = set(graph.carry)
-    layer_of = {v: layer[g] for v, g in group_of.items() if v not in inputs}
-    return LayerPlan(layers, leaves, leaf_layer, layer_of)
 
 
-def _group_of(graph: CellGraph) -> dict[Var, int]:
-    """The group of each labelled variable: that of the hidden element that its first labelled
-    element goes to.
+def _layer_of(graph: CellGraph, of_leaf: Mapping[int, int]) -> dict[Var, int]:
+    """The layer of each labelled variable of the step: that of the hidden element that its first
+    labelled element goes to.
     """
     ends = np.cumsum([graph.sample_size(k) for k in graph.hidden])
-    group = {}
+    found = {}
     for v, labels in graph.labels.items():
-        first = labels.start if isinstance(labels, Run) else next(iter(labels[labels >= 0]), None)
-        if first is not None:
+        first = labels.start if isinstance(labels, range) else next(iter(labels[labels >= 0]), None)
+        if first is not None and v not in graph.carry:
             leaf = graph.hidden[int(np.searchsorted(ends, first, side="right"))]
-            group[v] = graph.group_of[leaf]
-    return group
+            found[v] = of_leaf[leaf]
+    return found
 
 
 def _crosses(graph: CellGraph, plan: LayerPlan, edge: tuple[Equation, int]) -> bool:

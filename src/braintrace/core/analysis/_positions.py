@@ -11,8 +11,8 @@ Joins come piece by piece (the excitatory half, then the inhibitory one), so a g
 sound only at the end of a walk. Those that do not are labelled again with their blocks *strict*:
 every join must then leave a sound group at once.
 
-Blocks whose elements are joined in order need no list of positions: one is the `twin` of the other.
-The first join of another kind writes the positions out.
+Blocks whose elements are joined in order need no list of positions: they are those of the first
+block of their group. The first join of another kind writes the positions out.
 """
 
 import bisect
@@ -21,19 +21,18 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from ._elements import Elements, Run, as_array, components
+from ._elements import Elements, as_array, components
 
 _FEW = 4  # elements of a position that no block numbers
 
 
 class Positions:
-    """`group[b]` is the group of block b; blocks lie one behind the other, of the given sizes."""
+    """`group[b]` is the group of block b; blocks lie one behind the other."""
 
-    def __init__(self, sizes: Sequence[int], max_slots: int, strict: Collection[int] = ()):
-        self.starts = np.cumsum([0, *sizes]).tolist()
+    def __init__(self, blocks: Sequence[range], max_slots: int, strict: Collection[int] = ()):
+        self.blocks, self.starts = blocks, [b.start for b in blocks]
         self.max_slots, self.strict = max_slots, strict
-        self.group = list(range(len(sizes)))
-        self._twin = list(range(len(sizes)))
+        self.group = list(range(len(blocks)))
         self._position: np.ndarray | None = None
         self._joins = 0  # since they were last asked for
 
@@ -42,32 +41,28 @@ class Positions:
         joins, self._joins = self._joins, 0
         return joins > 0
 
-    def block(self, k: int) -> Run:
-        """The elements of block k."""
-        return Run(self.starts[k], self.starts[k + 1] - self.starts[k])
-
     def blocks_of(self, elements: Elements) -> set[int]:
         """The blocks that elements belong to."""
-        if isinstance(elements, Run):
-            first = self._block_at(elements.start)
-            return set(range(first, self._block_at(elements.start + max(elements.size, 1) - 1) + 1))
+        if isinstance(elements, range):
+            last = elements.start + max(len(elements), 1) - 1
+            return set(range(self._block_at(elements.start), self._block_at(last) + 1))
         return set(np.unique(self.owners(elements)).tolist())
 
     def of_block(self, k: int) -> Elements:
         """The positions of a block's elements."""
         if self._position is None:
-            return self.block(self._twin[k])
-        return self._position[self.starts[k] : self.starts[k + 1]]
+            return self.blocks[self.group[k]]
+        return self._position[self.blocks[k].start : self.blocks[k].stop]
 
     def join(self, a: Elements, b: Elements) -> bool:
         """Make the elements `a[i]` and `b[i]` one position for every i; False, and nothing changed,
         when that is refused.
         """
-        if isinstance(a, Run) and isinstance(b, Run):
+        if isinstance(a, range) and isinstance(b, range):
             if a == b:
                 return True
             i, j = self._block_at(a.start), self._block_at(b.start)
-            if self._position is None and (self.block(i), self.block(j)) == (a, b):
+            if self._position is None and (self.blocks[i], self.blocks[j]) == (a, b):
                 return self._join_blocks(i, j)
         return self._join_elements(as_array(a), as_array(b))
 
@@ -79,17 +74,10 @@ class Positions:
         return np.searchsorted(self.starts, elements, side="right") - 1
 
     def _join_blocks(self, i: int, j: int) -> bool:
-        if self._twin[i] == self._twin[j]:
-            return True
-        pair = (self.group[i], self.group[j])
-        members = [k for k, g in enumerate(self.group) if g in pair]
-        if pair[0] == pair[1] or len(members) > self.max_slots:
-            return False
-        self._merge(members)
-        first = min(self._twin[k] for k in members)
-        for k in members:
-            self._twin[k] = first
-        return True
+        members = [k for k, g in enumerate(self.group) if g in (self.group[i], self.group[j])]
+        if self.group[i] != self.group[j] and len(members) <= self.max_slots:
+            self._merge(members)
+        return self.group[i] == self.group[j]
 
     def _merge(self, members: Sequence[int]) -> None:
         self._joins += 1
@@ -97,15 +85,11 @@ class Positions:
         for k in members:
             self.group[k] = first
 
-    def _written_out(self) -> np.ndarray:
-        if self._position is None:
-            self._position = np.concatenate(
-                [np.zeros(0, int), *(as_array(self.of_block(k)) for k in range(len(self.group)))]
-            )
-        return self._position
-
     def _join_elements(self, a: np.ndarray, b: np.ndarray) -> bool:
-        position = self._written_out()
+        if self._position is None:
+            every = range(len(self.blocks))
+            self._position = np.concatenate([as_array(self.of_block(k)) for k in every])
+        position = self._position
         apart = position[a] != position[b]
         a, b = a[apart], b[apart]
         if not a.size:
@@ -125,7 +109,7 @@ class Positions:
         if (strict and not self._is_sound(counts)) or not self._fits(counts):
             return False
         for k, part in zip(members, self._parts(members, joined), strict=True):
-            position[self.starts[k] : self.starts[k + 1]] = names[part]
+            position[self.blocks[k].start : self.blocks[k].stop] = names[part]
         self._merge(members)
         return True
 
@@ -148,7 +132,7 @@ class Positions:
 
     def _parts(self, members: Sequence[int], values: np.ndarray) -> list[np.ndarray]:
         """Values of the elements of the blocks, block by block."""
-        return np.split(values, np.cumsum([self.block(k).size for k in members])[:-1])
+        return np.split(values, np.cumsum([len(self.blocks[k]) for k in members])[:-1])
 
     def _counts(
         self, members: Sequence[int], number: np.ndarray, count: int

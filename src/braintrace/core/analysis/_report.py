@@ -60,7 +60,10 @@ def parameter_reports(graph: "CellGraph", carrier: Carrier | None = None) -> lis
 def trace_bytes(graph: "CellGraph", carrier: Carrier) -> list[int]:
     """For each site, the bytes of the traces that `carrier` keeps for it."""
     traces = jax.eval_shape(lambda: carrier.init(graph))
-    return [_bytes(carrier.of_site(traces, n)) for n in range(len(graph.sites))]
+    return [
+        sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(carrier.of_site(traces, n)))
+        for n in range(len(graph.sites))
+    ]
 
 
 def table(graph: "CellGraph", carrier: Carrier | None = None, title: str = "Cell") -> str:
@@ -77,24 +80,25 @@ def table(graph: "CellGraph", carrier: Carrier | None = None, title: str = "Cell
     if graph.groups:
         heads = ("group", "positions", "slots", "leaves")
         rows = [
-            (str(n), _positions(g), str(len(g.slots)), _leaves(graph, g.leaves))
+            (
+                str(n),
+                _positions(g),
+                str(len(g.slots)),
+                " ".join(graph.leaf_paths[k] for k in g.leaves),
+            )
             for n, g in enumerate(graph.groups)
         ]
         parts.append("\n".join(columns([heads, *rows])))
-    heads = ("parameter", "shape", "gradient", "group", "trace", "why")
-    rows: list[Sequence[str]] = [heads]
+    rows: list[Sequence[str]] = [("parameter", "shape", "gradient", "group", "trace", "why")]
     notes = [""]
     for r in reports:
-        first, *others = r.sites or (None,)
-        rows.append((r.path, dims(r.shape), str(r.exactness), *_trace(first), r.reason))
-        notes.append(_note(first))
-        for site in others:
-            rows.append(("", "", "", *_trace(site), ""))
-            notes.append(_note(site))
-    lines = []
-    for line, note in zip(columns(rows), notes, strict=True):
-        lines += [line, "    " + note] if note else [line]
-    parts.append("\n".join(lines))
+        start, why = (r.path, dims(r.shape), str(r.exactness)), r.reason
+        for site in r.sites or (None,):
+            rows.append((*start, *_trace(site), why))
+            notes.append("" if site is None else f"{site.operation} {short(site.source)}".rstrip())
+            start, why = ("", "", ""), ""
+    lines = zip(columns(rows), notes, strict=True)
+    parts.append("\n".join(line + (note and f"\n    {note}") for line, note in lines))
     dropped: dict[DroppedPath, list[str]] = {}
     for r in graph.parameters:
         for path in r.dropped:
@@ -150,14 +154,6 @@ def _trace(site: SiteReport | None) -> tuple[str, str]:
     return ",".join(map(str, site.groups)) or "-", f"{site.slots} x {dims(site.shape)}{cost}"
 
 
-def _note(site: SiteReport | None) -> str:
-    return "" if site is None else f"{site.operation} {short(site.source)}".rstrip()
-
-
-def _bytes(tree: PyTree[jax.Array]) -> int:
-    return sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(tree))
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
@@ -165,10 +161,6 @@ def _count(number: int, noun: str) -> str:
 def _positions(group: "StateGroup") -> str:
     sizes = [str(n) for n in group.shape if n != 1]  # the axis of the samples has size 1
     return f"{group.positions} = {' x '.join(sizes)}" if len(sizes) > 1 else str(group.positions)
-
-
-def _leaves(graph: "CellGraph", leaves: Sequence[int]) -> str:
-    return " ".join(graph.leaf_paths[k] for k in leaves)
 
 
 def _some(names: Sequence[str], most: int = 4) -> str:

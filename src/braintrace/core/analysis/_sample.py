@@ -1,131 +1,78 @@
-"""The program of one sample, and back.
+"""Where the samples of a program lie, and its equations as one sample has them.
 
 Position labels, groups and places are the same for every sample, so they are found for one: time
 and memory of the analysis do not depend on the size of the batch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
-from ..jaxpr import Atom, Const, Equation, Program, Var
-from ._batch import Batch
-from ._dependence import Dependence, Edge
+from .._compat import Params
+from ..jaxpr import Atom, Equation, Program, Var
+from ._batch_axis import BatchAxis
+from ._dependence import Edge
+from ._influence import influences
+from ._maps import Influence
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SampleProgram:
-    """`program` is that of one sample; `full` and `origin` say what its variables and equations
-    stand for in the program of all.
-    """
-
-    program: Program
-    batch: Batch | None
-    full: Mapping[Var, Atom]
-    origin: Mapping[Equation, Equation]
-    dependence: Dependence
-    crossings: frozenset[Edge]
-
-
-def of_one_sample(program: Program, batch: Batch | None, dependence: Dependence) -> SampleProgram:
-    """The program of one sample of `batch`; without a batch, of all there is."""
-    if batch is None:
-        same = {e: e for e in program.equations}
-        return SampleProgram(program, None, {}, same, dependence, frozenset())
-    sample: dict[Var, Var] = {}
-    full: dict[Var, Atom] = {}
-
-    def of(v: Var) -> Var:
-        if v not in sample:
-            axis = batch.axes.get(v)
-            sample[v] = v if axis is None else Var(axis.sample_shape(v.shape), v.dtype)
-            full[sample[v]] = v
-        return sample[v]
-
-    def read(e: Equation, k: int) -> Atom:
-        v = e.inputs[k]
-        if (axis := batch.aligned.get((e, k))) is None:
-            return of(v) if isinstance(v, Var) else v
-        own = Var(axis.sample_shape(v.shape), v.dtype)  # a part of what is shared
-        full[own] = v
-        return own
-
-    origin, crossings = {}, set()
-    inputs = [of(v) for v in program.inputs]
-    for e in program.equations:
-        operands = [read(e, k) for k in range(len(e.inputs))]
-        outputs = [of(v) for v in e.outputs]
-        made = Equation(e.primitive, operands, outputs, batch.params.get(e, e.params), e.source)
-        origin[made] = e
-        crossings |= {(made, k) for k in range(len(e.inputs)) if (e, k) in batch.crossings}
-    outs = [of(v) if isinstance(v, Var) else v for v in program.outputs]
-    found = Program(inputs, list(origin), outs)
-    seen = _of_sample(dependence, full)
-    return SampleProgram(found, batch, full, origin, seen, frozenset(crossings))
-
-
-def _of_sample(dependence: Dependence, full: Mapping[Var, Atom]) -> Dependence:
-    """What is known of the variables, for those of one sample."""
-    of = {v: f for v, f in full.items() if isinstance(f, Var)}
-    constant = {v for v, f in full.items() if isinstance(f, Const)}
-    prelude = {v for v, f in of.items() if f in dependence.prelude} | constant
-    params: dict[Atom, frozenset[int]] = {
-        v: dependence.params[f] for v, f in of.items() if f in dependence.params
-    }
-    return Dependence(prelude, params, {v for v, f in of.items() if f in dependence.old})
+A = TypeVar("A", bound=Atom)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Expanded:
-    """The program of all samples again, with the repetitions that labelling added."""
+class Samples:
+    """`axes` of variables (those without one are shared), `params` of the equations as one sample
+    has them.
 
-    program: Program
-    variable: Mapping[Var, Atom]  # of all samples, for those of one
-    equation: Mapping[Equation, Equation]
-    batch: Batch | None
-
-
-def expanded(
-    sample: SampleProgram,
-    equations: Sequence[Equation],
-    outputs: Sequence[Atom],
-    copied: Mapping[Equation, Equation],
-) -> Expanded:
-    """The program of all samples whose equations are like `equations` of one.
-
-    `copied` says of which equation of `sample` each is a copy.
+    `aligned` gives the axis of an operand that is shared itself but read sample by sample, such as
+    a bias that was broadcast.
     """
-    variable: dict[Var, Atom] = dict(sample.full)
-    made: dict[Equation, Equation] = {}
-    axes = dict(sample.batch.axes) if sample.batch else {}
-    aligned = dict(sample.batch.aligned) if sample.batch else {}
 
-    def whole(v: Atom) -> Atom:
-        return variable.get(v, v) if isinstance(v, Var) else v
+    axes: dict[Atom, BatchAxis] = dataclasses.field(default_factory=dict)
+    aligned: dict[Edge, BatchAxis] = dataclasses.field(default_factory=dict)
+    params: dict[Equation, Params] = dataclasses.field(default_factory=dict)
 
-    for e in equations:
-        first = copied.get(e, e)
-        origin = sample.origin.get(first)
-        if origin is None:  # a hand-over of a leaf as it is
-            inputs, params = [whole(v) for v in e.inputs], e.params
-            shapes = [v.shape for v in inputs]
-        else:
-            pairs = zip(e.inputs, first.inputs, origin.inputs, strict=True)
-            inputs = [full if v is before else whole(v) for v, before, full in pairs]
-            shapes, params = [v.shape for v in origin.outputs], origin.params
-        outs = [Var(s, v.dtype) for s, v in zip(shapes, e.outputs, strict=True)]
-        if origin is not None and e.outputs == first.outputs:  # no repetition
-            outs = origin.outputs
-        new = Equation(e.primitive, inputs, outs, params, e.source)
-        for k, v in enumerate(e.outputs):
-            variable[v] = outs[k]
-            old = inputs[0] if origin is None else origin.outputs[k]
-            if isinstance(old, Var) and old in axes:
-                axes[outs[k]] = axes[old]
-        for k in range(len(inputs)):
-            if origin is not None and (origin, k) in aligned:
-                aligned[new, k] = aligned[origin, k]
-        made[e] = new
-    inputs = [full for v in sample.program.inputs if isinstance(full := whole(v), Var)]
-    program = Program(inputs, list(made.values()), [whole(v) for v in outputs])
-    batch = sample.batch and dataclasses.replace(sample.batch, axes=axes, aligned=aligned)
-    return Expanded(program, variable, made, batch)
+    def operand(self, equation: Equation, k: int) -> BatchAxis | None:
+        """The axis of an operand."""
+        return self.axes.get(equation.inputs[k]) or self.aligned.get((equation, k))
+
+
+class OneSample:
+    """Variables, equations and programs at the shapes of one sample; without samples, as they
+    are.
+    """
+
+    def __init__(self, samples: Samples | None):
+        self._samples = samples or Samples()
+        self._variables: dict[Atom, Var] = {}
+        self._equations: dict[Equation, Equation] = {}
+        self._influences: dict[Equation, list[Influence]] = {}
+
+    def atom(self, v: A) -> A | Var:
+        if (axis := self._samples.axes.get(v)) is None:
+            return v
+        return self._variables.setdefault(v, Var(axis.sample_shape(v.shape), v.dtype))
+
+    def equation(self, e: Equation) -> Equation:
+        if e not in self._equations:
+            inputs = [self._operand(e, k) for k in range(len(e.inputs))]
+            outputs = [self.atom(v) for v in e.outputs]
+            params = self._samples.params.get(e, e.params)
+            self._equations[e] = Equation(e.primitive, inputs, outputs, params, e.source)
+        return self._equations[e]
+
+    def _operand(self, e: Equation, k: int) -> Atom:
+        v, axis = e.inputs[k], self._samples.aligned.get((e, k))
+        if axis is None:
+            return self.atom(v)
+        return Var(axis.sample_shape(v.shape), v.dtype)  # a part of what is shared
+
+    def influences(self, e: Equation) -> list[Influence]:
+        if e not in self._influences:
+            self._influences[e] = influences(self.equation(e))
+        return self._influences[e]
+
+    def program(self, program: Program) -> Program:
+        return Program(
+            [self.atom(v) for v in program.inputs],
+            [self.equation(e) for e in program.equations],
+            [self.atom(v) for v in program.outputs],
+        )

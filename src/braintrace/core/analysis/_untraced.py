@@ -2,12 +2,13 @@
 marked parameters.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from .._compat import P
 from .._errors import CompilationError
-from ..jaxpr import Atom, Equation, Program, Var, is_bent, is_stop_trace, variables
+from ..jaxpr import Equation, Program, Var, is_bent, is_stop_trace, variables
 from ._dependence import Edge, reach
+from ._graph import CellGraph
 
 
 def stopped_edges(equations: Sequence[Equation]) -> set[Edge]:
@@ -27,27 +28,17 @@ def without_idle_marks(program: Program, n_carry: int) -> Program:
     return Program(program.inputs, equations, program.outputs)
 
 
-def untraced_values(
-    equations: Sequence[Equation],
-    prelude: Collection[Atom],
-    params: Sequence[Var],
-    names: Sequence[str],
-) -> set[Var]:
+def untraced_values(graph: CellGraph) -> set[Var]:
     """The prelude's values that depend on parameters through marks, and must not do so
     otherwise.
     """
-    before = [e for e in equations if all(v in prelude for v in e.outputs)]
-    marks = stopped_edges(before)
-    if not marks:
-        return set()
-    marked = reach(before, [v for e, _ in marks for v in e.outputs])
-    mixed = {
-        v
-        for v in marked & reach(before, params, marks)
-        if any(v in e.inputs for e in equations if e not in before)
-    }
+    marks = stopped_edges(graph.prelude)
+    marked = reach(graph.prelude, [v for e, _ in marks for v in e.outputs])
+    read = {v for e in graph.step for v in e.inputs}
+    mixed = marked & reach(graph.prelude, graph.params, marks) & read
     if mixed:
-        inside = [n for n, p in zip(names, params, strict=False) if reach(before, [p]) & mixed]
+        pairs = zip(graph.parameters, graph.params, strict=True)
+        inside = [row.path for row, p in pairs if reach(graph.prelude, [p]) & mixed]
         raise CompilationError(
             "A weight is made of a parameter that is kept out of the traces and of one that "
             "is not.",

@@ -8,6 +8,7 @@ taken along one-hot tangents, at several random points. It is elementwise when n
 derivative ever reaches another element.
 """
 
+import itertools
 from collections.abc import Hashable
 
 import jax
@@ -39,26 +40,21 @@ def is_elementwise(equation: Equation) -> bool:
     """Whether `equation` acts element by element on operands of one shape (scalars and axes of size
     1 are broadcast).
     """
-    if not equation.outputs:
-        return False
-    shape = equation.outputs[0].shape
-    if any(v.shape != shape for v in equation.outputs) or not all(
-        _fits(v.shape, shape) for v in equation.inputs
-    ):
+    shapes = {v.shape for v in equation.outputs}
+    if len(shapes) != 1 or not all(_fits(v.shape, *shapes) for v in equation.inputs):
         return False
     if equation.primitive in ELEMENTWISE:
         return True
-    if sub_jaxprs(equation.params) or not any(
-        isinstance(v, Var) and v.shape == shape for v in equation.inputs
-    ):
+    full = any(isinstance(v, Var) and v.shape in shapes for v in equation.inputs)
+    numbers = all(_is_number(v.dtype) for v in (*equation.inputs, *equation.outputs))
+    if sub_jaxprs(equation.params) or not full or not numbers:
         return False
-    if not all(_is_number(v.dtype) for v in (*equation.inputs, *equation.outputs)):
-        return False
+    rank = len(*shapes)
     scalars = tuple(v.shape == () for v in equation.inputs)
     dtypes = tuple(str(v.dtype) for v in equation.inputs)
-    key = equation.primitive, str(equation.params), dtypes, len(shape), scalars
+    key = equation.primitive, str(equation.params), dtypes, rank, scalars
     if key not in _probed:
-        _probed[key] = _probe(equation, max(len(shape), 1))
+        _probed[key] = _probe(equation, max(rank, 1))
     return _probed[key]
 
 
@@ -76,7 +72,7 @@ def _probe(equation: Equation, rank: int) -> bool:
     """Apply the primitive at a small shape and look for an influence between different elements."""
     shape = (_SIDE,) * rank
     random = np.random.default_rng(0)
-    count = int(np.prod(shape))
+    apply = lambda *values: bind(equation.primitive, values, equation.params)
 
     def sample(atom: Atom, domain: Domain) -> np.ndarray:
         dtype = np.dtype(atom.dtype)
@@ -86,24 +82,17 @@ def _probe(equation: Equation, rank: int) -> bool:
             return random.uniform(*domain, size=shape).astype(dtype)
         return random.integers(0, 2, shape).astype(dtype)
 
-    def influence(values: list[np.ndarray], operand: int, element: int, domain: Domain) -> bool:
-        changed = list(values)
-        changed[operand] = values[operand].copy()
-        changed[operand].reshape(-1)[element] = sample(equation.inputs[operand], domain).reshape(
-            -1
-        )[element]
-        before, after = apply(*values), apply(*changed)
-        if any(_other_elements_differ(a, b, element) for a, b in zip(before, after, strict=True)):
-            return True
-        if not is_differentiable(equation.inputs[operand].dtype):
-            return False
-        tangent = np.zeros(shape, values[operand].dtype)
-        tangent.reshape(-1)[element] = 1
-        along = lambda v: apply(*(v if k == operand else w for k, w in enumerate(values)))
-        _, derivative = jax.jvp(along, (values[operand],), (tangent,))
-        return any(_other_elements_differ(d, np.zeros_like(d), element) for d in derivative)
+    def spreads(values: list[np.ndarray], k: int, element: int, domain: Domain) -> bool:
+        along = lambda v: apply(*(v if n == k else w for n, w in enumerate(values)))
+        changed, tangent = values[k].copy(), np.zeros_like(values[k])
+        changed.flat[element] = sample(equation.inputs[k], domain).flat[element]
+        tangent.flat[element] = 1
+        pairs = list(zip(apply(*values), along(changed), strict=True))
+        if is_differentiable(values[k].dtype):
+            _, derivative = jax.jvp(along, (values[k],), (tangent,))
+            pairs += [(d, np.zeros_like(d)) for d in derivative]
+        return any(_other_elements_differ(a, b, element) for a, b in pairs)
 
-    apply = lambda *values: bind(equation.primitive, values, equation.params)
     defined = False
     try:
         with jax.ensure_compile_time_eval():
@@ -115,9 +104,9 @@ def _probe(equation: Equation, rank: int) -> bool:
                 if not all(np.isfinite(r).all() for r in results):
                     continue  # outside its domain a primitive says nothing
                 defined = True
-                for operand in range(len(values)):
-                    if any(influence(values, operand, element, domain) for element in range(count)):
-                        return False
+                places = itertools.product(range(len(values)), range(_SIDE**rank))
+                if any(spreads(values, k, element, domain) for k, element in places):
+                    return False
     except Exception:  # it refuses the probe: parameters tied to its shape, so not elementwise
         return False
     return defined

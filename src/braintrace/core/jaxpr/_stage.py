@@ -18,11 +18,8 @@ from .._compat import (
     CONTROL_FLOW,
     CUSTOM_DERIVATIVE,
     ClosedJaxpr,
-    JaxprEqn,
     Literal,
     P,
-    Params,
-    Primitive,
     named,
     scan_counts,
     source_line,
@@ -136,9 +133,9 @@ class _Stager:
             return Const(v.val) if isinstance(v, Literal) else env[v]
 
         for eqn in jaxpr.eqns:
-            operands = [read(v) for v in eqn.invars]
-            avals = [v.aval for v in eqn.outvars]
-            results = self._equation(eqn, operands, avals, source_line(eqn) or source)
+            outputs = [Var(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
+            operands, line = [read(v) for v in eqn.invars], source_line(eqn) or source
+            results = self._add(Equation(eqn.primitive, operands, outputs, eqn.params, line))
             env.update(zip(eqn.outvars, results, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
@@ -149,53 +146,48 @@ class _Stager:
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
         return self.open(jax.make_jaxpr(function)(*avals), operands, source)
 
-    def _equation(
-        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str
-    ) -> list[Atom]:
-        subs = sub_jaxprs(eqn.params)
-        if eqn.primitive in CONTROL_FLOW:
-            if any(v in self.relevant for v in operands):
-                return self._control_flow(eqn, operands, avals, source)
+    def _add(self, e: Equation) -> Sequence[Atom]:
+        """Append an equation, or what it comes to; return its results."""
+        subs = sub_jaxprs(e.params)
+        if e.primitive in CONTROL_FLOW:
+            if any(v in self.relevant for v in e.inputs):
+                return self._control_flow(e)
         elif (
             len(subs) == 1
-            and (self.undifferentiated or eqn.primitive not in CUSTOM_DERIVATIVE)
-            and [tuple(v.aval.shape) for v in subs[0].jaxpr.invars] == [v.shape for v in operands]
+            and (self.undifferentiated or e.primitive not in CUSTOM_DERIVATIVE)
+            and [tuple(v.aval.shape) for v in subs[0].jaxpr.invars] == [v.shape for v in e.inputs]
         ):
-            return self.open(subs[0], operands, source)
-        return self._emit(eqn.primitive, operands, avals, eqn.params, source)
+            return self.open(subs[0], e.inputs, e.source)
+        return self._emit(e)
 
-    def _emit(
-        self, primitive: Primitive, operands: list[Atom], avals: Avals, params: Params, source: str
-    ) -> list[Atom]:
-        if primitive is P.pad_p and isinstance(operands[1], Var):
-            return self.apply(lambda x, value: _pad(x, value, **params), operands, source)
-        if primitive is P.dot_general_p:
-            side = diagonal_side(operands, params, self.makers)
+    def _emit(self, e: Equation) -> Sequence[Atom]:
+        if e.primitive is P.pad_p and isinstance(e.inputs[1], Var):
+            return self.apply(functools.partial(_pad, **e.params), e.inputs, e.source)
+        if e.primitive is P.dot_general_p:
+            side = diagonal_side(e.inputs, e.params, self.makers)
             if side is not None:
-                scale = functools.partial(scaled, side, params, avals[0].dtype)
-                return self.apply(scale, operands, source)
-        if self.taken is not None and primitive not in _HARMLESS:
-            operands = [self._guard(v, source) for v in operands]
-        outputs = [Var(a.shape, a.dtype) for a in avals]
-        equation = Equation(primitive, list(operands), outputs, params, source)
-        if (known := folded(equation)) is not None:
-            return list(known)
-        if (
-            outputs
-            and any(v.shape != outputs[0].shape for v in operands)
-            and is_elementwise(equation)
-        ):
-            self._broadcast_operands(equation)
-        if sub_jaxprs(params):
-            self._mark_bent(equation)
-        if all(isinstance(v, Const) or v in self.ready for v in operands):
-            self.ready.update(outputs)
-            self.makers.update(dict.fromkeys(outputs, equation))
+                scale = functools.partial(scaled, side, e.params, e.outputs[0].dtype)
+                return self.apply(scale, e.inputs, e.source)
+        if self.taken is not None and e.primitive not in _HARMLESS:
+            e.inputs = [self._guard(v, e.source) for v in e.inputs]
+        if (known := folded(e)) is not None:
+            return known
+        # Each element of an elementwise equation's result has operands of its own.
+        for k, v in enumerate(e.inputs):
+            shape = e.outputs[0].shape if e.outputs else v.shape
+            if v.shape != shape and (v.shape or v.differentiable) and is_elementwise(e):
+                spread = functools.partial(jax.numpy.broadcast_to, shape=shape)
+                [e.inputs[k]] = self.apply(spread, [v], e.source)
+        if sub_jaxprs(e.params):
+            self._mark_bent(e)
+        if all(isinstance(v, Const) or v in self.ready for v in e.inputs):
+            self.ready.update(e.outputs)
+            self.makers.update(dict.fromkeys(e.outputs, e))
         for reached in (self.relevant, self.trained):
-            if any(v in reached for v in operands):
-                reached.update(v for v in outputs if v.differentiable)
-        self.equations.append(equation)
-        return list(outputs)
+            if any(v in reached for v in e.inputs):
+                reached.update(v for v in e.outputs if v.differentiable)
+        self.equations.append(e)
+        return e.outputs
 
     def _mark_bent(self, call: Equation) -> None:
         """Keep traces out of a call where its own derivative, or one inside it, is not linear."""
@@ -221,93 +213,78 @@ class _Stager:
             [self.guarded[v]] = self.apply(select, [self.taken, v], source)
         return self.guarded[v]
 
-    def _broadcast_operands(self, equation: Equation) -> None:
-        """Give the operands of an elementwise equation the shape of its result, so that each
-        element has its own.
-        """
-        shape = equation.outputs[0].shape
-        for k, v in enumerate(equation.inputs):
-            if v.shape != shape and (v.shape != () or (isinstance(v, Var) and v.differentiable)):
-                [equation.inputs[k]] = self.apply(
-                    lambda s: jax.numpy.broadcast_to(s, shape), [v], equation.source
-                )
-
     # Control flow
     # ----------------------------------------------------------------------------------------------
 
-    def _control_flow(
-        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str
-    ) -> list[Atom]:
-        policy = self.policy
-        if self.depth >= policy.fixpoint_iteration_limit:
+    def _control_flow(self, e: Equation) -> Sequence[Atom]:
+        policy, limit = self.policy, self.policy.fixpoint_iteration_limit
+        if self.depth >= limit:
             raise CompilationError(
                 "Control flow in the step nests too deeply.",
                 got=f"more than {self.depth} levels",
-                expected=f"at most {policy.fixpoint_iteration_limit} (fixpoint_iteration_limit)",
+                expected=f"at most {limit} (fixpoint_iteration_limit)",
                 do="pass control_flow=ControlFlowPolicy(fixpoint_iteration_limit=...) to compile",
-                at=source,
+                at=e.source,
             )
+        if e.primitive is P.while_p:
+            raise NotSupportedError(
+                "A while loop in the step touches parameters or hidden state, and its "
+                "number of turns is not static.",
+                expected="a loop of static length (lax.scan, or fori_loop with constant "
+                "bounds), which is unrolled",
+                do="give the loop constant bounds, or move it out of the step",
+                at=e.source,
+            )
+        if e.primitive is P.cond_p:
+            unfold, length = self._cond, len(e.params["branches"])
+            unfolds = policy.cond == "convert"
+        else:
+            unfold, length = self._scan, e.params["length"]
+            unfolds = policy.unrolls(length)
+        self.unfoldings.append(Unfolding(e.primitive.name, length, not unfolds, e.source))
         self.depth += 1
         try:
-            if eqn.primitive is P.cond_p:
-                unfolds, length = policy.cond == "convert", len(eqn.params["branches"])
-                unfold = lambda: self._cond(eqn, operands, source)
-            elif eqn.primitive is P.scan_p:
-                unfolds, length = policy.unrolls(eqn.params["length"]), eqn.params["length"]
-                unfold = lambda: self._scan(eqn, operands, source)
-            else:
-                raise NotSupportedError(
-                    "A while loop in the step touches parameters or hidden state, and its "
-                    "number of turns is not static.",
-                    expected="a loop of static length (lax.scan, or fori_loop with constant "
-                    "bounds), which is unrolled",
-                    do="give the loop constant bounds, or move it out of the step",
-                    at=source,
-                )
-            self.unfoldings.append(Unfolding(eqn.primitive.name, length, not unfolds, source))
-            return unfold() if unfolds else self._opaque(eqn, operands, avals, source, length)
+            return unfold(e) if unfolds else self._opaque(e, length)
         finally:
             self.depth -= 1
 
-    def _opaque(
-        self, eqn: JaxprEqn, operands: list[Atom], avals: Avals, source: str, length: int
-    ) -> list[Atom]:
+    def _opaque(self, e: Equation, length: int) -> Sequence[Atom]:
         """The equation as it stands, where the policy allows it: to the analysis it mixes whatever
         enters it.
         """
-        weights = any(v in self.trained for v in operands)
-        if eqn.primitive is P.scan_p and self.policy.etp_in_control_flow == "error":
+        refuses = self.policy.etp_in_control_flow == "error"
+        if refuses and e.primitive is P.scan_p:
             raise NotSupportedError(
                 "A loop in the step touches parameters or hidden state and is too long to unroll.",
                 got=f"{length} sub-steps",
                 expected=f"at most {self.policy.scan_unroll_limit} (option unroll_limit)",
                 do=f"pass unroll_limit={length} to compile, or make each sub-step a step of "
                 "the model",
-                at=source,
+                at=e.source,
             )
-        if weights and self.policy.etp_in_control_flow == "error":
+        if refuses and any(v in self.trained for v in e.inputs):
             raise NotSupportedError(
                 "A parameter is used inside a cond that the policy leaves opaque.",
                 expected="cond='convert'",
                 do="use cond='convert', or etp_in_control_flow='exclude' for its "
                 "instantaneous gradient",
-                at=source,
+                at=e.source,
             )
-        return self._emit(eqn.primitive, operands, avals, eqn.params, source)
+        return self._emit(e)
 
-    def _cond(self, eqn: JaxprEqn, operands: list[Atom], source: str) -> list[Atom]:
+    def _cond(self, e: Equation) -> list[Atom]:
         """Every branch is evaluated and the results are selected: each branch's paths are then
         ordinary ones.
         """
-        index, *rest = operands
+        index, *rest = e.inputs
         outer = self.taken, self.guarded
         branches = []
-        for k, branch in enumerate(eqn.params["branches"]):
+        for k, branch in enumerate(e.params["branches"]):
             within = [index] if outer[0] is None else [index, outer[0]]
             is_taken = lambda i, *outer, k=k: functools.reduce(jax.numpy.logical_and, outer, i == k)
-            [taken] = self.apply(is_taken, within, source)
+            [taken] = self.apply(is_taken, within, e.source)
             self.taken, self.guarded = taken, {}
-            branches.append(self.open(branch, rest, source))
+            branches.append(self.open(branch, rest, e.source))
             self.taken, self.guarded = outer
         results = []
         for cases in zip(*branches, strict=True):
@@ -315,22 +292,22 @@ class _Stager:
                 results.append(cases[0])
                 continue
             select = lambda i, *c: jax.lax.select_n(_index(i, len(c)), *c)
-            results += self.apply(select, [index, *cases], source)
+            results += self.apply(select, [index, *cases], e.source)
         return results
 
-    def _scan(self, eqn: JaxprEqn, operands: list[Atom], source: str) -> list[Atom]:
-        params = eqn.params
+    def _scan(self, e: Equation) -> list[Atom]:
+        params = e.params
         length, (n_const, n_carry) = params["length"], scan_counts(params)
-        consts, xs = operands[:n_const], operands[n_const + n_carry :]
-        carry = operands[n_const : n_const + n_carry]
+        consts, xs = e.inputs[:n_const], e.inputs[n_const + n_carry :]
+        carry = e.inputs[n_const : n_const + n_carry]
         stacked: dict[int, list[Atom]] = {}
         for i in range(length)[::-1] if params["reverse"] else range(length):
-            at_i = [self.apply(lambda x, i=i: x[i], [x], source)[0] for x in xs]
-            out = self.open(params["jaxpr"], [*consts, *carry, *at_i], source)
+            at_i = [self.apply(lambda x, i=i: x[i], [x], e.source)[0] for x in xs]
+            out = self.open(params["jaxpr"], [*consts, *carry, *at_i], e.source)
             carry, stacked[i] = out[:n_carry], out[n_carry:]
         columns = zip(*(stacked[i] for i in range(length)), strict=True)
         stack = lambda *c: jax.numpy.stack(c)
-        return [*carry, *(self.apply(stack, column, source)[0] for column in columns)]
+        return [*carry, *(self.apply(stack, column, e.source)[0] for column in columns)]
 
 
 def _index(i: jax.Array, n: int) -> jax.Array:

@@ -10,13 +10,14 @@ from collections.abc import Sequence, Set
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Num
 
 from .._compat import P
-from ..jaxpr import SIGNS, Atom, Equation, Var, evaluate, scales
+from ..jaxpr import SIGNS, Atom, Equation, Var, axes_through, evaluate, scales
 from ._dot_general import DotGeneralRule
-from ._rule import SiteRule, site_rule
+from ._rule import SiteRule
+
+_MOVES = (P.transpose_p, P.dot_general_p)
 
 
 class ChainRule(SiteRule):
@@ -123,35 +124,11 @@ def chain_rule(first: SiteRule, chain: Sequence[Equation], prelude: Set[Atom]) -
             isinstance(v, Var) and v not in prelude for k, v in enumerate(e.inputs) if k != operand
         ):
             return None
-        axes = _axes(e, operand)
-        if axes is None:
-            return None
-        samples = {d: samples[axis] for d, axis in axes.items() if axis in samples}
+        moves = e.primitive in _MOVES or (e.primitive is P.gather_p and operand == 0)
+        linear = moves or e.primitive in SIGNS or scales(e, operand)
         (u,) = e.outputs
+        if not linear or not u.differentiable:
+            return None
+        axes = axes_through(e, operand) or {}
+        samples = {b: samples[a] for a, b in axes.items() if a in samples}
     return ChainRule(first, chain, samples) if len(samples) == count else None
-
-
-def _axes(equation: Equation, operand: int) -> dict[int, int] | None:
-    """For an operation linear in `operand`: the axis of the operand that runs along each axis of
-    the result, where one does.
-    """
-    shape = equation.outputs[0].shape
-    same = equation.inputs[operand].shape == shape and np.issubdtype(
-        equation.outputs[0].dtype, np.inexact
-    )
-    if equation.primitive in SIGNS or scales(equation, operand):
-        return {d: d for d in range(len(shape))} if same else None
-    if equation.primitive is P.transpose_p:
-        return dict(enumerate(equation.params["permutation"]))
-    if equation.primitive is P.gather_p and operand == 0:
-        numbers = equation.params["dimension_numbers"]
-        gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-        of_u = [d for d in range(len(equation.inputs[0].shape)) if d not in gone]
-        sizes, whole = equation.params["slice_sizes"], equation.inputs[0].shape
-        ways = zip(numbers.offset_dims, of_u, strict=True)
-        return {d: axis for d, axis in ways if sizes[axis] == whole[axis]}
-    if equation.primitive is P.dot_general_p:
-        rule = site_rule(equation, 1 - operand)
-        assert rule is not None
-        return {d: axis for d in range(len(shape)) if (axis := rule.lane_axis(d)) is not None}
-    return None

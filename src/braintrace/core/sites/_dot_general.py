@@ -70,7 +70,8 @@ class DotGeneralRule(SiteRule):
 
     def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
-        return _product(self._y, self._data, self._entries, f, x)
+        # one broadcast multiplication, which fuses with what follows
+        return self.at_entries(f) * _aligned(self._data, self._entries, x)
 
     def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
         names = f"X{self._y},X{self._data}->{self._entries}"
@@ -93,32 +94,17 @@ class DotGeneralRule(SiteRule):
         return self._layout
 
     def outer(self, data: list[jax.Array]) -> Num[Array, "... B I"]:
-        x = data[0]
-        lead = x.ndim - len(self._data)
         samples = self._entries[: len(self._entries) - len(self._weight)]
-        order = [*range(lead), *(lead + self._data.index(letter) for letter in samples + self._c)]
-        return jnp.transpose(x, order).reshape(*x.shape[:lead], -1, int(np.prod(self._sizes)))
+        moved = jnp.einsum(f"...{self._data}->...{samples}{self._c}", data[0])
+        lead = data[0].ndim - len(self._data)
+        return moved.reshape(*moved.shape[:lead], -1, int(np.prod(self._sizes)))
 
     def collect(self, entries: jax.Array) -> jax.Array:
-        return self._collected(entries, self._entries)
+        return jnp.einsum(f"{self._entries}->{self._weight}", entries)
 
     def collect_by_y(self, entries: jax.Array) -> jax.Array:
         """`collect` of entries laid out as y and the contraction."""
-        return self._collected(entries, self._y + self._c)
-
-    def _collected(self, entries: jax.Array, source: str) -> jax.Array:
-        summed = [k for k, letter in enumerate(source) if letter not in self._weight]
-        kept = "".join(letter for letter in source if letter in self._weight)
-        total = entries.sum(tuple(summed)) if summed else entries
-        return jnp.transpose(total, [kept.index(letter) for letter in self._weight])
-
-
-def _product(left: str, right: str, out: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`einsum` of an outer product as one broadcast multiplication, which fuses with what
-    follows.
-    """
-
-    return _aligned(left, out, a) * _aligned(right, out, b)
+        return jnp.einsum(f"{self._y}{self._c}->{self._weight}", entries)
 
 
 def _aligned(letters: str, out: str, value: jax.Array) -> jax.Array:

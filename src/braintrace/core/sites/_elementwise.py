@@ -7,49 +7,6 @@ from jaxtyping import Array, Num
 from ._rule import SiteRule, sum_steps
 
 
-class OperandRule(SiteRule):
-    """A parameter operand inside a region: bias, gain, time constant, threshold. `y` is the operand
-    itself, its input 1.
-    """
-
-    def contraction(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def data(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def trace_shape(self) -> tuple[int, ...]:
-        return self.equation.inputs[self.operand].shape
-
-    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
-        return f
-
-    def collect(self, entries: jax.Array) -> jax.Array:
-        return entries
-
-    def lane_axis(self, axis: int) -> int | None:
-        return axis
-
-    def represent(self, data: list[jax.Array]) -> jax.Array:
-        return jnp.ones(self.equation.inputs[self.operand].shape)
-
-    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
-        return x.astype(c.dtype) * c
-
-    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
-        return sum_steps(x.astype(c.dtype) * c)
-
-    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
-        return sum_steps(f)
-
-    def data_gradient_sum(
-        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
-    ) -> jax.Array:
-        return sum_steps(c)
-
-
 class ScaleRule(SiteRule):
     """`y = W * x` with data x: the middle of a sparse product that is written as gather, multiply,
     add up.
@@ -69,3 +26,34 @@ class ScaleRule(SiteRule):
 
     def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return sum_steps(x.astype(c.dtype) * c)
+
+
+class OperandRule(ScaleRule):
+    """A parameter operand inside a region: bias, gain, time constant, threshold. `y` is the operand
+    itself, its input 1.
+    """
+
+    @property
+    def data(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        return self.equation.inputs[self.operand].shape
+
+    def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
+        return f
+
+    def represent(self, data: list[jax.Array]) -> jax.Array:
+        return jnp.ones(self.trace_shape)
+
+    def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
+        return x.astype(c.dtype) * c
+
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
+        return sum_steps(f)
+
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
+        return sum_steps(c)

@@ -26,19 +26,17 @@ class SparseRule(SiteRule):
     """`y[out[e], ...] = sum_e W[e] x[into[e], ...]`, with the rows of x along `axis` of x and those
     of y along `y_axis` of y.
 
-    `structure` numbers the operands that say where the elements are, and `ends` turns their values
-    into (out, into). They are constants of the program, or they are put in by `bound` once the
-    prelude is evaluated.
+    `data` is the number of x. The operands before it say where the elements are, and `ends` turns
+    their values into (out, into). They are constants of the program, or they are put in by `bound`
+    once the prelude is evaluated.
     """
 
     def __init__(
         self,
         equation: Equation,
-        *,
         data: int,
-        structure: Sequence[int],
-        ends: Ends,
         stored: tuple[int, ...],
+        ends: Ends,
         axis: int = 0,
         y_axis: int = 0,
     ):
@@ -46,7 +44,7 @@ class SparseRule(SiteRule):
         self._x, self._axis, self._y_axis = data, axis, y_axis
         self._make_ends, self._stored = ends, stored
         self._ends: Pair | None = None
-        self.structure = atoms = tuple(equation.inputs[k] for k in structure)
+        self.structure = atoms = tuple(equation.inputs[1:data])
         if all(isinstance(v, Const) for v in atoms):
             with jax.ensure_compile_time_eval():
                 self._ends = ends(*(jnp.asarray(v.value) for v in atoms if isinstance(v, Const)))
@@ -73,14 +71,8 @@ class SparseRule(SiteRule):
         return ()
 
     def lane_axis(self, axis: int) -> int | None:
-        of_x, of_y = (
-            [d for d in range(len(v.shape)) if d != rows]
-            for v, rows in (
-                (self.equation.inputs[self._x], self._axis),
-                (self.equation.outputs[0], self._y_axis),
-            )
-        )
-        return None if axis == self._y_axis else of_x[of_y.index(axis)]
+        number = axis - (axis > self._y_axis)  # among those that are no rows
+        return None if axis == self._y_axis else number + (number >= self._axis)
 
     def represent(self, data: list[jax.Array]) -> jax.Array:
         (x,) = data
@@ -114,11 +106,6 @@ class SparseRule(SiteRule):
     def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         add = lambda total, at: (total + self.weight_gradient(*at), None)
         return jax.lax.scan(add, jnp.zeros(self._weight_shape, c.dtype), (x, c))[0]
-
-    def data_gradient_sum(
-        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
-    ) -> jax.Array:
-        return self.weight_gradient_sum(jax.vmap(lambda *d: self.represent(list(d)))(*data), c)
 
 
 class HomogeneousRule(SparseRule):

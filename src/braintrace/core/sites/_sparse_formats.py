@@ -6,6 +6,7 @@ and by the form of their operands. Operations on events (`binary_...`) take them
 their own derivative does. `M @ x` has `transpose=False`, `x @ M` has True.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -16,29 +17,25 @@ from ..jaxpr import Equation
 from ._rule import SiteRule, register_named_rule
 from ._sparse import Ends, HomogeneousRule, Pair, SparseRule
 
+# Where elements are stored: their shape, `ends`, and the axes of x and y that hold the rows.
+Form = tuple[tuple[int, ...], Ends] | tuple[tuple[int, ...], Ends, int, int]
+
 
 def _rule(
-    equation: Equation,
-    data: int,
-    structure: list[int],
-    stored: tuple[int, ...],
-    ends: Ends,
-    axis: int = 0,
-    y_axis: int = 0,
+    data: int, form: Callable[[Equation], Form | None], equation: Equation, operand: int
 ) -> SiteRule | None:
-    """The rule for elements stored in the form `stored`; None when the operands do not have the
-    form of a product.
+    """The rule for elements stored in a form, before operand `data`; None when the operands do not
+    have the form of a product.
     """
     weight = equation.inputs[0]
-    if not weight.differentiable or any(equation.inputs[k].differentiable for k in structure):
+    if operand or not weight.differentiable:
         return None
+    if any(v.differentiable for v in equation.inputs[1:data]) or not (found := form(equation)):
+        return None
+    stored, ends, *axes = found
     size = math.prod(weight.shape)
     kind = SparseRule if size == math.prod(stored) else HomogeneousRule if size == 1 else None
-    if kind is None:
-        return None
-    return kind(
-        equation, data=data, structure=structure, ends=ends, stored=stored, axis=axis, y_axis=y_axis
-    )
+    return kind and kind(equation, data, stored, ends, *axes)
 
 
 def _rows_of(indptr: jax.Array, stored: int) -> jax.Array:
@@ -51,68 +48,61 @@ def _turn(out: jax.Array, into: jax.Array, transposed: bool) -> Pair:
     return (into, out) if transposed else (out, into)
 
 
-def _csr(equation: Equation) -> SiteRule | None:
+def _csr(equation: Equation) -> Form:
     """(stored, indices, indptr, x, ...)"""
-    transposed, stored = equation.params["transpose"], equation.inputs[1].shape[0]
+    transposed, stored = equation.params["transpose"], equation.inputs[1].size
     ends = lambda indices, indptr: _turn(_rows_of(indptr, stored), indices, transposed)
-    return _rule(equation, 3, [1, 2], (stored,), ends)
+    return (stored,), ends
 
 
-def _csr_indexed(equation: Equation) -> SiteRule | None:
+def _csr_indexed(equation: Equation) -> Form:
     """(stored, indices, indptr, order, x, ...): the k-th index belongs to stored element
     `order[k]`.
     """
-    transposed, stored = equation.params["transpose"], equation.inputs[1].shape[0]
+    stored, ends, *_ = _csr(equation)
 
-    def ends(indices: jax.Array, indptr: jax.Array, order: jax.Array) -> Pair:
-        place = lambda v: jnp.zeros_like(v).at[order].set(v)
-        return _turn(place(_rows_of(indptr, stored)), place(indices), transposed)
+    def placed(indices: jax.Array, indptr: jax.Array, order: jax.Array) -> Pair:
+        out, into = (jnp.zeros_like(v).at[order].set(v) for v in ends(indices, indptr))
+        return out, into
 
-    return _rule(equation, 4, [1, 2, 3], (stored,), ends)
+    return stored, placed
 
 
-def _coo(equation: Equation) -> SiteRule | None:
+def _coo(equation: Equation) -> Form:
     """(stored, row, col, x)"""
-    transposed = equation.params["transpose"]
-    ends = lambda row, col: _turn(row, col, transposed)
-    return _rule(equation, 3, [1, 2], equation.inputs[1].shape, ends)
+    ends = lambda row, col: _turn(row, col, equation.params["transpose"])
+    return equation.inputs[1].shape, ends
 
 
-def _fixed(equation: Equation) -> SiteRule | None:
+def _fixed(equation: Equation) -> Form:
     """(stored, indices, x): row i is connected to `indices[i, :]`."""
-    transposed, (rows, each) = equation.params["transpose"], equation.inputs[1].shape
 
     def ends(indices: jax.Array) -> Pair:
-        own = jnp.broadcast_to(jnp.arange(rows, dtype=indices.dtype)[:, None], indices.shape)
-        return _turn(own, indices, transposed)
+        own = jnp.arange(len(indices), dtype=indices.dtype)[:, None]
+        return _turn(jnp.broadcast_to(own, indices.shape), indices, equation.params["transpose"])
 
-    return _rule(equation, 2, [1], (rows, each), ends)
+    return equation.inputs[1].shape, ends
 
 
-def _bcoo(equation: Equation) -> SiteRule | None:
+def _bcoo(equation: Equation) -> Form | None:
     """(stored, indices, x) with `dimension_numbers`: a matrix of numbers, one axis of it
     contracted.
     """
-    indices = equation.inputs[1].shape
-    (contract, _) = equation.params["dimension_numbers"]
-    if indices[-1] != 2 or (numbers := _one_matrix(equation)) is None:
+    *batch, stored, rank = equation.inputs[1].shape
+    if rank != 2 or (numbers := _one_matrix(equation)) is None:
         return None
-    own = contract[0][0] - (len(indices) - 2)
-    ends = lambda indices: (indices[..., 1 - own], indices[..., own])
-    return _rule(equation, 2, [1], (indices[-2],), ends, *numbers)
+    own = equation.params["dimension_numbers"][0][0][0] - len(batch)
+    return (stored,), lambda at: (at[..., 1 - own], at[..., own]), *numbers
 
 
-def _bcsr(equation: Equation) -> SiteRule | None:
+def _bcsr(equation: Equation) -> Form | None:
     """(stored, indices, indptr, x) with `dimension_numbers`."""
-    indices = equation.inputs[1].shape
-    (contract, _) = equation.params["dimension_numbers"]
+    *batch, stored = equation.inputs[1].shape
     if (numbers := _one_matrix(equation)) is None:
         return None
-    own = contract[0][0] - (len(indices) - 1)
-    ends = lambda indices, indptr: _turn(
-        _rows_of(indptr.reshape(-1), indices.size), indices, own == 0
-    )
-    return _rule(equation, 3, [1, 2], indices[-1:], ends, *numbers)
+    transposed = equation.params["dimension_numbers"][0][0][0] == len(batch)
+    ends = lambda indices, indptr: _turn(_rows_of(indptr.reshape(-1), stored), indices, transposed)
+    return (stored,), ends, *numbers
 
 
 def _one_matrix(equation: Equation) -> tuple[int, int] | None:
@@ -128,16 +118,14 @@ def _one_matrix(equation: Equation) -> tuple[int, int] | None:
     return (contract[1][0], batches) if set(map(tuple, batch)) == {leading} else None
 
 
-_FORMATS: dict[str, Callable[[Equation], SiteRule | None]] = {
-    "bcoo_dot_general": _bcoo,
-    "bcsr_dot_general": _bcsr,
-    "coo_matvec coo_matmat": _coo,
-    "csr_matvec csr_matmat csrmv csrmm binary_csrmv binary_csrmm": _csr,
-    "binary_csrmv_indexed binary_csrmm_indexed": _csr_indexed,
-    "fcnmv fcnmm ell_binary_matvec binary_fcnmv binary_fcnmm": _fixed,
+_FORMATS: dict[str, tuple[int, Callable[[Equation], Form | None]]] = {
+    "bcoo_dot_general": (2, _bcoo),
+    "bcsr_dot_general": (3, _bcsr),
+    "coo_matvec coo_matmat": (3, _coo),
+    "csr_matvec csr_matmat csrmv csrmm binary_csrmv binary_csrmm": (3, _csr),
+    "binary_csrmv_indexed binary_csrmm_indexed": (4, _csr_indexed),
+    "fcnmv fcnmm ell_binary_matvec binary_fcnmv binary_fcnmm": (2, _fixed),
 }
-for _names, _make in _FORMATS.items():
+for _names, _format in _FORMATS.items():
     for _name in _names.split():
-        register_named_rule(
-            _name, lambda equation, operand, make=_make: make(equation) if operand == 0 else None
-        )
+        register_named_rule(_name, functools.partial(_rule, *_format))
