@@ -15,16 +15,14 @@ added.
 """
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..analysis import CellGraph
-from ..jaxpr import Atom, Equation, Var, evaluate, reader
+from ..jaxpr import Var, evaluate, reader
 from ._evaluation import Environment, Evaluation, Perturbations, Values, stop
-from ._layered import layered_evaluations
 
 
 @jax.tree_util.register_dataclass
@@ -102,11 +100,8 @@ def step(
     hidden = set(graph.hidden)
     start = [c if k in hidden else stop(c) for k, c in enumerate(carry)]
     env = _environment(graph, ready, start, xs)
-    if graph.layers is not None:
-        values, local = layered_evaluations(graph, graph.layers, env, perturbations)
-    else:
-        values, local = _BothEvaluations(graph, env, perturbations).run()
-    signal = reader(values)
+    evaluation = Evaluation(graph, env, perturbations)
+    signal, local = reader(evaluation.signal()), evaluation.local()
     new = [signal(v) for v in graph.new_carry]
     kept = [
         local[v] if isinstance(v, Var) and v in local else stop(n)
@@ -114,82 +109,3 @@ def step(
     ]
     data = [[stop(signal(v)) for v in site.data] for site in graph.sites]
     return Step(new, kept, [signal(v) for v in graph.outs], data)
-
-
-class _BothEvaluations(Evaluation):
-    """The signal evaluation, `env`, and beside it the local one."""
-
-    def __init__(self, graph: CellGraph, env: Environment, perturbations: Perturbations | None):
-        super().__init__(graph, env, perturbations)
-        self.local = {graph.carry[k]: env[graph.carry[k]] for k in graph.hidden}
-        self.leaves = set(self.local)
-        self.entered: Environment = {}
-        # results on the way from a weight operation to its y: in the local evaluation the weight
-        # alone is live there
-        self.chains = {e for s in graph.sites if s.chain for e in (s.equation, *s.chain)}
-        self.chained = {
-            v
-            for s in graph.sites
-            if s.chain
-            for e in (s.equation, *s.chain[:-1])
-            for v in e.outputs
-        }
-
-    def run(self) -> tuple[Environment, Environment]:
-        """(signal evaluation, local evaluation)."""
-        read = reader(self.env)
-        for e in self.graph.step:
-            values = [
-                self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)
-            ]
-            self.env.update(self.apply(e, values))
-            if any(v in self.graph.labels or v in self.chained for v in e.outputs):
-                self.local.update(self.localised(e, read))
-        return self.env, self.local
-
-    def mixes(self, e: Equation, k: int) -> bool:
-        return (e, k) in self.graph.mixing
-
-    def localised(self, e: Equation, read: Callable[[Atom], Array]) -> Environment:
-        """The results of `e` in the local evaluation. Where nothing local enters, the signal's own:
-        both have one value.
-        """
-        operands = range(len(e.inputs))
-        sites = [self.graph.sites[n] for k in operands if (n := self.sites.get((e, k))) is not None]
-        perturbed = self.perturbations is not None and all(site.is_operation for site in sites)
-        if any(self.is_local(e, k) for k in operands) or (sites and not perturbed):
-            return self.apply(
-                e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]
-            )
-        return self.perturbed(e, [stop(self.env[v]) for v in e.outputs])
-
-    def is_local(self, e: Equation, k: int) -> bool:
-        """Whether the operand carries a position's own state."""
-        v = e.inputs[k]
-        if e in self.chains:
-            return v in self.chained
-        return (
-            (e, k) not in self.sites
-            and isinstance(v, Var)
-            and v in self.local
-            and not self.mixes(e, k)
-        )
-
-    def local_operand(self, e: Equation, k: int, v: Atom, value: Array) -> Array:
-        if (e, k) in self.sites:
-            return value
-        return self.local[v] if isinstance(v, Var) and self.is_local(e, k) else stop(value)
-
-    def entering(self, v: Atom) -> Array:
-        """E(v)."""
-        if not isinstance(v, Var):
-            return v.value
-        if v in self.leaves:
-            return stop(self.env[v])
-        came_now = v in self.remembering or (v in self.graph.after and v in self.graph.labels)
-        if v not in self.graph.old or came_now:
-            return self.env[v]
-        if v not in self.entered:
-            e = self.maker[v]
-            self.entered.update(self.apply(e, [self.entering(u) for u in e.inputs]))
-        return self.entered[v]

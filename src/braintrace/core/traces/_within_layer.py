@@ -217,7 +217,9 @@ def _evenly(size: int, most: int) -> tuple[int, int]:
     return -(-size // count), count
 
 
-def _every_row(moved: LayerSensitivity, in_one_pass: bool) -> tuple[Array, list[Array | None] | None]:
+def _every_row(
+    moved: LayerSensitivity, in_one_pass: bool
+) -> tuple[Array, list[Array | None] | None]:
     """dh_K/dh_0, (samples, n, n), and the derivatives of y where one pass gives both."""
     if in_one_pass:
         rows, drive = moved.of(jnp.arange(moved.size))
