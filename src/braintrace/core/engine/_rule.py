@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
-from ..analysis import CellGraph, Exactness, ParameterRow, Signature, analyse, find_exits, reach
+from ..analysis import CellGraph, Exactness, ParameterRow, Signature, find_exits, reach
 from ..jaxpr import Var
 from ..signals import Edit, Editor
 from ..traces import Carrier, Traces
@@ -44,8 +44,7 @@ class Rule:
             editor = Editor(graph)
             for edit in self.edits:
                 edit.edit(editor, exits)
-            edited = analyse(editor.program(), editor.signature(signature), max_slots)
-            editor.check(edited)
+            edited = editor.analysed(signature, max_slots)
         return dataclasses.replace(self.carrier.arrange(edited), parameters=rows)
 
     def _certificate(

@@ -14,13 +14,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature
+from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
 from ..analysis._dependence import Edge
-from ..jaxpr import Atom, Const, Equation, Program, Var, extend, sort_equations
-from ..traces._filters import leaky_step
+from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
+from ..traces._filters import counting, leaky_step, sample_shaped
 
 sg = jax.lax.stop_gradient
 
@@ -42,9 +41,6 @@ class Editor:
     def apply(self, function: Callable[..., object], *operands: Atom) -> Any:
         """Append `function` of `operands`; its one result."""
         return extend(self.equations, function, operands)[0]
-
-    def constant(self, value: ArrayLike) -> Const:
-        return Const(np.asarray(value))
 
     def add_leaf(
         self, name: str, initial: np.ndarray, *, inert: bool = False, shared: bool = False
@@ -83,21 +79,23 @@ class Editor:
         self._filtered += [(part, x) for part in self._parts.get(leaf, [leaf]) for x in exits]
         return new
 
-    def signal(self, name: str, initial: np.ndarray) -> Var:
-        """A value that the driver sets before each step; `initial` where it does not."""
-        for extra, leaf in zip(self.leaves, self.carry[len(self.graph.carry) :], strict=True):
-            if extra.name == name:
-                return leaf
-        return self.add_leaf(name, initial, inert=True)
+    def leaky_mean(self, name: str, value: Var, leak: float) -> Var:
+        """The mean over steps of `value`, a step weighted `leak` times the next one: a constant.
+        Its weight is counted sample by sample.
+        """
+        mean = self.add_leaf(name, np.zeros(value.shape, value.dtype), inert=True)
+        weights = np.zeros(value.shape[:1], counting(value.dtype))
+        count = self.add_leaf(f"weight of the {name}", weights, inert=True)
+        n = self.apply(lambda n: leaky_step(sg(n), jnp.ones_like(n), leak), count)
+        step = lambda m, n, v: sg(m) + (sg(v) - sg(m)) / sample_shaped(n, m)
+        m = self.apply(step, mean, n, value)
+        self.set_leaf(mean, m)
+        self.set_leaf(count, n)
+        return m
 
     def source_of(self, v: Var) -> str:
         """The line that makes a variable of the step."""
         return next((e.source for e in self.graph.step if v in e.outputs), "")
-
-    def redirect(self, edge: Edge, operand: Atom) -> None:
-        """Let an equation read `operand` in place of its own."""
-        equation, k = edge
-        equation.inputs[k] = operand
 
     def between(
         self, sources: Collection[Var], result: Var, blocked: Collection[Edge] = ()
@@ -143,31 +141,37 @@ class Editor:
         self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
     ) -> None:
         """Let every reader of `old`, but the equations in `keep`, read `make(old)`."""
+        new = self.reread(old, make, keep)
+        self.new_carry = [new if v is old else v for v in self.new_carry]
+        self.outs = [new if v is old else v for v in self.outs]
+
+    def reread(
+        self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
+    ) -> Atom:
+        """`make(old)`, which the equations read in place of `old`, but for those in `keep`."""
         readers = [e for e in self.equations if old in e.inputs and e not in keep]
         new = make(old)
         for e in readers:
             e.inputs = [new if v is old else v for v in e.inputs]
-        self.new_carry = [new if v is old else v for v in self.new_carry]
-        self.outs = [new if v is old else v for v in self.outs]
+        return new
 
-    def program(self) -> Program:
-        """The edited program."""
+    def analysed(self, before: Signature, max_slots: int) -> CellGraph:
+        """The edited program, analysed."""
+        inputs = [*self.params, *self.carry, *self.xs]
         outputs = [*self.new_carry, *self.outs]
-        return Program(
-            [*self.params, *self.carry, *self.xs], sort_equations(self.equations), outputs
-        )
-
-    def signature(self, before: Signature) -> Signature:
-        names = tuple(f"<{leaf.name}>" for leaf in self.leaves)
-        return dataclasses.replace(
+        program = Program(inputs, sort_equations(self.equations), outputs)
+        signature = dataclasses.replace(
             before,
-            carry=(*before.carry, *names),
-            claim=before.claim and before.claim.extended(len(names)),
+            carry=(*before.carry, *(f"<{leaf.name}>" for leaf in self.leaves)),
+            claim=before.claim and before.claim.extended(len(self.leaves)),
             extra=tuple(self.leaves),
             marks=self.marks,
         )
+        edited = analyse(program, signature, max_slots)
+        self._check(edited)
+        return edited
 
-    def check(self, edited: CellGraph) -> None:
+    def _check(self, edited: CellGraph) -> None:
         """Each filter must couple with the groups that it filters, position by position."""
         for leaf, found in self._filtered:
             number = self.carry.index(leaf)
@@ -194,16 +198,16 @@ class Edit(abc.ABC):
         """The edit with what it reads from the model put in as numbers."""
         return self
 
-    @abc.abstractmethod
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        """The variables whose gradient it changes."""
+        """The variables whose gradient it changes: by default, of what others read."""
+        return activities(graph, exits).values()
 
     @abc.abstractmethod
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         """Edit the program; `exits` are those of the program before any edit."""
 
 
-def by_edge(exits: Sequence[Exit], kinds: Collection[ExitKind]) -> dict[Edge, list[Exit]]:
+def by_edge(exits: Sequence[Exit], *kinds: ExitKind) -> dict[Edge, list[Exit]]:
     """The edges with exits of these kinds, with those exits, in the order of the program."""
     found: dict[Edge, list[Exit]] = {}
     for x in exits:
@@ -212,5 +216,9 @@ def by_edge(exits: Sequence[Exit], kinds: Collection[ExitKind]) -> dict[Edge, li
     return found
 
 
-READOUT = (ExitKind.READOUT,)
+def read_out(exits: Sequence[Exit]) -> set[Var]:
+    """What readouts read."""
+    return {x.variable for x in exits if x.kind is ExitKind.READOUT}
+
+
 TO_OTHERS = (ExitKind.READOUT, ExitKind.FORWARD)

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit
+from ..analysis import CellGraph, Exit, ExitKind
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
-from ._editor import READOUT, Edit, Editor, by_edge, sg
-from ._matrices import Seed, check_number, matrix
+from ._editor import Edit, Editor, by_edge, read_out, sg
+from ._matrices import Seed, matrices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Feedback(Edit):
     weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return {x.variable for [x, *_] in by_edge(exits, READOUT).values()}
+        return read_out(exits)
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        edges = by_edge(exits, READOUT)
+        edges = by_edge(exits, ExitKind.READOUT)
         if not edges:
             raise CompilationError(
                 "No readout that a feedback weight could replace was found.",
@@ -47,25 +47,24 @@ class Feedback(Edit):
                 do="read the activity out with a linear layer inside the model, or use "
                 "feedback='symmetric'",
             )
-        check_number(self.weights, len(edges), "feedback_weights", "readout")
-        for number, edge in enumerate(edges):
-            equation, k = edge
-            w = _weight_of(equation, k, editor)
-            z = equation.inputs[k]
-            operation = equation.copy()
-            operation.inputs[1 - k] = self._weight(editor, w, number)
-            editor.redirect(edge, editor.apply(sg, z))
+        replaced = [_weight_of(*edge, editor) for edge in edges]
+        fan_in = [max(w.shape[0] if w.shape else 1, 1) for w in replaced]
+        wanted = [
+            (w.shape, w.dtype, self.scale / np.sqrt(n))
+            for w, n in zip(replaced, fan_in, strict=True)
+        ]
+        drawn = matrices(self.weights, self.seed, "feedback_weights", "readout", wanted)
+        for (equation, k), w, b in zip(edges, replaced, drawn, strict=True):
+            operation, [y] = equation.copy(), equation.outputs
+            operation.inputs[1 - k] = self._weight(editor, w, b)
+            equation.inputs[k] = editor.apply(sg, equation.inputs[k])
             editor.equations.append(operation)
-            y, feedback = equation.outputs[0], operation.outputs[0]
-            add = functools.partial(editor.apply, lambda y, b: y + (b - sg(b)))
-            editor.replace(y, lambda y, add=add, feedback=feedback: add(y, feedback))
+            add = functools.partial(editor.apply, lambda b, y: y + (b - sg(b)), *operation.outputs)
+            editor.replace(y, add)
 
-    def _weight(self, editor: Editor, w: Atom, number: int) -> Atom:
-        scale = self.scale / np.sqrt(max(w.shape[0] if w.shape else 1, 1))
-        of_option = (self.weights, self.seed, scale, "feedback_weights")
-        b = matrix(*of_option, number, w.shape, w.dtype)
+    def _weight(self, editor: Editor, w: Atom, b: np.ndarray) -> Atom:
         if not self.adaptive:
-            return editor.constant(b)
+            return Const(b)
         leaf = editor.add_leaf("feedback", b, inert=True, shared=True)
         editor.set_leaf(leaf, editor.apply(lambda e: sg(e) * (1 - self.decay), leaf))
         return editor.apply(lambda w, e: sg(w) + sg(e), w, leaf)

@@ -1,7 +1,6 @@
 """A firing-rate term of the loss."""
 
 import dataclasses
-from collections.abc import Collection
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -9,11 +8,10 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit, activities
-from ..jaxpr import Atom, Var
-from ..traces._filters import counting, sample_shaped
+from ..analysis import Exit
+from ..traces._filters import sample_shaped
 from ._editor import Edit, Editor, sg
-from ._linear_loss import add_linear_loss, check_batch_in_front, check_read, signal_dtype
+from ._linear_loss import add_linear_loss, read_by_others
 
 RATE_SCALE = "rate scale"  # for each sample, the weight of the rate's term at this step
 
@@ -33,18 +31,16 @@ class FiringRate(Edit):
     target: float
     strength: float
 
-    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return activities(graph, exits).values()
-
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        read = activities(editor.graph, exits)
-        check_read(read, "firing_rate")
+        read, dtype = read_by_others(editor, exits, "firing_rate")
         samples = editor.graph.batch_size or 1
-        scale = editor.signal(
-            RATE_SCALE, np.full((samples,), 1 / samples, signal_dtype([*read.values()]))
-        )
+        scale = editor.add_leaf(RATE_SCALE, np.full((samples,), 1 / samples, dtype), inert=True)
+
+        def term(z: Array, m: Array, scale: Array) -> Array:
+            excess = sg(m.mean(0, keepdims=True)) - self.target
+            return (self.strength * excess * z * sample_shaped(scale, z)).sum()
+
         for z in read.values():
-            check_batch_in_front(editor, z)
             if jnp.issubdtype(z.dtype, np.complexfloating):
                 raise CompilationError(
                     "A firing rate is the mean of a real activity.",
@@ -54,21 +50,5 @@ class FiringRate(Edit):
                 )
             # without a batch: one sample
             one = editor.apply(lambda v: v if editor.graph.batch_size else v[None], z)
-            add_linear_loss(editor, self._term(editor, one, scale))
-
-    def _term(self, editor: Editor, z: Var, scale: Atom) -> Atom:
-        mean = editor.add_leaf("firing rate", np.zeros(z.shape, z.dtype), inert=True)
-        count = editor.add_leaf(
-            "steps of the firing rate", np.zeros(z.shape[:1], counting(z.dtype)), inert=True
-        )
-        n = editor.apply(lambda n: sg(n) + 1, count)
-        average = lambda m, z, n: sg(m) + (sg(z) - sg(m)) / sample_shaped(n, z)
-        m = editor.apply(average, mean, z, n)
-        editor.set_leaf(mean, m)
-        editor.set_leaf(count, n)
-
-        def term(z: Array, m: Array, scale: Array) -> Array:
-            excess = sg(m.mean(0, keepdims=True)) - self.target
-            return (self.strength * excess * z * sample_shaped(scale, z)).sum()
-
-        return editor.apply(term, z, m, scale)
+            mean = editor.leaky_mean("firing rate", one, 1.0)
+            add_linear_loss(editor, editor.apply(term, one, mean, scale))

@@ -2,15 +2,13 @@
 gradient.
 """
 
-from collections.abc import Collection
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import CompilationError
-from ..analysis import BatchAxis
+from ..analysis import BatchAxis, Exit, activities
 from ..jaxpr import Atom, Var
 from ..traces._filters import counting
 from ._editor import Editor
@@ -46,19 +44,20 @@ def add_linear_loss(editor: Editor, signal: Atom) -> None:
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 
-def signal_dtype(activities: Collection[Var]) -> np.dtype:
-    """A real dtype for signals at `activities`: at least float32."""
-    return np.result_type(np.float32, *(counting(z.dtype) for z in activities))
-
-
-def check_read(activities: dict[int, Var], what: str) -> None:
-    """Something must be read, or `what` would act on nothing."""
-    if not activities:
+def read_by_others(editor: Editor, exits: list[Exit], what: str) -> tuple[dict[int, Var], np.dtype]:
+    """The activities of groups that `what` acts on, whose samples are known, and a real dtype for
+    signals at them: at least float32.
+    """
+    read = activities(editor.graph, exits)
+    if not read:  # it would act on nothing
         raise CompilationError(
             f"{what} acts on what others read of the hidden state, and nothing is read.",
             expected="a product or another mixing operation that reads the activity",
             do="put the readout into the model: a linear layer whose result is the output",
         )
+    for z in read.values():
+        check_batch_in_front(editor, z)
+    return read, np.result_type(np.float32, *(counting(z.dtype) for z in read.values()))
 
 
 def check_batch_in_front(editor: Editor, z: Var) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind
 from ..jaxpr import Atom, Var
-from ._editor import READOUT, Edit, Editor, by_edge, sg
+from ._editor import Edit, Editor, by_edge, read_out, sg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +41,14 @@ class OutputFilter(Edit):
         return OutputFilter(found.pop())
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return {x.variable for [x, *_] in by_edge(exits, READOUT).values()}
+        return read_out(exits)
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         assert self.leak is not None
         through: dict[Var, Atom] = {}
-        for edge, found in by_edge(exits, READOUT).items():
+        for (equation, k), found in by_edge(exits, ExitKind.READOUT).items():
             z = found[0].variable
             if z not in through:
                 new = editor.leaky_sum(z, self.leak, found)
                 through[z] = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
-            editor.redirect(edge, through[z])
+            equation.inputs[k] = through[z]

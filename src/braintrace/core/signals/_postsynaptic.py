@@ -14,7 +14,8 @@ time constants) from z of their own step, the drive held constant.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+import graphlib
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import jax
@@ -24,10 +25,9 @@ from jaxtyping import Array
 
 from .._compat import is_key
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit, ExitKind, activities
+from ..analysis import Exit, ExitKind, activities
 from ..analysis._dependence import Edge
-from ..jaxpr import Atom, Const, Equation, Var, evaluate
-from ..traces._filters import counting, leaky_step, sample_shaped
+from ..jaxpr import Atom, Var, evaluate, variables
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
 from ._linear_loss import check_batch_in_front
 
@@ -41,11 +41,8 @@ class Postsynaptic(Edit):
     leak: float
     approximate: bool = False
 
-    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return activities(graph, exits).values()
-
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        active, edges = activities(editor.graph, exits), by_edge(exits, TO_OTHERS)
+        active, edges = activities(editor.graph, exits), by_edge(exits, *TO_OTHERS)
         mixing = {x.edge for x in exits}
         leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)
@@ -59,11 +56,11 @@ class Postsynaptic(Edit):
             below = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
             here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
             through[active[g]] = self._through(editor, active[g], g, below, here)
-        for edge, found in edges.items():
+        for (equation, k), found in edges.items():
             read = {active[x.group]: through[active[x.group]] for x in found}
             if found[0].kind is ExitKind.FORWARD:
                 read = {z: editor.stopped(z) for z in read}
-            editor.redirect(edge, editor.again(found[0].variable, read, mixing))
+            equation.inputs[k] = editor.again(found[0].variable, read, mixing)
 
     def _through(
         self,
@@ -86,32 +83,12 @@ class Postsynaptic(Edit):
         else:
             through = editor.apply(add, through, editor.leaky_sum(z, self.leak, exits))
         for y, read in [(y, y) for y in own] + below:
-            mean = self._mean_surrogate(editor, y, z)
+            slope = surrogate(editor, y, z)
+            if editor.graph.batch is not None:  # the mean's weight is counted sample by sample
+                check_batch_in_front(editor, y)
+            mean = editor.leaky_mean("mean surrogate", slope, self.leak)
             through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
         return through
-
-    def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
-        """The leaky mean of dz/dy."""
-        psi = surrogate(editor, y, z)
-        if editor.graph.batch is not None:  # its weight is counted sample by sample
-            check_batch_in_front(editor, y)
-        mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
-        count = editor.add_leaf(
-            "weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True
-        )
-        n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), count)
-        m = editor.apply(
-            lambda g, c, n, p: (
-                (self.leak * sample_shaped(c, g) * sg(g) + sg(p)) / sample_shaped(n, g)
-            ),
-            mean,
-            count,
-            n,
-            psi,
-        )
-        editor.set_leaf(mean, m)
-        editor.set_leaf(count, n)
-        return m
 
 
 def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Edge]) -> Var:
@@ -128,25 +105,20 @@ def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Ed
 
 def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
     """Groups in an order in which each comes after those that feed it."""
-    order: list[int] = []
-    while len(order) < len(groups):
-        ready = [
-            g
-            for g in groups
-            if g not in order
-            and all(x.group in order for found in edges.values() for x in found if g in x.feeds)
-        ]
-        if not ready:
-            raise CompilationError(
-                "OTPE is defined for layers that feed each other one way.",
-                got="layers that feed each other in a circle",
-                do="use OSTLRecurrent, EProp or D_RTRL",
-            )
-        order += ready
-    return order
+    feeding = {
+        g: [x.group for found in edges.values() for x in found if g in x.feeds] for g in groups
+    }
+    try:
+        return list(graphlib.TopologicalSorter(feeding).static_order())
+    except graphlib.CycleError:
+        raise CompilationError(
+            "OTPE is defined for layers that feed each other one way.",
+            got="layers that feed each other in a circle",
+            do="use OSTLRecurrent, EProp or D_RTRL",
+        ) from None
 
 
-def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
+def surrogate(editor: Editor, y: Var, z: Var) -> Var:
     """dz/dy, element by element, of the step's own equations between them."""
 
     def refuse(what: str, got: str, expected: str) -> CompilationError:
@@ -172,12 +144,9 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
             "an activity made from the state that its drive moves",
         )
     made = {v for e in path for v in e.outputs} | {y}
-    others = list(
-        dict.fromkeys(
-            v for e in path for v in e.inputs if not isinstance(v, Const) and v not in made
-        )
-    )
-    copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
+    read = dict.fromkeys(variables(v for e in path for v in e.inputs))
+    others = [v for v in read if v not in made]
+    copies = [dataclasses.replace(e, inputs=list(e.inputs)) for e in path]
 
     def pulled(cotangent: Array, y_value: Array, *values: Array) -> Array:
         def run(at: Array) -> Array:

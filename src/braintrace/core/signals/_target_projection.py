@@ -1,24 +1,17 @@
 """OSTTP's signal: a projected target in the place of the loss."""
 
 import dataclasses
-from collections.abc import Collection
 from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from ..analysis import CellGraph, Exit, activities
-from ..jaxpr import Var
+from ..analysis import Exit
+from ..jaxpr import Const
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
-from ._linear_loss import (
-    add_linear_loss,
-    check_batch_in_front,
-    check_read,
-    first_output,
-    signal_dtype,
-)
-from ._matrices import Seed, check_number, matrix
+from ._linear_loss import add_linear_loss, first_output, read_by_others
+from ._matrices import Seed, matrices
 
 TARGET = "target"  # the signal y*, times the weight of the step's loss
 
@@ -38,30 +31,22 @@ class TargetProjection(Edit):
     scale: float
     weights: tuple[ArrayLike, ...] | None = dataclasses.field(default=None, compare=False)
 
-    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return activities(graph, exits).values()
-
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        read = activities(editor.graph, exits)
-        check_read(read, "A projected target")
-        check_number(self.weights, len(read), "B_list", "hidden group")
+        read, dtype = read_by_others(editor, exits, "A projected target")
         samples, n_target = editor.graph.batch_size or 1, self._n_target(editor)
-        target = editor.signal(
-            TARGET, np.zeros((samples, n_target), signal_dtype([*read.values()]))
-        )
+        wanted = [((n_target, z.size // samples), z.dtype, self.scale) for z in read.values()]
+        drawn = matrices(self.weights, self.seed, "B_list", "hidden group", wanted)
+        target = editor.add_leaf(TARGET, np.zeros((samples, n_target), dtype), inert=True)
 
         def term(z: Array, y: Array, b: Array) -> Array:
             return -jnp.vdot((sg(y).astype(z.dtype) @ b).reshape(z.shape), z).real
 
-        for number, z in enumerate(read.values()):
-            check_batch_in_front(editor, z)
-            of_option = (self.weights, self.seed, self.scale, "B_list")
-            b = matrix(*of_option, number, (n_target, z.size // samples), z.dtype)
-            add_linear_loss(editor, editor.apply(term, z, target, editor.constant(b)))
+        for z, b in zip(read.values(), drawn, strict=True):
+            add_linear_loss(editor, editor.apply(term, z, target, Const(b)))
         mixing = {x.edge for x in exits}
-        for edge, found in by_edge(exits, TO_OTHERS).items():
+        for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
             constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
-            editor.redirect(edge, editor.again(found[0].variable, constant, mixing))
+            equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
 
     def _n_target(self, editor: Editor) -> int:
         if self.weights and np.ndim(self.weights[0]) == 2:
