@@ -1,13 +1,11 @@
 """The leak of a state group, read from the model itself."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import CompilationError
 from ..analysis import CellGraph
-from ..jaxpr import Var
+from ..signals import random_value
 from ..step import Values, prelude
 from ..traces import sensitivity
 
@@ -47,16 +45,8 @@ def _row(
 ) -> Float[Array, "..."]:
     """dh_t/dh_{t-1} at random states, shaped as the leaf."""
     random = np.random.default_rng(seed)
-
-    def some(v: Var) -> Array:
-        if v.differentiable:
-            return jnp.asarray(random.normal(size=v.shape), v.dtype)
-        if jnp.issubdtype(v.dtype, jax.dtypes.prng_key):
-            return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
-        return jnp.zeros(v.shape, v.dtype)
-
+    some = lambda v: random_value(v, random)
     carry = [some(v) for v in graph.carry]
     inputs = [x[None] for x in (map(some, graph.xs) if xs is None else xs)]
-    moved = sensitivity(graph, prelude(graph, params), carry, inputs).slots[group][0]
-    assert moved is not None
-    return moved.rows[graph.hidden.index(graph.groups[group].slots[0].leaf)]
+    rows, _ = sensitivity(graph, prelude(graph, params), carry, inputs).slots[group, 0]
+    return rows[graph.hidden.index(graph.groups[group].slots[0].leaf)]

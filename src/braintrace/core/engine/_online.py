@@ -20,7 +20,6 @@ from ..analysis import CellGraph
 from ..step import Perturbations, Step, Values, hidden_part, plain_step, prelude, step, with_hidden
 from ..traces import (
     FactorCarrier,
-    Sensitivity,
     StepSignals,
     TraceCarrier,
     Traces,
@@ -110,7 +109,9 @@ def update(
     ready = prelude(graph, params)
     structure = stop(graph.structure(ready))
     bound = graph.bound(structure)
-    local, moved = _moved(bound, rule, ready, EngineState(carry, state.traces), xs)
+    timed = [x[None] for x in stop(list(xs))]
+    local = sensitivity(bound, stop(ready), stop(carry), timed)
+    moved = rule.carrier.advance(bound, stop(state.traces), local)
     data = [[d[0] for d in site] for site in local.data]
 
     def gradients(kept: Kept, entry: Values, drives: Values) -> list[Array]:
@@ -176,28 +177,12 @@ def advance_through(
     evaluate: Callable[..., Step] = step,
 ) -> Traces:
     """The traces after all steps of `xs` (time first)."""
-    state, xs = stop((state, list(xs)))
+    state, ready, xs = stop((state, list(ready), list(xs)))
+
+    def move(state: EngineState, xs: Sequence[Array | None]) -> tuple[EngineState, None]:
+        local = sensitivity(graph, ready, state.carry, xs, evaluate=evaluate)
+        return EngineState(local.carry, rule.carrier.advance(graph, state.traces, local)), None
+
     if isinstance(rule.carrier, TraceCarrier) and rule.carrier.longest_window is None:
-        local = sensitivity(graph, stop(list(ready)), state.carry, xs, evaluate=evaluate)
-        return rule.carrier.advance(graph, state.traces, local)
-
-    def single(state: EngineState, xs: list[Array]) -> tuple[EngineState, None]:
-        local, traces = _moved(graph, rule, ready, state, xs, evaluate)
-        return EngineState(local.carry, traces), None
-
-    return scan(single, state, xs)[0].traces
-
-
-def _moved(
-    graph: CellGraph,
-    rule: Rule,
-    ready: Values,
-    state: EngineState,
-    xs: Sequence[Array | None],
-    evaluate: Callable[..., Step] = step,
-) -> tuple[Sensitivity, Traces]:
-    """What one step (inputs without a time axis) does to the local state, and the new traces."""
-    carry, traces, ready = stop((state.carry, state.traces, list(ready)))
-    timed = jax.tree.map(lambda x: x[None], stop(list(xs)))
-    local = sensitivity(graph, ready, carry, timed, evaluate=evaluate)
-    return local, rule.carrier.advance(graph, traces, local)
+        return move(state, xs)[0].traces
+    return scan(move, state, jax.tree.map(lambda x: x[:, None], xs))[0].traces

@@ -55,11 +55,10 @@ class Rule:
         """
         rows = []
         for row, param in zip(graph.parameters, graph.params, strict=False):
-            reasons = [self.carrier.approximation(graph, row)]
-            if changed:
-                reached = _ever_reached(graph, param)
-                reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
-            reasons = [r for r in reasons if r]
+            traced = any(graph.sites[n].places for n in row.sites)
+            reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
+            reached = _ever_reached(graph, param) if changed else set()
+            reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:
                 instantaneous = row.exactness is Exactness.INSTANTANEOUS
                 kind = Exactness.INSTANTANEOUS if instantaneous else Exactness.APPROXIMATE

@@ -20,28 +20,23 @@ def target_signal(
     With `timing` 'sequence-end' a step may be without a target: its signal is zero.
     """
     shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
-    if y_target is None and timing == "sequence-end":
-        return {}
-    if (shape is None) != (y_target is None):
-        wanted = (
-            "no y_target: this algorithm does not project targets"
-            if shape is None
-            else f"y_target of shape {shape}"
-        )
+    got = "none" if y_target is None else f"an array of shape {jnp.shape(y_target)}"
+    if shape is None and y_target is not None:
         raise UsageError(
             "The target of the step does not fit the algorithm.",
-            got=_described(y_target),
-            expected=wanted,
+            got=got,
+            expected="no y_target: this algorithm does not project targets",
         )
-    if shape is None or y_target is None:
+    if shape is None or (y_target is None and timing == "sequence-end"):
         return {}
-    if (
-        int(np.prod(jnp.shape(y_target))) != int(np.prod(shape))
-        or jnp.shape(y_target)[-1:] != shape[-1:]
-    ):
+    if y_target is None:
         raise UsageError(
-            "The target has a wrong shape.", got=_described(y_target), expected=f"shape {shape}"
+            "The target of the step does not fit the algorithm.",
+            got=got,
+            expected=f"y_target of shape {shape}",
         )
+    if jnp.size(y_target) != np.prod(shape) or jnp.shape(y_target)[-1:] != shape[-1:]:
+        raise UsageError("The target has a wrong shape.", got=got, expected=f"shape {shape}")
     return {TARGET: y_target}
 
 
@@ -82,7 +77,3 @@ def last_steps(weights: Weights) -> Float[Array, "T samples_or_1 1"]:
     number = jnp.arange(weights.shape[0])[:, None]
     last = jnp.where(counts, number, -1).max(0)
     return (number == last).astype(weights.dtype)[..., None]
-
-
-def _described(value: Array | None) -> str:
-    return "none" if value is None else f"an array of shape {jnp.shape(value)}"

@@ -5,6 +5,7 @@ from ._editor import Editor as Editor
 from ._feedback import Feedback as Feedback
 from ._firing_rate import RATE_SCALE as RATE_SCALE
 from ._firing_rate import FiringRate as FiringRate
+from ._matrices import random_value as random_value
 from ._output_filter import OutputFilter as OutputFilter
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._scalar_leak import ScalarLeak as ScalarLeak

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, DTypeLike
+from jaxtyping import Array, ArrayLike, DTypeLike
 
+from .._compat import is_key
 from .._errors import CompilationError
+from ..jaxpr import Var
 
 # a whole number, a key or the words of its data; None where the matrices are given
 Seed = int | tuple[int, ...] | jax.Array | None
@@ -57,3 +59,12 @@ def matrices(
                 expected="a real matrix",
             )
     return [matrix.astype(dtype) for matrix, (_, dtype, _) in zip(found, wanted, strict=True)]
+
+
+def random_value(v: Var, random: np.random.Generator) -> Array:
+    """A value for a variable of the step: normal numbers, zeros, or a key."""
+    if v.differentiable:
+        return jnp.asarray(random.normal(size=v.shape), v.dtype)
+    if is_key(v.dtype):
+        return jax.random.split(jax.random.key(0), v.shape) if v.shape else jax.random.key(0)
+    return jnp.zeros(v.shape, v.dtype)

@@ -30,6 +30,7 @@ from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Var, evaluate, variables
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
 from ._linear_loss import check_batch_in_front
+from ._matrices import random_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,17 +172,8 @@ def _keeps_order(pulled: Callable[..., Array], y: Var, z: Var, others: list[Var]
     if any(is_key(v.dtype) for v in others):
         return True  # drawn noise cannot move elements
     random = np.random.default_rng(0)
-
-    def some(v: Var) -> np.ndarray:
-        return (
-            random.normal(size=v.shape).astype(v.dtype)
-            if v.differentiable
-            else np.zeros(v.shape, v.dtype)
-        )
-
     with jax.ensure_compile_time_eval():
-        values, c = [jnp.asarray(some(v)) for v in (y, *others)], jnp.asarray(some(z))
-        a, b = np.asarray(pulled(c, *values)), np.asarray(pulled(jnp.ones_like(c), *values) * c)
-    return np.allclose(
-        a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-6, equal_nan=True
-    )
+        *values, c = [random_value(v, random) for v in (y, *others, z)]
+        mixed, scaled = pulled(c, *values), pulled(jnp.ones_like(c), *values) * c
+        a, b = (np.asarray(v).astype(np.float64) for v in (mixed, scaled))
+    return np.allclose(a, b, rtol=1e-2, atol=1e-6, equal_nan=True)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..analysis import CellGraph, fed_layers
 from ..step import Values
@@ -32,17 +31,9 @@ class LayerSensitivity:
     pull: Pull
 
     @property
-    def size(self) -> int:
-        """n."""
-        return layer_sizes(self.graph)[self.layer]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the rows."""
-        assert self.graph.layers is not None
-        return jnp.result_type(
-            *[self.graph.carry[k].dtype for k in self.graph.layers.leaves[self.layer]]
-        )
+    def like(self) -> jax.ShapeDtypeStruct:
+        """(samples, n) of the state's dtype."""
+        return jax.eval_shape(lambda *h: flat_layer(self.graph, self.layer, h), *self.end)
 
     @property
     def row_bytes(self) -> int:
@@ -55,24 +46,16 @@ class LayerSensitivity:
         """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
         not `wanted`.
         """
-        rows, drive = jax.vmap(self.pull)(self._one_hots(elements, wanted))
-        return jax.vmap(lambda *h: flat_layer(self.graph, self.layer, h))(*rows), drive
+        flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
+        numbers = jnp.arange(like.shape[1])
+        spread = jax.linear_transpose(flat, *self.end)
 
-    def _one_hots(self, elements: Array, wanted: bool | Array) -> list[Array]:
-        """Ones on each element in every sample: (m, *shape of leaf) for all hidden leaves."""
-        count, start, graph = elements.size, 0, self.graph
-        assert graph.layers is not None
-        hot = [jnp.zeros((count, *h.shape), h.dtype) for h in self.end]
-        chosen = jnp.broadcast_to(wanted, (count,))[:, None]
-        for k in graph.layers.leaves[self.layer]:
-            number, width = graph.hidden.index(k), graph.sample_size(k)
-            leaf = self.end[number]
-            ones = (elements[:, None] - start == jnp.arange(width)) & chosen
-            every = (count, leaf.size // width, width)
-            ones = jnp.broadcast_to(ones[:, None], every).astype(leaf.dtype)
-            hot[number] = graph.together(k, ones, 1)
-            start += width
-        return hot
+        def row(element: Int[Array, ""], wanted: Bool[Array, ""]) -> PyTree:
+            one = ((numbers == element) & wanted).astype(like.dtype)
+            before, drive = self.pull(list(spread(jnp.broadcast_to(one, like.shape))))
+            return flat(*before), drive
+
+        return jax.vmap(row)(elements, jnp.broadcast_to(wanted, elements.shape))
 
 
 def layer_sizes(graph: CellGraph) -> list[int]:

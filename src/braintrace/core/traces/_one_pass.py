@@ -12,10 +12,7 @@ from jaxtyping import Array, DTypeLike, Float
 from ..analysis import Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract
 from ..step import Values
-
-# Of one place, of which None is zero: for each pair of slots what carries one over into the other,
-# shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
-Moves = tuple[Sequence[Sequence[Array | None]], Sequence[Array | None]]
+from ._sensitivity import Moves
 
 
 def has_kernel(site: Site, dtype: DTypeLike) -> bool:
@@ -44,10 +41,13 @@ def pass_over(
     derivative with respect to y of the only step of `data` (time first), that step's own gradient
     is added. With `moves` the traces are carried through the steps of `data`.
     """
-    dtype, across = traces[0][0].dtype, site.rule.outer_layout == "io"
-    samples, inputs = _sizes(site)
-    outputs = traces[0][0].size // (samples * inputs)
+    [[some, *_], *_], across = traces, site.rule.outer_layout == "io"
+    dtype, samples = some.dtype, some.size // site.weight.size
+    outputs = site.y.size // samples
+    inputs = site.weight.size // outputs
     matrix = (inputs, outputs) if across else (outputs, inputs)
+    by_sample = lambda v: v.astype(dtype).reshape(samples, outputs)
+    by_time = lambda d: jnp.swapaxes(d.astype(dtype).reshape(-1, samples, outputs), 0, 1)
     x = jnp.zeros((samples, 0, inputs), dtype)
     if data is not None:
         x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
@@ -55,31 +55,17 @@ def pass_over(
     gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
     new = []
     for k, (signal, old) in enumerate(zip(signals, traces, strict=True)):
-        flat = lambda v: v.astype(dtype).reshape(samples, -1)
         rows, drives = ((), ()) if moves is None else moves[k]
         operands = Operands(
             gradient=gradient,
             x=x,
-            now=None if now is None or k else now.astype(dtype).reshape(samples, outputs),
-            signal=tuple(map(flat, signal)),
+            now=None if now is None or k else by_sample(now),
+            signal=tuple(map(by_sample, signal)),
             old=tuple(e.reshape(samples, *matrix) for e in old),
-            rows=tuple(
-                tuple(None if row is None else flat(row) for row in reached) for reached in rows
-            ),
-            drive=tuple(None if d is None else _by_time(d.astype(dtype), samples) for d in drives),
+            rows=jax.tree.map(by_sample, rows),
+            drive=jax.tree.map(by_time, drives),
         )
         gradient, moved = advance_and_contract(across, operands)
         new.append([e.reshape(site.trace_shape) for e in moved])
     gradient = gradient.reshape(total.shape)
     return new, gradient if fits else total + gradient.astype(total.dtype)
-
-
-def _sizes(site: Site) -> tuple[int, int]:
-    """Samples, and the size of the contraction."""
-    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
-    samples, inputs = jax.eval_shape(lambda *data: site.rule.outer(list(data)), *shapes).shape
-    return samples, inputs
-
-
-def _by_time(drive: Float[Array, "K ..."], samples: int) -> Float[Array, "B K O"]:
-    return jnp.swapaxes(drive.reshape(drive.shape[0], samples, -1), 0, 1)

@@ -8,18 +8,24 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike
+from jaxtyping import Array, DTypeLike
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, ParameterRow, Site
+from ..analysis import CellGraph, Site
 from ..step import Values
-from ._carrier import FactorCarrier, StepSignals, kept, represented, represented_shape, trace_dtype
+from ._carrier import (
+    FactorCarrier,
+    StepSignals,
+    Traces,
+    represented,
+    represented_shape,
+    trace_dtype,
+)
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
-
-Traces = list[list[Array]]  # of each site: the filter and, doubled, the filter of the filter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +37,12 @@ class Presynaptic(FactorCarrier):
     (F-OTPE).
     """
 
+    approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
+
     leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
     dtype: DTypeLike | None = None
-
-    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
-        traced = any(graph.sites[n].places for n in row.sites)
-        return "a constant leak stands for the neuron's dynamics" if traced else ""
 
     def leak(self, graph: CellGraph, site: Site) -> float:
         """The leak of the group that the site feeds; 0 where there is no trace."""
@@ -64,6 +68,7 @@ class Presynaptic(FactorCarrier):
         )
 
     def init(self, graph: CellGraph) -> Traces:
+        """For each site the filter and, doubled, the filter of the filter."""
         zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))
         return [[zero(s)] * (2 if self._double(graph, s) else 1) for s in graph.sites]
 
@@ -72,11 +77,8 @@ class Presynaptic(FactorCarrier):
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
         return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
 
-    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
-        return [
-            [kept(v, graph.data_axis(site), marks) for v in filters]
-            for site, filters in zip(graph.sites, traces, strict=True)
-        ]
+    def axes(self, graph: CellGraph) -> Traces:
+        return [graph.data_axis(site) for site in graph.sites]
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         new = []

@@ -19,33 +19,48 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..analysis import CellGraph
+from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
 from ._layer_slots import LayerSensitivity, Pull
-from ._slots import one_slot
+from ._slots import at_place, one_slot, where_acting
 
 Carried = TypeVar("Carried")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class SlotSensitivity:
-    """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
-
-    rows: list[Array]
-    drive: list[Array]
+# Of one place, of which None is zero: for each pair of slots what carries one over into the other,
+# shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
+Moves = tuple[tuple[tuple[Array | None, ...], ...], tuple[Array | None, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time
-    first; the end carry.
+    """`slots`, by group and slot, of those that a site needs: rows, shaped as the hidden leaves,
+    and drives, (K, *shape of y) for each site. `data[n]`: operands of site n, time first. The end
+    carry.
     """
 
-    slots: list[list[SlotSensitivity | None]]
+    slots: dict[tuple[int, int], tuple[list[Array], list[Array]]]
     data: list[list[Array]]
     carry: list[Array]
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
+
+    def at(self, graph: CellGraph, n: int, place: Place) -> Moves:
+        """What the steps do to the traces of site n at a place."""
+        moved = [self.slots[place.group, s] for s in place.slots]
+        steps = moved[0][1][n].shape[0] if moved else 1
+        # which slots reach which within the steps
+        coupling = graph.groups[place.group].coupling
+        reached = coupling
+        for _ in range(min(steps, len(coupling)) - 1):
+            reached = reached | (reached @ coupling)
+        rows = tuple(
+            tuple(at_place(graph, of, place, q) if reached[s, q] else None for q in place.slots)
+            for s, (of, _) in zip(place.slots, moved, strict=True)
+        )
+        # at a single step y may not move the slot yet
+        drives = tuple(
+            where_acting(place, drive[n]) if s in place.direct or steps > 1 else None
+            for s, (_, drive) in zip(place.slots, moved, strict=True)
+        )
+        return rows, drives
 
 
 def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[Array | None]:
@@ -89,8 +104,11 @@ def sensitivity(
     """Sensitivities over the steps of `xs` (time first)."""
 
     def end(hidden: list[Array], perturbations: list[Array | None]) -> tuple[list[Array], PyTree]:
-        start = with_hidden(graph, carry, hidden)
-        last, data = local_chain(graph, ready, start, xs, perturbations, evaluate)
+        def advance(carry: list[Array], now: tuple[list[Array], Perturbations]) -> PyTree:
+            result = evaluate(graph, ready, carry, *now)
+            return result.local, result.data
+
+        last, data = scan(advance, with_hidden(graph, carry, hidden), (xs, perturbations))
         return hidden_part(graph, last), (data, last)
 
     start = hidden_part(graph, carry), zero_perturbations(graph, jax.tree.leaves(xs)[0].shape[0])
@@ -111,37 +129,15 @@ def pulled_back(
         LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
     ]
     needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
-    slots: list[list[SlotSensitivity | None]] = [
-        [None] * len(group.slots) for group in graph.groups
-    ]
     ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
-    if len(ends) == 1 or any(
-        map(calls_back, graph.step)
-    ):  # a call back to Python may not know how to be mapped
+    # a call back to Python may not know how to be mapped
+    if len(ends) < 2 or any(map(calls_back, graph.step)):
         found = [pull(end) for end in ends]
     else:  # one pass for all slots: what it recomputes is recomputed once
-        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends)) if ends else None
+        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends))
         found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
-    for (g, s), (rows, drives) in zip(needed, found, strict=True):
-        slots[g][s] = SlotSensitivity(rows, every_drive(graph, drives))
-    return Sensitivity(slots, data, last, layers)
-
-
-def local_chain(
-    graph: CellGraph,
-    ready: Values,
-    carry: list[Array],
-    xs: Sequence[Array | None],
-    perturbations: Perturbations,
-    evaluate: Callable[..., Step] = step,
-) -> tuple[list[Array], list[list[Array]]]:
-    """Steps of the local evaluation: the end carry, and the data of each site, time first."""
-
-    def advance(carry: list[Array], now: tuple[list[Array], Perturbations]) -> PyTree:
-        result = evaluate(graph, ready, carry, *now)
-        return result.local, result.data
-
-    return scan(advance, carry, (xs, perturbations))
+    moved = [(rows, every_drive(graph, drives)) for rows, drives in found]
+    return Sensitivity(dict(zip(needed, moved, strict=True)), data, last, layers)
 
 
 def scan(
