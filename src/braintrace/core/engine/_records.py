@@ -87,9 +87,9 @@ class EngineState:
         if not graph.extra:
             return cls(list(carry), traces)
         own = len(graph.carry) - len(graph.extra)
-        added = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
-        carried = None if traces is None else traces["carrier"]
-        return cls([*carry[:own], *added, *carry[own:]], carried)
+        if traces is None:
+            traces = {"carrier": None, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
+        return cls([*carry[:own], *traces["extra"], *carry[own:]], traces["carrier"])
 
     def parts(self, graph: CellGraph) -> tuple[list[Array], Traces]:
         """The carry and the traces as users hold them."""
@@ -118,25 +118,19 @@ class Problem:
         return dataclasses.replace(self, graph=graph.bound(stop(graph.structure(prepared.ready))))
 
     def begin(self, prepared: Prepared, carry: Values, at: Steps) -> list[Array]:
-        """The carry that a step reads: marked samples reset, the algorithm's signals set."""
-        carry = list(carry)
-        if at.marks is not None:
-            carry = self._reset(prepared, carry, at.marks)
-        return with_signals(self.graph, carry, at.signals)
-
-    def _reset(
-        self, prepared: Prepared, carry: list[Array], marks: Bool[Array, " B"]
-    ) -> list[Array]:
-        """`carry` with the initial values of the samples that are marked. It is a selection, so
-        that nothing of the old state passes, its derivative neither.
+        """The carry that a step reads: marked samples with their initial values, the algorithm's
+        signals set. A reset is a selection, so that nothing of the old state passes, its derivative
+        neither.
         """
-        graph, first = self.graph, len(self.graph.carry) - len(self.graph.extra)
-        initial = {k: stop(prepared.initial[k]) for k in self.resets}
-        initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
-        for k, value in initial.items():
-            if (axis := graph.leaf_axis(k)) is not None:
-                carry[k] = jnp.where(axis.along(marks, carry[k].ndim), value, carry[k])
-        return carry
+        graph, carry = self.graph, list(carry)
+        if at.marks is not None:
+            first = len(graph.carry) - len(graph.extra)
+            initial = {k: stop(prepared.initial[k]) for k in self.resets}
+            initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
+            for k, value in initial.items():
+                if (axis := graph.leaf_axis(k)) is not None:
+                    carry[k] = jnp.where(axis.along(at.marks, carry[k].ndim), value, carry[k])
+        return with_signals(graph, carry, at.signals)
 
     def marked_step(self, prepared: Prepared) -> Callable[..., Step]:
         """`step` for inputs with the marks of the step behind them."""
@@ -208,16 +202,10 @@ def cell_body(
     loss, report).
     """
 
-    def body(
-        evaluate: Callable[..., Step],
-        ready: Values,
-        extra: PyTree,
-        carry: list[Array],
-        perturbations: Perturbations,
-        at: PyTree,
-    ) -> Stepped:
+    def stepped(done: Step, at: PyTree) -> Stepped:
         xs, target = at
-        done = evaluate(graph, ready, carry, xs, perturbations)
         return Stepped(done, xs, *loss(done.outs, target))
 
-    return body
+    return lambda evaluate, ready, extra, carry, perturbations, at: stepped(
+        evaluate(graph, ready, carry, at[0], perturbations), at
+    )

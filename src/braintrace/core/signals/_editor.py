@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
@@ -35,7 +36,6 @@ class Editor:
         self.leaves: list[ExtraLeaf] = []
         # leaves of the carry that the rule's carrier treats apart
         self.marks: dict[str, frozenset[int]] = {}
-        self._parts: dict[Var, list[Var]] = {}  # the real leaves of an added complex one
         self._filtered: list[tuple[Var, Exit]] = []
 
     def apply(self, function: Callable[..., object], *operands: Atom) -> Any:
@@ -43,55 +43,54 @@ class Editor:
         return extend(self.equations, function, operands)[0]
 
     def add_leaf(
-        self, name: str, initial: np.ndarray, *, inert: bool = False, shared: bool = False
+        self, name: str, initial: np.ndarray, *, inert: bool = True, shared: bool = False
     ) -> Var:
-        """A new leaf of the carry; give its next value to `set_leaf`, or it stays as it is.
-
-        A shared leaf is that of all samples. A complex one is held as a real and an imaginary
-        leaf, as the cell's own are.
+        """A new real leaf of the carry, which stays as it is or as the driver sets it. A shared
+        leaf is that of all samples.
         """
-        if np.iscomplexobj(initial):
-            parts = [
-                self.add_leaf(name, p, inert=inert, shared=shared)
-                for p in (np.real(initial), np.imag(initial))
-            ]
-            whole = self.apply(jax.lax.complex, *parts)
-            self._parts[whole] = parts
-            return whole
         self.leaves.append(ExtraLeaf(name, initial, inert, shared))
         leaf = Var(initial.shape, initial.dtype)
         self.carry.append(leaf)
         self.new_carry.append(leaf)
         return leaf
 
-    def set_leaf(self, leaf: Var, new: Atom) -> None:
-        if leaf in self._parts:
-            for part, take in zip(self._parts[leaf], (jnp.real, jnp.imag), strict=True):
-                self.set_leaf(part, self.apply(take, new))
-        else:
-            self.new_carry[self.carry.index(leaf)] = new
+    def add_state(
+        self,
+        name: str,
+        initial: np.ndarray,
+        move: Callable[..., Array],
+        *operands: Atom,
+        **said: bool,
+    ) -> tuple[Var, Var]:
+        """(old, new) values of a new state, `move(old, *operands)` being the new one. A complex one
+        is held as a real and an imaginary leaf, as the cell's own are; `said` of them.
+        """
+        parts = (jnp.real, jnp.imag) if np.iscomplexobj(initial) else ()
+        start = [take(initial) for take in (np.real, np.imag)] if parts else [initial]
+        leaves = [self.add_leaf(name, part, **said) for part in start]
+        old = self.apply(jax.lax.complex, *leaves) if parts else leaves[0]
+        new = self.apply(move, old, *operands)
+        self.new_carry[-len(leaves) :] = [self.apply(take, new) for take in parts] or [new]
+        return old, new
 
-    def leaky_sum(self, z: Var, leak: float, exits: Sequence[Exit]) -> Atom:
+    def leaky_sum(self, z: Var, leak: float, exits: Sequence[Exit]) -> Var:
         """`F <- leak F + z` in a new leaf; its new value. `exits`: those that z belongs to."""
-        leaf = self.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-        new = self.apply(lambda f, z: leaky_step(f, z, leak), leaf, z)
-        self.set_leaf(leaf, new)
-        self._filtered += [(part, x) for part in self._parts.get(leaf, [leaf]) for x in exits]
+        first, zero = len(self.carry), np.zeros(z.shape, z.dtype)
+        move = lambda f, z: leaky_step(f, z, leak)
+        _, new = self.add_state("output filter", zero, move, z, inert=False)
+        self._filtered += [(leaf, x) for leaf in self.carry[first:] for x in exits]
         return new
 
     def leaky_mean(self, name: str, value: Var, leak: float) -> Var:
         """The mean over steps of `value`, a step weighted `leak` times the next one: a constant.
         Its weight is counted sample by sample.
         """
-        mean = self.add_leaf(name, np.zeros(value.shape, value.dtype), inert=True)
-        weights = np.zeros(value.shape[:1], counting(value.dtype))
-        count = self.add_leaf(f"weight of the {name}", weights, inert=True)
-        n = self.apply(lambda n: leaky_step(sg(n), jnp.ones_like(n), leak), count)
-        step = lambda m, n, v: sg(m) + (sg(v) - sg(m)) / sample_shaped(n, m)
-        m = self.apply(step, mean, n, value)
-        self.set_leaf(mean, m)
-        self.set_leaf(count, n)
-        return m
+        zero = np.zeros(value.shape, value.dtype)
+        none = np.zeros(value.shape[:1], counting(value.dtype))
+        count = lambda n: leaky_step(sg(n), jnp.ones_like(n), leak)
+        _, n = self.add_state(f"weight of the {name}", none, count)
+        move = lambda m, n, v: sg(m) + (sg(v) - sg(m)) / sample_shaped(n, m)
+        return self.add_state(name, zero, move, n, value)[1]
 
     def source_of(self, v: Var) -> str:
         """The line that makes a variable of the step."""
@@ -214,11 +213,6 @@ def by_edge(exits: Sequence[Exit], *kinds: ExitKind) -> dict[Edge, list[Exit]]:
         if x.kind in kinds:
             found.setdefault(x.edge, []).append(x)
     return found
-
-
-def read_out(exits: Sequence[Exit]) -> set[Var]:
-    """What readouts read."""
-    return {x.variable for x in exits if x.kind is ExitKind.READOUT}
 
 
 TO_OTHERS = (ExitKind.READOUT, ExitKind.FORWARD)

@@ -14,8 +14,7 @@ from jax.extend.core import JaxprEqn
 from .._compat import sub_jaxprs
 from ..analysis import CellGraph
 from ..jaxpr import ELEMENTWISE, Equation, Var
-from ._evaluate import Step, step
-from ._evaluation import Perturbations, Values
+from ._evaluate import Perturbations, Step, Values, step
 
 _MOVES = (
     "broadcast_in_dim",

@@ -17,17 +17,74 @@ from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
-from ._layer_slots import LayerSensitivity, Pull
-from ._slots import at_place, one_slot, where_acting
+from ._slots import at_place, nbytes, one_slot, where_acting
 
 Carried = TypeVar("Carried")
+# cotangents of the hidden leaves, to those of the leaves before and of each perturbation
+Pull = Callable[[list[Array]], tuple[list[Array], list[Array | None]]]
 # Of one place, of which None is zero: for each pair of slots what carries one over into the other,
 # shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
 Moves = tuple[tuple[tuple[Array | None, ...], ...], tuple[Array | None, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSensitivity:
+    """How the state of a layer after K steps, h_K (n elements in each sample), depends on that
+    before them and on each y.
+
+    Row j, of one element in all samples at once, is a reverse pass. Rows are asked for, some at a
+    time: together they may be larger than the traces. `pull` takes cotangents of the hidden leaves,
+    which are like `end`, to those before the steps and of the y.
+    """
+
+    graph: CellGraph
+    layer: int
+    end: Values
+    pull: Pull
+
+    @property
+    def like(self) -> jax.ShapeDtypeStruct:
+        """(samples, n) of the state's dtype."""
+        return jax.eval_shape(lambda *h: flat_layer(self.graph, self.layer, h), *self.end)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the derivatives of one element with respect to every y."""
+        return nbytes(jax.eval_shape(self.pull, list(self.end))[1])
+
+    def of(
+        self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True
+    ) -> tuple[Float[Array, "m B n"], list[Array | None]]:
+        """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
+        not `wanted`.
+        """
+        flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
+        numbers = jnp.arange(like.shape[1])
+        spread = jax.linear_transpose(flat, *self.end)
+
+        def row(element: Int[Array, ""], wanted: Bool[Array, ""]) -> PyTree:
+            one = ((numbers == element) & wanted).astype(like.dtype)
+            before, drive = self.pull(list(spread(jnp.broadcast_to(one, like.shape))))
+            return flat(*before), drive
+
+        return jax.vmap(row)(elements, jnp.broadcast_to(wanted, elements.shape))
+
+
+def layer_sizes(graph: CellGraph) -> list[int]:
+    """State elements of each layer in one sample."""
+    assert graph.layers is not None
+    return [sum(map(graph.sample_size, leaves)) for leaves in graph.layers.leaves]
+
+
+def flat_layer(graph: CellGraph, layer: int, hidden: Values) -> Float[Array, "B n"]:
+    """A layer's leaves, out of arrays shaped as the hidden leaves."""
+    assert graph.layers is not None
+    leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
+    return jnp.concatenate(leaves, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,9 +30,15 @@ from ..sites import sum_steps
 from ..step import Values
 from ._carrier import Signals, StepSignals, Sums, Traces, represented, trace_dtype
 from ._layer_blocks import EXACT, Index, block_bytes, each_block, mix, samples_at_once
-from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
 from ._per_parameter import OfSite, PerParameter
-from ._sensitivity import Sensitivity, every_drive, zero_perturbations
+from ._sensitivity import (
+    LayerSensitivity,
+    Sensitivity,
+    every_drive,
+    flat_layer,
+    layer_sizes,
+    zero_perturbations,
+)
 from ._slots import nbytes
 
 _FRACTION = 32  # of the traces, that derivatives beside them may take
@@ -51,7 +57,9 @@ class WithinLayer(PerParameter):
         """Traces of a whole layer of n elements are multiplied by n x n values once in a window,
         and driven by one value a step: 2n steps make the former the less.
         """
-        return max(super().useful_window(graph), 2 * largest_coupled(graph))
+        sizes = layer_sizes(graph)
+        coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
+        return max(super().useful_window(graph), *(2 * size for size in coupled))
 
     def init(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
