@@ -160,10 +160,9 @@ def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
             ready = prelude(graph, params)
 
             def single(carry: list[Array], at: tuple[Values, Perturbations | None]) -> PyTree:
-                xs, perturbations = at
                 if not perturbed:
-                    return plain_step(graph, ready, carry, xs)
-                done = saving_step(graph, ready, carry, xs, perturbations)
+                    return plain_step(graph, ready, carry, at[0])
+                done = saving_step(graph, ready, carry, *at)
                 return done.local, done.outs
 
             return jax.lax.scan(single, carry, (xs, perturbations))

@@ -1,14 +1,18 @@
 """A rule: the parts that an algorithm chooses."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
+from .._errors import CompilationError
 from ..analysis import CellGraph, Exactness, ParameterRow, Signature, find_exits, reach
 from ..jaxpr import Var
-from ..signals import Edit, Editor
-from ..traces import Carrier, Traces
+from ..signals import Edit, Editor, random_value
+from ..step import Values, prelude
+from ..traces import Carrier, Traces, sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +29,9 @@ class Rule:
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
 
-    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":
-        """The rule with what it reads from the model (`leak_of` a group) put in as numbers."""
+    def resolve(self, graph: CellGraph, params: Values | None, xs: Values | None) -> "Rule":
+        """The rule with what it reads from the model, the leak of a group, put in as numbers."""
+        leak_of = lambda group: _group_leak(graph, group, params, xs)
         carrier = self.carrier.resolve(graph, leak_of)
         exits = find_exits(graph) if self.edits else []
         return dataclasses.replace(
@@ -84,3 +89,39 @@ def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:
         found = reach([*graph.prelude, *graph.step], start | found)
         start = {old for old, new in zip(graph.carry, graph.new_carry, strict=True) if new in found}
     return found
+
+
+def _group_leak(graph: CellGraph, group: int, params: Values | None, xs: Values | None) -> float:
+    """dh_t/dh_{t-1} of a group's one state, when it is one constant: the same at all positions and
+    at different states.
+    """
+    slots = graph.groups[group].slots
+    names = [graph.leaf_paths[k] for k in graph.groups[group].leaves]
+    if params is None:
+        raise CompilationError(
+            "The leak can be read from the model only when its parameters are known.",
+            got="abstract parameters",
+            do="compile with concrete parameters, or give the leak as a number",
+        )
+
+    refuse = functools.partial(CompilationError, do="give the leak as a number")
+    if len(slots) != 1 or all(p.group != group for site in graph.sites for p in site.places):
+        lacking = f"no parameter acts on the group of {names}", "one that is traced"
+        several = f"{len(slots)} state variables in the group of {names}", "one"
+        got, expected = several if len(slots) != 1 else lacking
+        raise refuse("The leak cannot be read from the model.", got=got, expected=expected)
+    values = []
+    for seed in (0, 1):
+        random = np.random.default_rng(seed)
+        carry = [random_value(v, random) for v in graph.carry]
+        inputs = [random_value(v, random) for v in graph.xs] if xs is None else xs
+        moved = sensitivity(graph, prelude(graph, params), carry, [x[None] for x in inputs])
+        rows, _ = moved.slots[group, 0]
+        values += np.ravel(rows[graph.hidden.index(slots[0].leaf)]).tolist()
+    if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
+        raise refuse(
+            "The leak of the model is not constant.",
+            got=f"{min(values):.4g} to {max(values):.4g}",
+            expected=f"one constant for {names}",
+        )
+    return values[0]

@@ -45,17 +45,13 @@ class Operands:
     drive: tuple[Float[Array, "B K O"] | None, ...] = ()
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Traces]:
     """(gradient, new traces); no traces without `rows`.
 
     On a processor it is the C kernel, where it could be built: memory speed, and no new array of a
     trace's size when the old ones may be overwritten. Elsewhere, and for derivatives, JAX.
     """
-    return _either(bool(across), operands)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     plain = functools.partial(in_jax, across)
     processor = (
         functools.partial(_in_c, across)
@@ -65,7 +61,7 @@ def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
 
 
-@_either.defjvp
+@advance_and_contract.defjvp
 def _derivative(
     across: bool, primals: tuple[Operands], tangents: tuple[Operands]
 ) -> tuple[PyTree, PyTree]:

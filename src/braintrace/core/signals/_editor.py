@@ -137,22 +137,22 @@ class Editor:
         return self.apply(sg, value) if value.differentiable else value
 
     def replace(
-        self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
+        self,
+        old: Var,
+        make: Callable[[Var], Atom],
+        keep: Collection[Equation] = (),
+        results: bool = True,
     ) -> None:
-        """Let every reader of `old`, but the equations in `keep`, read `make(old)`."""
-        new = self.reread(old, make, keep)
-        self.new_carry = [new if v is old else v for v in self.new_carry]
-        self.outs = [new if v is old else v for v in self.outs]
-
-    def reread(
-        self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
-    ) -> Atom:
-        """`make(old)`, which the equations read in place of `old`, but for those in `keep`."""
+        """Let every reader of `old`, but the equations in `keep`, read `make(old)`; also the
+        results of the step.
+        """
         readers = [e for e in self.equations if old in e.inputs and e not in keep]
         new = make(old)
+        swapped = lambda atoms: [new if v is old else v for v in atoms]
         for e in readers:
-            e.inputs = [new if v is old else v for v in e.inputs]
-        return new
+            e.inputs = swapped(e.inputs)
+        if results:
+            self.new_carry, self.outs = swapped(self.new_carry), swapped(self.outs)
 
     def analysed(self, before: Signature, max_slots: int) -> CellGraph:
         """The edited program, analysed."""
@@ -167,12 +167,7 @@ class Editor:
             marks=self.marks,
         )
         edited = analyse(program, signature, max_slots)
-        self._check(edited)
-        return edited
-
-    def _check(self, edited: CellGraph) -> None:
-        """Each filter must couple with the groups that it filters, position by position."""
-        for leaf, found in self._filtered:
+        for leaf, found in self._filtered:  # a filter must couple with what it filters
             number = self.carry.index(leaf)
             coupled = next((set(g.leaves) for g in edited.groups if number in g.leaves), set())
             if not coupled & set(self.graph.groups[found.group].leaves):
@@ -182,6 +177,7 @@ class Editor:
                     do="use D_RTRL, or raise max_slots",
                     at=found.edge[0].source,
                 )
+        return edited
 
 
 class Edit(abc.ABC):

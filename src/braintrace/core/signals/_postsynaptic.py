@@ -15,7 +15,7 @@ time constants) from z of their own step, the drive held constant.
 
 import dataclasses
 import graphlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -44,52 +44,38 @@ class Postsynaptic(Edit):
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         active, edges = activities(editor.graph, exits), by_edge(exits, *TO_OTHERS)
-        mixing = {x.edge for x in exits}
+        mixing, sites = {x.edge for x in exits}, [s for s in editor.graph.sites if s.is_operation]
         leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)
         through: dict[Var, Atom] = {}  # what is read in place of each activity
         shadow: dict[Edge, Var] = {}  # each fed operation, repeated on that, at a constant weight
         for g in _bottom_up(list(active), edges):
-            fed = [edge for edge, found in edges.items() if g in found[0].feeds]
+            z, fed = active[g], [edge for edge, found in edges.items() if g in found[0].feeds]
             for edge in fed:
                 if edge not in shadow:
                     shadow[edge] = _shadow(editor, edge, through, mixing)
-            below = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
-            here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
-            through[active[g]] = self._through(editor, active[g], g, below, here)
+            # the drives of the group that act through the mean surrogate, each as it is read
+            drives = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
+            if self.approximate:
+                own = dict.fromkeys(s.y for s in sites if g in [p.group for p in s.places])
+                drives = [(y, y) for y in own] + drives
+                estimate = editor.again(z, {y: editor.stopped(y) for y in own})
+            else:
+                here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
+                estimate = editor.leaky_sum(z, self.leak, here)
+            read = editor.apply(lambda z, r: sg(z) + (r - sg(r)), z, estimate)
+            for y, y_read in drives:
+                slope = surrogate(editor, y, z)
+                if editor.graph.batch is not None:  # the mean's weight is counted by sample
+                    check_batch_in_front(editor, y)
+                mean = editor.leaky_mean("mean surrogate", slope, self.leak)
+                read = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), read, mean, y_read)
+            through[z] = read
         for (equation, k), found in edges.items():
             read = {active[x.group]: through[active[x.group]] for x in found}
             if found[0].kind is ExitKind.FORWARD:
                 read = {z: editor.stopped(z) for z in read}
             equation.inputs[k] = editor.again(found[0].variable, read, mixing)
-
-    def _through(
-        self,
-        editor: Editor,
-        z: Var,
-        group: int,
-        below: list[tuple[Var, Var]],
-        exits: Sequence[Exit],
-    ) -> Atom:
-        """What others read in place of the activity z of a group; `below`: the drives that lower
-        layers give, each with its shadow.
-        """
-        own: list[Var] = []
-        through, add = editor.stopped(z), lambda t, r: t + (r - sg(r))
-        if self.approximate:
-            sites = [s for s in editor.graph.sites if s.is_operation]
-            own = list(dict.fromkeys(s.y for s in sites if group in [p.group for p in s.places]))
-            constant = {y: editor.stopped(y) for y in own}
-            through = editor.apply(add, through, editor.again(z, constant))
-        else:
-            through = editor.apply(add, through, editor.leaky_sum(z, self.leak, exits))
-        for y, read in [(y, y) for y in own] + below:
-            slope = surrogate(editor, y, z)
-            if editor.graph.batch is not None:  # the mean's weight is counted sample by sample
-                check_batch_in_front(editor, y)
-            mean = editor.leaky_mean("mean surrogate", slope, self.leak)
-            through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
-        return through
 
 
 def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Edge]) -> Var:

@@ -44,7 +44,7 @@ class ScalarLeak(Edit):
         inside = _inside(editor, ends)
         _check_read(editor, exits, list(old.values()), ends)
         for k, leaf in old.items():
-            editor.reread(leaf, editor.stopped)
+            editor.replace(leaf, editor.stopped, results=False)
             if k in new:
                 editor.replace(
                     new[k], lambda h, leaf=leaf: editor.apply(self._leaking, h, leaf), inside

@@ -11,25 +11,15 @@ import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .._compat import sub_jaxprs
+from .._compat import named, sub_jaxprs
 from ..analysis import CellGraph
 from ..jaxpr import ELEMENTWISE, Equation, Var
 from ._evaluate import Perturbations, Step, Values, step
 
-_MOVES = (
-    "broadcast_in_dim",
-    "concatenate",
-    "expand_dims",
-    "iota",
-    "pad",
-    "reshape",
-    "rev",
-    "slice",
-    "split",
-    "squeeze",
-    "transpose",
+_MOVES = named(
+    "broadcast_in_dim concatenate expand_dims iota pad reshape rev slice split squeeze transpose"
 )
-_CHEAP = frozenset((*(p.name for p in ELEMENTWISE), *_MOVES))  # names of primitives
+_CHEAP = frozenset(p.name for p in (*ELEMENTWISE, *_MOVES))
 
 
 def saving_step(

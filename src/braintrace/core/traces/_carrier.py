@@ -14,12 +14,13 @@ from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 from ..analysis import BatchAxis, CellGraph, Site
 from ..jaxpr import Var
 from ..step import Values
+from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
 # `entry`, and of a single step the derivatives with respect to each y
-Signals = tuple[Values, Values | None]
+Cotangents = tuple[Values, Values | None]
 
 _USEFUL_WINDOW = 64
 
@@ -81,13 +82,9 @@ class Carrier(abc.ABC):
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
-        """For each site, the gradient of its weight at one step."""
-
-    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
-        """What `gradients` reads of the two, None for nothing: what is kept for a reverse pass is
-        memory.
+        """For each site, the gradient of its weight at one step. Of `after`, only a
+        `FactorCarrier` reads anything.
         """
-        return before, None
 
     @property
     def longest_window(self) -> int | None:
@@ -115,7 +112,7 @@ class TraceCarrier(Carrier):
 
     @abc.abstractmethod
     def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Signals, sums: Sums
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
         """`advance`, and `sums` (by weight) with what `contract` gives for the traces before it.
 
@@ -137,7 +134,29 @@ class TraceCarrier(Carrier):
 
 
 class FactorCarrier(Carrier):
-    """Traces whose gradient of each step is the operation's own weight gradient at two factors."""
+    """Traces whose gradient of each step is the operation's own weight gradient at two factors, of
+    which one is made from leaky sums of each site's data: these are here.
+    """
+
+    dtype: DTypeLike | None
+
+    @abc.abstractmethod
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        """Of a leaky sum of the site's data, of a leaky sum of that, and so on."""
+
+    def init(self, graph: CellGraph) -> Traces:
+        zero = lambda site: jnp.zeros(represented_shape(site), trace_dtype(site, self.dtype))
+        return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
+
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        after = []
+        for site, sums, data in zip(graph.sites, before, local.data, strict=True):
+            x, new = represented(site, [d[0] for d in data], sums[0].dtype), []
+            for old, decay in zip(sums, self.decays(graph, site), strict=True):
+                x = leaky_step(old, x, decay).astype(old.dtype)
+                new.append(x)
+            after.append(new)
+        return after
 
     @abc.abstractmethod
     def factors(
@@ -147,9 +166,9 @@ class FactorCarrier(Carrier):
         the step.
         """
 
-    @abc.abstractmethod
     def axes(self, graph: CellGraph) -> Traces:
         """Where the samples lie in the traces, as the front of their tree."""
+        return [graph.data_axis(site) for site in graph.sites]
 
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         """The traces with zeros for the samples that are marked."""
@@ -170,9 +189,6 @@ class FactorCarrier(Carrier):
         return [
             s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
         ]
-
-    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
-        return before, after
 
     def useful_window(self, graph: CellGraph) -> int:
         """Factors gain nothing from longer windows but their one product, which is at its speed by

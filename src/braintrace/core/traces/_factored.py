@@ -22,16 +22,8 @@ from jaxtyping import Array, DTypeLike, Inexact
 
 from ..analysis import BatchAxis, CellGraph, Site
 from ..step import Values
-from ._carrier import (
-    FactorCarrier,
-    StepSignals,
-    Traces,
-    along,
-    represented,
-    represented_shape,
-    trace_dtype,
-)
-from ._filters import counting, kappa_step, leaky_step
+from ._carrier import FactorCarrier, StepSignals, Traces, along, represented, trace_dtype
+from ._filters import counting, kappa_step
 from ._sensitivity import Moves, Sensitivity
 from ._slots import signals_at
 
@@ -46,14 +38,15 @@ class Factored(FactorCarrier):
     state_decay: float
     dtype: DTypeLike | None = None
 
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        return (self.input_decay,)
+
     def init(self, graph: CellGraph) -> Traces:
-        zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))
+        zero = lambda s: jnp.zeros(s.y.shape, trace_dtype(s, self.dtype))
         return {
-            "input": [zero(s, represented_shape(s)) for s in graph.sites],
+            "input": super().init(graph),
             "state": [
-                [[zero(s, s.y.shape) for _ in p.slots] for p in s.places]
-                if graph.first_of_sum[n] == n
-                else []
+                [[zero(s) for _ in p.slots] for p in s.places] if graph.first_of_sum[n] == n else []
                 for n, s in enumerate(graph.sites)
             ],
             "weight": jnp.zeros(
@@ -67,16 +60,12 @@ class Factored(FactorCarrier):
 
     def axes(self, graph: CellGraph) -> Traces:
         return {
-            "input": [graph.data_axis(site) for site in graph.sites],
+            "input": super().axes(graph),
             "state": [graph.y_axis(site) for site in graph.sites],
             "weight": graph.batch and BatchAxis(0, graph.batch.size),
         }
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        inputs = []
-        for site, old, data in zip(graph.sites, before["input"], local.data, strict=True):
-            x = represented(site, [d[0] for d in data], old.dtype)
-            inputs.append(leaky_step(old, x, self.input_decay).astype(old.dtype))
         states = [
             [
                 self._state(old, local.at(graph, n, place))
@@ -85,6 +74,7 @@ class Factored(FactorCarrier):
             for n, site in enumerate(graph.sites)
         ]
         weight = kappa_step(before["weight"], 1, self.state_decay)
+        inputs = super().advance(graph, before["input"], local)
         return {"input": inputs, "state": states, "weight": weight}
 
     def _state(self, old: list[Array], moves: Moves) -> list[Array]:
@@ -103,7 +93,7 @@ class Factored(FactorCarrier):
             gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
             gradients.append(
                 site.rule.weight_gradient(
-                    traces["input"][n], signal / jnp.where(gathered == 0, 1, gathered)
+                    traces["input"][n][-1], signal / jnp.where(gathered == 0, 1, gathered)
                 )
             )
         return gradients
@@ -121,7 +111,7 @@ class Factored(FactorCarrier):
                 past = self._signal(graph, site, before["state"][n], signals.entry)
                 gathered = along(after["weight"], graph.y_axis(site), drive.ndim)
                 cotangents[n] = kappa_step(past, drive, self.state_decay) / gathered
-            found.append((after["input"][n], cotangents[first]))
+            found.append((after["input"][n][-1], cotangents[first]))
         return found
 
     def _signal(

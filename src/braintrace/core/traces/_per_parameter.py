@@ -15,16 +15,16 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike
+from jaxtyping import Array, DTypeLike, Float
 
 from ..analysis import CellGraph, Site
-from ..kernels import in_place
+from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place
 from ..step import Values
-from ._carrier import Signals, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
-from ._one_pass import has_kernel, pass_over
-from ._sensitivity import Sensitivity
+from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
+from ._sensitivity import Moves, Sensitivity
 from ._slots import signals_at
 
 OfSlots = list[list[Array]]  # of each place and active slot
@@ -72,7 +72,7 @@ class PerParameter(TraceCarrier):
         return [self._advance(graph, n, old, local) for n, old in enumerate(before)]
 
     def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Signals, sums: Sums
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
         """Dense weights, in float32 or float64, in one pass of the kernel; the others by `advance`
         and `contract`.
@@ -83,7 +83,7 @@ class PerParameter(TraceCarrier):
             if self._has_kernel(graph, site):
                 moves = [local.at(graph, n, place) for place in site.places]
                 met = signals_at(graph, entry, site)
-                after[n], total = pass_over(site, old, met, total, data, drive, moves)
+                after[n], total = _pass_over(site, old, met, total, data, drive, moves)
             else:
                 own = None
                 if drive is not None and self.adds_now(graph, site):
@@ -107,10 +107,15 @@ class PerParameter(TraceCarrier):
         return self._has_kernel(graph, site) and in_place()
 
     def _has_kernel(self, graph: CellGraph, site: Site) -> bool:
+        """Whether the traces of a dense weight take the trace kernel."""
+        slots = [len(place.slots) for place in site.places]
         return (
             self.clip is None
             and not self._passes(graph, site)
-            and has_kernel(site, trace_dtype(site, self.dtype))
+            and site.rule.outer_layout is not None
+            and 0 not in (*site.trace_shape, *slots)
+            and trace_dtype(site, self.dtype) in (np.float32, np.float64)
+            and 0 < max(slots, default=0) <= MOST_SLOTS
         )
 
     def _passes(self, graph: CellGraph, site: Site) -> bool:
@@ -162,7 +167,7 @@ class PerParameter(TraceCarrier):
         signals = signals_at(graph, entry, site)
         if not isinstance(traces, Passing) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
-            return pass_over(site, traces, signals, total, data, drive, None)[1]
+            return _pass_over(site, traces, signals, total, data, drive, None)[1]
         wide = np.result_type(trace_dtype(site, self.dtype), np.float32)
         steps = [] if now is None else [now]
         if isinstance(traces, Passing):
@@ -179,3 +184,48 @@ class PerParameter(TraceCarrier):
             x = jnp.stack([represented(site, data, wide) for data, _ in steps])
             total = total + site.rule.weight_gradient_sum(x, c).astype(total.dtype)
         return total
+
+
+def _pass_over(
+    site: Site,
+    traces: Sequence[Values],
+    signals: Sequence[Values],
+    total: Array,
+    data: Values | None,
+    now: Float[Array, "*y"] | None,
+    moves: Sequence[Moves] | None,
+) -> tuple[list[list[Array]], Array]:
+    """(new traces, `total` plus the gradient of the weight), in one pass of the trace kernel.
+
+    `signals`, of each place and slot and shaped as y, meet the old traces. With `now`, the
+    derivative with respect to y of the only step of `data` (time first), that step's own gradient
+    is added. With `moves` the traces are carried through the steps of `data`.
+    """
+    [[some, *_], *_], across = traces, site.rule.outer_layout == "io"
+    dtype, samples = some.dtype, some.size // site.weight.size
+    outputs = site.y.size // samples
+    inputs = site.weight.size // outputs
+    matrix = (inputs, outputs) if across else (outputs, inputs)
+    by_sample = lambda v: v.astype(dtype).reshape(samples, outputs)
+    by_time = lambda d: jnp.swapaxes(d.astype(dtype).reshape(-1, samples, outputs), 0, 1)
+    x = jnp.zeros((samples, 0, inputs), dtype)
+    if data is not None:
+        x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
+    fits = total.dtype == dtype
+    gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
+    new = []
+    for k, (signal, old) in enumerate(zip(signals, traces, strict=True)):
+        rows, drives = ((), ()) if moves is None else moves[k]
+        operands = Operands(
+            gradient=gradient,
+            x=x,
+            now=None if now is None or k else by_sample(now),
+            signal=tuple(map(by_sample, signal)),
+            old=tuple(e.reshape(samples, *matrix) for e in old),
+            rows=jax.tree.map(by_sample, rows),
+            drive=jax.tree.map(by_time, drives),
+        )
+        gradient, moved = advance_and_contract(across, operands)
+        new.append([e.reshape(site.trace_shape) for e in moved])
+    gradient = gradient.reshape(total.shape)
+    return new, gradient if fits else total + gradient.astype(total.dtype)

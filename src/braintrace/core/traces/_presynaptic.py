@@ -16,16 +16,7 @@ from jaxtyping import Array, DTypeLike
 from .._errors import CompilationError
 from ..analysis import CellGraph, Site
 from ..step import Values
-from ._carrier import (
-    FactorCarrier,
-    StepSignals,
-    Traces,
-    represented,
-    represented_shape,
-    trace_dtype,
-)
-from ._filters import leaky_step
-from ._sensitivity import Sensitivity
+from ._carrier import FactorCarrier, StepSignals, Traces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,29 +58,10 @@ class Presynaptic(FactorCarrier):
             self, leaks=tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups)))
         )
 
-    def init(self, graph: CellGraph) -> Traces:
-        """For each site the filter and, doubled, the filter of the filter."""
-        zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))
-        return [[zero(s)] * (2 if self._double(graph, s) else 1) for s in graph.sites]
-
-    def _double(self, graph: CellGraph, site: Site) -> bool:
-        hidden = graph.marks.get("hidden", frozenset())
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        leak, hidden = self.leak(graph, site), graph.marks.get("hidden", frozenset())
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
-        return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
-
-    def axes(self, graph: CellGraph) -> Traces:
-        return [graph.data_axis(site) for site in graph.sites]
-
-    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        new = []
-        for site, filters, data in zip(graph.sites, before, local.data, strict=True):
-            x = represented(site, [d[0] for d in data], filters[0].dtype)
-            filtered = []
-            for old in filters:
-                x = leaky_step(old, x, self.leak(graph, site)).astype(old.dtype)
-                filtered.append(x)
-            new.append(filtered)
-        return new
+        return (leak, leak) if self.twice and leak > 0 and hidden & leaves else (leak,)
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]

@@ -28,7 +28,7 @@ from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ..step import Values
-from ._carrier import Signals, StepSignals, Sums, Traces, represented, trace_dtype
+from ._carrier import Cotangents, StepSignals, Sums, Traces, represented, trace_dtype
 from ._layer_blocks import EXACT, Index, block_bytes, each_block, mix, samples_at_once
 from ._per_parameter import OfSite, PerParameter
 from ._sensitivity import (
@@ -98,7 +98,7 @@ class WithinLayer(PerParameter):
         return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
 
     def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Signals, sums: Sums
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
         own, sums = super().advance_and_contract(graph, _of_neurons(before), local, signals, sums)
         entry, _ = signals
