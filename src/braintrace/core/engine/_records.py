@@ -158,9 +158,8 @@ def with_signals(graph: CellGraph, carry: Values, signals: Signals) -> list[Arra
     out, own = list(carry), len(graph.carry) - len(graph.extra)
     for k, leaf in enumerate(graph.extra):
         if leaf.name in signals:
-            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(
-                leaf.initial.shape
-            )
+            like = leaf.initial
+            out[own + k] = jnp.asarray(signals[leaf.name], like.dtype).reshape(like.shape)
     return out
 
 
@@ -222,20 +221,17 @@ def target_signal(
     """
     shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
     got = "none" if y_target is None else f"an array of shape {jnp.shape(y_target)}"
-    if shape is None and y_target is not None:
-        raise UsageError(
-            "The target of the step does not fit the algorithm.",
-            got=got,
-            expected="no y_target: this algorithm does not project targets",
-        )
-    if shape is None or (y_target is None and timing == "sequence-end"):
+    no_target = "no y_target: this algorithm does not project targets"
+    if y_target is None and timing == "sequence-end":
         return {}
-    if y_target is None:
+    if (shape is None) != (y_target is None):
         raise UsageError(
             "The target of the step does not fit the algorithm.",
             got=got,
-            expected=f"y_target of shape {shape}",
+            expected=no_target if shape is None else f"y_target of shape {shape}",
         )
+    if shape is None or y_target is None:
+        return {}
     if jnp.size(y_target) != np.prod(shape) or jnp.shape(y_target)[-1:] != shape[-1:]:
         raise UsageError("The target has a wrong shape.", got=got, expected=f"shape {shape}")
     return {TARGET: y_target}

@@ -53,9 +53,8 @@ def compiled() -> ctypes.CDLL | None:
 def _built(compiler: str) -> pathlib.Path:
     here = pathlib.Path(__file__).parent
     sources = b"".join((here / name).read_bytes() for name in _SOURCES)
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS
-    ).stdout
+    run = functools.partial(subprocess.run, capture_output=True, check=True, timeout=_SECONDS)
+    version = run([compiler, "--version"]).stdout
     known = repr((version, _processor(), metadata.version("jaxlib"), _FLAGS)).encode()
     path = _cache() / f"traces-{hashlib.sha256(sources + known).hexdigest()[:20]}.so"
     if not path.exists():
@@ -63,21 +62,18 @@ def _built(compiler: str) -> pathlib.Path:
             made = pathlib.Path(folder) / path.name
             headers = f"-I{jax.ffi.include_dir()}"
             command = [compiler, *_FLAGS, headers, here / _SOURCES[0], "-o", made]
-            subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS, text=True)
+            run(command, text=True)
             os.replace(made, path)
     return path
 
 
 def _processor() -> str:
     """What the compiler's `native` depends on."""
-    try:
-        described = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return next(
-        (line for line in described.splitlines() if line.startswith(("flags", "Features"))),
-        platform.machine(),
-    )
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def _cache() -> pathlib.Path:

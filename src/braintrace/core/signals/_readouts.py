@@ -91,10 +91,9 @@ class Feedback(_OfReadouts):
                 "feedback='symmetric'",
             )
         replaced = [_weight_of(*edge, editor) for edge in edges]
-        fan_in = [max(w.shape[0] if w.shape else 1, 1) for w in replaced]
+        # by the fan-in, which is the first axis
         wanted = [
-            (w.shape, w.dtype, self.scale / np.sqrt(n))
-            for w, n in zip(replaced, fan_in, strict=True)
+            (w.shape, w.dtype, self.scale / np.sqrt(max((1, *w.shape[:1])))) for w in replaced
         ]
         drawn = matrices(self.weights, self.seed, "feedback_weights", "readout", wanted)
         for (equation, k), w, b in zip(edges, replaced, drawn, strict=True):

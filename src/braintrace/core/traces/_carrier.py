@@ -202,10 +202,7 @@ def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
     wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
     if chosen is None:
         return wide
-    chosen = np.dtype(chosen)
-    return (
-        np.result_type(chosen, np.complex64) if wide.kind == "c" and chosen.kind != "c" else chosen
-    )
+    return np.result_type(chosen, np.complex64) if wide.kind == "c" else np.dtype(chosen)
 
 
 def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:

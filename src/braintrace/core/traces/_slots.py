@@ -11,15 +11,6 @@ from ..analysis import CellGraph, Place, Site, Slot, as_array
 from ..step import Values
 
 
-def read_slot(graph: CellGraph, hidden: Values, slot: Slot) -> Float[Array, "B N"]:
-    """The slot's values out of arrays shaped as the hidden leaves."""
-    flat = graph.apart(slot.leaf, hidden[graph.hidden.index(slot.leaf)])
-    if slot.in_order:
-        return flat
-    elements = as_array(slot.elements)
-    return jnp.where(elements >= 0, flat[:, np.maximum(elements, 0)], 0)
-
-
 def one_slot(graph: CellGraph, hidden: Values, slot: Slot) -> list[Array]:
     """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
     number, size = graph.hidden.index(slot.leaf), graph.sample_size(slot.leaf)
@@ -38,7 +29,11 @@ def at_place(graph: CellGraph, hidden: Values, place: Place, slot: int) -> Float
     """What `hidden`, arrays shaped as the hidden leaves, hold of a slot of the place's group, read
     at each element of a site's y (zero where y does not act on the group).
     """
-    values = read_slot(graph, hidden, graph.groups[place.group].slots[slot])
+    of = graph.groups[place.group].slots[slot]
+    values = graph.apart(of.leaf, hidden[graph.hidden.index(of.leaf)])
+    if not of.in_order:
+        elements = as_array(of.elements)
+        values = jnp.where(elements >= 0, values[:, np.maximum(elements, 0)], 0)
     read = _of_samples(values, place)
     return read[0] if place.axis is None else place.axis.together(read)
 
