@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
@@ -23,6 +22,8 @@ from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
 from ..traces._filters import counting, leaky_step, sample_shaped
 
 sg = jax.lax.stop_gradient
+
+Make = Callable[[Var], Atom]
 
 
 class Editor:
@@ -55,19 +56,14 @@ class Editor:
         return leaf
 
     def add_state(
-        self,
-        name: str,
-        initial: np.ndarray,
-        move: Callable[..., Array],
-        *operands: Atom,
-        **said: bool,
+        self, name: str, start: np.ndarray, move: Callable[..., Any], *operands: Atom, **said: bool
     ) -> tuple[Var, Var]:
         """(old, new) values of a new state, `move(old, *operands)` being the new one. A complex one
         is held as a real and an imaginary leaf, as the cell's own are; `said` of them.
         """
-        parts = (jnp.real, jnp.imag) if np.iscomplexobj(initial) else ()
-        start = [take(initial) for take in (np.real, np.imag)] if parts else [initial]
-        leaves = [self.add_leaf(name, part, **said) for part in start]
+        parts = (jnp.real, jnp.imag) if np.iscomplexobj(start) else ()
+        starts = [np.real(start), np.imag(start)] if parts else [start]
+        leaves = [self.add_leaf(name, part, **said) for part in starts]
         old = self.apply(jax.lax.complex, *leaves) if parts else leaves[0]
         new = self.apply(move, old, *operands)
         self.new_carry[-len(leaves) :] = [self.apply(take, new) for take in parts] or [new]
@@ -137,11 +133,7 @@ class Editor:
         return self.apply(sg, value) if value.differentiable else value
 
     def replace(
-        self,
-        old: Var,
-        make: Callable[[Var], Atom],
-        keep: Collection[Equation] = (),
-        results: bool = True,
+        self, old: Var, make: Make, keep: Collection[Equation] = (), results: bool = True
     ) -> None:
         """Let every reader of `old`, but the equations in `keep`, read `make(old)`; also the
         results of the step.

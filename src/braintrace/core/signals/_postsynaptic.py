@@ -14,6 +14,7 @@ time constants) from z of their own step, the drive held constant.
 """
 
 import dataclasses
+import functools
 import graphlib
 from collections.abc import Callable
 from typing import ClassVar
@@ -108,27 +109,27 @@ def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
 def surrogate(editor: Editor, y: Var, z: Var) -> Var:
     """dz/dy, element by element, of the step's own equations between them."""
 
-    def refuse(what: str, got: str, expected: str) -> CompilationError:
-        do = "use EProp or D_RTRL"
-        at = editor.source_of(y)
-        return CompilationError(what, got=got, expected=expected, do=do, at=at)
-
+    at = editor.source_of(y)
+    refuse = functools.partial(CompilationError, do="use EProp or D_RTRL", at=at)
     path = editor.between({y}, z)
     if y.shape != z.shape:
-        shapes = f"{y.shape} and {z.shape}"
-        raise refuse("A layer's drive and its activity differ in shape.", shapes, "one shape")
+        raise refuse(
+            "A layer's drive and its activity differ in shape.",
+            got=f"{y.shape} and {z.shape}",
+            expected="one shape",
+        )
     if any(jnp.issubdtype(v.dtype, np.complexfloating) for v in (y, z)):
         raise refuse(
             "OTPE averages dz/dy, the derivative of a real activity by a real drive.",
-            f"a drive of dtype {y.dtype} and an activity of dtype {z.dtype}",
-            "real ones",
+            got=f"a drive of dtype {y.dtype} and an activity of dtype {z.dtype}",
+            expected="real ones",
         )
     if not path and y is not z:
         raise refuse(
             "A drive does not reach its layer's activity at its own step, so OTPE would give it "
             "no gradient.",
-            "a drive that acts on the activity at a later step only",
-            "an activity made from the state that its drive moves",
+            got="a drive that acts on the activity at a later step only",
+            expected="an activity made from the state that its drive moves",
         )
     made = {v for e in path for v in e.outputs} | {y}
     read = dict.fromkeys(variables(v for e in path for v in e.inputs))
@@ -146,8 +147,8 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Var:
     if not _keeps_order(pulled, y, z, others):
         raise refuse(
             "A layer's drive and its activity are not in one order.",
-            "elements that move between the two",
-            "the activity of each neuron where its drive is",
+            got="elements that move between the two",
+            expected="the activity of each neuron where its drive is",
         )
     slope = lambda *values: pulled(jnp.ones(z.shape, z.dtype), *values)
     return editor.apply(slope, y, *others)

@@ -5,7 +5,6 @@ state.
 from ._carrier import Carrier as Carrier
 from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
-from ._carrier import Sums as Sums
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
 from ._factored import Factored as Factored

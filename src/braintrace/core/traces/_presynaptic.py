@@ -35,14 +35,6 @@ class Presynaptic(FactorCarrier):
     twice: bool = False
     dtype: DTypeLike | None = None
 
-    def leak(self, graph: CellGraph, site: Site) -> float:
-        """The leak of the group that the site feeds; 0 where there is no trace."""
-        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
-        if not site.places or not (site.is_operation or is_bias):
-            return 0.0
-        assert self.leaks is not None
-        return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
-
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Presynaptic":
         if self.leaks is not None:
             if len(self.leaks) not in (1, len(graph.groups)):
@@ -59,9 +51,14 @@ class Presynaptic(FactorCarrier):
         )
 
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
-        leak, hidden = self.leak(graph, site), graph.marks.get("hidden", frozenset())
+        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
+        if not site.places or not (site.is_operation or is_bias):
+            return (0.0,)  # no trace
+        assert self.leaks is not None
+        leak = self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
-        return (leak, leak) if self.twice and leak > 0 and hidden & leaves else (leak,)
+        hidden = graph.marks.get("hidden", frozenset()) & leaves
+        return (leak, leak) if self.twice and leak > 0 and hidden else (leak,)
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]

@@ -68,7 +68,7 @@ class WithinLayer(PerParameter):
         """
         sizes = layer_sizes(graph)
         coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
-        return max(super().useful_window(graph), *(2 * size for size in coupled))
+        return max(super().useful_window(graph), 2 * max(coupled, default=0))
 
     def init(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
