@@ -105,12 +105,7 @@ class MemoryPlan:
 
 
 def memory_plan(
-    graph: CellGraph,
-    rule: Rule,
-    steps: int,
-    window: int,
-    return_state: bool = True,
-    traces: bool = True,
+    graph: CellGraph, rule: Rule, steps: int, window: int, return_state: bool, traces: bool
 ) -> MemoryPlan:
     """The plan of `etrace_grad` over `steps` steps, `window` at once.
 

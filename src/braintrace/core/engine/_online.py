@@ -139,8 +139,8 @@ def window(
     if not full and isinstance(rule.carrier, FactorCarrier):
 
         def online(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
-            carry, traces, outs = update(graph, rule, params, *state, xs)
-            return (carry, traces), outs
+            *after, outs = update(graph, rule, params, *state, xs)
+            return tuple(after), outs
 
         (carry, traces), outs = scan(online, (list(carry), traces), list(xs))
         return list(carry), traces, outs

@@ -251,7 +251,10 @@ def driver_signals(
     of_step = y_target if y_target is None or at_end else y_target[0]
     if target_signal(graph, of_step, timing):
         y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
-        y = y * last_steps(weights) if at_end else y
+        if at_end:  # it acts at the last step of each sample whose weight is not zero
+            number = jnp.arange(steps)[:, None]
+            last = jnp.where((weights != 0).reshape(steps, -1), number, -1).max(0)
+            y = y * (number == last).astype(weights.dtype)[..., None]
         signals[TARGET] = y * weights.reshape(steps, -1, 1)
     if RATE_SCALE in names:
         (samples,) = names[RATE_SCALE]
@@ -266,11 +269,3 @@ def driver_signals(
             )
         signals[RATE_SCALE] = weights
     return signals
-
-
-def last_steps(weights: Weights) -> Float[Array, "T samples_or_1 1"]:
-    """1 at the last step of each sample whose weight is not zero, 0 elsewhere."""
-    counts = (weights != 0).reshape(weights.shape[0], -1)
-    number = jnp.arange(weights.shape[0])[:, None]
-    last = jnp.where(counts, number, -1).max(0)
-    return (number == last).astype(weights.dtype)[..., None]

@@ -2,13 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exactness, ParameterRow, Signature, find_exits, reach
+from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
 from ..jaxpr import Var
 from ..signals import Edit, Editor, random_value
 from ..step import Values, prelude
@@ -39,30 +38,16 @@ class Rule:
         )
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
-        """The graph of the cell with the rule's edits."""
+        """The graph of the cell with the rule's edits, and with the rows of the cell before them,
+        which say what the carrier and the edits put in place of the gradient.
+        """
         exits = find_exits(graph) if self.edits else []
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
-        # before the edits, which change the program's equations
-        rows = self._certificate(self.carrier.arrange(graph), changed)
-        edited = graph
-        if self.edits:
-            editor = Editor(graph)
-            for edit in self.edits:
-                edit.edit(editor, exits)
-            edited = editor.analysed(signature, max_slots)
-        return dataclasses.replace(self.carrier.arrange(edited), parameters=rows)
-
-    def _certificate(
-        self, graph: CellGraph, changed: Sequence[tuple[str, set[Var]]]
-    ) -> tuple[ParameterRow, ...]:
-        """The rows of the cell before the edits, with what the carrier and the edits put in place
-        of the gradient; `changed` says where each edit does so.
-        """
-        rows = []
-        for row, param in zip(graph.parameters, graph.params, strict=False):
-            traced = any(graph.sites[n].places for n in row.sites)
+        rows, arranged = [], self.carrier.arrange(graph)
+        for row, param in zip(arranged.parameters, arranged.params, strict=False):
+            traced = any(arranged.sites[n].places for n in row.sites)
             reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
-            reached = _ever_reached(graph, param) if changed else set()
+            reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:
                 instantaneous = row.exactness is Exactness.INSTANTANEOUS
@@ -70,7 +55,12 @@ class Rule:
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             rows.append(row)
-        return tuple(rows)
+        if self.edits:  # they change the program's equations
+            editor = Editor(graph)
+            for edit in self.edits:
+                edit.edit(editor, exits)
+            graph = editor.analysed(signature, max_slots)
+        return dataclasses.replace(self.carrier.arrange(graph), parameters=tuple(rows))
 
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the

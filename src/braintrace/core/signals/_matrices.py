@@ -13,14 +13,11 @@ from ..jaxpr import Var
 
 # a whole number, a key or the words of its data; None where the matrices are given
 Seed = int | tuple[int, ...] | jax.Array | None
+Wanted = tuple[tuple[int, ...], DTypeLike, float]  # shape, dtype, scale
 
 
 def matrices(
-    given: Sequence[ArrayLike] | None,
-    seed: Seed,
-    name: str,
-    of: str,
-    wanted: Sequence[tuple[tuple[int, ...], DTypeLike, float]],
+    given: Sequence[ArrayLike] | None, seed: Seed, name: str, of: str, wanted: Sequence[Wanted]
 ) -> list[np.ndarray]:
     """The matrices of the option `name`, one for each `of`, `wanted` with a shape, a dtype and a
     scale: as the user gave them, checked, or normal numbers times the scale.

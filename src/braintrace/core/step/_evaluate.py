@@ -19,8 +19,8 @@ path, mixing or not, and whatever belongs to another layer is stopped. In the si
 entry reads the old state of other layers through `stop_gradient`, and its own layer's live.
 """
 
-import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,7 @@ Perturbations = Sequence[Array | None]  # of each site's y; None where another s
 _NOWHERE = -1  # the layer of an edge that no old state passes
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Results of one step, flat: the new carry of both evaluations, the outputs, and the data of
     each site's weight operation.
     """

@@ -87,15 +87,11 @@ class Factored(FactorCarrier):
         return new
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        gradients = []
+        gradients, weight = [], jnp.where(traces["weight"] == 0, 1, traces["weight"])
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
-            gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
-            gradients.append(
-                site.rule.weight_gradient(
-                    traces["input"][n][-1], signal / jnp.where(gathered == 0, 1, gathered)
-                )
-            )
+            c = signal / along(weight, graph.y_axis(site), signal.ndim)
+            gradients.append(site.rule.weight_gradient(traces["input"][n][-1], c))
         return gradients
 
     def factors(

@@ -11,6 +11,7 @@ step, and kept as its factors: O(B (I + O S)).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -122,13 +123,11 @@ class PerParameter(TraceCarrier):
         """Whether nothing is carried over from step to step, so that the trace is a product, and
         its factors are smaller.
         """
-        if self.clip is not None or not site.is_operation or not site.places:
-            return False
         within = [graph.groups[p.group].coupling[np.ix_(p.slots, p.slots)] for p in site.places]
+        if self.clip is not None or not site.is_operation or not within:
+            return False
         factors = site.y.size + sum(getattr(v, "size", 0) for v in site.data)
-        return not any(coupling.any() for coupling in within) and factors < int(
-            np.prod(site.trace_shape)
-        )
+        return not any(map(np.any, within)) and factors < math.prod(site.trace_shape)
 
     def _advance(self, graph: CellGraph, n: int, old: OfSite, local: Sensitivity) -> OfSite:
         site, data, dtype = graph.sites[n], local.data[n], trace_dtype(graph.sites[n], self.dtype)
