@@ -1,5 +1,5 @@
 """One step of a cell, evaluated for gradients: the signal evaluation, the local evaluation and zero
-perturbations (both from one walk).
+perturbations.
 
 Values are the model's own in both evaluations; only `stop_gradient` and zero perturbations are
 added.
