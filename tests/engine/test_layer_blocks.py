@@ -9,14 +9,14 @@ import pytest
 
 import braintrace
 from braintrace._compare import CELLS
-from braintrace.core.traces import _layer_blocks, _within_layer
+from braintrace.core.traces import _within_layer
 
 I, N, O, B, T = 3, 5, 2, 4, 10
 
 
 @pytest.fixture(params=[8, 200], ids="blocks of {} bytes".format)
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(_layer_blocks, "_IN_CACHE", request.param)
+    monkeypatch.setattr(_within_layer, "_IN_CACHE", request.param)
     monkeypatch.setattr(_within_layer, "_FRACTION", 1 << 30)
     monkeypatch.setattr(_within_layer, "_FEWEST_ROWS", 1)
     monkeypatch.setattr(_within_layer, "_BLOCKS", 1)
@@ -70,8 +70,8 @@ def test_blocks_of_any_size_give_the_gradient_of_bptt(cell, window, blocks):
 
 
 def test_a_block_holds_whole_samples_or_a_part_of_one(monkeypatch):
-    monkeypatch.setattr(_layer_blocks, "_IN_CACHE", 100)
-    assert [_layer_blocks.samples_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
+    monkeypatch.setattr(_within_layer, "_IN_CACHE", 100)
+    assert [_within_layer.samples_at_once(6, each) for each in (1, 30, 45, 60, 1000)] == [
         6,
         3,
         2,
@@ -85,7 +85,7 @@ def test_mixing_is_a_product_for_each_sample(blocks):
     trace, rows, signal = (
         jnp.asarray(random.normal(size=s)) for s in ((B, 5, 3, 7), (B, 5, 5), (B, 5))
     )
-    mixed, found = _layer_blocks.mix(trace, rows, signal)
+    mixed, found = _within_layer.mix(trace, rows, signal)
     np.testing.assert_allclose(
         mixed, np.einsum("bjk,bkio->bjio", rows, trace), rtol=1e-13, atol=1e-13
     )

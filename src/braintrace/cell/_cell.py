@@ -18,7 +18,6 @@ from ..core._compat import is_traced
 from ..core._errors import CompilationError, UsageError
 from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
-from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from ._batch import BatchSpec, claim_of
 from ._select import Selection
@@ -201,8 +200,7 @@ def compile_cell(
     signature = Signature(p.names, tuple(names), claim, frozen=chosen.frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
-        values = p.concrete(params), i.concrete(x)
-        rule = rule.resolve(graph, lambda group: group_leak(graph, group, *values))
+        rule = rule.resolve(graph, p.concrete(params), i.concrete(x))
         graph = rule.apply(graph, signature, max_slots)
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
     return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))

@@ -79,7 +79,7 @@ def user_body(
         before = cell.tree_carry([jax.lax.stop_gradient(v) for v in carry])
         loss, aux, moved = taken_once(step, extra, before, take, slices, carry[count:])
         [(result, xs)] = done
-        result = dataclasses.replace(result, local=[*result.local, *moved])
+        result = result._replace(local=[*result.local, *moved])
         return Stepped(result, xs, weigh(loss, weight), (loss, aux))
 
     return body

@@ -10,13 +10,11 @@ factors. BPTT keeps, for all T steps, what the reverse pass of the model's own s
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, columns, size
-from ..jaxpr import Var
 from ..step import Perturbations, Values, plain_step, prelude, saving_step
 from ..traces import TraceCarrier, nbytes, sensitivity_bytes, zero_perturbations
 from ._rule import Rule
@@ -107,12 +105,7 @@ class MemoryPlan:
 
 
 def memory_plan(
-    graph: CellGraph,
-    rule: Rule,
-    steps: int,
-    window: int,
-    return_state: bool = True,
-    traces: bool = True,
+    graph: CellGraph, rule: Rule, steps: int, window: int, return_state: bool, traces: bool
 ) -> MemoryPlan:
     """The plan of `etrace_grad` over `steps` steps, `window` at once.
 
@@ -151,33 +144,29 @@ def _kept_by_a_step(graph: CellGraph, perturbed: bool) -> int:
     """Bytes that a reverse pass keeps for each step of a scan: of the engine's step with
     `perturbed`, else of the model's own.
     """
-    return _residuals(graph, perturbed, 2) - _residuals(graph, perturbed, 1)
+    like = lambda variables, *lead: [
+        jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables
+    ]
 
-
-def _residuals(graph: CellGraph, perturbed: bool, steps: int) -> int:
-    def pull(params: list[Array], carry: list[Array], xs: list[Array]) -> PyTree:
+    def pull(xs: list[Array], params: list[Array], carry: list[Array]) -> PyTree:
         def forward(
             params: list[Array], carry: list[Array], perturbations: Perturbations | None
         ) -> PyTree:
             ready = prelude(graph, params)
 
             def single(carry: list[Array], at: tuple[Values, Perturbations | None]) -> PyTree:
-                xs, perturbations = at
                 if not perturbed:
-                    return plain_step(graph, ready, carry, xs)
-                done = saving_step(graph, ready, carry, xs, perturbations)
+                    return plain_step(graph, ready, carry, at[0])
+                done = saving_step(graph, ready, carry, *at)
                 return done.local, done.outs
 
             return jax.lax.scan(single, carry, (xs, perturbations))
 
-        return jax.vjp(
-            forward, params, carry, zero_perturbations(graph, steps) if perturbed else None
-        )[1]
+        zeros = zero_perturbations(graph, xs[0].shape[0]) if perturbed else None
+        return jax.vjp(forward, params, carry, zeros)[1]
 
-    return nbytes(
-        jax.eval_shape(pull, _like(graph.params), _like(graph.carry), _like(graph.xs, steps))
+    one, two = (
+        nbytes(jax.eval_shape(pull, like(graph.xs, steps), like(graph.params), like(graph.carry)))
+        for steps in (1, 2)
     )
-
-
-def _like(variables: Sequence[Var], *lead: int) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct((*lead, *v.shape), v.dtype) for v in variables]
+    return two - one

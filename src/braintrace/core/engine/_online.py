@@ -17,10 +17,9 @@ from jaxtyping import Array, PyTree
 
 from .._compat import is_differentiable
 from ..analysis import CellGraph
-from ..step import Perturbations, Step, Values, hidden_part, plain_step, prelude, step, with_hidden
+from ..step import Perturbations, Step, Values, free_step, hidden_part, prelude, step, with_hidden
 from ..traces import (
     FactorCarrier,
-    Sensitivity,
     StepSignals,
     TraceCarrier,
     Traces,
@@ -40,17 +39,15 @@ NO_SIGNALS: Signals = {}
 Kept = PyTree[Array]  # what the reverse pass of a step reads
 Advanced = tuple[list[Array], Traces, list[Array]]  # (carry, traces, outputs)
 Linked = tuple[list[Array], Perturbations]
+# what is kept, `entry` and the drives of each site, to the gradient of each site's weight
+Gradients = Callable[[CellGraph, Kept, Values, Values], list[Array]]
 
 
 def link(
-    graph: CellGraph,
-    gradients: Callable[[Kept, Values, Values], list[Array]],
-    ready: Values,
-    carry: Values,
-    kept: Kept,
+    graph: CellGraph, gradients: Gradients, ready: Values, carry: Values, kept: Kept
 ) -> Linked:
-    """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(kept,
-    entry, drives)`.
+    """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(graph,
+    kept, entry, drives)`.
 
     `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the
     traces.
@@ -64,16 +61,15 @@ def link(
         return identity(weights, hidden, kept), kept
 
     def backward(kept: Kept, cotangents: Any) -> Any:  # None where nothing is differentiated
-        entry, drives = cotangents
-        found = gradients(kept, entry, every_drive(graph, drives))
+        (kept, structure), (entry, drives) = kept, cotangents
+        found = gradients(graph.bound(structure), kept, entry, every_drive(graph, drives))
         of_weights = [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
         return of_weights, None, None
 
     identity.defvjp(forward, backward)
     env, start = dict(zip(graph.prelude_results, ready, strict=True)), stop(list(carry))
-    hidden, perturbations = identity(
-        [env[s.weight] for s in graph.sites], hidden_part(graph, start), kept
-    )
+    weights, kept = [env[s.weight] for s in graph.sites], (kept, stop(graph.structure(ready)))
+    hidden, perturbations = identity(weights, hidden_part(graph, start), kept)
     return with_hidden(graph, start, hidden), perturbations
 
 
@@ -108,18 +104,20 @@ def update(
     state = EngineState.of(graph, carry, traces)
     carry = with_signals(graph, state.carry, signals)
     ready = prelude(graph, params)
-    structure = stop(graph.structure(ready))
-    bound = graph.bound(structure)
-    local, moved = _moved(bound, rule, ready, EngineState(carry, state.traces), xs)
+    bound = graph.bound(stop(graph.structure(ready)))
+    timed = [x[None] for x in stop(list(xs))]
+    local = sensitivity(bound, stop(ready), stop(carry), timed)
+    moved = rule.carrier.advance(bound, stop(state.traces), local)
     data = [[d[0] for d in site] for site in local.data]
 
-    def gradients(kept: Kept, entry: Values, drives: Values) -> list[Array]:
-        (before, after), data, structure = kept
-        signals = StepSignals(entry, drives, data)
-        return rule.carrier.gradients(graph.bound(structure), before, after, signals)
+    def gradients(graph: CellGraph, kept: Kept, entry: Values, drives: Values) -> list[Array]:
+        (before, after), data = kept
+        return rule.carrier.gradients(graph, before, after, StepSignals(entry, drives, data))
 
-    read = rule.carrier.kept_for_gradients(state.traces, moved)
-    start, perturbations = link(graph, gradients, ready, carry, (read, data, structure))
+    # what is kept for a reverse pass is memory
+    after = moved if isinstance(rule.carrier, FactorCarrier) else None
+    kept = ((state.traces, after), data)
+    start, perturbations = link(graph, gradients, ready, carry, kept)
     result = step(graph, ready, start, xs, perturbations)
     return *EngineState(result.carry, moved).parts(graph), result.outs
 
@@ -141,29 +139,24 @@ def window(
     if not full and isinstance(rule.carrier, FactorCarrier):
 
         def online(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
-            carry, traces, outs = update(graph, rule, params, *state, xs)
-            return (carry, traces), outs
+            *after, outs = update(graph, rule, params, *state, xs)
+            return tuple(after), outs
 
         (carry, traces), outs = scan(online, (list(carry), traces), list(xs))
         return list(carry), traces, outs
     before = EngineState.of(graph, carry, traces)
     ready = prelude(graph, params)
-    structure = stop(graph.structure(ready))
+    evaluate = free_step if full else step
 
     def single(carry: list[Array], xs: Values) -> tuple[list[Array], PyTree]:
-        if full:
-            new, outs = plain_step(graph, ready, carry, xs)
-            return new, (new, outs)
-        result = step(graph, ready, carry, xs)
+        result = evaluate(graph, ready, carry, xs)
         return result.local, (result.carry, result.outs)
 
-    def gradients(kept: Kept, entry: Values, drives: Values) -> list[Array]:
-        traces, structure = kept
-        return rule.carrier.contract(graph.bound(structure), traces, entry)
-
-    start, _ = link(graph, gradients, ready, before.carry, (before.traces, structure))
+    contract = lambda graph, traces, entry, _: rule.carrier.contract(graph, traces, entry)
+    start, _ = link(graph, contract, ready, before.carry, before.traces)
     _, (carries, outs) = scan(single, start, list(xs))
-    after = advance_through(graph.bound(structure), rule, stop(ready), before, xs)
+    bound = graph.bound(stop(graph.structure(ready)))
+    after = advance_through(bound, rule, stop(ready), before, xs)
     return *EngineState([c[-1] for c in carries], after).parts(graph), outs
 
 
@@ -176,28 +169,12 @@ def advance_through(
     evaluate: Callable[..., Step] = step,
 ) -> Traces:
     """The traces after all steps of `xs` (time first)."""
-    state, xs = stop((state, list(xs)))
+    state, ready, xs = stop((state, list(ready), list(xs)))
+
+    def move(state: EngineState, xs: Sequence[Array | None]) -> tuple[EngineState, None]:
+        local = sensitivity(graph, ready, state.carry, xs, evaluate=evaluate)
+        return EngineState(local.carry, rule.carrier.advance(graph, state.traces, local)), None
+
     if isinstance(rule.carrier, TraceCarrier) and rule.carrier.longest_window is None:
-        local = sensitivity(graph, stop(list(ready)), state.carry, xs, evaluate=evaluate)
-        return rule.carrier.advance(graph, state.traces, local)
-
-    def single(state: EngineState, xs: list[Array]) -> tuple[EngineState, None]:
-        local, traces = _moved(graph, rule, ready, state, xs, evaluate)
-        return EngineState(local.carry, traces), None
-
-    return scan(single, state, xs)[0].traces
-
-
-def _moved(
-    graph: CellGraph,
-    rule: Rule,
-    ready: Values,
-    state: EngineState,
-    xs: Sequence[Array | None],
-    evaluate: Callable[..., Step] = step,
-) -> tuple[Sensitivity, Traces]:
-    """What one step (inputs without a time axis) does to the local state, and the new traces."""
-    carry, traces, ready = stop((state.carry, state.traces, list(ready)))
-    timed = jax.tree.map(lambda x: x[None], stop(list(xs)))
-    local = sensitivity(graph, ready, carry, timed, evaluate=evaluate)
-    return local, rule.carrier.advance(graph, traces, local)
+        return move(state, xs)[0].traces
+    return scan(move, state, jax.tree.map(lambda x: x[:, None], xs))[0].traces

@@ -8,11 +8,14 @@ inside the traces.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from .._errors import UsageError
 from ..analysis import CellGraph
 from ..signals import RATE_SCALE, TARGET
 from ..step import Perturbations, Step, Values, step
@@ -22,12 +25,12 @@ from ._rule import Rule
 stop = jax.lax.stop_gradient
 
 Signals = Mapping[str, ArrayLike]
+Weights = Float[Array, " T"] | Float[Array, "T B"]  # of the losses
 # of the differentiable part of the prelude's values, and of a body's `extra`
 Gradients = tuple[list[Array], PyTree]
 
 
-@dataclasses.dataclass(frozen=True)
-class Stepped:
+class Stepped(NamedTuple):
     """What one step of a window gives: the cell's `Step`, the inputs it consumed, the weighted
     loss, and what to report.
     """
@@ -43,9 +46,7 @@ class Stepped:
 Body = Callable[[Callable[..., Step], Values, PyTree, list[Array], Perturbations, PyTree], Stepped]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What a call has for all its steps: the values of the prelude, what else the body
     differentiates by, and the carry that a reset goes back to.
     """
@@ -87,9 +88,9 @@ class EngineState:
         if not graph.extra:
             return cls(list(carry), traces)
         own = len(graph.carry) - len(graph.extra)
-        added = [jnp.asarray(e.initial) for e in graph.extra] if traces is None else traces["extra"]
-        carried = None if traces is None else traces["carrier"]
-        return cls([*carry[:own], *added, *carry[own:]], carried)
+        if traces is None:
+            traces = {"carrier": None, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
+        return cls([*carry[:own], *traces["extra"], *carry[own:]], traces["carrier"])
 
     def parts(self, graph: CellGraph) -> tuple[list[Array], Traces]:
         """The carry and the traces as users hold them."""
@@ -118,25 +119,19 @@ class Problem:
         return dataclasses.replace(self, graph=graph.bound(stop(graph.structure(prepared.ready))))
 
     def begin(self, prepared: Prepared, carry: Values, at: Steps) -> list[Array]:
-        """The carry that a step reads: marked samples reset, the algorithm's signals set."""
-        carry = list(carry)
-        if at.marks is not None:
-            carry = self._reset(prepared, carry, at.marks)
-        return with_signals(self.graph, carry, at.signals)
-
-    def _reset(
-        self, prepared: Prepared, carry: list[Array], marks: Bool[Array, " B"]
-    ) -> list[Array]:
-        """`carry` with the initial values of the samples that are marked. It is a selection, so
-        that nothing of the old state passes, its derivative neither.
+        """The carry that a step reads: marked samples with their initial values, the algorithm's
+        signals set. A reset is a selection, so that nothing of the old state passes, its derivative
+        neither.
         """
-        graph, first = self.graph, len(self.graph.carry) - len(self.graph.extra)
-        initial = {k: stop(prepared.initial[k]) for k in self.resets}
-        initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
-        for k, value in initial.items():
-            if (axis := graph.leaf_axis(k)) is not None:
-                carry[k] = jnp.where(axis.along(marks, carry[k].ndim), value, carry[k])
-        return carry
+        graph, carry = self.graph, list(carry)
+        if at.marks is not None:
+            first = len(graph.carry) - len(graph.extra)
+            initial = {k: stop(prepared.initial[k]) for k in self.resets}
+            initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
+            for k, value in initial.items():
+                if (axis := graph.leaf_axis(k)) is not None:
+                    carry[k] = jnp.where(axis.along(at.marks, carry[k].ndim), value, carry[k])
+        return with_signals(graph, carry, at.signals)
 
     def marked_step(self, prepared: Prepared) -> Callable[..., Step]:
         """`step` for inputs with the marks of the step behind them."""
@@ -163,9 +158,8 @@ def with_signals(graph: CellGraph, carry: Values, signals: Signals) -> list[Arra
     out, own = list(carry), len(graph.carry) - len(graph.extra)
     for k, leaf in enumerate(graph.extra):
         if leaf.name in signals:
-            out[own + k] = jnp.asarray(signals[leaf.name], leaf.initial.dtype).reshape(
-                leaf.initial.shape
-            )
+            like = leaf.initial
+            out[own + k] = jnp.asarray(signals[leaf.name], like.dtype).reshape(like.shape)
     return out
 
 
@@ -208,16 +202,70 @@ def cell_body(
     loss, report).
     """
 
-    def body(
-        evaluate: Callable[..., Step],
-        ready: Values,
-        extra: PyTree,
-        carry: list[Array],
-        perturbations: Perturbations,
-        at: PyTree,
-    ) -> Stepped:
+    def stepped(done: Step, at: PyTree) -> Stepped:
         xs, target = at
-        done = evaluate(graph, ready, carry, xs, perturbations)
         return Stepped(done, xs, *loss(done.outs, target))
 
-    return body
+    return lambda evaluate, ready, extra, carry, perturbations, at: stepped(
+        evaluate(graph, ready, carry, at[0], perturbations), at
+    )
+
+
+def target_signal(
+    graph: CellGraph, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
+    """The signals of one step; checks that a target is given where, and only where, the algorithm
+    projects one.
+
+    With `timing` 'sequence-end' a step may be without a target: its signal is zero.
+    """
+    shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
+    got = "none" if y_target is None else f"an array of shape {jnp.shape(y_target)}"
+    no_target = "no y_target: this algorithm does not project targets"
+    if y_target is None and timing == "sequence-end":
+        return {}
+    if (shape is None) != (y_target is None):
+        raise UsageError(
+            "The target of the step does not fit the algorithm.",
+            got=got,
+            expected=no_target if shape is None else f"y_target of shape {shape}",
+        )
+    if shape is None or y_target is None:
+        return {}
+    if jnp.size(y_target) != np.prod(shape) or jnp.shape(y_target)[-1:] != shape[-1:]:
+        raise UsageError("The target has a wrong shape.", got=got, expected=f"shape {shape}")
+    return {TARGET: y_target}
+
+
+def driver_signals(
+    graph: CellGraph, weights: Weights, y_target: Array | None, timing: str | None = None
+) -> dict[str, Array]:
+    """The signals of a sequence: targets and rate terms weighted as the losses are.
+
+    `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
+    step of each sample that counts.
+    """
+    steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
+    signals: dict[str, Array] = {}
+    at_end = timing == "sequence-end" and y_target is not None
+    of_step = y_target if y_target is None or at_end else y_target[0]
+    if target_signal(graph, of_step, timing):
+        y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
+        if at_end:  # it acts at the last step of each sample whose weight is not zero
+            number = jnp.arange(steps)[:, None]
+            last = jnp.where((weights != 0).reshape(steps, -1), number, -1).max(0)
+            y = y * (number == last).astype(weights.dtype)[..., None]
+        signals[TARGET] = y * weights.reshape(steps, -1, 1)
+    if RATE_SCALE in names:
+        (samples,) = names[RATE_SCALE]
+        if weights.ndim == 1:
+            weights = jnp.repeat(weights[:, None] / samples, samples, axis=1)
+        if weights.shape[1] != samples:
+            raise UsageError(
+                "The losses are of another number of samples than the batch.",
+                got=f"{weights.shape[1]} losses a step",
+                expected=f"{samples}, or a scalar loss",
+                do="say the batch to compile: batch_size, or batch=None for a scalar loss",
+            )
+        signals[RATE_SCALE] = weights
+    return signals

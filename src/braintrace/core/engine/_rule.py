@@ -1,14 +1,17 @@
 """A rule: the parts that an algorithm chooses."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
 
 import jax.numpy as jnp
+import numpy as np
 
-from ..analysis import CellGraph, Exactness, ParameterRow, Signature, analyse, find_exits, reach
+from .._errors import CompilationError
+from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
 from ..jaxpr import Var
-from ..signals import Edit, Editor
-from ..traces import Carrier, Traces
+from ..signals import Edit, Editor, random_value
+from ..step import Values, prelude
+from ..traces import Carrier, Traces, sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +28,9 @@ class Rule:
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
 
-    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Rule":
-        """The rule with what it reads from the model (`leak_of` a group) put in as numbers."""
+    def resolve(self, graph: CellGraph, params: Values | None, xs: Values | None) -> "Rule":
+        """The rule with what it reads from the model, the leak of a group, put in as numbers."""
+        leak_of = lambda group: _group_leak(graph, group, params, xs)
         carrier = self.carrier.resolve(graph, leak_of)
         exits = find_exits(graph) if self.edits else []
         return dataclasses.replace(
@@ -34,40 +38,29 @@ class Rule:
         )
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
-        """The graph of the cell with the rule's edits."""
+        """The graph of the cell with the rule's edits, and with the rows of the cell before them,
+        which say what the carrier and the edits put in place of the gradient.
+        """
         exits = find_exits(graph) if self.edits else []
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
-        # before the edits, which change the program's equations
-        rows = self._certificate(self.carrier.arrange(graph), changed)
-        edited = graph
-        if self.edits:
-            editor = Editor(graph)
-            for edit in self.edits:
-                edit.edit(editor, exits)
-            edited = analyse(editor.program(), editor.signature(signature), max_slots)
-            editor.check(edited)
-        return dataclasses.replace(self.carrier.arrange(edited), parameters=rows)
-
-    def _certificate(
-        self, graph: CellGraph, changed: Sequence[tuple[str, set[Var]]]
-    ) -> tuple[ParameterRow, ...]:
-        """The rows of the cell before the edits, with what the carrier and the edits put in place
-        of the gradient; `changed` says where each edit does so.
-        """
-        rows = []
-        for row, param in zip(graph.parameters, graph.params, strict=False):
-            reasons = [self.carrier.approximation(graph, row)]
-            if changed:
-                reached = _ever_reached(graph, param)
-                reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
-            reasons = [r for r in reasons if r]
+        rows, arranged = [], self.carrier.arrange(graph)
+        for row, param in zip(arranged.parameters, arranged.params, strict=False):
+            traced = any(arranged.sites[n].places for n in row.sites)
+            reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
+            reached = _ever_reached(arranged, param) if changed else set()
+            reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:
                 instantaneous = row.exactness is Exactness.INSTANTANEOUS
                 kind = Exactness.INSTANTANEOUS if instantaneous else Exactness.APPROXIMATE
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             rows.append(row)
-        return tuple(rows)
+        if self.edits:  # they change the program's equations
+            editor = Editor(graph)
+            for edit in self.edits:
+                edit.edit(editor, exits)
+            graph = editor.analysed(signature, max_slots)
+        return dataclasses.replace(self.carrier.arrange(graph), parameters=tuple(rows))
 
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
@@ -86,3 +79,39 @@ def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:
         found = reach([*graph.prelude, *graph.step], start | found)
         start = {old for old, new in zip(graph.carry, graph.new_carry, strict=True) if new in found}
     return found
+
+
+def _group_leak(graph: CellGraph, group: int, params: Values | None, xs: Values | None) -> float:
+    """dh_t/dh_{t-1} of a group's one state, when it is one constant: the same at all positions and
+    at different states.
+    """
+    slots = graph.groups[group].slots
+    names = [graph.leaf_paths[k] for k in graph.groups[group].leaves]
+    if params is None:
+        raise CompilationError(
+            "The leak can be read from the model only when its parameters are known.",
+            got="abstract parameters",
+            do="compile with concrete parameters, or give the leak as a number",
+        )
+
+    refuse = functools.partial(CompilationError, do="give the leak as a number")
+    if len(slots) != 1 or all(p.group != group for site in graph.sites for p in site.places):
+        lacking = f"no parameter acts on the group of {names}", "one that is traced"
+        several = f"{len(slots)} state variables in the group of {names}", "one"
+        got, expected = several if len(slots) != 1 else lacking
+        raise refuse("The leak cannot be read from the model.", got=got, expected=expected)
+    values = []
+    for seed in (0, 1):
+        random = np.random.default_rng(seed)
+        carry = [random_value(v, random) for v in graph.carry]
+        inputs = [random_value(v, random) for v in graph.xs] if xs is None else xs
+        moved = sensitivity(graph, prelude(graph, params), carry, [x[None] for x in inputs])
+        rows, _ = moved.slots[group, 0]
+        values += np.ravel(rows[graph.hidden.index(slots[0].leaf)]).tolist()
+    if not np.allclose(values, values[0], rtol=1e-5, atol=1e-7):
+        raise refuse(
+            "The leak of the model is not constant.",
+            got=f"{min(values):.4g} to {max(values):.4g}",
+            expected=f"one constant for {names}",
+        )
+    return values[0]

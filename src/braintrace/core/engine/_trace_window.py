@@ -94,7 +94,7 @@ def trace_window(
         variables = [v for v in graph.prelude_results if v.differentiable]
         sums = dict(zip(variables, of_live, strict=True))
         now = [d[0] for d in drives] if alone else None
-        traces, sums = carrier.advance_and_contract(graph, traces, local, entry, sums, now)
+        traces, sums = carrier.advance_and_contract(graph, traces, local, (entry, now), sums)
         of_live = [sums[v] for v in variables]
     else:
         if state.traces is not None:

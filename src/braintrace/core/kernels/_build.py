@@ -6,6 +6,7 @@ of the sources, the compiler, the processor and jaxlib. Where nothing can be bui
 `BRAINTRACE_KERNELS=0` in the environment, the same functions run in JAX.
 """
 
+import contextlib
 import ctypes
 import functools
 import getpass
@@ -38,14 +39,11 @@ def compiled() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
+        said = (getattr(error, "stderr", None) or str(error)).strip() or type(error).__name__
         warnings.warn(
             "The C kernels of braintrace could not be built, so the same functions run in JAX, "
-            "more slowly.\n"
-            "  got       "
-            f"{said.strip().splitlines()[-1] if said.strip() else type(error).__name__} (from "
-            f"{compiler})\n"
-            f"  do        repair the compiler, or set BRAINTRACE_KERNELS=0 to do without",
+            f"more slowly.\n  got       {said.splitlines()[-1]} (from {compiler})\n"
+            "  do        repair the compiler, or set BRAINTRACE_KERNELS=0 to do without",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -55,52 +53,37 @@ def compiled() -> ctypes.CDLL | None:
 def _built(compiler: str) -> pathlib.Path:
     here = pathlib.Path(__file__).parent
     sources = b"".join((here / name).read_bytes() for name in _SOURCES)
-    version = subprocess.run(
-        [compiler, "--version"], capture_output=True, check=True, timeout=_SECONDS
-    ).stdout
+    run = functools.partial(subprocess.run, capture_output=True, check=True, timeout=_SECONDS)
+    version = run([compiler, "--version"]).stdout
     known = repr((version, _processor(), metadata.version("jaxlib"), _FLAGS)).encode()
     path = _cache() / f"traces-{hashlib.sha256(sources + known).hexdigest()[:20]}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             made = pathlib.Path(folder) / path.name
-            command = [
-                compiler,
-                *_FLAGS,
-                f"-I{jax.ffi.include_dir()}",
-                str(here / _SOURCES[0]),
-                "-o",
-                str(made),
-            ]
-            subprocess.run(command, capture_output=True, check=True, timeout=_SECONDS, text=True)
+            headers = f"-I{jax.ffi.include_dir()}"
+            command = [compiler, *_FLAGS, headers, here / _SOURCES[0], "-o", made]
+            run(command, text=True)
             os.replace(made, path)
     return path
 
 
 def _processor() -> str:
     """What the compiler's `native` depends on."""
-    try:
-        described = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return next(
-        (line for line in described.splitlines() if line.startswith(("flags", "Features"))),
-        platform.machine(),
-    )
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return f"{platform.machine()} {platform.processor()}"
 
 
 def _cache() -> pathlib.Path:
     """A directory that only this user can write to."""
     wanted = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for folder in (
-        pathlib.Path(wanted) / "braintrace",
-        pathlib.Path(tempfile.gettempdir()) / f"braintrace-{getpass.getuser()}",
-    ):
-        try:
+    private = f"{tempfile.gettempdir()}/braintrace-{getpass.getuser()}"
+    for folder in map(pathlib.Path, (f"{wanted}/braintrace", private)):
+        with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK) and (
-            not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
-        ):
-            return folder
+            own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+            if own and os.access(folder, os.W_OK):
+                return folder
     raise OSError("no directory of the user's own for the compiled kernels")

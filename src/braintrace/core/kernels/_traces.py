@@ -45,17 +45,13 @@ class Operands:
     drive: tuple[Float[Array, "B K O"] | None, ...] = ()
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Traces]:
     """(gradient, new traces); no traces without `rows`.
 
     On a processor it is the C kernel, where it could be built: memory speed, and no new array of a
     trace's size when the old ones may be overwritten. Elsewhere, and for derivatives, JAX.
     """
-    return _either(bool(across), operands)
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     plain = functools.partial(in_jax, across)
     processor = (
         functools.partial(_in_c, across)
@@ -65,7 +61,7 @@ def _either(across: bool, operands: Operands) -> tuple[Array, Traces]:
     return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
 
 
-@_either.defjvp
+@advance_and_contract.defjvp
 def _derivative(
     across: bool, primals: tuple[Operands], tangents: tuple[Operands]
 ) -> tuple[PyTree, PyTree]:
@@ -74,21 +70,13 @@ def _derivative(
 
 def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
     moved, slots = operands.old if operands.rows else (), len(operands.old)
-    rows, drive = (
-        (operands.rows, operands.drive) if moved else (((None,) * slots,) * slots, (None,) * slots)
-    )
-    pairs = [row for reached in rows for row in reached]
+    pairs = [row for reached in operands.rows for row in reached] or [None] * slots**2
+    drive = operands.drive or (None,) * slots
     there = [v is not None for v in (*pairs, *drive)]
     plan = np.array([across, operands.now is not None, bool(moved), slots, *there], np.int32)
     chosen = [v for v in (operands.now, *pairs, *drive) if v is not None]
-    given = [
-        jnp.asarray(plan),
-        operands.gradient,
-        operands.x,
-        *chosen,
-        *operands.signal,
-        *operands.old,
-    ]
+    of_slots = (*operands.signal, *operands.old)
+    given = [jnp.asarray(plan), operands.gradient, operands.x, *chosen, *of_slots]
     aliases = {1: 0} | {len(given) - slots + s: 1 + s for s in range(len(moved))}
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (operands.gradient, *moved)]
     gradient, *new = jax.ffi.ffi_call(
@@ -141,15 +129,11 @@ def _products(across: bool, drive: Float[Array, "B K O"], x: Float[Array, "B K I
     """For each sample, `sum_k drive[k, o] x[k, i]`."""
     if x.shape[1] > 1:
         return jnp.einsum("bko,bki->bio" if across else "bko,bki->boi", drive, x, precision=_EXACT)
-    return (
-        drive[:, 0, None, :] * x[:, 0, :, None]
-        if across
-        else drive[:, 0, :, None] * x[:, 0, None, :]
-    )
+    return _outputs(across, drive[:, 0]) * _outputs(not across, x[:, 0])
 
 
 def _outputs(across: bool, values: Array) -> Array:
-    """Values for each output, against the matrices."""
+    """Values for each output, against the matrices; those of inputs lie the other way."""
     return values[..., None, :] if across else values[..., None]
 
 

@@ -2,11 +2,12 @@
 
 from ._editor import Edit as Edit
 from ._editor import Editor as Editor
-from ._feedback import Feedback as Feedback
-from ._firing_rate import RATE_SCALE as RATE_SCALE
-from ._firing_rate import FiringRate as FiringRate
-from ._output_filter import OutputFilter as OutputFilter
+from ._linear_loss import RATE_SCALE as RATE_SCALE
+from ._linear_loss import TARGET as TARGET
+from ._linear_loss import FiringRate as FiringRate
+from ._linear_loss import TargetProjection as TargetProjection
+from ._matrices import random_value as random_value
 from ._postsynaptic import Postsynaptic as Postsynaptic
+from ._readouts import Feedback as Feedback
+from ._readouts import OutputFilter as OutputFilter
 from ._scalar_leak import ScalarLeak as ScalarLeak
-from ._target_projection import TARGET as TARGET
-from ._target_projection import TargetProjection as TargetProjection

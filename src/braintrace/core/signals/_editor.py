@@ -14,15 +14,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature
+from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
 from ..analysis._dependence import Edge
-from ..jaxpr import Atom, Const, Equation, Program, Var, extend, sort_equations
-from ..traces._filters import leaky_step
+from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
+from ..traces._filters import counting, leaky_step, sample_shaped
 
 sg = jax.lax.stop_gradient
+
+Make = Callable[[Var], Atom]
 
 
 class Editor:
@@ -36,68 +37,60 @@ class Editor:
         self.leaves: list[ExtraLeaf] = []
         # leaves of the carry that the rule's carrier treats apart
         self.marks: dict[str, frozenset[int]] = {}
-        self._parts: dict[Var, list[Var]] = {}  # the real leaves of an added complex one
         self._filtered: list[tuple[Var, Exit]] = []
 
     def apply(self, function: Callable[..., object], *operands: Atom) -> Any:
         """Append `function` of `operands`; its one result."""
         return extend(self.equations, function, operands)[0]
 
-    def constant(self, value: ArrayLike) -> Const:
-        return Const(np.asarray(value))
-
     def add_leaf(
-        self, name: str, initial: np.ndarray, *, inert: bool = False, shared: bool = False
+        self, name: str, initial: np.ndarray, *, inert: bool = True, shared: bool = False
     ) -> Var:
-        """A new leaf of the carry; give its next value to `set_leaf`, or it stays as it is.
-
-        A shared leaf is that of all samples. A complex one is held as a real and an imaginary
-        leaf, as the cell's own are.
+        """A new real leaf of the carry, which stays as it is or as the driver sets it. A shared
+        leaf is that of all samples.
         """
-        if np.iscomplexobj(initial):
-            parts = [
-                self.add_leaf(name, p, inert=inert, shared=shared)
-                for p in (np.real(initial), np.imag(initial))
-            ]
-            whole = self.apply(jax.lax.complex, *parts)
-            self._parts[whole] = parts
-            return whole
         self.leaves.append(ExtraLeaf(name, initial, inert, shared))
         leaf = Var(initial.shape, initial.dtype)
         self.carry.append(leaf)
         self.new_carry.append(leaf)
         return leaf
 
-    def set_leaf(self, leaf: Var, new: Atom) -> None:
-        if leaf in self._parts:
-            for part, take in zip(self._parts[leaf], (jnp.real, jnp.imag), strict=True):
-                self.set_leaf(part, self.apply(take, new))
-        else:
-            self.new_carry[self.carry.index(leaf)] = new
+    def add_state(
+        self, name: str, start: np.ndarray, move: Callable[..., Any], *operands: Atom, **said: bool
+    ) -> tuple[Var, Var]:
+        """(old, new) values of a new state, `move(old, *operands)` being the new one. A complex one
+        is held as a real and an imaginary leaf, as the cell's own are; `said` of them.
+        """
+        parts = (jnp.real, jnp.imag) if np.iscomplexobj(start) else ()
+        starts = [np.real(start), np.imag(start)] if parts else [start]
+        leaves = [self.add_leaf(name, part, **said) for part in starts]
+        old = self.apply(jax.lax.complex, *leaves) if parts else leaves[0]
+        new = self.apply(move, old, *operands)
+        self.new_carry[-len(leaves) :] = [self.apply(take, new) for take in parts] or [new]
+        return old, new
 
-    def leaky_sum(self, z: Var, leak: float, exits: Sequence[Exit]) -> Atom:
+    def leaky_sum(self, z: Var, leak: float, exits: Sequence[Exit]) -> Var:
         """`F <- leak F + z` in a new leaf; its new value. `exits`: those that z belongs to."""
-        leaf = self.add_leaf("output filter", np.zeros(z.shape, z.dtype))
-        new = self.apply(lambda f, z: leaky_step(f, z, leak), leaf, z)
-        self.set_leaf(leaf, new)
-        self._filtered += [(part, x) for part in self._parts.get(leaf, [leaf]) for x in exits]
+        first, zero = len(self.carry), np.zeros(z.shape, z.dtype)
+        move = lambda f, z: leaky_step(f, z, leak)
+        _, new = self.add_state("output filter", zero, move, z, inert=False)
+        self._filtered += [(leaf, x) for leaf in self.carry[first:] for x in exits]
         return new
 
-    def signal(self, name: str, initial: np.ndarray) -> Var:
-        """A value that the driver sets before each step; `initial` where it does not."""
-        for extra, leaf in zip(self.leaves, self.carry[len(self.graph.carry) :], strict=True):
-            if extra.name == name:
-                return leaf
-        return self.add_leaf(name, initial, inert=True)
+    def leaky_mean(self, name: str, value: Var, leak: float) -> Var:
+        """The mean over steps of `value`, a step weighted `leak` times the next one: a constant.
+        Its weight is counted sample by sample.
+        """
+        zero = np.zeros(value.shape, value.dtype)
+        none = np.zeros(value.shape[:1], counting(value.dtype))
+        count = lambda n: leaky_step(sg(n), jnp.ones_like(n), leak)
+        _, n = self.add_state(f"weight of the {name}", none, count)
+        move = lambda m, n, v: sg(m) + (sg(v) - sg(m)) / sample_shaped(n, m)
+        return self.add_state(name, zero, move, n, value)[1]
 
     def source_of(self, v: Var) -> str:
         """The line that makes a variable of the step."""
         return next((e.source for e in self.graph.step if v in e.outputs), "")
-
-    def redirect(self, edge: Edge, operand: Atom) -> None:
-        """Let an equation read `operand` in place of its own."""
-        equation, k = edge
-        equation.inputs[k] = operand
 
     def between(
         self, sources: Collection[Var], result: Var, blocked: Collection[Edge] = ()
@@ -140,36 +133,33 @@ class Editor:
         return self.apply(sg, value) if value.differentiable else value
 
     def replace(
-        self, old: Var, make: Callable[[Var], Atom], keep: Collection[Equation] = ()
+        self, old: Var, make: Make, keep: Collection[Equation] = (), results: bool = True
     ) -> None:
-        """Let every reader of `old`, but the equations in `keep`, read `make(old)`."""
+        """Let every reader of `old`, but the equations in `keep`, read `make(old)`; also the
+        results of the step.
+        """
         readers = [e for e in self.equations if old in e.inputs and e not in keep]
         new = make(old)
+        swapped = lambda atoms: [new if v is old else v for v in atoms]
         for e in readers:
-            e.inputs = [new if v is old else v for v in e.inputs]
-        self.new_carry = [new if v is old else v for v in self.new_carry]
-        self.outs = [new if v is old else v for v in self.outs]
+            e.inputs = swapped(e.inputs)
+        if results:
+            self.new_carry, self.outs = swapped(self.new_carry), swapped(self.outs)
 
-    def program(self) -> Program:
-        """The edited program."""
+    def analysed(self, before: Signature, max_slots: int) -> CellGraph:
+        """The edited program, analysed."""
+        inputs = [*self.params, *self.carry, *self.xs]
         outputs = [*self.new_carry, *self.outs]
-        return Program(
-            [*self.params, *self.carry, *self.xs], sort_equations(self.equations), outputs
-        )
-
-    def signature(self, before: Signature) -> Signature:
-        names = tuple(f"<{leaf.name}>" for leaf in self.leaves)
-        return dataclasses.replace(
+        program = Program(inputs, sort_equations(self.equations), outputs)
+        signature = dataclasses.replace(
             before,
-            carry=(*before.carry, *names),
-            claim=before.claim and before.claim.extended(len(names)),
+            carry=(*before.carry, *(f"<{leaf.name}>" for leaf in self.leaves)),
+            claim=before.claim and before.claim.extended(len(self.leaves)),
             extra=tuple(self.leaves),
             marks=self.marks,
         )
-
-    def check(self, edited: CellGraph) -> None:
-        """Each filter must couple with the groups that it filters, position by position."""
-        for leaf, found in self._filtered:
+        edited = analyse(program, signature, max_slots)
+        for leaf, found in self._filtered:  # a filter must couple with what it filters
             number = self.carry.index(leaf)
             coupled = next((set(g.leaves) for g in edited.groups if number in g.leaves), set())
             if not coupled & set(self.graph.groups[found.group].leaves):
@@ -179,6 +169,7 @@ class Editor:
                     do="use D_RTRL, or raise max_slots",
                     at=found.edge[0].source,
                 )
+        return edited
 
 
 class Edit(abc.ABC):
@@ -194,16 +185,16 @@ class Edit(abc.ABC):
         """The edit with what it reads from the model put in as numbers."""
         return self
 
-    @abc.abstractmethod
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        """The variables whose gradient it changes."""
+        """The variables whose gradient it changes: by default, of what others read."""
+        return activities(graph, exits).values()
 
     @abc.abstractmethod
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         """Edit the program; `exits` are those of the program before any edit."""
 
 
-def by_edge(exits: Sequence[Exit], kinds: Collection[ExitKind]) -> dict[Edge, list[Exit]]:
+def by_edge(exits: Sequence[Exit], *kinds: ExitKind) -> dict[Edge, list[Exit]]:
     """The edges with exits of these kinds, with those exits, in the order of the program."""
     found: dict[Edge, list[Exit]] = {}
     for x in exits:
@@ -212,5 +203,4 @@ def by_edge(exits: Sequence[Exit], kinds: Collection[ExitKind]) -> dict[Edge, li
     return found
 
 
-READOUT = (ExitKind.READOUT,)
 TO_OTHERS = (ExitKind.READOUT, ExitKind.FORWARD)

@@ -14,7 +14,9 @@ time constants) from z of their own step, the drive held constant.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+import functools
+import graphlib
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -24,12 +26,12 @@ from jaxtyping import Array
 
 from .._compat import is_key
 from .._errors import CompilationError
-from ..analysis import CellGraph, Exit, ExitKind, activities
+from ..analysis import Exit, ExitKind, activities
 from ..analysis._dependence import Edge
-from ..jaxpr import Atom, Const, Equation, Var, evaluate
-from ..traces._filters import counting, leaky_step, sample_shaped
+from ..jaxpr import Atom, Var, evaluate, variables
 from ._editor import TO_OTHERS, Edit, Editor, by_edge, sg
 from ._linear_loss import check_batch_in_front
+from ._matrices import random_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,77 +43,40 @@ class Postsynaptic(Edit):
     leak: float
     approximate: bool = False
 
-    def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
-        return activities(graph, exits).values()
-
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        active, edges = activities(editor.graph, exits), by_edge(exits, TO_OTHERS)
-        mixing = {x.edge for x in exits}
+        active, edges = activities(editor.graph, exits), by_edge(exits, *TO_OTHERS)
+        mixing, sites = {x.edge for x in exits}, [s for s in editor.graph.sites if s.is_operation]
         leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)
         through: dict[Var, Atom] = {}  # what is read in place of each activity
         shadow: dict[Edge, Var] = {}  # each fed operation, repeated on that, at a constant weight
         for g in _bottom_up(list(active), edges):
-            fed = [edge for edge, found in edges.items() if g in found[0].feeds]
+            z, fed = active[g], [edge for edge, found in edges.items() if g in found[0].feeds]
             for edge in fed:
                 if edge not in shadow:
                     shadow[edge] = _shadow(editor, edge, through, mixing)
-            below = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
-            here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
-            through[active[g]] = self._through(editor, active[g], g, below, here)
-        for edge, found in edges.items():
+            # the drives of the group that act through the mean surrogate, each as it is read
+            drives = [(edge[0].outputs[0], shadow[edge]) for edge in fed]
+            if self.approximate:
+                own = dict.fromkeys(s.y for s in sites if g in [p.group for p in s.places])
+                drives = [(y, y) for y in own] + drives
+                estimate = editor.again(z, {y: editor.stopped(y) for y in own})
+            else:
+                here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
+                estimate = editor.leaky_sum(z, self.leak, here)
+            read = editor.apply(lambda z, r: sg(z) + (r - sg(r)), z, estimate)
+            for y, y_read in drives:
+                slope = surrogate(editor, y, z)
+                if editor.graph.batch is not None:  # the mean's weight is counted by sample
+                    check_batch_in_front(editor, y)
+                mean = editor.leaky_mean("mean surrogate", slope, self.leak)
+                read = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), read, mean, y_read)
+            through[z] = read
+        for (equation, k), found in edges.items():
             read = {active[x.group]: through[active[x.group]] for x in found}
             if found[0].kind is ExitKind.FORWARD:
                 read = {z: editor.stopped(z) for z in read}
-            editor.redirect(edge, editor.again(found[0].variable, read, mixing))
-
-    def _through(
-        self,
-        editor: Editor,
-        z: Var,
-        group: int,
-        below: list[tuple[Var, Var]],
-        exits: Sequence[Exit],
-    ) -> Atom:
-        """What others read in place of the activity z of a group; `below`: the drives that lower
-        layers give, each with its shadow.
-        """
-        own: list[Var] = []
-        through, add = editor.stopped(z), lambda t, r: t + (r - sg(r))
-        if self.approximate:
-            sites = [s for s in editor.graph.sites if s.is_operation]
-            own = list(dict.fromkeys(s.y for s in sites if group in [p.group for p in s.places]))
-            constant = {y: editor.stopped(y) for y in own}
-            through = editor.apply(add, through, editor.again(z, constant))
-        else:
-            through = editor.apply(add, through, editor.leaky_sum(z, self.leak, exits))
-        for y, read in [(y, y) for y in own] + below:
-            mean = self._mean_surrogate(editor, y, z)
-            through = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), through, mean, read)
-        return through
-
-    def _mean_surrogate(self, editor: Editor, y: Var, z: Var) -> Atom:
-        """The leaky mean of dz/dy."""
-        psi = surrogate(editor, y, z)
-        if editor.graph.batch is not None:  # its weight is counted sample by sample
-            check_batch_in_front(editor, y)
-        mean = editor.add_leaf("mean surrogate", np.zeros(y.shape, y.dtype), inert=True)
-        count = editor.add_leaf(
-            "weight of the mean", np.zeros(y.shape[:1], counting(y.dtype)), inert=True
-        )
-        n = editor.apply(lambda c: leaky_step(sg(c), jnp.ones_like(c), self.leak), count)
-        m = editor.apply(
-            lambda g, c, n, p: (
-                (self.leak * sample_shaped(c, g) * sg(g) + sg(p)) / sample_shaped(n, g)
-            ),
-            mean,
-            count,
-            n,
-            psi,
-        )
-        editor.set_leaf(mean, m)
-        editor.set_leaf(count, n)
-        return m
+            equation.inputs[k] = editor.again(found[0].variable, read, mixing)
 
 
 def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Edge]) -> Var:
@@ -128,56 +93,48 @@ def _shadow(editor: Editor, edge: Edge, through: dict[Var, Atom], mixing: set[Ed
 
 def _bottom_up(groups: list[int], edges: dict[Edge, list[Exit]]) -> list[int]:
     """Groups in an order in which each comes after those that feed it."""
-    order: list[int] = []
-    while len(order) < len(groups):
-        ready = [
-            g
-            for g in groups
-            if g not in order
-            and all(x.group in order for found in edges.values() for x in found if g in x.feeds)
-        ]
-        if not ready:
-            raise CompilationError(
-                "OTPE is defined for layers that feed each other one way.",
-                got="layers that feed each other in a circle",
-                do="use OSTLRecurrent, EProp or D_RTRL",
-            )
-        order += ready
-    return order
+    feeding = {
+        g: [x.group for found in edges.values() for x in found if g in x.feeds] for g in groups
+    }
+    try:
+        return list(graphlib.TopologicalSorter(feeding).static_order())
+    except graphlib.CycleError:
+        raise CompilationError(
+            "OTPE is defined for layers that feed each other one way.",
+            got="layers that feed each other in a circle",
+            do="use OSTLRecurrent, EProp or D_RTRL",
+        ) from None
 
 
-def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
+def surrogate(editor: Editor, y: Var, z: Var) -> Var:
     """dz/dy, element by element, of the step's own equations between them."""
 
-    def refuse(what: str, got: str, expected: str) -> CompilationError:
-        do = "use EProp or D_RTRL"
-        at = editor.source_of(y)
-        return CompilationError(what, got=got, expected=expected, do=do, at=at)
-
+    at = editor.source_of(y)
+    refuse = functools.partial(CompilationError, do="use EProp or D_RTRL", at=at)
     path = editor.between({y}, z)
     if y.shape != z.shape:
-        shapes = f"{y.shape} and {z.shape}"
-        raise refuse("A layer's drive and its activity differ in shape.", shapes, "one shape")
+        raise refuse(
+            "A layer's drive and its activity differ in shape.",
+            got=f"{y.shape} and {z.shape}",
+            expected="one shape",
+        )
     if any(jnp.issubdtype(v.dtype, np.complexfloating) for v in (y, z)):
         raise refuse(
             "OTPE averages dz/dy, the derivative of a real activity by a real drive.",
-            f"a drive of dtype {y.dtype} and an activity of dtype {z.dtype}",
-            "real ones",
+            got=f"a drive of dtype {y.dtype} and an activity of dtype {z.dtype}",
+            expected="real ones",
         )
     if not path and y is not z:
         raise refuse(
             "A drive does not reach its layer's activity at its own step, so OTPE would give it "
             "no gradient.",
-            "a drive that acts on the activity at a later step only",
-            "an activity made from the state that its drive moves",
+            got="a drive that acts on the activity at a later step only",
+            expected="an activity made from the state that its drive moves",
         )
     made = {v for e in path for v in e.outputs} | {y}
-    others = list(
-        dict.fromkeys(
-            v for e in path for v in e.inputs if not isinstance(v, Const) and v not in made
-        )
-    )
-    copies = [Equation(e.primitive, list(e.inputs), e.outputs, e.params, e.source) for e in path]
+    read = dict.fromkeys(variables(v for e in path for v in e.inputs))
+    others = [v for v in read if v not in made]
+    copies = [dataclasses.replace(e, inputs=list(e.inputs)) for e in path]
 
     def pulled(cotangent: Array, y_value: Array, *values: Array) -> Array:
         def run(at: Array) -> Array:
@@ -190,8 +147,8 @@ def surrogate(editor: Editor, y: Var, z: Var) -> Atom:
     if not _keeps_order(pulled, y, z, others):
         raise refuse(
             "A layer's drive and its activity are not in one order.",
-            "elements that move between the two",
-            "the activity of each neuron where its drive is",
+            got="elements that move between the two",
+            expected="the activity of each neuron where its drive is",
         )
     slope = lambda *values: pulled(jnp.ones(z.shape, z.dtype), *values)
     return editor.apply(slope, y, *others)
@@ -202,17 +159,8 @@ def _keeps_order(pulled: Callable[..., Array], y: Var, z: Var, others: list[Var]
     if any(is_key(v.dtype) for v in others):
         return True  # drawn noise cannot move elements
     random = np.random.default_rng(0)
-
-    def some(v: Var) -> np.ndarray:
-        return (
-            random.normal(size=v.shape).astype(v.dtype)
-            if v.differentiable
-            else np.zeros(v.shape, v.dtype)
-        )
-
     with jax.ensure_compile_time_eval():
-        values, c = [jnp.asarray(some(v)) for v in (y, *others)], jnp.asarray(some(z))
-        a, b = np.asarray(pulled(c, *values)), np.asarray(pulled(jnp.ones_like(c), *values) * c)
-    return np.allclose(
-        a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-6, equal_nan=True
-    )
+        *values, c = [random_value(v, random) for v in (y, *others, z)]
+        mixed, scaled = pulled(c, *values), pulled(jnp.ones_like(c), *values) * c
+        a, b = (np.asarray(v).astype(np.float64) for v in (mixed, scaled))
+    return np.allclose(a, b, rtol=1e-2, atol=1e-6, equal_nan=True)

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from .._compat import P, Primitive
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, reach
-from ..jaxpr import Equation, Var
+from ..jaxpr import Atom, Equation, Var, makers
 from ._editor import TO_OTHERS, Edit, Editor, sg
 
 
@@ -41,14 +41,10 @@ class ScalarLeak(Edit):
         }
         wholes = _complex_wholes(editor, new)
         ends = {*new.values(), *wholes}
-        inside = [e for e in editor.equations if self._stays(editor, e, ends)]
+        inside = _inside(editor, ends)
         _check_read(editor, exits, list(old.values()), ends)
         for k, leaf in old.items():
-            readers = [e for e in editor.equations if leaf in e.inputs]
-            if readers:
-                stopped = editor.apply(sg, leaf)
-                for e in readers:
-                    e.inputs = [stopped if v is leaf else v for v in e.inputs]
+            editor.replace(leaf, editor.stopped, results=False)
             if k in new:
                 editor.replace(
                     new[k], lambda h, leaf=leaf: editor.apply(self._leaking, h, leaf), inside
@@ -62,29 +58,30 @@ class ScalarLeak(Edit):
     def _leaking(self, new: Array, old: Array) -> Array:
         return new + self.leak * (old - sg(old)).astype(new.dtype)
 
-    @staticmethod
-    def _stays(editor: Editor, equation: Equation, new: set[Var]) -> bool:
-        """Whether an equation takes part in making a new state, without mixing."""
-        mixing = editor.graph.mixing
-        if any((equation, k) in mixing for k in range(len(equation.inputs))):
-            return False
-        return bool(reach(editor.equations, equation.outputs, mixing) & new) or any(
-            v in new for v in equation.outputs
-        )
+
+def _inside(editor: Editor, ends: set[Var]) -> list[Equation]:
+    """The equations that take part in making a new state, without mixing."""
+    mixing = editor.graph.mixing
+    mixes = {e for e, _ in mixing}
+    return [
+        e
+        for e in editor.equations
+        if e not in mixes and reach(editor.equations, e.outputs, mixing) & ends
+    ]
 
 
 def _complex_wholes(editor: Editor, new: dict[int, Var]) -> dict[Var, list[int]]:
     """The complex new states, with the leaves that hold their real and their imaginary part."""
-    maker = {v: e for e in editor.equations for v in e.outputs}
-    found: dict[Var, dict[Primitive, int]] = {}
+    maker = makers(editor.equations)
+    found: dict[Atom, dict[Primitive, int]] = {}
     for k, v in new.items():
         e = maker.get(v)
         if e is not None and e.primitive in (P.real_p, P.imag_p):
-            found.setdefault(e.inputs[0], {})[e.primitive] = k  # type: ignore[arg-type]
+            found.setdefault(e.inputs[0], {})[e.primitive] = k
     return {
         whole: [leaves[P.real_p], leaves[P.imag_p]]
         for whole, leaves in found.items()
-        if len(leaves) == 2
+        if isinstance(whole, Var) and len(leaves) == 2
     }
 
 

@@ -1,5 +1,5 @@
 """One step of a cell, evaluated for gradients: the signal evaluation, the local evaluation and zero
-perturbations (both from one walk).
+perturbations.
 
 Values are the model's own in both evaluations; only `stop_gradient` and zero perturbations are
 added.
@@ -12,24 +12,33 @@ added.
   is a hidden leaf; and otherwise v's equation applied to E of its operands.
 * The **local** evaluation is what the next step starts from: every mixing edge is stopped, so what
   is left is positional. Parameters act in it through sites only.
+
+With layers ("exact within a layer"; a layer is a set of state groups that feed each other) the
+recurrence of each is kept. In the local evaluation of a layer its old state is live along every
+path, mixing or not, and whatever belongs to another layer is stopped. In the signal evaluation an
+entry reads the old state of other layers through `stop_gradient`, and its own layer's live.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ..analysis import CellGraph
-from ..jaxpr import Atom, Equation, Var, evaluate, reader
-from ._evaluation import Environment, Evaluation, Perturbations, Values, stop
-from ._layered import layered_evaluations
+from ..analysis import CellGraph, LayerPlan
+from ..jaxpr import Atom, Equation, Var, evaluate, is_stop_trace, makers, reader, variables
+
+stop = jax.lax.stop_gradient
+
+Values = Sequence[Array]  # of the leaves of a carry or of the inputs, say
+Environment = dict[Var, Array]
+Perturbations = Sequence[Array | None]  # of each site's y; None where another site's serves
+
+_NOWHERE = -1  # the layer of an edge that no old state passes
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Results of one step, flat: the new carry of both evaluations, the outputs, and the data of
     each site's weight operation.
     """
@@ -102,11 +111,8 @@ def step(
     hidden = set(graph.hidden)
     start = [c if k in hidden else stop(c) for k, c in enumerate(carry)]
     env = _environment(graph, ready, start, xs)
-    if graph.layers is not None:
-        values, local = layered_evaluations(graph, graph.layers, env, perturbations)
-    else:
-        values, local = _BothEvaluations(graph, env, perturbations).run()
-    signal = reader(values)
+    evaluation = _Evaluation(graph, env, perturbations)
+    signal, local = reader(evaluation.signal()), evaluation.local()
     new = [signal(v) for v in graph.new_carry]
     kept = [
         local[v] if isinstance(v, Var) and v in local else stop(n)
@@ -116,80 +122,136 @@ def step(
     return Step(new, kept, [signal(v) for v in graph.outs], data)
 
 
-class _BothEvaluations(Evaluation):
-    """The signal evaluation, `env`, and beside it the local one."""
+class _Evaluation:
+    """`env` holds prelude, carry and inputs, and gets the values of the signal evaluation.
+
+    With `perturbations` site weights are constants, and each perturbation is added to its site's y.
+    """
 
     def __init__(self, graph: CellGraph, env: Environment, perturbations: Perturbations | None):
-        super().__init__(graph, env, perturbations)
-        self.local = {graph.carry[k]: env[graph.carry[k]] for k in graph.hidden}
-        self.leaves = set(self.local)
-        self.entered: Environment = {}
-        # results on the way from a weight operation to its y: in the local evaluation the weight
-        # alone is live there
-        self.chains = {e for s in graph.sites if s.chain for e in (s.equation, *s.chain)}
-        self.chained = {
-            v
-            for s in graph.sites
-            if s.chain
-            for e in (s.equation, *s.chain[:-1])
-            for v in e.outputs
+        self.graph, self.env, self.perturbations = graph, env, perturbations
+        self.sites = {site.edge: n for n, site in enumerate(graph.sites)}
+        self.maker = makers(graph.step)
+        # the new values of states with a memory of their own
+        self.remembering = {
+            graph.new_carry[s.leaf]
+            for g in graph.groups
+            for k, s in enumerate(g.slots)
+            if g.coupling[k, k]
         }
+        if plan := graph.layers:
+            self.leaf_layer, self.layer_of = plan.leaf_layer, plan.layer_of
+        else:
+            self.leaf_layer = {graph.carry[k]: 0 for k in graph.hidden}
+            self.layer_of = dict.fromkeys(graph.labels, _NOWHERE)
+        self.entered: dict[tuple[int, Atom], Array] = {}
 
-    def run(self) -> tuple[Environment, Environment]:
-        """(signal evaluation, local evaluation)."""
-        read = reader(self.env)
+    def apply(self, e: Equation, values: Values) -> Environment:
+        """The results of `e`, with the perturbations of its sites."""
+        if self.perturbations is None:
+            return dict(zip(e.outputs, e.bind(values), strict=True))
+        values = list(values)
+        for k in range(len(values)):
+            if (n := self.sites.get((e, k))) is not None:
+                values[k] = stop(values[k])
+                if not self.graph.sites[n].is_operation:
+                    values[k] = _plus(values[k], self.perturbations[n])
+        return self.perturbed(e, e.bind(values))
+
+    def perturbed(self, e: Equation, results: Values) -> Environment:
+        """`results` of `e`, the y of weight operations with the perturbation of their sites."""
+        if self.perturbations is not None:
+            for site, perturbation in zip(self.graph.sites, self.perturbations, strict=True):
+                if site.is_operation and site.end is e:
+                    results = [_plus(results[0], perturbation), *results[1:]]
+        return dict(zip(e.outputs, results, strict=True))
+
+    def signal(self) -> Environment:
+        """The signal evaluation."""
+        read, layer_of = reader(self.env), self.layer_of
         for e in self.graph.step:
+            layer = next((layer_of[v] for v in e.outputs if v in layer_of), _NOWHERE)
+            layer = _NOWHERE if is_stop_trace(e) else layer
             values = [
-                self.entering(v) if self.mixes(e, k) else read(v) for k, v in enumerate(e.inputs)
+                self.entering(v, layer) if (e, k) in self.graph.mixing else read(v)
+                for k, v in enumerate(e.inputs)
             ]
             self.env.update(self.apply(e, values))
-            if any(v in self.graph.labels or v in self.chained for v in e.outputs):
-                self.local.update(self.localised(e, read))
-        return self.env, self.local
+        return self.env
 
-    def mixes(self, e: Equation, k: int) -> bool:
-        return (e, k) in self.graph.mixing
-
-    def localised(self, e: Equation, read: Callable[[Atom], Array]) -> Environment:
-        """The results of `e` in the local evaluation. Where nothing local enters, the signal's own:
-        both have one value.
-        """
-        operands = range(len(e.inputs))
-        sites = [self.graph.sites[n] for k in operands if (n := self.sites.get((e, k))) is not None]
-        perturbed = self.perturbations is not None and all(site.is_operation for site in sites)
-        if any(self.is_local(e, k) for k in operands) or (sites and not perturbed):
-            return self.apply(
-                e, [self.local_operand(e, k, v, read(v)) for k, v in enumerate(e.inputs)]
-            )
-        return self.perturbed(e, [stop(self.env[v]) for v in e.outputs])
-
-    def is_local(self, e: Equation, k: int) -> bool:
-        """Whether the operand carries a position's own state."""
-        v = e.inputs[k]
-        if e in self.chains:
-            return v in self.chained
-        return (
-            (e, k) not in self.sites
-            and isinstance(v, Var)
-            and v in self.local
-            and not self.mixes(e, k)
-        )
-
-    def local_operand(self, e: Equation, k: int, v: Atom, value: Array) -> Array:
-        if (e, k) in self.sites:
-            return value
-        return self.local[v] if isinstance(v, Var) and self.is_local(e, k) else stop(value)
-
-    def entering(self, v: Atom) -> Array:
-        """E(v)."""
+    def entering(self, v: Atom, layer: int) -> Array:
+        """E(v) for an entry of `layer`."""
         if not isinstance(v, Var):
             return v.value
-        if v in self.leaves:
-            return stop(self.env[v])
-        came_now = v in self.remembering or (v in self.graph.after and v in self.graph.labels)
+        if v in self.leaf_layer:
+            return self.env[v] if self.leaf_layer[v] == layer else stop(self.env[v])
+        came_now = v in self.layer_of and (
+            layer != _NOWHERE or v in self.remembering or v in self.graph.after
+        )
         if v not in self.graph.old or came_now:
             return self.env[v]
-        if v not in self.entered:
+        if (layer, v) not in self.entered:
             e = self.maker[v]
-            self.entered.update(self.apply(e, [self.entering(u) for u in e.inputs]))
-        return self.entered[v]
+            made = self.apply(e, [self.entering(u, layer) for u in e.inputs])
+            self.entered.update({(layer, out): value for out, value in made.items()})
+        return self.entered[layer, v]
+
+    def local(self) -> Environment:
+        """The local evaluation, after the signal's: of new hidden leaves at least."""
+        plan = self.graph.layers
+        if plan is None:
+            return self._by_position()
+        found = [self._within(plan, layer) for layer in range(len(plan.leaves))]
+        return {v: value for of_layer in found for v, value in of_layer.items()}
+
+    def _by_position(self) -> Environment:
+        graph, read = self.graph, reader(self.env)
+        local = {graph.carry[k]: self.env[graph.carry[k]] for k in graph.hidden}
+        read_local = reader(local)
+        # on the way from a weight operation to its y the weight alone is live
+        chains = [(s.equation, *s.chain) for s in graph.sites if s.chain]
+        chain = {e for of_site in chains for e in of_site}
+        chained = {v for of_site in chains for e in of_site[:-1] for v in e.outputs}
+        for e in graph.step:
+            if not any(v in graph.labels or v in chained for v in e.outputs):
+                continue
+            numbers = [self.sites.get((e, k)) for k in range(len(e.inputs))]
+            sites = [graph.sites[n] for n in numbers if n is not None]
+            # the operands that carry a position's own state
+            own = [
+                v in chained
+                if e in chain
+                else v in local and n is None and (e, k) not in graph.mixing
+                for k, (v, n) in enumerate(zip(e.inputs, numbers, strict=True))
+            ]
+            constant = self.perturbations is not None and all(s.is_operation for s in sites)
+            if any(own) or (sites and not constant):
+                values = [
+                    read(v) if n is not None else read_local(v) if is_own else stop(read(v))
+                    for v, n, is_own in zip(e.inputs, numbers, own, strict=True)
+                ]
+                local.update(self.apply(e, values))
+            else:  # nothing local enters, and both evaluations have one value
+                local.update(self.perturbed(e, [stop(self.env[v]) for v in e.outputs]))
+        return local
+
+    def _within(self, plan: LayerPlan, layer: int) -> Environment:
+        graph, env, ready = self.graph, dict(self.env), set(self.graph.prelude_results)
+        env |= {v: stop(env[v]) for v, owner in plan.leaf_layer.items() if owner != layer}
+        read = reader(env)
+        for e in graph.step:
+            # marked by the user, or a parameter's that has no site
+            values = [
+                stop(read(v))
+                if is_stop_trace(e) or (v in ready and (e, k) not in self.sites)
+                else read(v)
+                for k, v in enumerate(e.inputs)
+            ]
+            env |= self.apply(e, values)
+            others = [v for v in e.outputs if plan.layer_of.get(v, layer) != layer]
+            env |= {v: stop(self.env[v]) for v in others}
+        return {v: env[v] for v in variables(graph.new_carry[k] for k in plan.leaves[layer])}
+
+
+def _plus(value: Array, perturbation: Array | None) -> Array:
+    return value if perturbation is None else value + perturbation.astype(value.dtype)

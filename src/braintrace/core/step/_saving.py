@@ -8,29 +8,19 @@ written and read back.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .._compat import sub_jaxprs
+from .._compat import named, sub_jaxprs
 from ..analysis import CellGraph
-from ..jaxpr import ELEMENTWISE, Equation, Var
-from ._evaluate import Step, step
-from ._evaluation import Perturbations, Values
+from ..jaxpr import ELEMENTWISE, Equation
+from ._evaluate import Perturbations, Step, Values, step
 
-_MOVES = (
-    "broadcast_in_dim",
-    "concatenate",
-    "expand_dims",
-    "iota",
-    "pad",
-    "reshape",
-    "rev",
-    "slice",
-    "split",
-    "squeeze",
-    "transpose",
+_MOVES = named(
+    "broadcast_in_dim concatenate expand_dims iota pad reshape rev slice split squeeze transpose"
 )
-_CHEAP = frozenset((*(p.name for p in ELEMENTWISE), *_MOVES))  # names of primitives
+_CHEAP = frozenset(p.name for p in (*ELEMENTWISE, *_MOVES))
 
 
 def saving_step(
@@ -45,7 +35,8 @@ def saving_step(
     It is `step` where a cell calls back to Python, which must happen once, and where it has complex
     numbers, for which `jax.checkpoint` cannot keep results.
     """
-    if any(calls_back(e) or any(_is_complex(v) for v in e.outputs) for e in graph.step):
+    is_complex = lambda v: jnp.issubdtype(v.dtype, np.complexfloating)
+    if any(calls_back(e) or any(map(is_complex, e.outputs)) for e in graph.step):
         return step(graph, ready, carry, xs, perturbations)
     saved = jax.checkpoint(
         functools.partial(step, graph),
@@ -59,7 +50,3 @@ def calls_back(equation: Equation | JaxprEqn) -> bool:
     """Whether an equation of a program, or of a program inside it, calls back to Python."""
     inner = (e for program in sub_jaxprs(equation.params) for e in program.jaxpr.eqns)
     return "callback" in equation.primitive.name or any(map(calls_back, inner))
-
-
-def _is_complex(v: Var) -> bool:
-    return v.differentiable and np.dtype(v.dtype).kind == "c"

@@ -5,13 +5,11 @@ state.
 from ._carrier import Carrier as Carrier
 from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
-from ._carrier import Sums as Sums
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
-from ._layer_slots import Pull as Pull
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._sensitivity import Sensitivity as Sensitivity

@@ -4,20 +4,23 @@ state.
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
-from ..analysis import BatchAxis, CellGraph, ParameterRow, Site
+from ..analysis import BatchAxis, CellGraph, Site
 from ..jaxpr import Var
 from ..step import Values
+from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
+# `entry`, and of a single step the derivatives with respect to each y
+Cotangents = tuple[Values, Values | None]
 
 _USEFUL_WINDOW = 64
 
@@ -42,11 +45,9 @@ class Carrier(abc.ABC):
     one weight product of a window; those of a `TraceCarrier` move over a whole window at once.
     """
 
-    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
-        """What the traces of a parameter leave out of the dynamics inside a position, as a reason
-        in the certificate; '' for nothing.
-        """
-        return ""
+    #: What the traces of a parameter leave out of the dynamics inside a position, as a reason in
+    #: the certificate; '' for nothing.
+    approximation: ClassVar[str] = ""
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Carrier":
         """The carrier with what it reads from the model (`leak_of` a group) put in as numbers."""
@@ -81,13 +82,9 @@ class Carrier(abc.ABC):
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
-        """For each site, the gradient of its weight at one step."""
-
-    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
-        """What `gradients` reads of the two, None for nothing: what is kept for a reverse pass is
-        memory.
+        """For each site, the gradient of its weight at one step. Of `after`, only a
+        `FactorCarrier` reads anything.
         """
-        return before, None
 
     @property
     def longest_window(self) -> int | None:
@@ -103,19 +100,24 @@ class TraceCarrier(Carrier):
     """Traces that move over a whole window at once, by the sensitivities over its steps."""
 
     @abc.abstractmethod
+    def contract(
+        self, graph: CellGraph, traces: Traces, entry: Values, now: StepSignals | None = None
+    ) -> list[Array]:
+        """With `now`, the gradient of the step after the traces' time is added."""
+
+    def gradients(
+        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    ) -> list[Array]:
+        return self.contract(graph, before, signals.entry, signals)
+
+    @abc.abstractmethod
     def advance_and_contract(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        local: Sensitivity,
-        entry: Values,
-        sums: Sums,
-        now: Values | None,
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
         """`advance`, and `sums` (by weight) with what `contract` gives for the traces before it.
 
-        `now`: for a single step, the derivatives with respect to each y; they are for the sites
-            that `adds_now` names.
+        The derivatives with respect to each y, of a single step, are for the sites that `adds_now`
+        names.
         """
 
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
@@ -132,7 +134,29 @@ class TraceCarrier(Carrier):
 
 
 class FactorCarrier(Carrier):
-    """Traces whose gradient of each step is the operation's own weight gradient at two factors."""
+    """Traces whose gradient of each step is the operation's own weight gradient at two factors, of
+    which one is made from leaky sums of each site's data: these are here.
+    """
+
+    dtype: DTypeLike | None
+
+    @abc.abstractmethod
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        """Of a leaky sum of the site's data, of a leaky sum of that, and so on."""
+
+    def init(self, graph: CellGraph) -> Traces:
+        zero = lambda site: jnp.zeros(represented_shape(site), trace_dtype(site, self.dtype))
+        return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
+
+    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        after = []
+        for site, sums, data in zip(graph.sites, before, local.data, strict=True):
+            x, new = represented(site, [d[0] for d in data], sums[0].dtype), []
+            for old, decay in zip(sums, self.decays(graph, site), strict=True):
+                x = leaky_step(old, x, decay).astype(old.dtype)
+                new.append(x)
+            after.append(new)
+        return after
 
     @abc.abstractmethod
     def factors(
@@ -142,9 +166,21 @@ class FactorCarrier(Carrier):
         the step.
         """
 
-    @abc.abstractmethod
+    def axes(self, graph: CellGraph) -> Traces:
+        """Where the samples lie in the traces, as the front of their tree."""
+        return [graph.data_axis(site) for site in graph.sites]
+
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         """The traces with zeros for the samples that are marked."""
+
+        def clear(axis: BatchAxis | None, values: Traces) -> Traces:
+            if axis is None and marks.size > 1:
+                return values
+            # without an axis there is one sample, and everything is its own
+            mark = lambda v: marks.reshape(()) if axis is None else axis.along(marks, v.ndim)
+            return jax.tree.map(lambda v: jnp.where(mark(v), 0, v), values)
+
+        return jax.tree.map(clear, self.axes(graph), traces, is_leaf=lambda axis: axis is None)
 
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
@@ -153,9 +189,6 @@ class FactorCarrier(Carrier):
         return [
             s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
         ]
-
-    def kept_for_gradients(self, before: Traces, after: Traces) -> tuple[Traces, Traces]:
-        return before, after
 
     def useful_window(self, graph: CellGraph) -> int:
         """Factors gain nothing from longer windows but their one product, which is at its speed by
@@ -169,10 +202,7 @@ def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
     wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
     if chosen is None:
         return wide
-    chosen = np.dtype(chosen)
-    return (
-        np.result_type(chosen, np.complex64) if wide.kind == "c" and chosen.kind != "c" else chosen
-    )
+    return np.result_type(chosen, np.complex64) if wide.kind == "c" else np.dtype(chosen)
 
 
 def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:
@@ -184,15 +214,6 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     """Shape of the represented data of one step."""
     data = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
     return jax.eval_shape(site.rule.represent, data).shape
-
-
-def kept(values: Array, axis: BatchAxis | None, reset: Bool[Array, " B"]) -> Array:
-    """`values` with zeros for the samples, along `axis`, that `reset` marks."""
-    if axis is None and reset.size > 1:
-        return values
-    if axis is None:  # one sample: everything is its own
-        return jnp.where(reset.reshape(()), 0, values)
-    return jnp.where(axis.along(reset, values.ndim), 0, values)
 
 
 def along(

@@ -14,49 +14,39 @@ Memory O(B (I + O S)).
 """
 
 import dataclasses
+from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, DTypeLike, Inexact
+from jaxtyping import Array, DTypeLike, Inexact
 
-from ..analysis import BatchAxis, CellGraph, ParameterRow, Place, Site
+from ..analysis import BatchAxis, CellGraph, Site
 from ..step import Values
-from ._carrier import (
-    FactorCarrier,
-    StepSignals,
-    Traces,
-    along,
-    kept,
-    represented,
-    represented_shape,
-    trace_dtype,
-)
-from ._filters import counting, kappa_step, leaky_step
-from ._sensitivity import Sensitivity
-from ._slots import at_place, signals_at, where_acting
+from ._carrier import FactorCarrier, StepSignals, Traces, along, represented, trace_dtype
+from ._filters import counting, kappa_step
+from ._sensitivity import Moves, Sensitivity
+from ._slots import signals_at
 
 
 @dataclasses.dataclass(frozen=True)
 class Factored(FactorCarrier):
     """`input_decay` is ax, `state_decay` af, both in [0, 1)."""
 
+    approximation: ClassVar[str] = "its trace is smoothed and factored"
+
     input_decay: float
     state_decay: float
     dtype: DTypeLike | None = None
 
-    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
-        traced = any(graph.sites[n].places for n in row.sites)
-        return "its trace is smoothed and factored" if traced else ""
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        return (self.input_decay,)
 
     def init(self, graph: CellGraph) -> Traces:
-        zero = lambda site, shape: jnp.zeros(shape, trace_dtype(site, self.dtype))
+        zero = lambda s: jnp.zeros(s.y.shape, trace_dtype(s, self.dtype))
         return {
-            "input": [zero(s, represented_shape(s)) for s in graph.sites],
+            "input": super().init(graph),
             "state": [
-                [[zero(s, s.y.shape) for _ in p.slots] for p in s.places]
-                if graph.first_of_sum[n] == n
-                else []
+                [[zero(s) for _ in p.slots] for p in s.places] if graph.first_of_sum[n] == n else []
                 for n, s in enumerate(graph.sites)
             ],
             "weight": jnp.zeros(
@@ -68,84 +58,57 @@ class Factored(FactorCarrier):
     def of_site(self, traces: Traces, site: int) -> Traces:
         return {"input": traces["input"][site], "state": traces["state"][site]}
 
-    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
-        def state(site: Site, of_site: Traces) -> Traces:
-            return jax.tree.map(lambda v: kept(v, graph.y_axis(site), marks), of_site)
-
+    def axes(self, graph: CellGraph) -> Traces:
         return {
-            "input": [
-                kept(v, graph.data_axis(site), marks)
-                for site, v in zip(graph.sites, traces["input"], strict=True)
-            ],
-            "state": list(map(state, graph.sites, traces["state"])),
-            "weight": kept(traces["weight"], graph.batch and BatchAxis(0, graph.batch.size), marks),
+            "input": super().axes(graph),
+            "state": [graph.y_axis(site) for site in graph.sites],
+            "weight": graph.batch and BatchAxis(0, graph.batch.size),
         }
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        inputs = []
-        for site, old, data in zip(graph.sites, before["input"], local.data, strict=True):
-            x = represented(site, [d[0] for d in data], old.dtype)
-            inputs.append(leaky_step(old, x, self.input_decay).astype(old.dtype))
         states = [
             [
-                self._state(graph, n, place, old, local)
+                self._state(old, local.at(graph, n, place))
                 for place, old in zip(site.places, before["state"][n], strict=False)
             ]
             for n, site in enumerate(graph.sites)
         ]
-        return {
-            "input": inputs,
-            "state": states,
-            "weight": kappa_step(before["weight"], 1, self.state_decay),
-        }
+        weight = kappa_step(before["weight"], 1, self.state_decay)
+        inputs = super().advance(graph, before["input"], local)
+        return {"input": inputs, "state": states, "weight": weight}
 
-    def _state(
-        self, graph: CellGraph, n: int, place: Place, old: list[Array], local: Sensitivity
-    ) -> list[Array]:
+    def _state(self, old: list[Array], moves: Moves) -> list[Array]:
         """The state traces at one place: `old` moved by D, and what y adds."""
-        group = graph.groups[place.group]
         new = []
-        for s, own in zip(place.slots, old, strict=True):
-            moved = local.slots[place.group][s]
-            assert moved is not None
-            total = (1 - self.state_decay) * where_acting(place, moved.drive[n][0])
-            for q, trace in zip(place.slots, old, strict=True):
-                if group.coupling[s, q]:
-                    row = at_place(graph, moved.rows, place, q)
-                    total = total + self.state_decay * row * trace
-            new.append(total.astype(own.dtype))
+        for own, rows, drive in zip(old, *moves, strict=True):
+            met = [row * e for row, e in zip(rows, old, strict=True) if row is not None]
+            moved, added = sum(met, jnp.zeros_like(own)), 0 if drive is None else drive[0]
+            new.append(kappa_step(moved, added, self.state_decay).astype(own.dtype))
         return new
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        gradients = []
+        gradients, weight = [], jnp.where(traces["weight"] == 0, 1, traces["weight"])
         for n, site in enumerate(graph.sites):
             signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
-            gathered = along(traces["weight"], graph.y_axis(site), signal.ndim)
-            gradients.append(
-                site.rule.weight_gradient(
-                    traces["input"][n], signal / jnp.where(gathered == 0, 1, gathered)
-                )
-            )
+            c = signal / along(weight, graph.y_axis(site), signal.ndim)
+            gradients.append(site.rule.weight_gradient(traces["input"][n][-1], c))
         return gradients
 
     def factors(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[tuple[Array, Array]]:
-        cotangents = {}
+        found, cotangents = [], {}
         for n, (site, drive) in enumerate(zip(graph.sites, signals.drives, strict=True)):
-            if site.places and graph.first_of_sum[n] == n:
+            first = graph.first_of_sum[n]
+            if not site.places:  # without a trace, those of the instantaneous gradient
+                found.append((represented(site, signals.data[n], drive.dtype), drive))
+                continue
+            if first == n:
                 past = self._signal(graph, site, before["state"][n], signals.entry)
                 gathered = along(after["weight"], graph.y_axis(site), drive.ndim)
                 cotangents[n] = kappa_step(past, drive, self.state_decay) / gathered
-        # without a trace, those of the instantaneous gradient
-        return [
-            (after["input"][n], cotangents[graph.first_of_sum[n]])
-            if site.places
-            else (represented(site, data, drive.dtype), drive)
-            for n, (site, drive, data) in enumerate(
-                zip(graph.sites, signals.drives, signals.data, strict=True)
-            )
-        ]
+            found.append((after["input"][n][-1], cotangents[first]))
+        return found
 
     def _signal(
         self, graph: CellGraph, site: Site, states: list[list[Array]], entry: Values

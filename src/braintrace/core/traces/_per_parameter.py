@@ -11,26 +11,27 @@ step, and kept as its factors: O(B (I + O S)).
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import TypedDict
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike
+from jaxtyping import Array, DTypeLike, Float
 
-from ..analysis import CellGraph, Place, Site
-from ..kernels import in_place
+from ..analysis import CellGraph, Site
+from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place
 from ..step import Values
-from ._carrier import StepSignals, Sums, TraceCarrier, represented, trace_dtype
-from ._one_pass import Moves, has_kernel, pass_over
-from ._sensitivity import Sensitivity
-from ._slots import at_place, signals_at, where_acting
+from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
+from ._sensitivity import Moves, Sensitivity
+from ._slots import signals_at
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
 
-class Passing(TypedDict):
+class Passing(NamedTuple):
     """What is kept of a trace that the next step overwrites: the last step's operands, and the
     derivative of each slot with respect to y.
     """
@@ -39,7 +40,8 @@ class Passing(TypedDict):
     drive: OfSlots
 
 
-Traces = list[OfSlots | Passing]  # of each site
+OfSite = OfSlots | Passing
+Now = tuple[Values, Array]  # the data of a step and the derivative with respect to its y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,60 +58,48 @@ class PerParameter(TraceCarrier):
         # clipping after each step cannot be done for many at once
         return None if self.clip is None else 1
 
-    def trace_dtype(self, site: Site) -> np.dtype:
-        """dtype of the traces of `site`."""
-        return trace_dtype(site, self.dtype)
-
     def init(self, graph: CellGraph) -> Traces:
-        """Zero traces."""
+        """For each site, `OfSlots` or `Passing`."""
         return [self._zero(graph, site) for site in graph.sites]
 
-    def _zero(self, graph: CellGraph, site: Site) -> OfSlots | Passing:
-        passes, dtype = self._passes(graph, site), self.trace_dtype(site)
+    def _zero(self, graph: CellGraph, site: Site) -> OfSite:
+        passes, dtype = self._passes(graph, site), trace_dtype(site, self.dtype)
         shape = site.y.shape if passes else site.trace_shape
         slots = [[jnp.zeros(shape, dtype) for _ in place.slots] for place in site.places]
-        if not passes:
-            return slots
-        return {"data": [jnp.zeros(v.shape, v.dtype) for v in site.data], "drive": slots}
+        return Passing([jnp.zeros(v.shape, v.dtype) for v in site.data], slots) if passes else slots
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         """The traces after the steps that `local` describes."""
         return [self._advance(graph, n, old, local) for n, old in enumerate(before)]
 
     def advance_and_contract(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        local: Sensitivity,
-        entry: Values,
-        sums: Sums,
-        now: Values | None,
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
         """Dense weights, in float32 or float64, in one pass of the kernel; the others by `advance`
         and `contract`.
         """
-        after, sums = list(before), dict(sums)
+        after, sums, (entry, now) = list(before), dict(sums), signals
         for n, (site, old) in enumerate(zip(graph.sites, before, strict=True)):
             total, data, drive = sums[site.weight], local.data[n], None if now is None else now[n]
-            if not isinstance(old, dict) and self._has_kernel(graph, site):
-                moves = [self._moves(graph, n, place, local) for place in site.places]
-                signals = signals_at(graph, entry, site)
-                after[n], total = pass_over(site, old, signals, total, data, drive, moves)
+            if self._has_kernel(graph, site):
+                moves = [local.at(graph, n, place) for place in site.places]
+                met = signals_at(graph, entry, site)
+                after[n], total = _pass_over(site, old, met, total, data, drive, moves)
             else:
                 own = None
-                if drive is not None and isinstance(old, dict):
+                if drive is not None and self.adds_now(graph, site):
                     own = [d[0] for d in data], drive
                 after[n] = self._advance(graph, n, old, local)
                 total = total + self._contract(graph, site, old, entry, own)
             sums[site.weight] = total
         return after, sums
 
-    def gradients(
-        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
+    def contract(
+        self, graph: CellGraph, traces: Traces, entry: Values, now: StepSignals | None = None
     ) -> list[Array]:
-        steps = zip(signals.data, signals.drives, strict=True)
-        every = zip(graph.sites, before, steps, strict=True)
-        return [self._contract(graph, site, old, signals.entry, own) for site, old, own in every]
+        steps = [None] * len(traces) if now is None else zip(now.data, now.drives, strict=True)
+        every = zip(graph.sites, traces, steps, strict=True)
+        return [self._contract(graph, site, of, entry, own) for site, of, own in every]
 
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
         return self._has_kernel(graph, site) or self._passes(graph, site)
@@ -118,125 +108,76 @@ class PerParameter(TraceCarrier):
         return self._has_kernel(graph, site) and in_place()
 
     def _has_kernel(self, graph: CellGraph, site: Site) -> bool:
+        """Whether the traces of a dense weight take the trace kernel."""
+        slots = [len(place.slots) for place in site.places]
         return (
             self.clip is None
             and not self._passes(graph, site)
-            and has_kernel(site, self.trace_dtype(site))
+            and site.rule.outer_layout is not None
+            and 0 not in (*site.trace_shape, *slots)
+            and trace_dtype(site, self.dtype) in (np.float32, np.float64)
+            and 0 < max(slots, default=0) <= MOST_SLOTS
         )
 
     def _passes(self, graph: CellGraph, site: Site) -> bool:
         """Whether nothing is carried over from step to step, so that the trace is a product, and
         its factors are smaller.
         """
-        if self.clip is not None or not site.is_operation or not site.places:
-            return False
         within = [graph.groups[p.group].coupling[np.ix_(p.slots, p.slots)] for p in site.places]
+        if self.clip is not None or not site.is_operation or not within:
+            return False
         factors = site.y.size + sum(getattr(v, "size", 0) for v in site.data)
-        return not any(coupling.any() for coupling in within) and factors < int(
-            np.prod(site.trace_shape)
-        )
+        return not any(map(np.any, within)) and factors < math.prod(site.trace_shape)
 
-    def _coupling(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> np.ndarray:
-        """Which of the place's slots reach which within the steps of `local`."""
-        coupling = graph.groups[place.group].coupling
-        steps = next(m.drive[n].shape[0] for m in local.slots[place.group] if m is not None)
-        power = coupling.astype(int)
-        for _ in range(min(steps, coupling.shape[0]) - 1):
-            power = np.minimum(power + power @ coupling, 1)
-        return power[np.ix_(place.slots, place.slots)].astype(bool)
+    def _advance(self, graph: CellGraph, n: int, old: OfSite, local: Sensitivity) -> OfSite:
+        site, data, dtype = graph.sites[n], local.data[n], trace_dtype(graph.sites[n], self.dtype)
+        moves = [local.at(graph, n, place) for place in site.places]
+        if isinstance(old, Passing):
+            zero = jnp.zeros(site.y.shape, dtype)
+            last = lambda drive: zero if drive is None else drive[-1].astype(dtype)
+            return Passing([d[-1] for d in data], [list(map(last, drives)) for _, drives in moves])
 
-    def _moves(self, graph: CellGraph, n: int, place: Place, local: Sensitivity) -> Moves:
-        """What the steps of `local` do to the traces at a place."""
-        coupled = self._coupling(graph, n, place, local)
-        rows: list[list[Array | None]] = []
-        drives: list[Array | None] = []
-        for s, reached in zip(place.slots, coupled, strict=True):
-            moved = local.slots[place.group][s]
-            assert moved is not None
-            rows.append(
-                [
-                    at_place(graph, moved.rows, place, q) if reaches else None
-                    for q, reaches in zip(place.slots, reached, strict=True)
-                ]
-            )
-            drive = moved.drive[n]
-            moves = s in place.direct or drive.shape[0] > 1  # else y cannot move the slot yet
-            drives.append(where_acting(place, drive) if moves else None)
-        return rows, drives
-
-    def _advance(
-        self, graph: CellGraph, n: int, old: OfSlots | Passing, local: Sensitivity
-    ) -> OfSlots | Passing:
-        site, data = graph.sites[n], local.data[n]
-        moves = [self._moves(graph, n, place, local) for place in site.places]
-        if not isinstance(old, dict):
-            return [self._moved(site, at, *move, data) for at, move in zip(old, moves, strict=True)]
-        zero = jnp.zeros(site.y.shape, self.trace_dtype(site))
-        drives = [
-            [zero if d is None else d[-1].astype(zero.dtype) for d in drives] for _, drives in moves
-        ]
-        return {"data": [d[-1] for d in data], "drive": drives}
-
-    def _moved(
-        self,
-        site: Site,
-        old: list[Array],
-        rows: Sequence[Sequence[Array | None]],
-        drives: Sequence[Array | None],
-        data: list[Array],
-    ) -> list[Array]:
-        """The traces at one place after some steps."""
-        dtype, new = self.trace_dtype(site), []
-        for reached, drive in zip(rows, drives, strict=True):
+        def moved(old: list[Array], rows: Sequence[Array | None], drive: Array | None) -> Array:
             terms = [
-                site.rule.at_entries(row.astype(_real(e.dtype))) * e
-                for row, e in zip(reached, old, strict=True)
+                site.rule.at_entries(row.astype(jnp.finfo(e.dtype).dtype)) * e
+                for row, e in zip(rows, old, strict=True)
                 if row is not None
             ]
             if drive is not None:
                 wide = drive.astype(np.result_type(dtype, np.float32))
-                single = wide.shape[0] == 1
                 terms.append(
                     site.rule.spread(wide[0], [d[0] for d in data])
-                    if single
+                    if wide.shape[0] == 1
                     else site.rule.spread_sum(wide, data)
                 )
-            total = (
-                functools.reduce(jnp.add, terms).astype(dtype) if terms else jnp.zeros_like(old[0])
-            )
-            new.append(total if self.clip is None else jnp.clip(total, -self.clip, self.clip))
-        return new
+            total = sum(terms[1:], terms[0]).astype(dtype) if terms else jnp.zeros_like(old[0])
+            return total if self.clip is None else jnp.clip(total, -self.clip, self.clip)
 
-    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        """For each site, the gradient of its weight: `entry`, at the traces' time, contracted."""
-        return [self._contract(graph, site, traces[n], entry) for n, site in enumerate(graph.sites)]
+        return [
+            [moved(at, *of_slot) for of_slot in zip(*move, strict=True)]
+            for at, move in zip(old, moves, strict=True)
+        ]
 
     def _contract(
-        self,
-        graph: CellGraph,
-        site: Site,
-        traces: OfSlots | Passing,
-        entry: Values,
-        now: tuple[Values, Array] | None = None,
+        self, graph: CellGraph, site: Site, traces: OfSite, entry: Values, now: Now | None = None
     ) -> Array:
-        """`now`: the data of a step and the derivative with respect to its y, whose own gradient is
-        added.
-        """
+        """With `now`, the gradient of that step is added."""
         total = jnp.zeros(site.weight.shape, site.weight.dtype)
         signals = signals_at(graph, entry, site)
-        if not isinstance(traces, dict) and self._has_kernel(graph, site):
+        if not isinstance(traces, Passing) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
-            return pass_over(site, traces, signals, total, data, drive, None)[1]
-        wide = np.result_type(self.trace_dtype(site), np.float32)
+            return _pass_over(site, traces, signals, total, data, drive, None)[1]
+        wide = np.result_type(trace_dtype(site, self.dtype), np.float32)
         steps = [] if now is None else [now]
-        if isinstance(traces, dict):
-            pairs = zip(chain(*signals), chain(*traces["drive"]), strict=True)
-            steps.append((traces["data"], functools.reduce(jnp.add, [a * f for a, f in pairs])))
+        if isinstance(traces, Passing):
+            pairs = zip(chain(*signals), chain(*traces.drive), strict=True)
+            steps.append((traces.data, functools.reduce(jnp.add, [a * f for a, f in pairs])))
         else:
             for of_place, at in zip(signals, traces, strict=True):
                 if at:
-                    a, e = [a.astype(_real(wide)) for a in of_place], [e.astype(wide) for e in at]
-                    total = total + site.rule.contract(a, e).astype(total.dtype)
+                    a = [a.astype(jnp.finfo(wide).dtype) for a in of_place]
+                    found = site.rule.contract(a, [e.astype(wide) for e in at])
+                    total = total + found.astype(total.dtype)
         if steps:
             c = jnp.stack([c.astype(wide) for _, c in steps])
             x = jnp.stack([represented(site, data, wide) for data, _ in steps])
@@ -244,5 +185,46 @@ class PerParameter(TraceCarrier):
         return total
 
 
-def _real(dtype: np.dtype) -> np.dtype:
-    return np.finfo(dtype).dtype if dtype.kind == "c" else dtype
+def _pass_over(
+    site: Site,
+    traces: Sequence[Values],
+    signals: Sequence[Values],
+    total: Array,
+    data: Values | None,
+    now: Float[Array, "*y"] | None,
+    moves: Sequence[Moves] | None,
+) -> tuple[list[list[Array]], Array]:
+    """(new traces, `total` plus the gradient of the weight), in one pass of the trace kernel.
+
+    `signals`, of each place and slot and shaped as y, meet the old traces. With `now`, the
+    derivative with respect to y of the only step of `data` (time first), that step's own gradient
+    is added. With `moves` the traces are carried through the steps of `data`.
+    """
+    [[some, *_], *_], across = traces, site.rule.outer_layout == "io"
+    dtype, samples = some.dtype, some.size // site.weight.size
+    outputs = site.y.size // samples
+    inputs = site.weight.size // outputs
+    matrix = (inputs, outputs) if across else (outputs, inputs)
+    by_sample = lambda v: v.astype(dtype).reshape(samples, outputs)
+    by_time = lambda d: jnp.swapaxes(d.astype(dtype).reshape(-1, samples, outputs), 0, 1)
+    x = jnp.zeros((samples, 0, inputs), dtype)
+    if data is not None:
+        x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
+    fits = total.dtype == dtype
+    gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
+    new = []
+    for k, (signal, old) in enumerate(zip(signals, traces, strict=True)):
+        rows, drives = ((), ()) if moves is None else moves[k]
+        operands = Operands(
+            gradient=gradient,
+            x=x,
+            now=None if now is None or k else by_sample(now),
+            signal=tuple(map(by_sample, signal)),
+            old=tuple(e.reshape(samples, *matrix) for e in old),
+            rows=jax.tree.map(by_sample, rows),
+            drive=jax.tree.map(by_time, drives),
+        )
+        gradient, moved = advance_and_contract(across, operands)
+        new.append([e.reshape(site.trace_shape) for e in moved])
+    gradient = gradient.reshape(total.shape)
+    return new, gradient if fits else total + gradient.astype(total.dtype)

@@ -8,18 +8,15 @@ The derivative of the state with respect to y is inside delta, so any gain is ri
 
 import dataclasses
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike
+from jaxtyping import Array, DTypeLike
 
 from .._errors import CompilationError
-from ..analysis import CellGraph, ParameterRow, Site
+from ..analysis import CellGraph, Site
 from ..step import Values
-from ._carrier import FactorCarrier, StepSignals, kept, represented, represented_shape, trace_dtype
-from ._filters import leaky_step
-from ._sensitivity import Sensitivity
-
-Traces = list[list[Array]]  # of each site: the filter and, doubled, the filter of the filter
+from ._carrier import FactorCarrier, StepSignals, Traces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +28,12 @@ class Presynaptic(FactorCarrier):
     (F-OTPE).
     """
 
+    approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
+
     leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
     dtype: DTypeLike | None = None
-
-    def approximation(self, graph: CellGraph, row: ParameterRow) -> str:
-        traced = any(graph.sites[n].places for n in row.sites)
-        return "a constant leak stands for the neuron's dynamics" if traced else ""
-
-    def leak(self, graph: CellGraph, site: Site) -> float:
-        """The leak of the group that the site feeds; 0 where there is no trace."""
-        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
-        if not site.places or not (site.is_operation or is_bias):
-            return 0.0
-        assert self.leaks is not None
-        return self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Presynaptic":
         if self.leaks is not None:
@@ -63,31 +50,15 @@ class Presynaptic(FactorCarrier):
             self, leaks=tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups)))
         )
 
-    def init(self, graph: CellGraph) -> Traces:
-        zero = lambda s: jnp.zeros(represented_shape(s), trace_dtype(s, self.dtype))
-        return [[zero(s)] * (2 if self._double(graph, s) else 1) for s in graph.sites]
-
-    def _double(self, graph: CellGraph, site: Site) -> bool:
-        hidden = graph.marks.get("hidden", frozenset())
+    def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
+        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
+        if not site.places or not (site.is_operation or is_bias):
+            return (0.0,)  # no trace
+        assert self.leaks is not None
+        leak = self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
-        return self.twice and self.leak(graph, site) > 0 and bool(hidden & leaves)
-
-    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
-        return [
-            [kept(v, graph.data_axis(site), marks) for v in filters]
-            for site, filters in zip(graph.sites, traces, strict=True)
-        ]
-
-    def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        new = []
-        for site, filters, data in zip(graph.sites, before, local.data, strict=True):
-            x = represented(site, [d[0] for d in data], filters[0].dtype)
-            filtered = []
-            for old in filters:
-                x = leaky_step(old, x, self.leak(graph, site)).astype(old.dtype)
-                filtered.append(x)
-            new.append(filtered)
-        return new
+        hidden = graph.marks.get("hidden", frozenset()) & leaves
+        return (leak, leak) if self.twice and leak > 0 and hidden else (leak,)
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]

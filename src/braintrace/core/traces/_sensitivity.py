@@ -17,35 +17,107 @@ from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from ..analysis import CellGraph
+from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
-from ._layer_slots import LayerSensitivity, Pull
-from ._slots import one_slot
+from ._slots import at_place, nbytes, one_slot, where_acting
 
 Carried = TypeVar("Carried")
+# cotangents of the hidden leaves, to those of the leaves before and of each perturbation
+Pull = Callable[[list[Array]], tuple[list[Array], list[Array | None]]]
+# Of one place, of which None is zero: for each pair of slots what carries one over into the other,
+# shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
+Moves = tuple[tuple[tuple[Array | None, ...], ...], tuple[Array | None, ...]]
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class SlotSensitivity:
-    """`rows`: shaped as the hidden leaves; `drive[n]`: (K, *shape of y of site n)."""
+class LayerSensitivity:
+    """How the state of a layer after K steps, h_K (n elements in each sample), depends on that
+    before them and on each y.
 
-    rows: list[Array]
-    drive: list[Array]
+    Row j, of one element in all samples at once, is a reverse pass. Rows are asked for, some at a
+    time: together they may be larger than the traces. `pull` takes cotangents of the hidden leaves,
+    which are like `end`, to those before the steps and of the y.
+    """
+
+    graph: CellGraph
+    layer: int
+    end: Values
+    pull: Pull
+
+    @property
+    def like(self) -> jax.ShapeDtypeStruct:
+        """(samples, n) of the state's dtype."""
+        return jax.eval_shape(lambda *h: flat_layer(self.graph, self.layer, h), *self.end)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the derivatives of one element with respect to every y."""
+        return nbytes(jax.eval_shape(self.pull, list(self.end))[1])
+
+    def of(
+        self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True
+    ) -> tuple[Float[Array, "m B n"], list[Array | None]]:
+        """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
+        not `wanted`.
+        """
+        flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
+        numbers = jnp.arange(like.shape[1])
+        spread = jax.linear_transpose(flat, *self.end)
+
+        def row(element: Int[Array, ""], wanted: Bool[Array, ""]) -> PyTree:
+            one = ((numbers == element) & wanted).astype(like.dtype)
+            before, drive = self.pull(list(spread(jnp.broadcast_to(one, like.shape))))
+            return flat(*before), drive
+
+        return jax.vmap(row)(elements, jnp.broadcast_to(wanted, elements.shape))
+
+
+def layer_sizes(graph: CellGraph) -> list[int]:
+    """State elements of each layer in one sample."""
+    assert graph.layers is not None
+    return [sum(map(graph.sample_size, leaves)) for leaves in graph.layers.leaves]
+
+
+def flat_layer(graph: CellGraph, layer: int, hidden: Values) -> Float[Array, "B n"]:
+    """A layer's leaves, out of arrays shaped as the hidden leaves."""
+    assert graph.layers is not None
+    leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
+    return jnp.concatenate(leaves, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """For each group and slot (None where no site needs it); `data[n]`: operands of site n, time
-    first; the end carry.
+    """`slots`, by group and slot, of those that a site needs: rows, shaped as the hidden leaves,
+    and drives, (K, *shape of y) for each site. `data[n]`: operands of site n, time first. The end
+    carry.
     """
 
-    slots: list[list[SlotSensitivity | None]]
+    slots: dict[tuple[int, int], tuple[list[Array], list[Array]]]
     data: list[list[Array]]
     carry: list[Array]
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
+
+    def at(self, graph: CellGraph, n: int, place: Place) -> Moves:
+        """What the steps do to the traces of site n at a place."""
+        moved = [self.slots[place.group, s] for s in place.slots]
+        steps = moved[0][1][n].shape[0] if moved else 1
+        # which slots reach which within the steps
+        coupling = graph.groups[place.group].coupling
+        reached = coupling
+        for _ in range(min(steps, len(coupling)) - 1):
+            reached = reached | (reached @ coupling)
+        rows = tuple(
+            tuple(at_place(graph, of, place, q) if reached[s, q] else None for q in place.slots)
+            for s, (of, _) in zip(place.slots, moved, strict=True)
+        )
+        # at a single step y may not move the slot yet
+        drives = tuple(
+            where_acting(place, drive[n]) if s in place.direct or steps > 1 else None
+            for s, (_, drive) in zip(place.slots, moved, strict=True)
+        )
+        return rows, drives
 
 
 def zero_perturbations(graph: CellGraph, steps: int | None = None) -> list[Array | None]:
@@ -89,8 +161,11 @@ def sensitivity(
     """Sensitivities over the steps of `xs` (time first)."""
 
     def end(hidden: list[Array], perturbations: list[Array | None]) -> tuple[list[Array], PyTree]:
-        start = with_hidden(graph, carry, hidden)
-        last, data = local_chain(graph, ready, start, xs, perturbations, evaluate)
+        def advance(carry: list[Array], now: tuple[list[Array], Perturbations]) -> PyTree:
+            result = evaluate(graph, ready, carry, *now)
+            return result.local, result.data
+
+        last, data = scan(advance, with_hidden(graph, carry, hidden), (xs, perturbations))
         return hidden_part(graph, last), (data, last)
 
     start = hidden_part(graph, carry), zero_perturbations(graph, jax.tree.leaves(xs)[0].shape[0])
@@ -111,37 +186,15 @@ def pulled_back(
         LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
     ]
     needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
-    slots: list[list[SlotSensitivity | None]] = [
-        [None] * len(group.slots) for group in graph.groups
-    ]
     ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]
-    if len(ends) == 1 or any(
-        map(calls_back, graph.step)
-    ):  # a call back to Python may not know how to be mapped
+    # a call back to Python may not know how to be mapped
+    if len(ends) < 2 or any(map(calls_back, graph.step)):
         found = [pull(end) for end in ends]
     else:  # one pass for all slots: what it recomputes is recomputed once
-        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends)) if ends else None
+        together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends))
         found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
-    for (g, s), (rows, drives) in zip(needed, found, strict=True):
-        slots[g][s] = SlotSensitivity(rows, every_drive(graph, drives))
-    return Sensitivity(slots, data, last, layers)
-
-
-def local_chain(
-    graph: CellGraph,
-    ready: Values,
-    carry: list[Array],
-    xs: Sequence[Array | None],
-    perturbations: Perturbations,
-    evaluate: Callable[..., Step] = step,
-) -> tuple[list[Array], list[list[Array]]]:
-    """Steps of the local evaluation: the end carry, and the data of each site, time first."""
-
-    def advance(carry: list[Array], now: tuple[list[Array], Perturbations]) -> PyTree:
-        result = evaluate(graph, ready, carry, *now)
-        return result.local, result.data
-
-    return scan(advance, carry, (xs, perturbations))
+    moved = [(rows, every_drive(graph, drives)) for rows, drives in found]
+    return Sensitivity(dict(zip(needed, moved, strict=True)), data, last, layers)
 
 
 def scan(

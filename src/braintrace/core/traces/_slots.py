@@ -11,28 +11,17 @@ from ..analysis import CellGraph, Place, Site, Slot, as_array
 from ..step import Values
 
 
-def read_slot(graph: CellGraph, hidden: Values, slot: Slot) -> Float[Array, "B N"]:
-    """The slot's values out of arrays shaped as the hidden leaves."""
-    flat = graph.apart(slot.leaf, hidden[graph.hidden.index(slot.leaf)])
-    if slot.in_order:
-        return flat
-    elements = as_array(slot.elements)
-    return jnp.where(elements >= 0, flat[:, np.maximum(elements, 0)], 0)
-
-
 def one_slot(graph: CellGraph, hidden: Values, slot: Slot) -> list[Array]:
     """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
-    number = graph.hidden.index(slot.leaf)
+    number, size = graph.hidden.index(slot.leaf), graph.sample_size(slot.leaf)
     leaves = [jnp.zeros(h.shape, h.dtype) for h in hidden]
     leaf = hidden[number]
     if slot.in_order:
         leaves[number] = jnp.ones(leaf.shape, leaf.dtype)
-        return leaves
-    size = graph.sample_size(slot.leaf)
-    ones = np.zeros(size, leaf.dtype)
-    elements = as_array(slot.elements)
-    ones[elements[elements >= 0]] = 1
-    leaves[number] = graph.together(slot.leaf, jnp.broadcast_to(ones, (leaf.size // size, size)))
+    else:
+        ones = np.isin(np.arange(size), as_array(slot.elements)).astype(leaf.dtype)
+        every = jnp.broadcast_to(ones, (leaf.size // size, size))
+        leaves[number] = graph.together(slot.leaf, every)
     return leaves
 
 
@@ -40,7 +29,11 @@ def at_place(graph: CellGraph, hidden: Values, place: Place, slot: int) -> Float
     """What `hidden`, arrays shaped as the hidden leaves, hold of a slot of the place's group, read
     at each element of a site's y (zero where y does not act on the group).
     """
-    values = read_slot(graph, hidden, graph.groups[place.group].slots[slot])
+    of = graph.groups[place.group].slots[slot]
+    values = graph.apart(of.leaf, hidden[graph.hidden.index(of.leaf)])
+    if not of.in_order:
+        elements = as_array(of.elements)
+        values = jnp.where(elements >= 0, values[:, np.maximum(elements, 0)], 0)
     read = _of_samples(values, place)
     return read[0] if place.axis is None else place.axis.together(read)
 
@@ -62,40 +55,28 @@ def _of_samples(values: Float[Array, "B N"], place: Place) -> Float[Array, "B ..
     positions = place.positions
     if positions is None:
         return values.reshape(samples, *place.shape)
-    if (pieces := _pieces(positions, count)) is not None:
-        blocks = [
-            values.reshape(samples, *shape) if used else jnp.zeros((samples, *shape), values.dtype)
-            for used, shape in pieces
-        ]
-        return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, -1)
+    if gates := _gates(positions, count):
+        whole = values.reshape(samples, *gates[0].shape)
+        pieces = [whole if (gate >= 0).any() else jnp.zeros_like(whole) for gate in gates]
+        return jnp.concatenate(pieces, -1)
     read = values[:, np.maximum(positions, 0)]
     return read if (positions >= 0).all() else jnp.where(positions >= 0, read, 0)
 
 
-def _pieces(positions: np.ndarray, count: int) -> list[tuple[bool, tuple[int, ...]]] | None:
-    """Whether each piece of y along its last axis (a gate of a fused product) is all positions in
-    order, or none of them.
-
-    None when y is put together in another way.
+def _gates(positions: np.ndarray, count: int) -> list[np.ndarray]:
+    """The pieces of y along its last axis (the gates of a fused product) where each is all
+    positions in order, or none of them; else nothing.
     """
-    rows = positions.size // positions.shape[-1] if positions.ndim and positions.size else 0
-    if rows == 0 or count % rows:
-        return None
-    width = count // rows
-    if positions.shape[-1] % width:
-        return None
-    shape = (*positions.shape[:-1], width)
-    order = np.arange(count).reshape(shape)
-    pieces = []
-    for start in range(0, positions.shape[-1], width):
-        piece = positions[..., start : start + width]
-        if (piece == order).all():
-            pieces.append((True, shape))
-        elif (piece < 0).all():
-            pieces.append((False, shape))
-        else:
-            return None
-    return pieces
+    rows = math.prod(positions.shape[:-1])
+    if not positions.ndim or not positions.size or count % rows:
+        return []
+    number, rest = divmod(positions.shape[-1], count // rows)
+    if rest:
+        return []
+    pieces = np.split(positions, number, axis=-1)
+    order = np.arange(count).reshape(pieces[0].shape)
+    fit = all((piece == order).all() or (piece < 0).all() for piece in pieces)
+    return pieces if fit else []
 
 
 def nbytes(tree: PyTree) -> int:

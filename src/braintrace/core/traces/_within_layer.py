@@ -19,35 +19,45 @@ those of `PerParameter`.
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Float, PyTree
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ..step import Values
-from ._carrier import StepSignals, Sums, TraceCarrier, represented, trace_dtype
-from ._layer_blocks import EXACT, Index, block_bytes, each_block, mix, samples_at_once
-from ._layer_slots import LayerSensitivity, flat_layer, largest_coupled, layer_sizes
-from ._per_parameter import OfSlots, Passing, PerParameter
-from ._sensitivity import Sensitivity, every_drive, zero_perturbations
+from ._carrier import Cotangents, StepSignals, Sums, Traces, represented, trace_dtype
+from ._per_parameter import OfSite, PerParameter
+from ._sensitivity import (
+    LayerSensitivity,
+    Sensitivity,
+    every_drive,
+    flat_layer,
+    layer_sizes,
+    zero_perturbations,
+)
 from ._slots import nbytes
 
+Index = int | Array
+State = TypeVar("State", bound=PyTree)
+_Moved = tuple[Array, Array]  # traces, and what they contract to
+
+EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
+
+_IN_CACHE = 1 << 20  # bytes of a block that a processor multiplies at once
+_ON_ACCELERATOR = 64 << 20
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
 _FEWEST_ROWS = 16  # samples times elements that are worth a pass
 
-# of each site: (traces of coupled layers by number, those that `PerParameter` has)
-Traces = list[tuple[dict[int, Array], OfSlots | Passing]]
-
 
 @dataclasses.dataclass(frozen=True)
-class WithinLayer(TraceCarrier):
+class WithinLayer(PerParameter):
     """`dtype`: of the traces; by default that of y, at least float32."""
-
-    dtype: DTypeLike | None = None
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)
@@ -56,7 +66,9 @@ class WithinLayer(TraceCarrier):
         """Traces of a whole layer of n elements are multiplied by n x n values once in a window,
         and driven by one value a step: 2n steps make the former the less.
         """
-        return max(super().useful_window(graph), 2 * largest_coupled(graph))
+        sizes = layer_sizes(graph)
+        coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
+        return max(super().useful_window(graph), 2 * max(coupled, default=0))
 
     def init(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
@@ -66,26 +78,16 @@ class WithinLayer(TraceCarrier):
 
         def zeros(site: Site) -> dict[int, Array]:
             layers = [] if site.places else fed_layers(graph, site)
-            shape, dtype = self._shape(graph, site), trace_dtype(site, self.dtype)
+            axis, shape = graph.weight_axis(site), site.weight.shape
+            # of the part of the weight that one sample meets
+            shape = shape if axis is None else axis.sample_shape(shape)
+            dtype = trace_dtype(site, self.dtype)
             return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
 
-        local = self._local.init(graph)
-        return [(zeros(site), at) for site, at in zip(graph.sites, local, strict=True)]
-
-    @property
-    def _local(self) -> PerParameter:
-        return PerParameter(self.dtype)
-
-    def _shape(self, graph: CellGraph, site: Site) -> tuple[int, ...]:
-        """Shape of the part of the weight that one sample meets."""
-        axis = graph.weight_axis(site)
-        return site.weight.shape if axis is None else axis.sample_shape(site.weight.shape)
+        return list(zip(map(zeros, graph.sites), super().init(graph), strict=True))
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
-        return not site.places or self._local.moves_in_place(graph, site)
-
-    def adds_now(self, graph: CellGraph, site: Site) -> bool:
-        return bool(site.places) and self._local.adds_now(graph, site)
+        return not site.places or super().moves_in_place(graph, site)
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
         traces = jax.eval_shape(lambda: self.init(graph))
@@ -100,22 +102,15 @@ class WithinLayer(TraceCarrier):
         return most
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        own = self._local.advance(graph, _of_neurons(before), local)
+        own = super().advance(graph, _of_neurons(before), local)
         unread = [jnp.zeros(graph.carry[k].shape, graph.carry[k].dtype) for k in graph.hidden]
         return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
 
     def advance_and_contract(
-        self,
-        graph: CellGraph,
-        before: Traces,
-        local: Sensitivity,
-        entry: Values,
-        sums: Sums,
-        now: Values | None,
+        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
-        own, sums = self._local.advance_and_contract(
-            graph, _of_neurons(before), local, entry, sums, now
-        )
+        own, sums = super().advance_and_contract(graph, _of_neurons(before), local, signals, sums)
+        entry, _ = signals
         after, found = self._through_layers(graph, before, local, entry)
         for n, gradient in found:
             weight = graph.sites[n].weight
@@ -134,27 +129,22 @@ class WithinLayer(TraceCarrier):
             old = {n: traces[layer] for n, traces in enumerate(after) if layer in traces}
             if not old:
                 continue
-            signal = flat_layer(graph, layer, entry)
-            new, contracted = _through_layer(graph, moved, old, local.data, signal)
+            new, contracted = _through_layer(moved, old, local.data, entry)
             for n in old:
                 after[n][layer] = new[n]
                 gradients.append((n, self._of_samples(graph, graph.sites[n], contracted[n])))
         return after, gradients
 
-    def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        own = self._local.contract(graph, _of_neurons(traces), entry)
-        return [a + b for a, b in zip(own, self._of_layers(graph, traces, entry), strict=True)]
-
-    def _of_layers(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        """For each site, the part of coupled layers in the gradient that `entry` stands for."""
+    def contract(
+        self, graph: CellGraph, traces: Traces, entry: Values, now: StepSignals | None = None
+    ) -> list[Array]:
         found = []
-        for site, (of_layers, _) in zip(graph.sites, traces, strict=True):
-            total = jnp.zeros(site.weight.shape, trace_dtype(site, self.dtype))
+        own = super().contract(graph, _of_neurons(traces), entry, now)
+        for site, (of_layers, _), total in zip(graph.sites, traces, own, strict=True):
             for layer, trace in of_layers.items():
                 a = flat_layer(graph, layer, entry).astype(trace.dtype)
-                total = total + self._of_samples(
-                    graph, site, jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-                )
+                parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
+                total = total + self._of_samples(graph, site, parts)
             found.append(total)
         return found
 
@@ -163,31 +153,20 @@ class WithinLayer(TraceCarrier):
         axis = graph.weight_axis(site)
         return parts.sum(0) if axis is None else axis.together(parts)
 
-    def gradients(
-        self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
-    ) -> list[Array]:
-        own = _of_neurons(before)
-        own = self._local.gradients(graph, own, own, signals)
-        return [
-            a + b for a, b in zip(own, self._of_layers(graph, before, signals.entry), strict=True)
-        ]
-
 
 def _through_layer(
-    graph: CellGraph,
-    moved: LayerSensitivity,
-    traces: dict[int, Array],
-    data: list[list[Array]],
-    signal: Float[Array, "B n"],
+    moved: LayerSensitivity, traces: dict[int, Array], data: list[list[Array]], entry: Values
 ) -> tuple[dict[int, Array], dict[int, Array]]:
-    """By site, the traces after the steps, and what `signal` contracts those before them to."""
-    several, count = _passes(graph, moved.size, moved.row_bytes, nbytes(traces))
+    """By site, the traces after the steps, and what `entry` contracts those before them to."""
+    graph, signal = moved.graph, flat_layer(moved.graph, moved.layer, entry)
+    size = moved.like.shape[1]
+    several, count = _passes(graph, size, moved.row_bytes, nbytes(traces))
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
     def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
-        start = jnp.minimum(k * several, moved.size - several)
+        start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
         drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
         return {
@@ -221,20 +200,19 @@ def _every_row(
     moved: LayerSensitivity, in_one_pass: bool
 ) -> tuple[Array, list[Array | None] | None]:
     """dh_K/dh_0, (samples, n, n), and the derivatives of y where one pass gives both."""
+    like = moved.like
+    samples, size = like.shape
     if in_one_pass:
-        rows, drive = moved.of(jnp.arange(moved.size))
+        rows, drive = moved.of(jnp.arange(size))
         return jnp.swapaxes(rows, 0, 1), drive
-    samples, dtype = moved.graph.samples, moved.dtype
-    several, count = _evenly(
-        moved.size, max(1, _BLOCKS * block_bytes() // (samples * moved.size * dtype.itemsize))
-    )
+    several, count = _evenly(size, max(1, _BLOCKS * block_bytes() // (size * nbytes(like))))
 
     def some(k: Index, rows: Array) -> Array:
-        start = jnp.minimum(k * several, moved.size - several)
+        start = jnp.minimum(k * several, size - several)
         found = jnp.swapaxes(moved.of(start + jnp.arange(several))[0], 0, 1)
         return jax.lax.dynamic_update_slice_in_dim(rows, found, start, 1)
 
-    return each_block(count, some, jnp.zeros((samples, moved.size, moved.size), dtype)), None
+    return each_block(count, some, jnp.zeros((samples, size, size), like.dtype)), None
 
 
 def _driven(
@@ -275,10 +253,15 @@ def _driven(
     drive = jnp.moveaxis(y_axis.apart(drive, 2), 0, 2)
     drive = jnp.moveaxis(drive, 1, 0)
 
+    def gradients(x: Array, drive: Array) -> Array:
+        """Of one sample, summed over the steps, for each of m cotangents of y."""
+        data = jnp.moveaxis(x, -1, 0)
+        return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, c), in_axes=1)(drive)
+
     def some(k: Index, trace: Array) -> Array:
         here = x if x_axis is None else jax.lax.dynamic_slice_in_dim(x, k * several, several)
         driven = jax.lax.dynamic_slice_in_dim(drive, k * several, several)
-        added = _sample_gradients(site, here, driven, x_axis is not None)
+        added = jax.vmap(gradients, in_axes=(None if x_axis is None else 0, 0))(here, driven)
         return _add(trace, added, k * several, start)
 
     return each_block(graph.samples // several, some, trace)
@@ -294,20 +277,57 @@ def _add(
     )
 
 
-def _sample_gradients(
-    site: Site, x: Array, drive: Float[Array, "B K m ..."], of_samples: bool
-) -> Float[Array, "B m ..."]:
-    """Each sample's weight gradient (B, m, *part of W), summed over K steps, for each of m
-    cotangents of y. `x` is (B, ..., K) or, where it is not `of_samples`, (..., K).
-    """
-
-    def gradients(x: Array, drive: Array) -> Array:
-        data = jnp.moveaxis(x, -1, 0)
-        return jax.vmap(lambda c: site.rule.weight_gradient_sum(data, c), in_axes=1)(drive)
-
-    return jax.vmap(gradients, in_axes=(0 if of_samples else None, 0))(x, drive)
-
-
-def _of_neurons(traces: Traces) -> list[OfSlots | Passing]:
+def _of_neurons(traces: Traces) -> list[OfSite]:
     """The part that `PerParameter` has."""
     return [of_site for _, of_site in traces]
+
+
+# Blocks: beside traces that are moved where they lie there is never more than a block. A trace has
+# the shape (samples or 1, n, *shape of W's part); its samples are independent, and so are the
+# elements of W.
+
+
+def block_bytes() -> int:
+    """The size of a block on the default device."""
+    return _IN_CACHE if jax.default_backend() == "cpu" else _ON_ACCELERATOR
+
+
+def samples_at_once(samples: int, each: int) -> int:
+    """How many samples of `each` bytes are a block: a divisor of their number."""
+    most = max(1, block_bytes() // max(each, 1))
+    return max(k for k in range(1, samples + 1) if samples % k == 0 and k <= most)
+
+
+def mix(
+    trace: Float[Array, "B n ..."], rows: Float[Array, "B n n"], signal: Float[Array, "B n"]
+) -> tuple[Float[Array, "B n ..."], Float[Array, "B ..."]]:
+    """(`rows` times the trace, `signal` times the trace before), sample by sample."""
+    samples, size, *part = trace.shape
+    left = jnp.concatenate([rows, signal[:, None]], 1).astype(trace.dtype)
+    flat = trace.reshape(samples, size, -1)
+    width, each = flat.shape[2], size * trace.dtype.itemsize
+    several = samples_at_once(samples, each * width)
+    panel = min(width, max(1, block_bytes() // (each * several)))
+
+    def move(sample: Index, start: Index, width: int, state: _Moved) -> _Moved:
+        flat, contracted = state
+        old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
+        new = jnp.matmul(jax.lax.dynamic_slice_in_dim(left, sample, several), old, precision=EXACT)
+        flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
+        return flat, jax.lax.dynamic_update_slice(contracted, new[:, size], (sample, start))
+
+    state, count = (flat, jnp.zeros((samples, width), trace.dtype)), width // panel
+    blocks = samples // several * count
+    state = each_block(
+        blocks, lambda k, s: move(k // count * several, k % count * panel, panel, s), state
+    )
+    if last := width % panel:
+        state = each_block(
+            samples // several, lambda k, s: move(k * several, width - last, last, s), state
+        )
+    return state[0].reshape(trace.shape), state[1].reshape(samples, *part)
+
+
+def each_block(count: int, body: Callable[[Index, State], State], state: State) -> State:
+    """`body(k, state)` for k = 0 .. count - 1; without a loop when there is one."""
+    return body(0, state) if count == 1 else jax.lax.fori_loop(0, count, body, state)
