@@ -88,35 +88,14 @@ if _TYPE_CHECKING:
     from .frontends.equinox import EquinoxLearner as EquinoxLearner
     from .frontends.nnx import NNXLearner as NNXLearner
 
-_BRAINSTATE = [
-    "D_RTRL",
-    "ES_D_RTRL",
-    "OSTTP",
-    "OTPE",
-    "OTTT",
-    "RFLO",
-    "EligibilityTrace",
-    "EProp",
-    "ETraceAlgorithm",
-    "ETraceGraph",
-    "ETraceVjpAlgorithm",
-    "ETraceVmap",
-    "GradExpon",
-    "HiddenGroup",
-    "HiddenParamOpRelation",
-    "IODimVjpAlgorithm",
-    "KappaFilter",
-    "ModuleInfo",
-    "OSTLFeedforward",
-    "OSTLRecurrent",
-    "ParamDimVjpAlgorithm",
-    "PresynapticTrace",
-    "SequenceDriverMixin",
-    "compile_etrace_graph",
-    "find_hidden_groups_from_module",
-    "find_hidden_param_op_relations_from_module",
-    "pp_prop",
-]
+_SERVED = """
+    D_RTRL ES_D_RTRL OSTTP OTPE OTTT RFLO EligibilityTrace EProp ETraceAlgorithm ETraceGraph
+    ETraceVjpAlgorithm ETraceVmap GradExpon HiddenGroup HiddenParamOpRelation IODimVjpAlgorithm
+    KappaFilter ModuleInfo OSTLFeedforward OSTLRecurrent ParamDimVjpAlgorithm PresynapticTrace
+    SequenceDriverMixin compile_etrace_graph find_hidden_groups_from_module
+    find_hidden_param_op_relations_from_module pp_prop
+"""
+_BRAINSTATE = _SERVED.split()
 _OPTIONAL = {  # name: (front end, its framework, the extra that brings it)
     "EquinoxLearner": ("equinox", "equinox", "equinox"),
     "NNXLearner": ("nnx", "flax", "nnx"),

@@ -1,7 +1,7 @@
 """`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import brainstate
 import jax
@@ -42,7 +42,7 @@ class SequenceDriverMixin:
     @property
     def _driven(self) -> "ETraceAlgorithm":
         """The learner that takes the steps."""
-        raise NotImplementedError
+        return cast("ETraceAlgorithm", self)
 
     def etrace_grad(
         self,
