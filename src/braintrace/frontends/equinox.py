@@ -66,51 +66,45 @@ class EquinoxLearner(FunctionLearner):
         vmap: bool,
         **analysis: Any,
     ):
-        leaves, self._structure = jax.tree.flatten(model)
-        self._static = [None if eqx.is_array(v) else v for v in leaves]
-        self._trained = tuple(k for k, v in enumerate(leaves) if eqx.is_inexact_array(v))
-        self._constant = tuple(
-            k for k, v in enumerate(leaves) if eqx.is_array(v) and k not in self._trained
-        )
-        if not self._trained:
+        arrays, self._static = _parts(model)
+        paths, self._arrays = jax.tree_util.tree_flatten_with_path(arrays)
+        self._names = tuple(_name(path[1:]) for path, _ in paths)
+        self._is_trained = [eqx.is_inexact_array(v) for v in jax.tree.leaves(model)]
+        if not any(self._is_trained):
             raise UsageError(
                 "The module has no parameters to learn.",
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
-        flat, _ = jax.tree_util.tree_flatten_with_path(model)
-        paths = [jax.tree_util.keystr(p).removeprefix(".") for p, _ in flat]
-        self._names = tuple(paths[k] for k in (*self._trained, *self._constant))
-        self._paths, self._call, self._vmap = paths, call, vmap
-        super().__init__(
-            self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
-        )
+        self._call, self._vmap, params = call, vmap, self._values(model)
+        rows = sum(self._is_trained)
+        super().__init__(self._cell, rule, params, carry, x, rows=rows, **analysis)
         self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
     def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
-        leaves, structure = jax.tree.flatten(model)
-        same = structure == self._structure
-        arrays = {*self._trained, *self._constant}
-        static = [k for k in range(len(leaves)) if same and k not in arrays]
-        changed = [k for k in static if not _equal(leaves[k], self._static[k])]
-        if not same or changed:
-            of = lambda values: {self._paths[k]: values[k] for k in changed}
+        arrays, static = _parts(model)
+        found, structure = jax.tree_util.tree_flatten_with_path(static)
+        expected, compiled = jax.tree.flatten(self._static)
+        now, then = (jax.tree.structure(arrays), structure), (self._arrays, compiled)
+        pairs = zip(found, expected, strict=True) if now == then else ()
+        changed = [(_name(path), a, b) for (path, a), b in pairs if not _equal(a, b)]
+        if now != then or changed:
             raise UsageError(
                 "The module is not like the one that was compiled.",
-                got=of(leaves) if same else structure,
-                expected=of(self._static) if same else self._structure,
+                got={n: a for n, a, _ in changed} or now,
+                expected={n: b for n, _, b in changed} or then,
                 do="pass a module that differs in its arrays only, or compile again",
             )
-        return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])
+        return Values(self._names, jax.tree.leaves(arrays))
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(self._values(params), "module")
 
     @property
     def _live(self) -> Sequence[bool]:
-        trained = dict(zip(self._trained, self._with_gradient, strict=True))
-        return [trained.get(k, False) for k in range(len(self._static))]
+        flags = iter(self._with_gradient)
+        return [trained and next(flags) for trained in self._is_trained]
 
     def _cell(self, params: Values, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """The step as a pure function of the arrays."""
@@ -118,12 +112,8 @@ class EquinoxLearner(FunctionLearner):
 
     def _module(self, params: Values) -> PyTree:
         """The module of the arrays. No gradient passes through constants."""
-        leaves, count = list(self._static), len(self._trained)
-        for k, v in zip(self._trained, params.leaves[:count], strict=True):
-            leaves[k] = v
-        for k, v in zip(self._constant, params.leaves[count:], strict=True):
-            leaves[k] = jax.lax.stop_gradient(v)
-        return self._structure.unflatten(leaves)
+        trained, constants = self._arrays.unflatten(params.leaves)
+        return eqx.combine(trained, jax.tree.map(jax.lax.stop_gradient, constants), self._static)
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""
@@ -208,6 +198,17 @@ def _check_call(model: object) -> None:
             expected="Equinox's own order, model(input, carry), or call=",
             do="pass call=lambda model, carry, x: model(carry, x)",
         )
+
+
+def _parts(model: object) -> tuple[PyTree, PyTree]:
+    """(what is trained, other arrays) of a module, and what is no array."""
+    trained, rest = eqx.partition(model, eqx.is_inexact_array)
+    constants, static = eqx.partition(rest, eqx.is_array)
+    return (trained, constants), static
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path).removeprefix(".")
 
 
 def _equal(a: object, b: object) -> bool:

@@ -23,7 +23,7 @@ from ...learner import State, counted
 from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
-from ._states import as_before_on_error, states_of
+from ._states import as_before, states_of
 from ._step import StepFunction
 
 
@@ -139,7 +139,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             mapped = {
                 id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)
             }
-        with as_before_on_error(self.model):
+        with as_before(self.model, after_success=False):
             self._functional = ModuleLearner(
                 self.model,
                 self._rule,

@@ -1,7 +1,7 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import EllipsisType
 from typing import Any
 
@@ -125,7 +125,10 @@ class ModuleLearner(FunctionLearner):
 
     def read(self) -> tuple[Values, Values]:
         """The present parameters and carry."""
-        return _checked(self.module.read_params), _checked(self.module.carry.read)
+        try:
+            return self.module.read_params(), self.module.carry.read()
+        except CompilationError as error:
+            raise UsageError(str(error)) from None
 
     def write(self, carry: Values, *, hidden: bool = True, lasting: bool = True) -> None:
         """Give the model's states the values of a carry: short-term (hidden) states, and lasting
@@ -183,13 +186,6 @@ def _check_learnable(graph: CellGraph) -> None:
             do="hold trainable weights in brainstate.ParamState; for a readout alone use "
             "brainstate.transform.grad",
         )
-
-
-def _checked(read: Callable[[], Values]) -> Values:
-    try:
-        return read()
-    except CompilationError as error:
-        raise UsageError(str(error)) from None
 
 
 def _leaf_axes(carry: Layout, x: tuple[PyTree, ...], axes: Mapping[str, Axes]) -> tuple[Any, ...]:

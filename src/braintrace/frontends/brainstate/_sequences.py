@@ -11,10 +11,9 @@ from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
-from ...core.analysis import ParameterRow
 from ...learner import Options, fit_mode, step_options
 from ._states import lent
-from ._step import StepFunction
+from ._step import StepFunction, by_state
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -251,16 +250,12 @@ class SequenceDriverMixin:
                     expected="one call of learner(x)",
                 )
             reference = step.bptt(sequences, Options(**options))
-        owners = learner.functional.module.params.leaf_states()
-        rows: dict[int, list[ParameterRow]] = {}
-        for row, state in zip(graph.parameters, owners, strict=True):
-            rows.setdefault(id(state), []).append(row)
-        paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
-        named = zip(paths, [row for s in wanted for row in rows[id(s)]], strict=True)
+        rows = by_state(learner.functional.module.params, graph.parameters)
+        named = jax.tree_util.tree_flatten_with_path(together([rows[id(s)] for s in wanted]))[0]
         return judge(
             online,
             together([reference[id(s)] for s in wanted]),
-            {jax.tree_util.keystr(path): row for (path, _), row in named},
+            {jax.tree_util.keystr(path): row for path, row in named},
             tolerance,
             inner_dtypes(graph),
         )

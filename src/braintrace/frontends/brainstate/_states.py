@@ -45,7 +45,7 @@ class Layout:
             leaves += fit(state.value, structure, name)
         return Values(self.leaf_names, leaves)
 
-    def values(self, leaves: Sequence[jax.Array | None]) -> list[PyTree]:
+    def values(self, leaves: Sequence[Any]) -> list[PyTree]:
         """The states' values, made of `leaves`."""
         values, start = [], 0
         for structure in self.structures:
@@ -90,35 +90,24 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
 
 
 @contextlib.contextmanager
-def as_before(model: brainstate.nn.Module) -> Iterator[None]:
+def as_before(model: brainstate.nn.Module, *, after_success: bool = True) -> Iterator[None]:
     """At the end every part of the model has the attributes, and every state the value, that it had
-    before.
+    before; where nothing failed, with `after_success` only.
     """
-    with contextlib.suppress(_Undone), as_before_on_error(model):
-        yield
-        raise _Undone
-
-
-class _Undone(Exception):
-    """What was done to a model is undone."""
-
-
-@contextlib.contextmanager
-def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
-    """As `as_before`, where an error leaves it."""
-    attributes = [
-        (node, dict(vars(node))) for node in cast(dict[Path, Any], model.nodes()).values()
-    ]
+    parts = cast(dict[Path, Any], model.nodes()).values()
+    attributes = [(part, dict(vars(part))) for part in parts]
     values = list(_readable(states_of(model).values()))
+    undone = True
     try:
         yield
-    except BaseException:
-        for node, held in attributes:
-            vars(node).clear()
-            vars(node).update(held)
-        for state, value in values:
-            state.value = value
-        raise
+        undone = after_success
+    finally:
+        if undone:
+            for part, held in attributes:
+                vars(part).clear()
+                vars(part).update(held)
+            for state, value in values:
+                state.value = value
 
 
 def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, PyTree]]:

@@ -192,7 +192,7 @@ class StepFunction:
         self.moving.write(moved)
         self.learner._move(new, hidden=options.return_state)
         of_fixed = self._with_live([None] * len(self.fixed.leaf_names), of_outer)
-        found = _by_state(self.core.module.params, of_model) | _by_state(self.fixed, of_fixed)
+        found = by_state(self.core.module.params, of_model) | by_state(self.fixed, of_fixed)
         return found, info.losses, info.aux
 
     def outside(self) -> Outside:
@@ -276,7 +276,7 @@ class StepFunction:
             initial=(core.initial, outside.moving),
             batch_axes=(core.reset_axes, None),
         )
-        return _by_state(core.module.params, gradients.leaves)
+        return by_state(core.module.params, gradients.leaves)
 
     # One by one
     # --------------------------------------------------------------------------------------------
@@ -328,7 +328,8 @@ def _layout(states: list[brainstate.State]) -> Layout:
     return Layout.of({f"{type(s).__name__} {k} of step_fn": s for k, s in enumerate(states)})
 
 
-def _by_state(layout: Layout, leaves: Sequence[jax.Array | None]) -> dict[int, PyTree]:
+def by_state(layout: Layout, leaves: Sequence[Any]) -> dict[int, PyTree]:
+    """Values of the states by their ids, made of `leaves`."""
     return {id(s): v for s, v in zip(layout.states, layout.values(leaves), strict=True)}
 
 

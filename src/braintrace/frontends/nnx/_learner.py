@@ -143,7 +143,7 @@ class NNXLearner(nnx.Module):
         trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
         if trained == set(functional.trained.owners):
             return functional.filters[0]
-        return nnx.All(functional.filters[0], lambda path, value: tuple(path) in trained)
+        return nnx.All(functional.filters[0], lambda path, value: path in trained)
 
     def memory_plan(
         self, T: int, window: int | None = None, *, return_state: bool = True

@@ -46,17 +46,14 @@ class Slots:
 
     @classmethod
     def of(cls, state: nnx.State) -> "Slots":
-        found, structure = jax.tree_util.tree_flatten_with_path(state)
-        paths = [tuple(path) for path, _ in nnx.to_flat_state(state)]
-        starts = lambda keys, p: [getattr(k, "key", None) for k in keys[: len(p)]] == [*p]
-        owners = [next(p for p in paths if starts(keys, p)) for keys, _ in found]
-        inside = [
-            jax.tree_util.keystr(keys[len(p) + 1 :])
-            for (keys, _), p in zip(found, owners, strict=True)
+        flat = [
+            (path, ".".join(map(str, path)) + jax.tree_util.keystr(keys[1:]), leaf)
+            for path, variable in nnx.to_flat_state(state)
+            for keys, leaf in jax.tree_util.tree_flatten_with_path(variable)[0]
         ]
-        names = [".".join(map(str, p)) + rest for p, rest in zip(owners, inside, strict=True)]
-        avals = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype) for _, v in found)
-        return cls(structure, tuple(names), tuple(owners), avals)
+        owners, names, leaves = zip(*flat, strict=True) if flat else ((), (), ())
+        avals = tuple(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in leaves)
+        return cls(jax.tree.structure(state), names, owners, avals)
 
     def taken(self, leaves: Iterator[jax.Array]) -> nnx.State:
         """The state of the next arrays of `leaves`."""
@@ -148,8 +145,8 @@ class SplitModule:
             jnp.zeros(v.shape, v.dtype) if g is None else g
             for g, v in zip(leaves, self.trained.avals, strict=True)
         ]
-        flat = nnx.to_flat_state(self.trained.structure.unflatten(zeros))
-        return nnx.from_flat_state([(p, v) for p, v in flat if tuple(p) in owners])
+        state = self.trained.structure.unflatten(zeros)
+        return nnx.filter_state(state, lambda path, _: path in owners)
 
     @property
     def paths(self) -> tuple[tuple[PathParts, ...], tuple[PathParts, ...]]:
@@ -341,7 +338,7 @@ def functionalise(
             "write the module for a batch, with the batch as axis 0 of its Variables: the layers "
             "of NNX take leading batch axes",
         )
-    kinds = {tuple(p): isinstance(v, _LASTING) for p, v in nnx.to_flat_state(nnx.state(model))}
+    kinds = {p: isinstance(v, _LASTING) for p, v in nnx.to_flat_state(nnx.state(model))}
     hidden = {p for p in written.values() if not kinds[p]}
     if carry is None and not hidden:
         raise CompilationError(
@@ -352,5 +349,5 @@ def functionalise(
             "traces: use nnx.grad",
         )
     lasting = {*written.values()} - hidden
-    selected = [lambda path, _, paths=paths: tuple(path) in paths for paths in (hidden, lasting)]
+    selected = [lambda path, _, paths=paths: path in paths for paths in (hidden, lasting)]
     return SplitModule.of(model, (wrt, *selected, ...), carry, vmap)
