@@ -132,12 +132,12 @@ def compile(
     front_end = front_end_of(model)
     front_end.check(given)
     made: Any = chosen
-    if front_end.module == "brainstate":
+    if of_brainstate := front_end.module == "brainstate":
         is_class = isinstance(algorithm, type) and algorithm is not chosen
         made = algorithm if is_class else front_end.load().class_of(chosen)
     _check_options(made, chosen.name, options, front_end)
-    make = functools.partial(made, **options)
-    learner = front_end.load().compile_model(model, make, example_inputs, given, **analysis)
+    rule = functools.partial(made, **options) if of_brainstate else made(**options).parts()
+    learner = front_end.load().compile_model(model, rule, example_inputs, given, **analysis)
     if verbose:
         learner.report.show(verbose)
     return learner

@@ -15,7 +15,6 @@ from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_ste
 from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner
-from ..rules import Algorithm
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -146,7 +145,7 @@ class EquinoxLearner(FunctionLearner):
 
 def compile_model(
     model: eqx.Module,
-    algorithm: Callable[[], Algorithm],
+    rule: Rule,
     inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
@@ -154,7 +153,6 @@ def compile_model(
     """A learner of `model`; `given` holds `carry`, and may hold `call`, `vmap` and what is said
     about the batch.
     """
-    rule = algorithm().parts()
     if "carry" not in given:
         raise UsageError(
             "The carry is missing.",

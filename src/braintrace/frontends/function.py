@@ -7,19 +7,18 @@ from jaxtyping import PyTree
 
 from ..cell import said_batch
 from ..core._errors import UsageError
+from ..core.engine import Rule
 from ..learner import FunctionLearner
-from ..rules import Algorithm
 
 
 def compile_model(
     cell: Callable[..., PyTree],
-    algorithm: Callable[[], Algorithm],
+    rule: Rule,
     inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> FunctionLearner:
     """A learner of `cell`; `given` holds `params` and `carry`, and what is said about the batch."""
-    rule = algorithm().parts()
     if not {"params", "carry"} <= set(given):
         raise UsageError(
             "A function needs its parameters and its carry.",

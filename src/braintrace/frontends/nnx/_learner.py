@@ -17,7 +17,6 @@ from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
 from ...learner import FunctionLearner, Info, Objective, Options, State, fit_mode, step_options
 from ...reports import CompilationReport, Path
-from ...rules import Algorithm
 from ._module import SplitModule, functionalise
 
 
@@ -368,7 +367,7 @@ class NNXLearner(nnx.Module):
 
 def compile_model(
     model: nnx.Module,
-    algorithm: Callable[[], Algorithm],
+    rule: Rule,
     inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
@@ -376,7 +375,6 @@ def compile_model(
     """A learner of `model`; `given` may hold `carry`, `wrt`, `vmap` and what is said about the
     batch.
     """
-    rule = algorithm().parts()
     if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
         raise UsageError(
             f"nnx.{type(model).__name__} runs whole sequences.",
