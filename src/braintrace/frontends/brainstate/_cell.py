@@ -106,7 +106,7 @@ def functionalise(
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
     names = {id(state): name for name, state in own.items()}
-    with lent(list(own.values())) as trace:
+    with lent(own.values()), brainstate.StateTraceStack(name="step") as trace:
         if vmap:
             for state in own.values():
                 if id(state) in mapped:

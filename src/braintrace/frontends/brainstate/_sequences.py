@@ -1,6 +1,6 @@
 """`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import brainstate
@@ -12,7 +12,6 @@ from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
 from ...learner import Options, fit_mode, step_options
-from ._states import lent
 from ._step import StepFunction, by_state
 
 if TYPE_CHECKING:
@@ -229,35 +228,32 @@ class SequenceDriverMixin:
             **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
                 `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
-        learner, graph = self._driven, self._driven.graph
-        wanted, together = _wanted(learner, None)
-        states = [*learner.functional.module.states, *learner._own_states]
+        learner, core = self._driven, self._driven.functional
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
-        online = {}
-        for window in chosen:
-            with lent(states):
-                learner.reset_state()
-                online[window] = learner.etrace_grad(
-                    *sequences, step_fn=step_fn, window=window, **options
-                )
-        with lent(states):
-            step = StepFunction.of(learner, step_fn, False, sequences, wanted)
-            if not step.windowed:
-                raise UsageError(
-                    "BPTT goes through a step_fn that calls the learner once, and directly.",
-                    got=step.obstacle,
-                    expected="one call of learner(x)",
-                )
-            reference = step.bptt(sequences, Options(**options))
-        rows = by_state(learner.functional.module.params, graph.parameters)
-        named = jax.tree_util.tree_flatten_with_path(together([rows[id(s)] for s in wanted]))[0]
+        wanted, together = _wanted(learner, None)
+        step = StepFunction.of(learner, step_fn, False, sequences, wanted)
+        step.check(Options(**options))
+        step.check_windowed("For BPTT")
+        params, state = learner._now()
+        start = core.init(params, state.carry)
+
+        def tree_of(leaves: Sequence[Any]) -> PyTree:
+            found = by_state(core.module.params, leaves)
+            return together([found[id(s)] for s in wanted])
+
+        def online(window: int | None) -> PyTree:
+            given = Options(window=window, **options)
+            (gradients, _), *_ = step.taken(params, start, sequences, given)
+            return tree_of(gradients)
+
+        rows = jax.tree_util.tree_flatten_with_path(tree_of(core.graph.parameters))[0]
         return judge(
-            online,
-            together([reference[id(s)] for s in wanted]),
-            {jax.tree_util.keystr(path): row for path, row in named},
+            {window: online(window) for window in chosen},
+            tree_of(step.bptt(sequences, Options(**options))),
+            {jax.tree_util.keystr(path): row for path, row in rows},
             tolerance,
-            inner_dtypes(graph),
+            inner_dtypes(core.graph),
         )
 
 

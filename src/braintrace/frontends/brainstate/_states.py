@@ -70,19 +70,18 @@ class Layout:
 
 
 @contextlib.contextmanager
-def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
+def lent(states: Iterable[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
     """Inside, the states may hold anything; at the end, every state that was touched holds what it
     held before.
     """
-    before = [(s, s.value) for s in states]
     trace = brainstate.StateTraceStack(name="braintrace")
     try:
         with trace:
+            for state in states:
+                state.value  # noqa: B018  (it is touched now)
             yield trace
     finally:
-        known = {id(s) for s, _ in before}
-        touched = zip(trace.states, trace.original_state_values, strict=True)
-        for state, value in [*before, *((s, v) for s, v in touched if id(s) not in known)]:
+        for state, value in zip(trace.states, trace.original_state_values, strict=True):
             try:
                 state.restore_value(value)
             except ValueError:  # it holds a value of another structure or unit

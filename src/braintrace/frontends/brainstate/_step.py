@@ -16,7 +16,7 @@ from ...cell import Outside, Take, Values, check_finite, merged, sequence_length
 from ...checks import bptt_gradient
 from ...core._compat import is_differentiable
 from ...core._errors import UsageError
-from ...learner import Objective, Options
+from ...learner import Objective, Options, State
 from ._states import Layout, lent
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class StepFunction:
         count = sum(tree.num_leaves for tree in self.fixed.structures[: len(outer)])
         # the leaves of `fixed` to differentiate by
         self.live = [k for k in range(count) if is_differentiable(jnp.result_type(leaves[k]))]
+        self.objective = Objective(None, step_fn, has_aux, lambda *_: self.step)
         self._compiled = transform.jit(self._run_one_by_one, static_argnums=2)
 
     @classmethod
@@ -133,18 +134,6 @@ class StepFunction:
             )
         return written, read
 
-    @property
-    def windowed(self) -> bool:
-        """Whether steps can be taken together."""
-        return self.calls == 1 and not self.nested and not self.disturbed
-
-    @property
-    def obstacle(self) -> str | list[str]:
-        """Why they cannot."""
-        if self.calls != 1:
-            return f"{self.calls} calls"
-        return sorted(self.disturbed) or "a call inside a transformation"
-
     def check(self, options: Options) -> None:
         """What a gradient asks of the step."""
         states = self.core.module.carry
@@ -159,22 +148,26 @@ class StepFunction:
                 "reset_state(model=True)",
             )
         _split_loss(self.result, self.has_aux)
-        if self.windowed:
-            return
-        if options.reset is not None:
+        for name in ("reset", "y_target"):
+            if getattr(options, name) is not None:
+                self.check_windowed(f"With {name}")
+
+    @property
+    def windowed(self) -> bool:
+        """Whether steps can be taken together."""
+        return self.calls == 1 and not self.nested and not self.disturbed
+
+    def check_windowed(self, where: str) -> None:
+        """Refuse what needs steps that can be taken together."""
+        if not self.windowed:
+            otherwise = sorted(self.disturbed) or "a call inside a transformation"
             raise UsageError(
-                "With reset, step_fn calls the learner once, and not inside a transformation of "
-                "its own.",
-                got=self.obstacle,
-                expected="one call",
-                do="call the learner directly, give step_fn a RandomState of its own, or reset "
-                "between calls of etrace_grad",
-            )
-        if options.y_target is not None:
-            raise UsageError(
-                "With y_target, step_fn calls the learner once and leaves the model's states to "
-                "it.",
-                do="call learner(x) once, directly in step_fn",
+                f"{where}, step_fn calls the learner once, directly, and leaves the model's states "
+                "to it.",
+                got=otherwise if self.calls == 1 else f"{self.calls} calls",
+                expected="one call of learner(x)",
+                do="call learner(x) once, not inside a transformation of step_fn's own; give "
+                "step_fn a RandomState of its own; reset between calls of etrace_grad",
             )
 
     # Steps together
@@ -184,16 +177,21 @@ class StepFunction:
         """The gradient of a sequence. States are written when it has succeeded."""
         if not self.windowed:
             return self._one_by_one(sequences, options)
-        params, state = self.learner._now(known_zero=True)
-        objective = Objective(None, self.step_fn, self.has_aux, self._adapted)
-        (of_model, of_outer), new, info, moved = self.core.sequence_gradient(
-            params, state, sequences, objective, options, self.outside()
+        (of_model, of_outer), new, info, moved = self.taken(
+            *self.learner._now(known_zero=True), sequences, options
         )
         self.moving.write(moved)
         self.learner._move(new, hidden=options.return_state)
         of_fixed = self._with_live([None] * len(self.fixed.leaf_names), of_outer)
         found = by_state(self.core.module.params, of_model) | by_state(self.fixed, of_fixed)
         return found, info.losses, info.aux
+
+    def taken(
+        self, params: Values, state: State, sequences: tuple[PyTree, ...], options: Options
+    ) -> Any:
+        """`FunctionLearner.sequence_gradient` of the step."""
+        given = params, state, sequences, self.objective, options
+        return self.core.sequence_gradient(*given, self.outside())
 
     def outside(self) -> Outside:
         """The present values outside of the model."""
@@ -205,9 +203,6 @@ class StepFunction:
         """`fixed` with `live` in the places of what is differentiated by."""
         values = dict(enumerate(fixed)) | dict(zip(self.live, live, strict=True))
         return list(values.values())
-
-    def _adapted(self, step_fn: Callable[..., PyTree], has_aux: bool) -> Callable[..., PyTree]:
-        return self.step
 
     def step(
         self,
@@ -248,7 +243,7 @@ class StepFunction:
         pairs = zip(now, before, strict=True)
         return [stop(a if a.dtype == b.dtype else a.astype(b.dtype)) for a, b in pairs]
 
-    def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> dict[int, PyTree]:
+    def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> list[jax.Array | None]:
         """The gradient by backpropagation through the step and the model themselves."""
         core, outside = self.core, self.outside()
         params, start = core.read()
@@ -276,7 +271,7 @@ class StepFunction:
             initial=(core.initial, outside.moving),
             batch_axes=(core.reset_axes, None),
         )
-        return by_state(core.module.params, gradients.leaves)
+        return gradients.leaves
 
     # One by one
     # --------------------------------------------------------------------------------------------

@@ -189,17 +189,8 @@ class NNXLearner(nnx.Module):
         if self.rule.target_timing != "sequence-end" and y_target is not None:
             y_target = jnp.asarray(y_target)[None]
         xs, ys, mask = jax.tree.map(lambda v: jnp.asarray(v)[None], (x, targets, mask))
-        gradients, info = self.etrace_grad(
-            xs,
-            *ys,
-            loss_fn=loss_fn,
-            step_fn=step_fn,
-            mask=mask,
-            reduction=reduction,
-            has_aux=has_aux,
-            y_target=y_target,
-            window=1,
-        )
+        how = {"loss_fn": loss_fn, "step_fn": step_fn, "reduction": reduction, "has_aux": has_aux}
+        gradients, info = self.etrace_grad(xs, *ys, mask=mask, y_target=y_target, window=1, **how)
         loss = reduced(info.losses, mask, reduction)
         if has_aux:
             return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
