@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from ...cell import common_size
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
 from ._states import Axes, as_before, lent, named_states, states_of
@@ -51,8 +52,7 @@ def compile_model(
     """
     learner = algorithm(model)
     batch_size, vmap = given.get("batch_size"), given.get("vmap", False)
-    sizes = {jnp.shape(v)[0] if jnp.ndim(v) else None for v in jax.tree.leaves(inputs)}
-    samples = sizes.pop() if len(sizes) == 1 else None
+    samples = common_size(jax.tree.map(jnp.asarray, inputs))
 
     def attempt(batch_size: int | None) -> None:
         axes = None if vmap or batch_size is None else batch_axes(model, batch_size, inputs)
@@ -72,8 +72,8 @@ def compile_model(
         with as_before(model, after_success=False):
             attempt(samples if vmap and batch_size is None else batch_size)
     except Exception as error:
-        other = samples is not None and samples != batch_size and not vmap
-        if other and _succeeds(model, lambda: attempt(samples)):
+        told = samples in (None, batch_size) or vmap
+        if not told and _succeeds(model, lambda: attempt(samples)):
             shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(inputs))
             raise UsageError(
                 "The states do not have the batch size of the inputs.",

@@ -89,11 +89,11 @@ class ModuleLearner(FunctionLearner):
     @property
     def _resettable(self) -> tuple[int, ...]:
         """Short-term states; each must have a batch axis to refer to."""
-        found, states = super()._resettable, self.module.carry.leaf_states()
+        found = super()._resettable
         for k, n in enumerate(self.cell.leaf_numbers):
             leaf = self.graph.carry[k]
-            short = isinstance(states[n], brainstate.ShortTermState) and not is_key(leaf.dtype)
-            if short and leaf.shape and k not in found:
+            lasting = not self._resets[n] or is_key(leaf.dtype)
+            if not lasting and leaf.shape and k not in found:
                 raise UsageError(
                     f"The state {self.cell.carry.names[n]} has no batch axis that reset could "
                     "refer to.",

@@ -18,7 +18,6 @@ from ...cell import (
     UserStep,
     Values,
     common_size,
-    no_batch_options,
     said_batch,
     split,
     spread_axes,
@@ -286,11 +285,8 @@ class SplitModule:
         that its hidden states share.
         """
         x = x[0] if len(x) == 1 else x
-        if self.vmap:
-            no_batch_options(said)
-            return BatchSpec.mapped(start, x)
         hidden = start.leaves[: len(self.carry_names) + len(self.hidden.names)]
-        if (axes := said.get("batch_axes")) is not None:
+        if (axes := said.get("batch_axes")) is not None and not self.vmap:
             is_pair = isinstance(axes, (tuple, list)) and len(axes) == 2
             pair = tuple(axes) if is_pair else (axes,) * 2
             own = spread_axes("carry", pair[0], carry)
