@@ -161,13 +161,6 @@ def compile_model(
             do="pass the state before the first step, batch first: jnp.zeros((batch, "
             "cell.hidden_size)), say",
         )
-    if len(inputs) != 1:
-        raise UsageError(
-            "An Equinox module has one input.",
-            got=f"{len(inputs)} example inputs",
-            expected="one, which may be a tree",
-            do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
-        )
     call = given.get("call")
     if call is None:
         _check_call(model)

@@ -26,13 +26,6 @@ def compile_model(
             expected="params=..., carry=...",
             do="pass both, as the function takes them",
         )
-    if len(inputs) != 1:
-        raise UsageError(
-            "A function has one input.",
-            got=f"{len(inputs)} example inputs",
-            expected="one, which may be a tree",
-            do="pass a tuple of inputs as one",
-        )
     carry, [x] = given["carry"], inputs
     batch = said_batch(given, carry, x)
     return FunctionLearner(cell, rule, given["params"], carry, x, batch=batch, **analysis)

@@ -147,12 +147,16 @@ class SequenceDriverMixin:
                 got=f"return_value={options['return_value']!r}",
                 do="leave it out: the losses are returned in any case",
             )
-        if fit_mode(mode, self._driven._rule, options) == "A":
+
+        def learned(*sequences: PyTree, **options: Any) -> PyTree:
             gradients, *rest = self.etrace_grad(
                 *sequences, step_fn=step_fn, return_value=True, **options
             )
             optimizer.update(gradients)
             return tuple(rest) if options.get("has_aux") else rest[0]
+
+        if fit_mode(mode, self._driven._rule, options) == "A":
+            return learned(*sequences, **options)
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
                 "With an update at every step there is no total of the losses.",
@@ -165,12 +169,7 @@ class SequenceDriverMixin:
 
         def one(slices: PyTree, given: PyTree) -> PyTree:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
-            gradients, *rest = self.etrace_grad(
-                *slices, step_fn=step_fn, return_value=True, **given, **fixed
-            )
-            optimizer.update(gradients)
-            steps = jax.tree.map(lambda v: v[0], tuple(rest))
-            return steps if fixed.get("has_aux") else steps[0]
+            return jax.tree.map(lambda v: v[0], learned(*slices, **given, **fixed))
 
         return brainstate.transform.for_loop(one, sequences, timed)
 

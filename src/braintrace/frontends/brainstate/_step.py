@@ -269,7 +269,7 @@ class StepFunction:
             reset=options.reset,
             reduction=options.reduction,
             initial=(core.initial, outside.moving),
-            batch_axes=(core.reset_axes, None),
+            batch_axes=None if options.reset is None else (core.reset_axes, None),
         )
         return gradients.leaves
 
