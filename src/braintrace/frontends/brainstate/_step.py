@@ -231,8 +231,8 @@ class StepFunction:
 
     def _moved(self, before: list[jax.Array]) -> list[jax.Array]:
         """The values that go on to the next step, which must stay like those before."""
-        now = [jnp.asarray(v) for v in self.moving.read().leaves]
-        for name, a, b in zip(self.moving.leaf_names, now, before, strict=True):
+        moved, now = [], self.moving.read().leaves
+        for name, a, b in zip(self.moving.leaf_names, map(jnp.asarray, now), before, strict=True):
             if a.shape != b.shape:
                 raise UsageError(
                     f"step_fn changes the shape of a state ({name}).",
@@ -240,8 +240,8 @@ class StepFunction:
                     expected=b.shape,
                     do="write a value of the shape that the state has before the sequence",
                 )
-        pairs = zip(now, before, strict=True)
-        return [stop(a if a.dtype == b.dtype else a.astype(b.dtype)) for a, b in pairs]
+            moved.append(stop(a if a.dtype == b.dtype else a.astype(b.dtype)))
+        return moved
 
     def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> list[jax.Array | None]:
         """The gradient by backpropagation through the step and the model themselves."""
