@@ -44,7 +44,7 @@ class ModuleLearner(FunctionLearner):
         **analysis: Any,
     ):
         x = jax.tree.map(jnp.asarray, x)
-        self.model, self._inputs_count = model, len(x)
+        self.model = model
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         carry = jax.tree.map(jnp.asarray, self.module.carry.read())
         states = self.module.carry.leaf_states()
@@ -103,12 +103,6 @@ class ModuleLearner(FunctionLearner):
                 )
         return found
 
-    @property
-    def trained_states(self) -> set[int]:
-        """Ids of the parameters that are trained, in part at least."""
-        rows = zip(self.graph.parameters, self.module.params.leaf_states(), strict=True)
-        return {id(s) for row, s in rows if row.exactness is not Exactness.FROZEN}
-
     def check_states(self) -> None:
         """The model must still hold the states that were compiled."""
         if {id(s) for s in states_of(self.model).values()} != self._ids:
@@ -150,11 +144,11 @@ class ModuleLearner(FunctionLearner):
     def fitted(self, x: tuple[PyTree, ...]) -> PyTree:
         """The inputs of a call in the compiled units."""
         structure = self.cell.x.structure
-        if len(x) != self._inputs_count:
+        if len(x) != (count := len(structure.children())):
             raise UsageError(
                 "Invalid number of inputs.",
                 got=f"{len(x)} input(s)",
-                expected=f"{self._inputs_count}, as compiled",
+                expected=f"{count}, as compiled",
                 do="call the learner with the inputs that the model takes",
             )
         same = jax.tree.structure(x) == structure

@@ -11,6 +11,7 @@ from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
+from ...core.analysis import Exactness
 from ...learner import Options, fit_mode, step_options
 from ._step import StepFunction, by_state
 
@@ -284,8 +285,10 @@ def _wanted(
     """The states to differentiate by, and how their gradients are put together."""
     state_of = lambda w: w if isinstance(w, brainstate.State) else learner._parameter(w)
     if weights is None:
-        trained = learner.functional.trained_states
-        weights = {k: s for k, s in learner.param_states.items() if id(s) in trained}
+        core = learner.functional  # a state is wanted that is trained in part
+        rows = zip(core.graph.parameters, core.module.params.leaf_states(), strict=True)
+        trained = {s for row, s in rows if row.exactness is not Exactness.FROZEN}
+        weights = {k: s for k, s in learner.param_states.items() if s in trained}
     if isinstance(weights, dict):
         keys = list(weights)
         states = [state_of(w) for w in weights.values()]

@@ -157,19 +157,13 @@ def states_of(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
     return cast(dict[Path, brainstate.State], model.states())
 
 
-def path_name(path: object) -> str:
-    """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the
-    classes' names.
-    """
-    parts = path if isinstance(path, tuple) else (path,)
-    return "".join(map(_part_text, parts)).removeprefix(".")
-
-
 def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
-    """Every state of a module by name; each name once."""
+    """Every state of a module by name, `layers[0].weight` for `('layers', 0, 'weight')`; each name
+    once, and long keys that describe classes as the classes' names.
+    """
     named: dict[str, brainstate.State] = {}
     for path, state in states_of(model).items():
-        name = path_name(path)
+        name = "".join(map(_part_text, path)).removeprefix(".")
         candidates = name, *(f"{name}#{k}" for k in range(2, len(named) + 2))
         named[next(n for n in candidates if n not in named)] = state
     return named
