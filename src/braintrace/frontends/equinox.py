@@ -65,45 +65,45 @@ class EquinoxLearner(FunctionLearner):
         vmap: bool,
         **analysis: Any,
     ):
-        arrays, self._static = _parts(model)
-        paths, self._arrays = jax.tree_util.tree_flatten_with_path(arrays)
-        self._names = tuple(_name(path[1:]) for path, _ in paths)
-        self._is_trained = [eqx.is_inexact_array(v) for v in jax.tree.leaves(model)]
-        if not any(self._is_trained):
+        flat, self._structure = jax.tree_util.tree_flatten_with_path(model)
+        leaves = {k: v for k, (_, v) in enumerate(flat)}
+        trained = [k for k, v in leaves.items() if eqx.is_inexact_array(v)]
+        if not trained:
             raise UsageError(
                 "The module has no parameters to learn.",
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
+        self._static = {k: v for k, v in leaves.items() if not eqx.is_array(v)}
+        constants = [k for k in leaves if k not in trained and k not in self._static]
+        self._arrays, self._rows = trained + constants, len(trained)
+        self._paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
+        self._names = tuple(self._paths[k] for k in self._arrays)
         self._call, self._vmap, params = call, vmap, self._values(model)
-        rows = sum(self._is_trained)
-        super().__init__(self._cell, rule, params, carry, x, rows=rows, **analysis)
+        super().__init__(self._cell, rule, params, carry, x, rows=self._rows, **analysis)
         self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
     def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
-        arrays, static = _parts(model)
-        found, structure = jax.tree_util.tree_flatten_with_path(static)
-        expected, compiled = jax.tree.flatten(self._static)
-        now, then = (jax.tree.structure(arrays), structure), (self._arrays, compiled)
-        pairs = zip(found, expected, strict=True) if now == then else ()
-        changed = [(_name(path), a, b) for (path, a), b in pairs if not _equal(a, b)]
-        if now != then or changed:
+        leaves, structure = jax.tree.flatten(model)
+        same = structure == self._structure
+        changed = [k for k, v in self._static.items() if same and not _equal(leaves[k], v)]
+        if not same or changed:
             raise UsageError(
                 "The module is not like the one that was compiled.",
-                got={n: a for n, a, _ in changed} or now,
-                expected={n: b for n, _, b in changed} or then,
+                got={self._paths[k]: leaves[k] for k in changed} or structure,
+                expected={self._paths[k]: self._static[k] for k in changed} or self._structure,
                 do="pass a module that differs in its arrays only, or compile again",
             )
-        return Values(self._names, jax.tree.leaves(arrays))
+        return Values(self._names, [leaves[k] for k in self._arrays])
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(self._values(params), "module")
 
     @property
     def _live(self) -> Sequence[bool]:
-        flags = iter(self._with_gradient)
-        return [trained and next(flags) for trained in self._is_trained]
+        flags = dict(zip(self._arrays, self._with_gradient, strict=False))
+        return [flags.get(k, False) for k in range(len(self._paths))]
 
     def _cell(self, params: Values, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """The step as a pure function of the arrays."""
@@ -111,8 +111,10 @@ class EquinoxLearner(FunctionLearner):
 
     def _module(self, params: Values) -> PyTree:
         """The module of the arrays. No gradient passes through constants."""
-        trained, constants = self._arrays.unflatten(params.leaves)
-        return eqx.combine(trained, jax.tree.map(jax.lax.stop_gradient, constants), self._static)
+        constants = map(jax.lax.stop_gradient, params.leaves[self._rows :])
+        arrays = zip(self._arrays, [*params.leaves[: self._rows], *constants], strict=True)
+        leaves = self._static | dict(arrays)
+        return self._structure.unflatten([leaves[k] for k in range(len(leaves))])
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""
@@ -186,17 +188,6 @@ def _check_call(model: object) -> None:
             expected="Equinox's own order, model(input, carry), or call=",
             do="pass call=lambda model, carry, x: model(carry, x)",
         )
-
-
-def _parts(model: object) -> tuple[PyTree, PyTree]:
-    """(what is trained, other arrays) of a module, and what is no array."""
-    trained, rest = eqx.partition(model, eqx.is_inexact_array)
-    constants, static = eqx.partition(rest, eqx.is_array)
-    return (trained, constants), static
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path).removeprefix(".")
 
 
 def _equal(a: object, b: object) -> bool:
