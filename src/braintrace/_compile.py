@@ -153,8 +153,9 @@ def _check_options(made: Any, name: str, options: dict[str, Any], front_end: Fro
             "These options are for brainstate modules.",
             got=", ".join(rejected),
             expected=f"none of them for {front_end.models}",
-            do="leave them out: windows are an option of etrace_grad, and the multi-step form of a "
-            "function or an Equinox module is learner.update_window(..., full=True)",
+            do="leave them out: an NNX learner takes single steps, and windows in etrace_grad"
+            if front_end.module == "nnx"
+            else "leave them out; the multi-step form is learner.update_window(..., full=True)",
         )
     if unknown := sorted(set(options) - {*own, *_OF_CLASSES}):
         raise UsageError(
