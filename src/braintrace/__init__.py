@@ -43,6 +43,13 @@ from .rules import FixedRandomFeedback as FixedRandomFeedback
 
 if _TYPE_CHECKING:
     from . import nn as nn
+    from .compat._filters import KappaFilter as KappaFilter
+    from .compat._filters import PresynapticTrace as PresynapticTrace
+    from .compat._grad_expon import GradExpon as GradExpon
+    from .compat._graph import ETraceGraph as ETraceGraph
+    from .compat._graph import HiddenGroup as HiddenGroup
+    from .compat._graph import HiddenParamOpRelation as HiddenParamOpRelation
+    from .compat._graph import ModuleInfo as ModuleInfo
     from .compat._legacy import ConvOp as ConvOp
     from .compat._legacy import ElemWiseOp as ElemWiseOp
     from .compat._legacy import ElemWiseParam as ElemWiseParam
@@ -54,69 +61,51 @@ if _TYPE_CHECKING:
     from .compat._legacy import MatMulOp as MatMulOp
     from .compat._legacy import NonTempParam as NonTempParam
     from .compat._legacy import SpMatMulOp as SpMatMulOp
-    from .frontends.brainstate import D_RTRL as D_RTRL
-    from .frontends.brainstate import ES_D_RTRL as ES_D_RTRL
-    from .frontends.brainstate import OSTTP as OSTTP
-    from .frontends.brainstate import OTPE as OTPE
-    from .frontends.brainstate import OTTT as OTTT
-    from .frontends.brainstate import RFLO as RFLO
-    from .frontends.brainstate import EligibilityTrace as EligibilityTrace
-    from .frontends.brainstate import EProp as EProp
-    from .frontends.brainstate import ETraceAlgorithm as ETraceAlgorithm
-    from .frontends.brainstate import ETraceGraph as ETraceGraph
-    from .frontends.brainstate import ETraceVjpAlgorithm as ETraceVjpAlgorithm
-    from .frontends.brainstate import ETraceVmap as ETraceVmap
-    from .frontends.brainstate import GradExpon as GradExpon
-    from .frontends.brainstate import HiddenGroup as HiddenGroup
-    from .frontends.brainstate import HiddenParamOpRelation as HiddenParamOpRelation
-    from .frontends.brainstate import IODimVjpAlgorithm as IODimVjpAlgorithm
-    from .frontends.brainstate import KappaFilter as KappaFilter
-    from .frontends.brainstate import ModuleInfo as ModuleInfo
-    from .frontends.brainstate import OSTLFeedforward as OSTLFeedforward
-    from .frontends.brainstate import OSTLRecurrent as OSTLRecurrent
-    from .frontends.brainstate import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
-    from .frontends.brainstate import PresynapticTrace as PresynapticTrace
-    from .frontends.brainstate import SequenceDriverMixin as SequenceDriverMixin
-    from .frontends.brainstate import compile_etrace_graph as compile_etrace_graph
-    from .frontends.brainstate import (
+    from .frontends.brainstate._algorithm import EligibilityTrace as EligibilityTrace
+    from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
+    from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
+    from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import OSTTP as OSTTP
+    from .frontends.brainstate._algorithms import OTPE as OTPE
+    from .frontends.brainstate._algorithms import OTTT as OTTT
+    from .frontends.brainstate._algorithms import RFLO as RFLO
+    from .frontends.brainstate._algorithms import EProp as EProp
+    from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
+    from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
+    from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
+    from .frontends.brainstate._algorithms import pp_prop as pp_prop
+    from .frontends.brainstate._inspect import compile_etrace_graph as compile_etrace_graph
+    from .frontends.brainstate._inspect import (
         find_hidden_groups_from_module as find_hidden_groups_from_module,
     )
-    from .frontends.brainstate import (
+    from .frontends.brainstate._inspect import (
         find_hidden_param_op_relations_from_module as find_hidden_param_op_relations_from_module,
     )
-    from .frontends.brainstate import pp_prop as pp_prop
+    from .frontends.brainstate._made import ETraceVjpAlgorithm as ETraceVjpAlgorithm
+    from .frontends.brainstate._sequences import SequenceDriverMixin as SequenceDriverMixin
+    from .frontends.brainstate._vmap import ETraceVmap as ETraceVmap
     from .frontends.equinox import EquinoxLearner as EquinoxLearner
     from .frontends.nnx import NNXLearner as NNXLearner
 
-_BRAINSTATE = [
-    "D_RTRL",
-    "ES_D_RTRL",
-    "OSTTP",
-    "OTPE",
-    "OTTT",
-    "RFLO",
-    "EligibilityTrace",
-    "EProp",
-    "ETraceAlgorithm",
-    "ETraceGraph",
-    "ETraceVjpAlgorithm",
-    "ETraceVmap",
-    "GradExpon",
-    "HiddenGroup",
-    "HiddenParamOpRelation",
-    "IODimVjpAlgorithm",
-    "KappaFilter",
-    "ModuleInfo",
-    "OSTLFeedforward",
-    "OSTLRecurrent",
-    "ParamDimVjpAlgorithm",
-    "PresynapticTrace",
-    "SequenceDriverMixin",
-    "compile_etrace_graph",
-    "find_hidden_groups_from_module",
-    "find_hidden_param_op_relations_from_module",
-    "pp_prop",
-]
+_PLACES = {  # of names that need brainstate
+    ".compat._filters": "KappaFilter PresynapticTrace",
+    ".compat._grad_expon": "GradExpon",
+    ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
+    ".frontends.brainstate._algorithm": "EligibilityTrace ETraceAlgorithm",
+    ".frontends.brainstate._algorithms": (
+        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
+        "ParamDimVjpAlgorithm RFLO pp_prop"
+    ),
+    ".frontends.brainstate._inspect": (
+        "compile_etrace_graph find_hidden_groups_from_module "
+        "find_hidden_param_op_relations_from_module"
+    ),
+    ".frontends.brainstate._made": "ETraceVjpAlgorithm",
+    ".frontends.brainstate._sequences": "SequenceDriverMixin",
+    ".frontends.brainstate._vmap": "ETraceVmap",
+}
+_BRAINSTATE = {name: place for place, names in _PLACES.items() for name in names.split()}
 _OPTIONAL = {  # name: (front end, its framework, the extra that brings it)
     "EquinoxLearner": ("equinox", "equinox", "equinox"),
     "NNXLearner": ("nnx", "flax", "nnx"),
@@ -131,7 +120,7 @@ def __getattr__(name: str) -> _Any:
     Not in `__all__`: learners of frameworks that need not be installed, and names of 0.1.
     """
     if name in _BRAINSTATE:
-        value = getattr(_importlib.import_module(".frontends.brainstate", __name__), name)
+        value = getattr(_importlib.import_module(_BRAINSTATE[name], __name__), name)
     elif name == "nn":
         value = _importlib.import_module(".nn", __name__)
     elif name in _OPTIONAL:

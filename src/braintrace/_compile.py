@@ -11,10 +11,14 @@ from .cell import Patterns
 from .compat import ETraceConfig
 from .core._errors import UsageError
 from .core.jaxpr import ControlFlowPolicy
-from .frontends import FrontEnd, front_end_of
+from .frontends import FRONT_ENDS, FrontEnd, front_end_of
 from .rules import algorithm_of
 
 _ABSENT: Any = object()
+
+#: Arguments of `compile` that some front ends take, and those that the analysis takes.
+_OF_MODELS = {option for front_end in FRONT_ENDS for option in front_end.options}
+_ANALYSIS = "unroll_limit", "max_slots", "memory_budget", "control_flow", "trainable", "exclude"
 
 #: Options of every class of brainstate learners, beside those of its algorithm.
 _OF_CLASSES = ("vjp_method", "name", "fast_solve", "chunked_trace", "snap_max_jacobian_elements")
@@ -110,6 +114,9 @@ def compile(
     >>> out.shape
     (4, 3)
     """
+    arguments = locals()  # before any other name is bound
+    given = {k: v for k, v in arguments.items() if k in _OF_MODELS and v is not _ABSENT}
+    analysis = {k: v for k, v in arguments.items() if k in _ANALYSIS}
     chosen = algorithm_of(algorithm)
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)
@@ -123,36 +130,14 @@ def compile(
             do="compile(model, algorithm, x), with x as in learner(x)",
         )
     front_end = front_end_of(model)
-    given = {
-        "batch_size": batch_size,
-        "batch_axes": batch_axes,
-        "batch": batch,
-        "seed": seed,
-        "vmap": vmap,
-        "params": params,
-        "carry": carry,
-        "wrt": wrt,
-        "call": call,
-    }
-    given = {k: v for k, v in given.items() if v is not _ABSENT}
-    front_end.check(given)
+    front_end.check(given, example_inputs)
     made: Any = chosen
-    if front_end.module == "brainstate":
+    if of_brainstate := front_end.module == "brainstate":
         is_class = isinstance(algorithm, type) and algorithm is not chosen
         made = algorithm if is_class else front_end.load().class_of(chosen)
     _check_options(made, chosen.name, options, front_end)
-    learner = front_end.load().compile_model(
-        model,
-        functools.partial(made, **options),
-        example_inputs,
-        given,
-        unroll_limit=unroll_limit,
-        max_slots=max_slots,
-        memory_budget=memory_budget,
-        trainable=trainable,
-        exclude=exclude,
-        control_flow=control_flow,
-    )
+    rule = functools.partial(made, **options) if of_brainstate else made(**options).parts()
+    learner = front_end.load().compile_model(model, rule, example_inputs, given, **analysis)
     if verbose:
         learner.report.show(verbose)
     return learner

@@ -5,7 +5,6 @@ from ._arguments import check_driver as check_driver
 from ._arguments import fraction as fraction
 from ._arguments import sequence_length as sequence_length
 from ._batch import BatchSpec as BatchSpec
-from ._batch import no_batch_options as no_batch_options
 from ._batch import reset_axes as reset_axes
 from ._batch import said_batch as said_batch
 from ._batch import spread_axes as spread_axes

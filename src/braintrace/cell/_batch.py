@@ -39,9 +39,12 @@ class BatchSpec:
 
 
 def said_batch(given: Mapping[str, object], carry: PyTree, x: PyTree) -> BatchSpec | None:
-    """The options `batch`, `batch_size` and `batch_axes` of `compile`; None where nothing is
-    said.
+    """The options `batch`, `batch_size`, `batch_axes` and `vmap` of `compile`; None where nothing
+    is said.
     """
+    if given.get("vmap"):
+        no_batch_options(given)
+        return BatchSpec.mapped(carry, x)
     size, axes = given.get("batch_size"), given.get("batch_axes")
     if "batch" in given:
         if given["batch"] is not None:

@@ -6,6 +6,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from jaxtyping import PyTree
+
 from ..core._errors import UsageError
 
 _BATCH = ("batch_size", "batch_axes", "batch")
@@ -19,13 +21,14 @@ class FrontEnd:
     models: str  # what it serves, in words
     framework: str | None  # the module whose `Module` its models are; None for functions
     options: tuple[str, ...]
+    single: bool = False  # whether its models have one input
 
     def load(self) -> ModuleType:
         """The module."""
         return importlib.import_module(f".{self.module}", __package__)
 
-    def check(self, given: dict[str, Any]) -> None:
-        """Refuse the options that are for other models."""
+    def check(self, given: dict[str, Any], inputs: tuple[PyTree, ...]) -> None:
+        """Refuse the options, and the number of inputs, that are for other models."""
         if wrong := [k for k in given if k not in self.options]:
             others = [f.models for f in FRONT_ENDS if set(wrong) <= set(f.options)]
             raise UsageError(
@@ -35,13 +38,21 @@ class FrontEnd:
                 do="a function has its batch in params and carry; a module holds its own "
                 "parameters",
             )
+        if self.single and len(inputs) != 1:
+            raise UsageError(
+                f"Too many inputs for {self.models}.",
+                got=f"{len(inputs)} example inputs",
+                expected="one, which may be a tree",
+                do="pass a tuple of inputs as one; an Equinox module gets them apart with "
+                "call=lambda model, carry, x: model(*x, carry)",
+            )
 
 
 FRONT_ENDS = (
     FrontEnd("brainstate", "a brainstate module", "brainstate.nn", ("batch_size", "seed", "vmap")),
     FrontEnd("nnx", "an NNX module", "flax.nnx", ("carry", "wrt", "vmap", *_BATCH)),
-    FrontEnd("equinox", "an Equinox module", "equinox", ("carry", "call", "vmap", *_BATCH)),
-    FrontEnd("function", "a plain function", None, ("params", "carry", *_BATCH)),
+    FrontEnd("equinox", "an Equinox module", "equinox", ("carry", "call", "vmap", *_BATCH), True),
+    FrontEnd("function", "a plain function", None, ("params", "carry", *_BATCH), True),
 )
 
 

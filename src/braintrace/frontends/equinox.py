@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
+from ..cell import UserStep, Values, plain_user_step, said_batch
 from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner
-from ..rules import Algorithm
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -66,51 +65,45 @@ class EquinoxLearner(FunctionLearner):
         vmap: bool,
         **analysis: Any,
     ):
-        leaves, self._structure = jax.tree.flatten(model)
-        self._static = [None if eqx.is_array(v) else v for v in leaves]
-        self._trained = tuple(k for k, v in enumerate(leaves) if eqx.is_inexact_array(v))
-        self._constant = tuple(
-            k for k, v in enumerate(leaves) if eqx.is_array(v) and k not in self._trained
-        )
-        if not self._trained:
+        flat, self._structure = jax.tree_util.tree_flatten_with_path(model)
+        leaves = {k: v for k, (_, v) in enumerate(flat)}
+        trained = [k for k, v in leaves.items() if eqx.is_inexact_array(v)]
+        if not trained:
             raise UsageError(
                 "The module has no parameters to learn.",
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
-        flat, _ = jax.tree_util.tree_flatten_with_path(model)
-        paths = [jax.tree_util.keystr(p).removeprefix(".") for p, _ in flat]
-        self._names = tuple(paths[k] for k in (*self._trained, *self._constant))
-        self._paths, self._call, self._vmap = paths, call, vmap
-        super().__init__(
-            self._cell, rule, self._values(model), carry, x, rows=len(self._trained), **analysis
-        )
+        self._static = {k: v for k, v in leaves.items() if not eqx.is_array(v)}
+        constants = [k for k in leaves if k not in trained and k not in self._static]
+        self._arrays, self._rows = trained + constants, len(trained)
+        self._paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
+        self._names = tuple(self._paths[k] for k in self._arrays)
+        self._call, self._vmap, params = call, vmap, self._values(model)
+        super().__init__(self._cell, rule, params, carry, x, rows=self._rows, **analysis)
         self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
     def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
         leaves, structure = jax.tree.flatten(model)
         same = structure == self._structure
-        arrays = {*self._trained, *self._constant}
-        static = [k for k in range(len(leaves)) if same and k not in arrays]
-        changed = [k for k in static if not _equal(leaves[k], self._static[k])]
+        changed = [k for k, v in self._static.items() if same and not _equal(leaves[k], v)]
         if not same or changed:
-            of = lambda values: {self._paths[k]: values[k] for k in changed}
             raise UsageError(
                 "The module is not like the one that was compiled.",
-                got=of(leaves) if same else structure,
-                expected=of(self._static) if same else self._structure,
+                got={self._paths[k]: leaves[k] for k in changed} or structure,
+                expected={self._paths[k]: self._static[k] for k in changed} or self._structure,
                 do="pass a module that differs in its arrays only, or compile again",
             )
-        return Values(self._names, [leaves[k] for k in (*self._trained, *self._constant)])
+        return Values(self._names, [leaves[k] for k in self._arrays])
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(self._values(params), "module")
 
     @property
     def _live(self) -> Sequence[bool]:
-        trained = dict(zip(self._trained, self._with_gradient, strict=True))
-        return [trained.get(k, False) for k in range(len(self._static))]
+        flags = dict(zip(self._arrays, self._with_gradient, strict=False))
+        return [flags.get(k, False) for k in range(len(self._paths))]
 
     def _cell(self, params: Values, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """The step as a pure function of the arrays."""
@@ -118,12 +111,10 @@ class EquinoxLearner(FunctionLearner):
 
     def _module(self, params: Values) -> PyTree:
         """The module of the arrays. No gradient passes through constants."""
-        leaves, count = list(self._static), len(self._trained)
-        for k, v in zip(self._trained, params.leaves[:count], strict=True):
-            leaves[k] = v
-        for k, v in zip(self._constant, params.leaves[count:], strict=True):
-            leaves[k] = jax.lax.stop_gradient(v)
-        return self._structure.unflatten(leaves)
+        constants = map(jax.lax.stop_gradient, params.leaves[self._rows :])
+        arrays = zip(self._arrays, [*params.leaves[: self._rows], *constants], strict=True)
+        leaves = self._static | dict(arrays)
+        return self._structure.unflatten([leaves[k] for k in range(len(leaves))])
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""
@@ -156,7 +147,7 @@ class EquinoxLearner(FunctionLearner):
 
 def compile_model(
     model: eqx.Module,
-    algorithm: Callable[[], Algorithm],
+    rule: Rule,
     inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
@@ -164,7 +155,6 @@ def compile_model(
     """A learner of `model`; `given` holds `carry`, and may hold `call`, `vmap` and what is said
     about the batch.
     """
-    rule = algorithm().parts()
     if "carry" not in given:
         raise UsageError(
             "The carry is missing.",
@@ -173,21 +163,11 @@ def compile_model(
             do="pass the state before the first step, batch first: jnp.zeros((batch, "
             "cell.hidden_size)), say",
         )
-    if len(inputs) != 1:
-        raise UsageError(
-            "An Equinox module has one input.",
-            got=f"{len(inputs)} example inputs",
-            expected="one, which may be a tree",
-            do="pass a tuple, and take it apart with call=lambda model, carry, x: model(*x, carry)",
-        )
     call = given.get("call")
     if call is None:
         _check_call(model)
     carry, x = jax.tree.map(jnp.asarray, (given["carry"], inputs[0]))
-    vmap = given.get("vmap", False)
-    if vmap:
-        no_batch_options(given)
-    batch = BatchSpec.mapped(carry, x) if vmap else said_batch(given, carry, x)
+    batch, vmap = said_batch(given, carry, x), given.get("vmap", False)
     return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 
 

@@ -7,32 +7,24 @@ from jaxtyping import PyTree
 
 from ..cell import said_batch
 from ..core._errors import UsageError
+from ..core.engine import Rule
 from ..learner import FunctionLearner
-from ..rules import Algorithm
 
 
 def compile_model(
     cell: Callable[..., PyTree],
-    algorithm: Callable[[], Algorithm],
+    rule: Rule,
     inputs: tuple[PyTree, ...],
     given: dict[str, Any],
     **analysis: Any,
 ) -> FunctionLearner:
     """A learner of `cell`; `given` holds `params` and `carry`, and what is said about the batch."""
-    rule = algorithm().parts()
     if not {"params", "carry"} <= set(given):
         raise UsageError(
             "A function needs its parameters and its carry.",
             got=f"compile({getattr(cell, '__name__', 'cell')}, ...)",
             expected="params=..., carry=...",
             do="pass both, as the function takes them",
-        )
-    if len(inputs) != 1:
-        raise UsageError(
-            "A function has one input.",
-            got=f"{len(inputs)} example inputs",
-            expected="one, which may be a tree",
-            do="pass a tuple of inputs as one",
         )
     carry, [x] = given["carry"], inputs
     batch = said_batch(given, carry, x)

@@ -115,7 +115,7 @@ class FunctionLearner:
         """
         return self._budget.plan(T, window, return_state, traces)
 
-    @functools.cached_property
+    @property
     def _resettable(self) -> tuple[int, ...]:
         """The leaves of the engine's carry that a reset sets to their initial values."""
         chosen = jax.tree.leaves(self._resets)

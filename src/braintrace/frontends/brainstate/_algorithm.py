@@ -3,7 +3,8 @@ it.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator
+import functools
+from collections.abc import Callable, Collection, Iterator
 from types import EllipsisType
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from ...learner import State, counted
 from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._sequences import SequenceDriverMixin
-from ._states import as_before_on_error, states_of
+from ._states import as_before, states_of
 from ._step import StepFunction
 
 
@@ -84,8 +85,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._functional: ModuleLearner | None = None
         # what a call does instead of a step
         self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
-        # what is known of step functions, for the drivers
-        self._user_steps: dict[Hashable, StepFunction] = {}
+        # what is known of the step functions used last, for the drivers
+        self._steps = functools.lru_cache(32)(StepFunction)
         self._zero: PyTree = None  # the traces when they are known to be zero
         self._full = False
         self._analysis: dict[str, Any] = {}
@@ -138,7 +139,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             mapped = {
                 id(s) for s in states_of(self.model).values() if vmap and not isinstance(s, shared)
             }
-        with as_before_on_error(self.model):
+        with as_before(self.model, after_success=False):
             self._functional = ModuleLearner(
                 self.model,
                 self._rule,
@@ -149,7 +150,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
-        self._user_steps.clear()
+        self._steps.cache_clear()
         self.etrace = EligibilityTrace(self._clear())
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
@@ -168,10 +169,6 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 do="call compile_graph(x) with the inputs of one step first",
             )
         return self._functional
-
-    @property
-    def _driven(self) -> "ETraceAlgorithm":
-        return self
 
     @property
     def graph(self) -> ETraceGraph:
@@ -276,11 +273,6 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         finally:
             self._active = before
 
-    def _online(self, x: tuple[PyTree, ...]) -> PyTree:
-        """The learner's ordinary call."""
-        with self._calling(None):
-            return self(*x)
-
     def _forward(self, x: tuple[PyTree, ...]) -> PyTree:
         """One step of the model that counts, nothing learned."""
         out = self.functional.forward(x)
@@ -367,13 +359,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         f = self.functional.module
         paths = {id(s): path for path, s in states_of(self.model).items()}
-        named = {
-            **dict(zip(f.constants.names, f.constants.states, strict=True)),
-            **dict(zip(f.carry.names, f.carry.states, strict=True)),
-        }
+        names, states = (*f.constants.names, *f.carry.names), (*f.constants.states, *f.carry.states)
         return {
             paths.get(id(s), n): s
-            for n, s in named.items()
+            for n, s in zip(names, states, strict=True)
             if not isinstance(s, brainstate.HiddenState)
         }
 

@@ -106,7 +106,7 @@ def functionalise(
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
     names = {id(state): name for name, state in own.items()}
-    with lent(list(own.values())) as trace:
+    with lent(own.values()), brainstate.StateTraceStack(name="step") as trace:
         if vmap:
             for state in own.values():
                 if id(state) in mapped:
@@ -114,23 +114,21 @@ def functionalise(
             x = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), x)
         _try(model, x, own)
         touched = list(zip(trace.states, trace.been_writen, strict=True))
-    params, constants, carry = {}, {}, {}
+    constants, carry = {}, {}
+    params: dict[str, brainstate.State] = {
+        n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)
+    }
     for state, written in touched:
         name = names.setdefault(id(state), _outside_name(state, names))
-        if not isinstance(state, brainstate.ParamState):
-            (carry if written else constants)[name] = state
-    params = {n: s for n, s in own.items() if isinstance(s, brainstate.ParamState)}
-    for state, written in touched:
-        if isinstance(state, brainstate.ParamState):
-            params[names[id(state)]] = state
-            if written:
-                raise CompilationError(
-                    "The step writes a parameter.",
-                    got=names[id(state)],
-                    expected="parameters that only an optimiser writes",
-                    do="hold what the step writes in a HiddenState, ShortTermState or "
-                    "LongTermState",
-                )
+        trainable = isinstance(state, brainstate.ParamState)
+        if trainable and written:
+            raise CompilationError(
+                "The step writes a parameter.",
+                got=name,
+                expected="parameters that only an optimiser writes",
+                do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
+            )
+        (params if trainable else carry if written else constants)[name] = state
     return ModuleCell(
         model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
     )

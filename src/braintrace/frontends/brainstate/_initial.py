@@ -1,6 +1,7 @@
 """Initialising a module's states before it is compiled."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from types import EllipsisType
 from typing import Any
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from ...cell import common_size
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
-from ._states import Axes, as_before, as_before_on_error, lent, named_states, states_of
+from ._states import Axes, as_before, lent, named_states, states_of
 from ._vmap import ETraceVmap
 
 
@@ -30,12 +32,11 @@ def initialise(
         )
     seeded = contextlib.nullcontext() if seed is None else brainstate.random.seed_context(seed)
     with seeded, brainstate.catch_new_states() as made:
-        if vmap and batch_size is not None:
-            brainstate.nn.vmap_init_all_states(model, axis_size=batch_size)
-        elif batch_size is None:
-            brainstate.nn.init_all_states(model)
+        if vmap:
+            brainstate.nn.vmap_init_all_states(model, axis_size=batch_size or 0)
         else:
-            brainstate.nn.init_all_states(model, batch_size=batch_size)
+            size: dict[str, Any] = {} if batch_size is None else {"batch_size": batch_size}
+            brainstate.nn.init_all_states(model, **size)
     return {id(s) for s in made.get_states()}
 
 
@@ -51,8 +52,7 @@ def compile_model(
     """
     learner = algorithm(model)
     batch_size, vmap = given.get("batch_size"), given.get("vmap", False)
-    sizes = {jnp.shape(v)[0] if jnp.ndim(v) else None for v in jax.tree.leaves(inputs)}
-    samples = sizes.pop() if len(sizes) == 1 else None
+    samples = common_size(jax.tree.map(jnp.asarray, inputs))
 
     def attempt(batch_size: int | None) -> None:
         axes = None if vmap or batch_size is None else batch_axes(model, batch_size, inputs)
@@ -69,11 +69,11 @@ def compile_model(
         )
 
     try:
-        with as_before_on_error(model):
+        with as_before(model, after_success=False):
             attempt(samples if vmap and batch_size is None else batch_size)
     except Exception as error:
-        other = samples is not None and samples != batch_size and not vmap
-        if other and _succeeds(model, lambda: attempt(samples)):
+        told = samples in (None, batch_size) or vmap
+        if not told and _succeeds(model, lambda: attempt(samples)):
             shapes = ", ".join(str(jnp.shape(v)) for v in jax.tree.leaves(inputs))
             raise UsageError(
                 "The states do not have the batch size of the inputs.",
@@ -148,9 +148,9 @@ def _axis(
 ) -> int | EllipsisType | None:
     if one == other:
         return shared
-    differ = [k for k, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]]
-    follows = len(one) == len(other) and [(one[k], other[k]) for k in differ] == [sizes]
-    return differ[0] if follows else ...
+    pairs = enumerate(itertools.zip_longest(one, other))
+    differ = {k: pair for k, pair in pairs if pair[0] != pair[1]}
+    return next(iter(differ)) if list(differ.values()) == [sizes] else ...
 
 
 def _succeeds(model: brainstate.nn.Module, attempt: Callable[[], None]) -> bool:

@@ -40,11 +40,8 @@ def compile_etrace_graph(
     >>> [group.hidden_paths for group in graph.hidden_groups]
     [(('h',),)]
     """
-    rule = (
-        Rule("OSTL with recurrence", WithinLayer())
-        if include_recurrent_mixing
-        else Rule("D-RTRL", PerParameter())
-    )
+    within = include_recurrent_mixing
+    rule = Rule("OSTL with recurrence", WithinLayer()) if within else Rule("D-RTRL", PerParameter())
     return ModuleLearner(model, rule, model_args, control_flow=control_flow).states_graph
 
 

@@ -1,7 +1,7 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import EllipsisType
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ...cell import BatchSpec, Values
+from ...cell import BatchSpec, Values, common_size, said_batch
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
 from ...core._errors import CompilationError, UsageError
@@ -44,13 +44,20 @@ class ModuleLearner(FunctionLearner):
         **analysis: Any,
     ):
         x = jax.tree.map(jnp.asarray, x)
-        self.model, self._inputs_count = model, len(x)
+        self.model = model
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
+        carry = jax.tree.map(jnp.asarray, self.module.carry.read())
+        states = self.module.carry.leaf_states()
         if vmap:
-            of_leaves = *self.module.axes(self.module.carry), *(0 for _ in jax.tree.leaves(x))
-            batch = BatchSpec(_mapped_size(x), of_leaves)
+            axes_of_carry = Values(carry.names, self.module.axes(self.module.carry))
+            batch = said_batch({"batch_axes": (axes_of_carry, 0)}, carry, x)
         elif isinstance(samples, EllipsisType):
-            size = _batch_size(self.module.carry, x)
+            # axis 0 that hidden states and inputs share, where the states have further axes
+            pairs = zip(states, carry.leaves, strict=True)
+            hidden = [v for s, v in pairs if isinstance(s, brainstate.HiddenState)]
+            shared = [*hidden, *jax.tree.leaves(x)]
+            batched = all(v.ndim for v in shared) and any(v.ndim > 1 for v in hidden)
+            size = common_size(shared) if batched else None
             batch = BatchSpec(size, none=size is None, said=False)
         else:
             said = None if axes is None else _leaf_axes(self.module.carry, x, axes)
@@ -59,9 +66,10 @@ class ModuleLearner(FunctionLearner):
             self.module.cell,
             rule,
             self.module.read_params(),
-            jax.tree.map(jnp.asarray, self.module.carry.read()),
+            carry,
             x,
             batch=batch,
+            resets=[isinstance(s, brainstate.ShortTermState) for s in states],
             rows=len(self.module.params.leaf_names),
             **analysis,
         )
@@ -78,16 +86,14 @@ class ModuleLearner(FunctionLearner):
         """Also frozen parameters: they may be asked for by name."""
         return [v.differentiable for v in self.graph.params[: len(self.graph.parameters)]]
 
-    @functools.cached_property
+    @property
     def _resettable(self) -> tuple[int, ...]:
         """Short-term states; each must have a batch axis to refer to."""
-        found, states = [], self.module.carry.leaf_states()
+        found = super()._resettable
         for k, n in enumerate(self.cell.leaf_numbers):
             leaf = self.graph.carry[k]
-            short = isinstance(states[n], brainstate.ShortTermState) and not is_key(leaf.dtype)
-            if not short or not leaf.shape:
-                continue
-            if self.graph.leaf_axis(k) is None:
+            lasting = not self._resets[n] or is_key(leaf.dtype)
+            if not lasting and leaf.shape and k not in found:
                 raise UsageError(
                     f"The state {self.cell.carry.names[n]} has no batch axis that reset could "
                     "refer to.",
@@ -95,26 +101,7 @@ class ModuleLearner(FunctionLearner):
                     expected=f"axis 0 of size {self.graph.batch_size}",
                     do="reset between calls, with reset_state(model=True)",
                 )
-            found.append(k)
-        return tuple(found)
-
-    def restarted(self, carry: Values, marks: jax.Array) -> Values:
-        """`carry` with the initial values of the samples that are marked."""
-        leaves = list(carry.leaves)
-        for k in self._resettable:
-            axis = self.graph.leaf_axis(k)
-            assert axis is not None  # as `_resettable` has it
-            n = self.cell.leaf_numbers[k]
-            marked = axis.along(marks, jnp.ndim(leaves[n]))
-            initial = jax.lax.stop_gradient(self.initial.leaves[n])
-            leaves[n] = jnp.where(marked, initial, carry.leaves[n])
-        return Values(carry.names, leaves)
-
-    @property
-    def trained_states(self) -> set[int]:
-        """Ids of the parameters that are trained, in part at least."""
-        rows = zip(self.graph.parameters, self.module.params.leaf_states(), strict=True)
-        return {id(s) for row, s in rows if row.exactness is not Exactness.FROZEN}
+        return found
 
     def check_states(self) -> None:
         """The model must still hold the states that were compiled."""
@@ -132,7 +119,10 @@ class ModuleLearner(FunctionLearner):
 
     def read(self) -> tuple[Values, Values]:
         """The present parameters and carry."""
-        return _checked(self.module.read_params), _checked(self.module.carry.read)
+        try:
+            return self.module.read_params(), self.module.carry.read()
+        except CompilationError as error:
+            raise UsageError(str(error)) from None
 
     def write(self, carry: Values, *, hidden: bool = True, lasting: bool = True) -> None:
         """Give the model's states the values of a carry: short-term (hidden) states, and lasting
@@ -154,11 +144,11 @@ class ModuleLearner(FunctionLearner):
     def fitted(self, x: tuple[PyTree, ...]) -> PyTree:
         """The inputs of a call in the compiled units."""
         structure = self.cell.x.structure
-        if len(x) != self._inputs_count:
+        if len(x) != (count := len(structure.children())):
             raise UsageError(
                 "Invalid number of inputs.",
                 got=f"{len(x)} input(s)",
-                expected=f"{self._inputs_count}, as compiled",
+                expected=f"{count}, as compiled",
                 do="call the learner with the inputs that the model takes",
             )
         same = jax.tree.structure(x) == structure
@@ -192,13 +182,6 @@ def _check_learnable(graph: CellGraph) -> None:
         )
 
 
-def _checked(read: Callable[[], Values]) -> Values:
-    try:
-        return read()
-    except CompilationError as error:
-        raise UsageError(str(error)) from None
-
-
 def _leaf_axes(carry: Layout, x: tuple[PyTree, ...], axes: Mapping[str, Axes]) -> tuple[Any, ...]:
     """The axes of the leaves of the carry, then of the inputs, where the states' are known.
 
@@ -209,30 +192,3 @@ def _leaf_axes(carry: Layout, x: tuple[PyTree, ...], axes: Mapping[str, Axes]) -
         alone = None if isinstance(state, brainstate.random.RandomState) else ...
         found += axes.get(name, (alone,) * tree.num_leaves)
     return (*found, *(... for _ in jax.tree.leaves(x)))
-
-
-def _mapped_size(x: tuple[PyTree, ...]) -> int:
-    sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(x)}
-    if len(sizes) != 1 or () in sizes:
-        raise UsageError(
-            "With vmap=True the inputs share axis 0, the batch.",
-            got=[jnp.shape(v) for v in jax.tree.leaves(x)],
-            expected="one size of axis 0",
-            do="give every input the batch as axis 0",
-        )
-    return sizes.pop()[0]
-
-
-def _batch_size(carry: Layout, x: PyTree) -> int | None:
-    """The size of axis 0 that the hidden states and the inputs share, where the states have further
-    axes.
-    """
-    hidden = [
-        v
-        for s, v in zip(carry.leaf_states(), carry.read().leaves, strict=True)
-        if isinstance(s, brainstate.HiddenState)
-    ]
-    sizes = {jnp.shape(v)[:1] for v in [*hidden, *jax.tree.leaves(x)]}
-    if len(sizes) != 1 or () in sizes or all(jnp.ndim(v) == 1 for v in hidden):
-        return None
-    return sizes.pop()[0]

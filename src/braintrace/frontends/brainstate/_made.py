@@ -81,6 +81,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         self._full = vjp_method == "multi-step"
 
 
+_PARAMETERS = inspect.signature(ETraceVjpAlgorithm.__init__).parameters
+_SETTINGS = {n for n, p in _PARAMETERS.items() if p.kind is p.KEYWORD_ONLY}
+
+
 def class_of(algorithm: type[Algorithm]) -> type[ETraceVjpAlgorithm]:
     """The class of learners that is made of an algorithm."""
     if algorithm not in _CLASSES:
@@ -93,30 +97,30 @@ def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
     """`__init__(self, model, <the rule's fields>, name, **settings)`; `vjp_method` stands in front
     of `trace_dtype` where the algorithm has a multi-step form.
     """
-    make, keyword = inspect.Parameter, inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        make("self", make.POSITIONAL_OR_KEYWORD),
-        make("model", make.POSITIONAL_OR_KEYWORD, annotation=brainstate.nn.Module),
-    ]
+    own, model, method, name, settings = inspect.signature(_template).parameters.values()
+    fields = []
     for field in inspect.signature(algorithm).parameters.values():
-        if field.name == "trace_dtype" and algorithm.multi_step:
-            method = make("vjp_method", keyword, default="single-step", annotation=str)
-            parameters.append(method)
-        parameters.append(field)
-    parameters.append(make("name", keyword, default=None, annotation=str | None))
-    parameters.append(make("settings", make.VAR_KEYWORD, annotation=Any))
-    signature = inspect.Signature(parameters)
+        in_front = algorithm.multi_step and field.name == "trace_dtype"
+        fields += [method, field] if in_front else [field]
 
-    def __init__(self: Any, *args: Any, **options: Any) -> None:
-        given = dict(signature.bind(self, *args, **options).arguments)
-        settings = given.pop("settings", {})
-        settings |= {k: given.pop(k) for k in ("vjp_method", "name") if k in given}
-        del given["self"]
-        model = given.pop("model")
-        ETraceVjpAlgorithm.__init__(self, model, algorithm(**given).parts(), **settings)
+    def __init__(self: Any, model: brainstate.nn.Module, *args: Any, **options: Any) -> None:
+        chosen = {k: options.pop(k) for k in _SETTINGS & options.keys()}
+        ETraceVjpAlgorithm.__init__(self, model, algorithm(*args, **options).parts(), **chosen)
 
+    signature = inspect.Signature([own, model, *fields, name, settings])
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
+
+
+def _template(
+    self: Any,
+    model: brainstate.nn.Module,
+    *,
+    vjp_method: str = "single-step",
+    name: str | None = None,
+    **settings: Any,
+) -> None:
+    """What the classes' `__init__` have beside the fields of their rule."""
 
 
 def _documented(algorithm: type[Algorithm]) -> str:

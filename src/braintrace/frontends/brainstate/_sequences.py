@@ -1,7 +1,7 @@
 """`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import brainstate
 import jax
@@ -11,10 +11,9 @@ from ...cell import check_driver, reduced, sequence_length
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
-from ...core.analysis import ParameterRow
+from ...core.analysis import Exactness
 from ...learner import Options, fit_mode, step_options
-from ._states import lent
-from ._step import StepFunction
+from ._step import StepFunction, by_state
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -42,7 +41,7 @@ class SequenceDriverMixin:
     @property
     def _driven(self) -> "ETraceAlgorithm":
         """The learner that takes the steps."""
-        raise NotImplementedError
+        return cast("ETraceAlgorithm", self)
 
     def etrace_grad(
         self,
@@ -149,12 +148,16 @@ class SequenceDriverMixin:
                 got=f"return_value={options['return_value']!r}",
                 do="leave it out: the losses are returned in any case",
             )
-        if fit_mode(mode, self._driven._rule, options) == "A":
+
+        def learned(*sequences: PyTree, **options: Any) -> PyTree:
             gradients, *rest = self.etrace_grad(
                 *sequences, step_fn=step_fn, return_value=True, **options
             )
             optimizer.update(gradients)
             return tuple(rest) if options.get("has_aux") else rest[0]
+
+        if fit_mode(mode, self._driven._rule, options) == "A":
+            return learned(*sequences, **options)
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
                 "With an update at every step there is no total of the losses.",
@@ -167,12 +170,7 @@ class SequenceDriverMixin:
 
         def one(slices: PyTree, given: PyTree) -> PyTree:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
-            gradients, *rest = self.etrace_grad(
-                *slices, step_fn=step_fn, return_value=True, **given, **fixed
-            )
-            optimizer.update(gradients)
-            steps = jax.tree.map(lambda v: v[0], tuple(rest))
-            return steps if fixed.get("has_aux") else steps[0]
+            return jax.tree.map(lambda v: v[0], learned(*slices, **given, **fixed))
 
         return brainstate.transform.for_loop(one, sequences, timed)
 
@@ -230,39 +228,32 @@ class SequenceDriverMixin:
             **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
                 `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
-        learner, graph = self._driven, self._driven.graph
-        wanted, together = _wanted(learner, None)
-        states = [*learner.functional.module.states, *learner._own_states]
+        learner, core = self._driven, self._driven.functional
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
-        online = {}
-        for window in chosen:
-            with lent(states):
-                learner.reset_state()
-                online[window] = learner.etrace_grad(
-                    *sequences, step_fn=step_fn, window=window, **options
-                )
-        with lent(states):
-            step = StepFunction.of(learner, step_fn, False, sequences, wanted)
-            if not step.windowed:
-                raise UsageError(
-                    "BPTT goes through a step_fn that calls the learner once, and directly.",
-                    got=step.obstacle,
-                    expected="one call of learner(x)",
-                )
-            reference = step.bptt(sequences, Options(**options))
-        owners = learner.functional.module.params.leaf_states()
-        rows: dict[int, list[ParameterRow]] = {}
-        for row, state in zip(graph.parameters, owners, strict=True):
-            rows.setdefault(id(state), []).append(row)
-        paths = jax.tree_util.tree_flatten_with_path(together([s.value for s in wanted]))[0]
-        named = zip(paths, [row for s in wanted for row in rows[id(s)]], strict=True)
+        wanted, together = _wanted(learner, None)
+        step = StepFunction.of(learner, step_fn, False, sequences, wanted)
+        step.check(Options(**options))
+        step.check_windowed("For BPTT")
+        params, state = learner._now()
+        start = core.init(params, state.carry)
+
+        def tree_of(leaves: Sequence[Any]) -> PyTree:
+            found = by_state(core.module.params, leaves)
+            return together([found[id(s)] for s in wanted])
+
+        def online(window: int | None) -> PyTree:
+            given = Options(window=window, **options)
+            (gradients, _), *_ = step.taken(params, start, sequences, given)
+            return tree_of(gradients)
+
+        rows = jax.tree_util.tree_flatten_with_path(tree_of(core.graph.parameters))[0]
         return judge(
-            online,
-            together([reference[id(s)] for s in wanted]),
-            {jax.tree_util.keystr(path): row for (path, _), row in named},
+            {window: online(window) for window in chosen},
+            tree_of(step.bptt(sequences, Options(**options))),
+            {jax.tree_util.keystr(path): row for path, row in rows},
             tolerance,
-            inner_dtypes(graph),
+            inner_dtypes(core.graph),
         )
 
 
@@ -294,8 +285,10 @@ def _wanted(
     """The states to differentiate by, and how their gradients are put together."""
     state_of = lambda w: w if isinstance(w, brainstate.State) else learner._parameter(w)
     if weights is None:
-        trained = learner.functional.trained_states
-        weights = {k: s for k, s in learner.param_states.items() if id(s) in trained}
+        core = learner.functional  # a state is wanted that is trained in part
+        rows = zip(core.graph.parameters, core.module.params.leaf_states(), strict=True)
+        trained = {s for row, s in rows if row.exactness is not Exactness.FROZEN}
+        weights = {k: s for k, s in learner.param_states.items() if s in trained}
     if isinstance(weights, dict):
         keys = list(weights)
         states = [state_of(w) for w in weights.values()]

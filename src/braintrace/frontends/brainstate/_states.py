@@ -45,7 +45,7 @@ class Layout:
             leaves += fit(state.value, structure, name)
         return Values(self.leaf_names, leaves)
 
-    def values(self, leaves: Sequence[jax.Array | None]) -> list[PyTree]:
+    def values(self, leaves: Sequence[Any]) -> list[PyTree]:
         """The states' values, made of `leaves`."""
         values, start = [], 0
         for structure in self.structures:
@@ -70,19 +70,18 @@ class Layout:
 
 
 @contextlib.contextmanager
-def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
+def lent(states: Iterable[brainstate.State] = ()) -> Iterator[brainstate.StateTraceStack]:
     """Inside, the states may hold anything; at the end, every state that was touched holds what it
     held before.
     """
-    before = [(s, s.value) for s in states]
     trace = brainstate.StateTraceStack(name="braintrace")
     try:
         with trace:
+            for state in states:
+                state.value  # noqa: B018  (it is touched now)
             yield trace
     finally:
-        known = {id(s) for s, _ in before}
-        touched = zip(trace.states, trace.original_state_values, strict=True)
-        for state, value in [*before, *((s, v) for s, v in touched if id(s) not in known)]:
+        for state, value in zip(trace.states, trace.original_state_values, strict=True):
             try:
                 state.restore_value(value)
             except ValueError:  # it holds a value of another structure or unit
@@ -90,35 +89,24 @@ def lent(states: Sequence[brainstate.State] = ()) -> Iterator[brainstate.StateTr
 
 
 @contextlib.contextmanager
-def as_before(model: brainstate.nn.Module) -> Iterator[None]:
+def as_before(model: brainstate.nn.Module, *, after_success: bool = True) -> Iterator[None]:
     """At the end every part of the model has the attributes, and every state the value, that it had
-    before.
+    before; where nothing failed, with `after_success` only.
     """
-    with contextlib.suppress(_Undone), as_before_on_error(model):
-        yield
-        raise _Undone
-
-
-class _Undone(Exception):
-    """What was done to a model is undone."""
-
-
-@contextlib.contextmanager
-def as_before_on_error(model: brainstate.nn.Module) -> Iterator[None]:
-    """As `as_before`, where an error leaves it."""
-    attributes = [
-        (node, dict(vars(node))) for node in cast(dict[Path, Any], model.nodes()).values()
-    ]
+    parts = cast(dict[Path, Any], model.nodes()).values()
+    attributes = [(part, dict(vars(part))) for part in parts]
     values = list(_readable(states_of(model).values()))
+    undone = True
     try:
         yield
-    except BaseException:
-        for node, held in attributes:
-            vars(node).clear()
-            vars(node).update(held)
-        for state, value in values:
-            state.value = value
-        raise
+        undone = after_success
+    finally:
+        if undone:
+            for part, held in attributes:
+                vars(part).clear()
+                vars(part).update(held)
+            for state, value in values:
+                state.value = value
 
 
 def _readable(states: Iterable[brainstate.State]) -> Iterator[tuple[brainstate.State, PyTree]]:
@@ -169,19 +157,13 @@ def states_of(model: brainstate.nn.Module) -> dict[Path, brainstate.State]:
     return cast(dict[Path, brainstate.State], model.states())
 
 
-def path_name(path: object) -> str:
-    """`('layers', 0, 'weight')` as `layers[0].weight`; long keys that describe classes as the
-    classes' names.
-    """
-    parts = path if isinstance(path, tuple) else (path,)
-    return "".join(map(_part_text, parts)).removeprefix(".")
-
-
 def named_states(model: brainstate.nn.Module) -> dict[str, brainstate.State]:
-    """Every state of a module by name; each name once."""
+    """Every state of a module by name, `layers[0].weight` for `('layers', 0, 'weight')`; each name
+    once, and long keys that describe classes as the classes' names.
+    """
     named: dict[str, brainstate.State] = {}
     for path, state in states_of(model).items():
-        name = path_name(path)
+        name = "".join(map(_part_text, path)).removeprefix(".")
         candidates = name, *(f"{name}#{k}" for k in range(2, len(named) + 2))
         named[next(n for n in candidates if n not in named)] = state
     return named

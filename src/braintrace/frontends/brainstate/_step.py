@@ -2,7 +2,7 @@
 pure step of the functional learner.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import brainstate
@@ -12,22 +12,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from ...cell import (
-    Outside,
-    Take,
-    Values,
-    check_finite,
-    check_reset,
-    merged,
-    plain_user_step,
-    sequence_length,
-    weigh,
-    weights_of,
-)
+from ...cell import Outside, Take, Values, check_finite, merged, sequence_length, weigh, weights_of
 from ...checks import bptt_gradient
 from ...core._compat import is_differentiable
 from ...core._errors import UsageError
-from ...learner import Objective, Options
+from ...learner import Objective, Options, State
 from ._states import Layout, lent
 
 if TYPE_CHECKING:
@@ -35,8 +24,6 @@ if TYPE_CHECKING:
 
 stop = jax.lax.stop_gradient
 transform: Any = brainstate.transform  # its annotations are narrower than what it does
-
-_MOST_KEPT = 32
 
 # gradients by the state's id, losses, aux
 Found = tuple[dict[int, PyTree], jax.Array, PyTree]
@@ -56,21 +43,23 @@ class StepFunction:
         learner: "ETraceAlgorithm",
         step_fn: Callable[..., PyTree],
         has_aux: bool,
-        slices: tuple[PyTree, ...],
-        wanted: list[brainstate.State],
+        wanted: tuple[brainstate.State, ...],
+        structure: Any,
+        *slices: jax.ShapeDtypeStruct,
     ):
         self.learner, self.core = learner, learner.functional
         self.step_fn, self.has_aux, self.wanted = step_fn, has_aux, wanted
         self.calls, self.nested = 0, False
         self.disturbed: set[str] = set()
-        written, read = self._look(slices)
-        own = {id(s) for s in self.core.module.states}
-        self.outer = _layout([s for s in wanted if id(s) not in own])
-        outer = {id(s) for s in self.outer.states}
-        self.moving = _layout([s for s in written if id(s) not in outer])
-        self.fixed = _layout([s for s in read if id(s) not in outer])
-        leaves = self.outer.read().leaves
-        self.live = [k for k, v in enumerate(leaves) if is_differentiable(jnp.result_type(v))]
+        written, read = self._look(structure.unflatten(slices))
+        outer = [s for s in wanted if s not in self.core.module.states]
+        self.moving = _layout([s for s in written if s not in outer])
+        self.fixed = _layout([*outer, *(s for s in read if s not in outer)])
+        leaves = self.fixed.read().leaves
+        count = sum(tree.num_leaves for tree in self.fixed.structures[: len(outer)])
+        # the leaves of `fixed` to differentiate by
+        self.live = [k for k in range(count) if is_differentiable(jnp.result_type(leaves[k]))]
+        self.objective = Objective(None, step_fn, has_aux, lambda *_: self.step)
         self._compiled = transform.jit(self._run_one_by_one, static_argnums=2)
 
     @classmethod
@@ -80,20 +69,12 @@ class StepFunction:
         step_fn: Callable[..., PyTree],
         has_aux: bool,
         sequences: PyTree,
-        wanted: list[brainstate.State],
+        wanted: Sequence[brainstate.State],
     ) -> "StepFunction":
         """The step at the slices of `sequences`; those used last are kept with the learner."""
-        slices = jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)), sequences
-        )
-        avals = tuple((v.shape, v.dtype) for v in jax.tree.leaves(slices))
-        key = step_fn, has_aux, jax.tree.structure(slices), avals, tuple(map(id, wanted))
-        kept: dict[Hashable, StepFunction] = learner._user_steps
-        found = kept.pop(key, None) or cls(learner, step_fn, has_aux, slices, wanted)
-        if len(kept) >= _MOST_KEPT:
-            del kept[next(iter(kept))]
-        kept[key] = found
-        return found
+        leaves, structure = jax.tree.flatten(sequences)
+        slices = [jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)) for v in leaves]
+        return learner._steps(learner, step_fn, has_aux, tuple(wanted), structure, *slices)
 
     # What the step does
     # --------------------------------------------------------------------------------------------
@@ -121,7 +102,8 @@ class StepFunction:
                 self.calls += 1
                 if not level.is_valid():
                     self.nested = True
-                    return self.learner._online(x)
+                    with self.learner._calling(None):
+                        return self.learner(*x)
                 look()
                 out = self.core.forward(x)
                 last[:] = layout.read().leaves
@@ -135,14 +117,14 @@ class StepFunction:
             return jax.tree.map(jnp.asarray, result)
 
         own = self.learner._own_states
-        known, mine = {id(s) for s in [*self.core.module.states, *own]}, {id(s) for s in own}
+        known = [*self.core.module.states, *own]
         written, read = [], []
-        with lent([*self.core.module.states, *own]) as trace:
+        with lent(known) as trace:
             self.result = jax.eval_shape(run, *slices)
             for state, wrote in zip(trace.states, trace.been_writen, strict=True):
-                if id(state) in mine and wrote:  # by a program that a transformation has kept
+                if state in own and wrote:  # by a program that a transformation has kept
                     self.nested, self.calls = True, max(self.calls, 1)
-                if id(state) not in known:
+                if state not in known:
                     (written if wrote else read).append(state)
         if self.calls == 0:
             raise UsageError(
@@ -151,18 +133,6 @@ class StepFunction:
                 do="call the learner in it, not the model",
             )
         return written, read
-
-    @property
-    def windowed(self) -> bool:
-        """Whether steps can be taken together."""
-        return self.calls == 1 and not self.nested and not self.disturbed
-
-    @property
-    def obstacle(self) -> str | list[str]:
-        """Why they cannot."""
-        if self.calls != 1:
-            return f"{self.calls} calls"
-        return sorted(self.disturbed) or "a call inside a transformation"
 
     def check(self, options: Options) -> None:
         """What a gradient asks of the step."""
@@ -178,22 +148,26 @@ class StepFunction:
                 "reset_state(model=True)",
             )
         _split_loss(self.result, self.has_aux)
-        if self.windowed:
-            return
-        if options.reset is not None:
+        for name in ("reset", "y_target"):
+            if getattr(options, name) is not None:
+                self.check_windowed(f"With {name}")
+
+    @property
+    def windowed(self) -> bool:
+        """Whether steps can be taken together."""
+        return self.calls == 1 and not self.nested and not self.disturbed
+
+    def check_windowed(self, where: str) -> None:
+        """Refuse what needs steps that can be taken together."""
+        if not self.windowed:
+            otherwise = sorted(self.disturbed) or "a call inside a transformation"
             raise UsageError(
-                "With reset, step_fn calls the learner once, and not inside a transformation of "
-                "its own.",
-                got=self.obstacle,
-                expected="one call",
-                do="call the learner directly, give step_fn a RandomState of its own, or reset "
-                "between calls of etrace_grad",
-            )
-        if options.y_target is not None:
-            raise UsageError(
-                "With y_target, step_fn calls the learner once and leaves the model's states to "
-                "it.",
-                do="call learner(x) once, directly in step_fn",
+                f"{where}, step_fn calls the learner once, directly, and leaves the model's states "
+                "to it.",
+                got=otherwise if self.calls == 1 else f"{self.calls} calls",
+                expected="one call of learner(x)",
+                do="call learner(x) once, not inside a transformation of step_fn's own; give "
+                "step_fn a RandomState of its own; reset between calls of etrace_grad",
             )
 
     # Steps together
@@ -203,34 +177,32 @@ class StepFunction:
         """The gradient of a sequence. States are written when it has succeeded."""
         if not self.windowed:
             return self._one_by_one(sequences, options)
-        params, state = self.learner._now(known_zero=True)
-        objective = Objective(None, self.step_fn, self.has_aux, self._adapted)
-        (of_model, of_outer), new, info, moved = self.core.sequence_gradient(
-            params, state, sequences, objective, options, self.outside()
+        (of_model, of_outer), new, info, moved = self.taken(
+            *self.learner._now(known_zero=True), sequences, options
         )
         self.moving.write(moved)
         self.learner._move(new, hidden=options.return_state)
-        found = _by_state(self.core.module.params, of_model)
-        return found | _by_state(self.outer, self._outer_leaves(of_outer)), info.losses, info.aux
+        of_fixed = self._with_live([None] * len(self.fixed.leaf_names), of_outer)
+        found = by_state(self.core.module.params, of_model) | by_state(self.fixed, of_fixed)
+        return found, info.losses, info.aux
+
+    def taken(
+        self, params: Values, state: State, sequences: tuple[PyTree, ...], options: Options
+    ) -> Any:
+        """`FunctionLearner.sequence_gradient` of the step."""
+        given = params, state, sequences, self.objective, options
+        return self.core.sequence_gradient(*given, self.outside())
 
     def outside(self) -> Outside:
         """The present values outside of the model."""
-        leaves = self.outer.read().leaves
+        fixed = self.fixed.read().leaves
         moving = [jnp.asarray(v) for v in self.moving.read().leaves]
-        return Outside([leaves[k] for k in self.live], moving, [leaves, self.fixed.read().leaves])
+        return Outside([fixed[k] for k in self.live], moving, fixed)
 
-    def _outer_leaves(
-        self, live: list[jax.Array], others: list[jax.Array] | None = None
-    ) -> list[jax.Array | None]:
-        leaves: list[jax.Array | None] = [None] * len(self.outer.leaf_names)
-        if others is not None:
-            leaves[:] = map(stop, others)
-        for k, v in zip(self.live, live, strict=True):
-            leaves[k] = v
-        return leaves
-
-    def _adapted(self, step_fn: Callable[..., PyTree], has_aux: bool) -> Callable[..., PyTree]:
-        return self.step
+    def _with_live(self, fixed: Sequence[Any], live: Sequence[jax.Array]) -> list[Any]:
+        """`fixed` with `live` in the places of what is differentiated by."""
+        values = dict(enumerate(fixed)) | dict(zip(self.live, live, strict=True))
+        return list(values.values())
 
     def step(
         self,
@@ -247,22 +219,20 @@ class StepFunction:
             self.core.write(new)
             return out
 
-        others, fixed = outside.fixed
         states = [*self.core.module.states, *self.learner._own_states]
-        states += [*self.outer.states, *self.moving.states, *self.fixed.states]
+        states += [*self.moving.states, *self.fixed.states]
         with lent(states), self.learner._calling(call):
             self.core.module.put_params(params.leaves)
             self.core.module.carry.put([stop(v) for v in carry.leaves])  # the past is the traces'
-            self.outer.put(self._outer_leaves(outside.live, others))
             self.moving.put(outside.moving)
-            self.fixed.put([stop(v) for v in fixed])
+            self.fixed.put(self._with_live([stop(v) for v in outside.fixed], outside.live))
             loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
             return loss, aux, self._moved(outside.moving)
 
     def _moved(self, before: list[jax.Array]) -> list[jax.Array]:
         """The values that go on to the next step, which must stay like those before."""
-        now = [jnp.asarray(v) for v in self.moving.read().leaves]
-        for name, a, b in zip(self.moving.leaf_names, now, before, strict=True):
+        moved, now = [], self.moving.read().leaves
+        for name, a, b in zip(self.moving.leaf_names, map(jnp.asarray, now), before, strict=True):
             if a.shape != b.shape:
                 raise UsageError(
                     f"step_fn changes the shape of a state ({name}).",
@@ -270,42 +240,38 @@ class StepFunction:
                     expected=b.shape,
                     do="write a value of the shape that the state has before the sequence",
                 )
-        pairs = zip(now, before, strict=True)
-        return [stop(a if a.dtype == b.dtype else a.astype(b.dtype)) for a, b in pairs]
+            moved.append(stop(a if a.dtype == b.dtype else a.astype(b.dtype)))
+        return moved
 
-    def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> dict[int, PyTree]:
+    def bptt(self, sequences: tuple[PyTree, ...], options: Options) -> list[jax.Array | None]:
         """The gradient by backpropagation through the step and the model themselves."""
-        core, outside, reset = self.core, self.outside(), options.reset
-        steps = sequence_length(sequences)
-        marks = None if reset is None else check_reset(reset, steps, core.graph.batch_size)
-        params, carry = core.read()
+        core, outside = self.core, self.outside()
+        params, start = core.read()
 
-        def cell(trained: Values, carried: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
-            (carry, moving), (slices, mark) = carried, at
-            carry = carry if mark is None else core.restarted(carry, mark)
-            own, moved = Outside(outside.live, moving, outside.fixed), []
+        def cell(trained: Values, carried: PyTree, slices: PyTree) -> tuple[PyTree, PyTree]:
+            (carry, moving), after = carried, []
+            now, own = merged(trained, params), Outside(outside.live, moving, outside.fixed)
 
-            def step(params: Values, carry: Values, take: Take, slices: PyTree, _: Outside) -> Any:
-                loss, aux, moved[:] = self.step(params, carry, take, slices, own)
-                return loss, aux, None
+            def take(x: PyTree) -> tuple[PyTree, PyTree]:
+                after[:] = core.function(now, carry, x)
+                return after[0], after[1]
 
-            take_step = plain_user_step(core.function, step)
-            new, loss = take_step(merged(trained, params), carry, slices)
-            return (new, moved), loss
+            loss, _, moved = self.step(now, carry, take, slices, own)
+            return (after[0], moved), loss
 
         gradients, _ = bptt_gradient(
             cell,
             core.trained(params),
-            (carry, outside.moving),
-            (sequences, marks),
+            (start, outside.moving),
+            sequences,
             loss_fn=lambda loss: loss,
             mask=options.mask,
+            reset=options.reset,
             reduction=options.reduction,
+            initial=(core.initial, outside.moving),
+            batch_axes=None if options.reset is None else (core.reset_axes, None),
         )
-        leaves = iter(jax.tree.leaves(gradients))
-        count = len(core.module.params.leaf_names)
-        live = [next(leaves) if with_gradient else None for with_gradient in core._live[:count]]
-        return _by_state(core.module.params, live)
+        return gradients.leaves
 
     # One by one
     # --------------------------------------------------------------------------------------------
@@ -314,21 +280,18 @@ class StepFunction:
         """As `gradient`, for a step that calls the learner in a way of its own."""
         own, carried = self.learner._own_states, self.core.module.carry.states
         hidden = [*own, *(s for s in carried if isinstance(s, brainstate.ShortTermState))]
-        everything = [*own, *carried, *self.moving.states]
-        before = {id(s): s.value for s in everything}
-
-        def put_back(states: list[brainstate.State]) -> None:
-            for state in states:
-                state.value = before[id(state)]
-
+        before = [(s, s.value) for s in (*own, *carried, *self.moving.states)]
         gradients, (losses, aux) = self._compiled(sequences, options.mask, options.reduction)
+        undone = [] if options.return_state else hidden
         try:
             check_finite(losses, options.mask)
         except UsageError:
-            put_back(everything)
+            undone = [s for s, _ in before]
             raise
-        if not options.return_state:
-            put_back(hidden)
+        finally:
+            for state, value in before:
+                if state in undone:
+                    state.value = value
         return gradients, losses, aux
 
     def _run_one_by_one(
@@ -360,7 +323,8 @@ def _layout(states: list[brainstate.State]) -> Layout:
     return Layout.of({f"{type(s).__name__} {k} of step_fn": s for k, s in enumerate(states)})
 
 
-def _by_state(layout: Layout, leaves: Sequence[jax.Array | None]) -> dict[int, PyTree]:
+def by_state(layout: Layout, leaves: Sequence[Any]) -> dict[int, PyTree]:
+    """Values of the states by their ids, made of `leaves`."""
     return {id(s): v for s, v in zip(layout.states, layout.values(leaves), strict=True)}
 
 

@@ -1,4 +1,6 @@
-"""A learner of an NNX module: itself a module, which holds the model, the carry and the traces."""
+"""A learner of an NNX module: itself a module, which holds the model, the carry and the traces;
+and `compile_model`, which makes it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -94,8 +96,7 @@ class NNXLearner(nnx.Module):
         inputs, carry = jax.tree.map(jnp.asarray, (inputs, given.get("carry")))
         wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
-        trained, rest = functional.read(model)
-        params, start = functional.params_of(trained, rest), functional.carry_of(carry, rest)
+        params, start = functional.read(model, carry)
         self.model = model
         self._functional = functional
         self._inputs_count = len(inputs)
@@ -106,8 +107,8 @@ class NNXLearner(nnx.Module):
             start,
             inputs,
             batch=functional.batch(given, carry, start, inputs),
-            resets=functional.hidden(start),
-            rows=len(trained),
+            resets=functional.resets,
+            rows=len(functional.trained.names),
             **analysis,
         )
         first = self._core.init(params, start)
@@ -136,11 +137,12 @@ class NNXLearner(nnx.Module):
     @property
     def wrt(self) -> PyTree:
         """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
-        owners = zip(self._functional.params.owners, self._core.graph.parameters, strict=True)
+        functional, rows = self._functional, self._core.graph.parameters
+        owners = zip(functional.trained.owners, rows, strict=True)
         trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
-        if trained == set(self._functional.params.owners):
-            return self._functional.wrt
-        return nnx.All(self._functional.wrt, lambda path, value: tuple(path) in trained)
+        if trained == set(functional.trained.owners):
+            return functional.filters[0]
+        return nnx.All(functional.filters[0], lambda path, value: path in trained)
 
     def memory_plan(
         self, T: int, window: int | None = None, *, return_state: bool = True
@@ -187,17 +189,8 @@ class NNXLearner(nnx.Module):
         if self.rule.target_timing != "sequence-end" and y_target is not None:
             y_target = jnp.asarray(y_target)[None]
         xs, ys, mask = jax.tree.map(lambda v: jnp.asarray(v)[None], (x, targets, mask))
-        gradients, info = self.etrace_grad(
-            xs,
-            *ys,
-            loss_fn=loss_fn,
-            step_fn=step_fn,
-            mask=mask,
-            reduction=reduction,
-            has_aux=has_aux,
-            y_target=y_target,
-            window=1,
-        )
+        how = {"loss_fn": loss_fn, "step_fn": step_fn, "reduction": reduction, "has_aux": has_aux}
+        gradients, info = self.etrace_grad(xs, *ys, mask=mask, y_target=y_target, window=1, **how)
         loss = reduced(info.losses, mask, reduction)
         if has_aux:
             return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
@@ -352,10 +345,8 @@ class NNXLearner(nnx.Module):
 
     def _now(self) -> tuple[Values, State]:
         """The params and the state of the core."""
-        trained, rest = self._functional.read(self.model)
-        carry = self._functional.carry_of(self.carry.get_value(), rest)
-        state = State(carry, self.traces.get_value(), self.steps.get_value())
-        return self._functional.params_of(trained, rest), state
+        params, carry = self._functional.read(self.model, self.carry.get_value())
+        return params, State(carry, self.traces.get_value(), self.steps.get_value())
 
     def _move(self, new: State, *, hidden: bool = True) -> None:
         self._functional.write(self.model, new.carry, hidden=hidden)
@@ -363,3 +354,37 @@ class NNXLearner(nnx.Module):
             self.carry.set_value(self._functional.user_carry(new.carry))
             self.traces.set_value(new.traces)
             self.steps.set_value(new.steps)
+
+
+def compile_model(
+    model: nnx.Module,
+    rule: Rule,
+    inputs: tuple[PyTree, ...],
+    given: dict[str, Any],
+    **analysis: Any,
+) -> NNXLearner:
+    """A learner of `model`; `given` may hold `carry`, `wrt`, `vmap` and what is said about the
+    batch.
+    """
+    if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
+        raise UsageError(
+            f"nnx.{type(model).__name__} runs whole sequences.",
+            expected="a module that does one step",
+            do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs "
+            "the sequence",
+        )
+    if "carry" not in given and hasattr(model, "initialize_carry"):
+        raise UsageError(
+            "The carry is missing.",
+            got=f"{type(model).__name__}, called as model(carry, x)",
+            expected="carry=...",
+            do="pass carry=model.initialize_carry(x.shape, rngs)",
+        )
+    if not callable(model):
+        raise UsageError(
+            "The module cannot be called.",
+            got=type(model).__name__,
+            expected="a module called as model(carry, x) -> (carry, out) or model(x) -> out",
+            do="give it __call__",
+        )
+    return NNXLearner(model, rule, inputs, given, **analysis)
