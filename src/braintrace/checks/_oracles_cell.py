@@ -5,7 +5,7 @@ is said by the user, so that an oracle shares neither analysis nor traces with t
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -68,16 +68,8 @@ class LayeredCell:
     leak: float | None = None
 
     def __call__(self, params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
-        new, z = [], x
-        for layer, h in zip(self.layers, carry, strict=False):
-            h = layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
-            new.append(h)
-            z = layer.out(h)
-        out = self.readout(params, z)
-        if self.leak is not None:
-            out = self.leak * carry[-1] + out
-            new.append(out)
-        return tuple(new), out
+        move = lambda layer, h, z: layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
+        return climbed(self, params, carry, x, move)
 
     @property
     def stateful(self) -> tuple[Layer, ...]:
@@ -94,11 +86,10 @@ class LayeredCell:
 
 #: Gradients, and the losses that are not weighted.
 Gradients = tuple[PyTree, Float[Array, "T *B"]]
-Run = Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]
 
 
 def gradient_of(
-    run: Run,
+    run: Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]],
     params: PyTree,
     xs: Timed,
     targets: tuple[Timed, ...],
@@ -125,9 +116,39 @@ def gradient_of(
     return jax.grad(total, has_aux=True)(params)
 
 
+def climbed(
+    cell: LayeredCell,
+    params: PyTree,
+    carry: PyTree,
+    x: PyTree,
+    move: Callable[[Layer, PyTree, PyTree], PyTree],
+) -> tuple[PyTree, jax.Array]:
+    """(the new carry, the output) of a step in which `move(layer, h, z)` gives each layer's new
+    state over the activity z below it.
+    """
+    new, z = [], x
+    for layer, h in zip(cell.stateful, carry, strict=False):
+        new.append(move(layer, h, z))
+        z = layer.out(new[-1])
+    return tuple(new), z if cell.leak is not None else cell.readout(params, z)
+
+
 def replaced(value: PyTree, proxy: PyTree) -> PyTree:
     """`value`, with the derivative of `proxy`."""
     return jax.tree.map(lambda v, p: sg(v) + (p - sg(p)), value, proxy)
+
+
+def filtered(old: PyTree, inputs: PyTree, leak: float, constant: bool) -> PyTree:
+    """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
+    sums = jax.tree.map(lambda e, v: leak * e + sg(v), old, inputs)
+    return sums if constant else (*sums[:2], inputs[2])
+
+
+def traces_of(layers: Sequence[Layer], carry: PyTree, xs: Timed) -> list[PyTree]:
+    """Zero traces of what each layer reads: the activity below, its own, and the constant 1."""
+    own = [layer.out(h) for layer, h in zip(layers, carry, strict=False)]
+    below = [jax.tree.map(lambda v: v[0], xs), *own]
+    return [zeros_like((z, v, jnp.ones(()))) for z, v in zip(below, own, strict=False)]
 
 
 def zeros_like(tree: PyTree) -> PyTree:

@@ -9,7 +9,17 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import Mask, Timed
-from ._oracles_cell import Gradients, Layer, LayeredCell, gradient_of, sg, zeros_like
+from ._oracles_cell import (
+    Gradients,
+    Layer,
+    LayeredCell,
+    climbed,
+    filtered,
+    gradient_of,
+    sg,
+    traces_of,
+    zeros_like,
+)
 
 
 def pp_prop_oracle(
@@ -59,59 +69,52 @@ def pp_prop_oracle(
     a_x, a_f = decays
     layers = cell.stateful
 
-    def inputs_of(
-        params: PyTree, carry: PyTree, x: PyTree, perturbations: PyTree
-    ) -> tuple[PyTree, PyTree, PyTree]:
+    def nudged(params: PyTree, carry: PyTree, x: PyTree, nudges: PyTree) -> tuple[PyTree, ...]:
         """The step with its new states perturbed: (new carry, out, what each layer reads)."""
-        new, read, z = [], [], x
-        for layer, h, perturbation in zip(layers, carry, perturbations, strict=True):
+        read, rest = [], iter(nudges)
+
+        def move(layer: Layer, h: PyTree, z: PyTree) -> PyTree:
             inputs = (z, layer.out(h), jnp.ones(()))
             read.append((h, inputs))
             moved = layer.move(params, h, layer.drive(params, *inputs))
-            new.append(jax.tree.map(jnp.add, moved, perturbation))
-            z = layer.out(new[-1])
-        return tuple(new), z if cell.leak is not None else cell.readout(params, z), read
+            return jax.tree.map(jnp.add, moved, next(rest))
+
+        return *climbed(cell, params, carry, x, move), read
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         still, fixed = zeros_like(tuple(carry)), sg(params)
 
         def forward(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
-            carry, filtered = state
+            carry, traces = state
             x, target, weight = at
-            new, out, read = inputs_of(fixed, carry, x, still)
-            filtered = [
-                jax.tree.map(lambda e, v: a_x * e + v, e, v)
-                for e, (_, v) in zip(filtered, read, strict=True)
-            ]
-            loss = lambda n: jnp.sum(weight * loss_fn(inputs_of(fixed, carry, x, n)[1], *target))
-            return (new, filtered), (read, filtered, jax.grad(loss)(still), out)
+            new, out, read = nudged(fixed, carry, x, still)
+            traces = [filtered(e, v, a_x, True) for e, (_, v) in zip(traces, read, strict=True)]
+            loss = lambda n: jnp.sum(weight * loss_fn(nudged(fixed, carry, x, n)[1], *target))
+            return (new, traces), (read, traces, jax.grad(loss)(still), out)
 
-        first = inputs_of(fixed, carry, jax.tree.map(lambda v: v[0], xs), still)[2]
-        _, (read, filtered, signals, outs) = jax.lax.scan(
-            forward, (carry, [zeros_like(v) for _, v in first]), (xs, list(targets), weights)
-        )
+        start = carry, traces_of(layers, carry, xs)
+        everything = xs, list(targets), weights
+        _, (read, traces, signals, outs) = jax.lax.scan(forward, start, everything)
         if cell.leak is None:  # a readout without a state learns from its own step
             top = layers[-1]
             later = lambda h, inputs: top.out(top.move(fixed, h, top.drive(fixed, *inputs)))
             outs = jax.vmap(lambda *at: cell.readout(params, later(*at)))(*read[-1])
-        total = jnp.zeros(())
-        for layer, at, e, signal in zip(layers, read, filtered, signals, strict=True):
-            total += _replays(layer, params, at, e, signal, a_f)
+        each = zip(layers, read, traces, signals, strict=True)
+        total = sum((_replays(*given, params, a_f) for given in each), start=jnp.zeros(()))
         return (outs if cell.leak is None else sg(outs)), total
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
 def _replays(
-    layer: Layer, params: PyTree, read: PyTree, filtered: PyTree, signals: PyTree, decay: float
+    layer: Layer, read: PyTree, traces: PyTree, signals: PyTree, params: PyTree, decay: float
 ) -> jax.Array:
     """The sum over t of `<dL_t/dh_t, k_t> / c_t`."""
     fixed, times = sg(params), jnp.arange(jax.tree.leaves(signals)[0].shape[0])
 
     def replay(t: jax.Array, e: PyTree, signal: PyTree) -> jax.Array:
-        ones = e[2]
         scale = lambda tree, c: jax.tree.map(lambda v: c * v, tree)
-        drive, inner = scale(layer.drive(params, *e), 1 - decay), scale(params, (1 - decay) * ones)
+        drive, inner = scale(layer.drive(params, *e), 1 - decay), scale(params, (1 - decay) * e[2])
 
         def one(k: PyTree, at: PyTree) -> tuple[PyTree, None]:
             s, (h, inputs) = at
@@ -124,4 +127,4 @@ def _replays(
         terms = jax.tree.map(lambda a, b: jnp.sum(a * b), signal, k)
         return sum(jax.tree.leaves(terms)) / (1 - decay ** (t + 1.0))
 
-    return jnp.sum(jax.lax.map(lambda at: replay(*at), (times, filtered, signals)))
+    return jnp.sum(jax.lax.map(lambda at: replay(*at), (times, traces, signals)))

@@ -4,15 +4,25 @@ They replace derivatives: `value + (proxy - stop_gradient(proxy))` has the value
     the derivative of another.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import Mask, Timed
-from ._oracles_cell import Gradients, Layer, LayeredCell, gradient_of, replaced, sg, zeros_like
+from ._oracles_cell import (
+    Gradients,
+    Layer,
+    LayeredCell,
+    climbed,
+    filtered,
+    gradient_of,
+    replaced,
+    sg,
+    traces_of,
+)
 
 
 def ottt_oracle(
@@ -54,27 +64,27 @@ def ottt_oracle(
     >>> gradients["w"][0, 0].item()
     2.5
     """
-    layers = cell.stateful
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
         def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, traces = sg(state)
-            new, kept, z = [], [], x
-            for layer, h, old in zip(layers, carry, traces, strict=True):
-                own = layer.out(h)
-                trace = filtered(old, (sg(z), own, jnp.ones(())), leak, bias_trace)
-                value = layer.drive(params, z, own, 1.0)
-                of_weights, of_inputs = layer.drive(params, *trace), layer.drive(fixed, z, own, 1.0)
-                y = replaced(value, jax.tree.map(jnp.add, of_weights, of_inputs))
-                h = layer.move(params, h, y)
-                new.append(h)
-                kept.append(trace)
-                z = layer.out(h)
-            return (tuple(new), kept), z if cell.leak is not None else cell.readout(params, z)
+            kept, old = [], iter(traces)
 
-        start = (carry, traces_of(layers, carry, xs))
+            def move(layer: Layer, h: PyTree, z: PyTree) -> PyTree:
+                own = layer.out(h)
+                kept.append(filtered(next(old), (z, own, jnp.ones(())), leak, bias_trace))
+                of_weights = layer.drive(params, *kept[-1])
+                of_inputs = layer.drive(fixed, z, own, 1.0)
+                value = layer.drive(params, z, own, 1.0)
+                y = replaced(value, jax.tree.map(jnp.add, of_weights, of_inputs))
+                return layer.move(params, h, y)
+
+            new, out = climbed(cell, params, carry, x, move)
+            return (new, kept), out
+
+        start = (carry, traces_of(cell.stateful, carry, xs))
         return jax.lax.scan(one, start, xs)[1], 0.0
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
@@ -124,75 +134,51 @@ def otpe_oracle(
     >>> gradients["w"][0, 0].item()
     3.0
     """
-    layers = cell.layers
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
 
-        def hidden(
-            layer: Layer,
-            h: PyTree,
-            state: PyTree,
-            below: tuple[PyTree, PyTree],
-            count: jax.Array,
-            lowest: bool,
-        ) -> tuple[PyTree, ...]:
-            (total, mean, once, twice), (z, proxy) = state, below
-            own = sg(layer.out(h))
-            y = layer.drive(params, sg(z), own, 1.0)
-            new = layer.move(params, h, y)
-            active = layer.out(new)
-            total = leak * total + active
-            once = filtered(once, (sg(z), own, jnp.ones(())), leak, False)
-            twice = filtered(twice, once, leak, False)
-            if not lowest or approximate:
-                pull = jax.vjp(lambda y: layer.out(layer.move(fixed, sg(h), y)), sg(y))[1]
-                (slope,) = pull(jnp.ones_like(active))
-                mean = sg(leak * count * mean + slope) / (leak * count + 1)
-            learned = total
-            if approximate:  # biases and the neuron's own parameters learn from their own step
-                learned = mean * layer.drive(params, *twice[:2], 0.0)
-                biases = y - layer.drive(params, sg(z), own, 0.0)
-                learned += layer.out(layer.move(params, sg(h), replaced(y, biases)))
-            seen = replaced(active, learned)
-            if not lowest:
-                driven = layer.drive(fixed, proxy, own, 1.0)
-                seen = seen + mean * (driven - sg(driven))
-            return new, (total, mean, once, twice), active, seen
-
         def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-            carry, states, once, count = state
+            carry, states, top, count = state
             new, kept, z, proxy = [], [], x, x
-            for k, (layer, h, at) in enumerate(zip(layers, carry, states, strict=False)):
-                h, at, z, proxy = hidden(layer, h, at, (z, proxy), count, k == 0)
-                new.append(h)
-                kept.append(at)
+            for layer, h, at in zip(cell.layers, carry, states, strict=False):
+                total, mean, once, twice = at
+                lowest = not new
+                own = sg(layer.out(h))
+                settled = lambda p, y, layer=layer, h=h: layer.out(layer.move(p, sg(h), y))
+                y = layer.drive(params, sg(z), own, 1.0)
+                new.append(layer.move(params, h, y))
+                active = layer.out(new[-1])
+                total = leak * total + active
+                once = filtered(once, (z, own, jnp.ones(())), leak, False)
+                twice = filtered(twice, once, leak, False)
+                if not lowest or approximate:
+                    pull = jax.vjp(partial(settled, fixed), sg(y))[1]
+                    (slope,) = pull(jnp.ones_like(active))
+                    mean = sg(leak * count * mean + slope) / (leak * count + 1)
+                learned = total
+                if approximate:  # biases and the neuron's own parameters learn from their own step
+                    learned = mean * layer.drive(params, *twice[:2], 0.0)
+                    biases = y - layer.drive(params, sg(z), own, 0.0)
+                    learned += settled(params, replaced(y, biases))
+                seen = replaced(active, learned)
+                if not lowest:
+                    driven = layer.drive(fixed, proxy, own, 1.0)
+                    seen = seen + mean * (driven - sg(driven))
+                kept.append((total, mean, once, twice))
+                z, proxy = active, seen
             out, seen = cell.readout(params, sg(z)), cell.readout(fixed, proxy)
             if cell.leak is not None:
-                once, out = leak * once + sg(z), cell.leak * carry[-1] + out
+                top, out = leak * top + sg(z), cell.leak * carry[-1] + out
                 if approximate:  # the readout's weights have a filtered input too
-                    out = replaced(out, cell.readout(params, once))
+                    out = replaced(out, cell.readout(params, top))
                 new.append(out)
-            after = tuple(new) if not approximate else sg(tuple(new))
-            return (after, kept, once, leak * count + 1), out + (seen - sg(seen))
+            after = sg(tuple(new)) if approximate else tuple(new)
+            return (after, kept, top, leak * count + 1), out + (seen - sg(seen))
 
-        zeros = [jnp.zeros_like(layer.out(h)) for layer, h in zip(layers, carry, strict=False)]
-        traces = traces_of(layers, carry, xs)
-        states = [(z, z, t, t) for z, t in zip(zeros, traces, strict=True)]
-        start = carry, states, zeros[-1], jnp.zeros(())
+        traces = traces_of(cell.layers, carry, xs)
+        states = [(trace[1], trace[1], trace, trace) for trace in traces]
+        start = carry, states, traces[-1][1], jnp.zeros(())
         return jax.lax.scan(one, start, xs)[1], 0.0
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
-
-
-def filtered(old: Any, inputs: PyTree, leak: float, constant: bool) -> PyTree:
-    """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
-    below, own = (leak * e + sg(v) for e, v in zip(old[:2], inputs[:2], strict=True))
-    return below, own, leak * old[2] + 1 if constant else inputs[2]
-
-
-def traces_of(layers: Sequence[Layer], carry: PyTree, xs: Timed) -> list[PyTree]:
-    """Zero traces of what each layer reads."""
-    own = [layer.out(h) for layer, h in zip(layers, carry, strict=False)]
-    below = [jax.tree.map(lambda v: v[0], xs), *own]
-    return [(zeros_like(z), zeros_like(v), jnp.zeros(())) for z, v in zip(below, own, strict=False)]
