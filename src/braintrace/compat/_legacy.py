@@ -70,8 +70,10 @@ class MatMulOp(ETraceOp):
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        weight = _masked(weight, self.weight_mask, self.weight_fn, self.fn_first)
-        return matmul(inputs, weight, bias)
+        function = self.weight_fn
+        if function is not None and self.fn_first:
+            weight, function = function(weight), None
+        return matmul(inputs, _masked(weight, self.weight_mask), bias, weight_fn=function)
 
 
 class ConvOp(ETraceOp):
@@ -106,6 +108,7 @@ class ConvOp(ETraceOp):
         super().__init__()
         self.weight_mask, self.weight_fn, self.xinfo = weight_mask, weight_fn, xinfo
         self.options: dict[str, Any] = {
+            "kernel_fn": weight_fn,
             "strides": window_strides,
             "padding": padding,
             "lhs_dilation": lhs_dilation,
@@ -118,7 +121,7 @@ class ConvOp(ETraceOp):
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         kernel, bias = _with_bias(weights)
         single = jnp.ndim(inputs) < jnp.ndim(kernel)
-        kernel = _masked(kernel, self.weight_mask, self.weight_fn)
+        kernel = _masked(kernel, self.weight_mask)
         out = conv(inputs[None] if single else inputs, kernel, bias, **self.options)
         return out[0] if single else out
 
@@ -141,8 +144,8 @@ class SpMatMulOp(ETraceOp):
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        weight = _masked(weight, None, self.weight_fn)
-        return sparse_matmul(inputs, weight, sparse_mat=self.sparse_mat, bias=bias)
+        given = {"sparse_mat": self.sparse_mat, "weight_fn": self.weight_fn}
+        return sparse_matmul(inputs, weight, bias=bias, **given)
 
 
 class LoraOp(ETraceOp):
@@ -302,10 +305,5 @@ def _with_bias(weights: PyTree) -> tuple[PyTree, PyTree]:
     return weights, None
 
 
-def _masked(
-    weight: PyTree, mask: ArrayLike | None, function: Operation | None, function_first: bool = False
-) -> PyTree:
-    steps = [lambda w: w if mask is None else w * mask, function or (lambda w: w)]
-    for step in reversed(steps) if function_first else steps:
-        weight = step(weight)
-    return weight
+def _masked(weight: PyTree, mask: ArrayLike | None) -> PyTree:
+    return weight if mask is None else weight * mask
