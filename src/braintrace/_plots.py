@@ -62,18 +62,9 @@ def figure(panels: Sequence[Panel], out: Path) -> None:
             row[1].set_ylim(top=100)
             _bars(row[2], panel.fidelity)
             row[2].set(title=f"{panel.name}: online gradient against BPTT")
-        drawn.legend(
-            *rows[0][0].get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=3,
-            frameon=False,
-        )
-        drawn.legend(
-            *rows[0][2].get_legend_handles_labels(),
-            loc="outside upper right",
-            ncols=2,
-            frameon=False,
-        )
+        keys = lambda axes: axes.get_legend_handles_labels()
+        drawn.legend(*keys(rows[0][0]), loc="outside upper left", ncols=3, frameon=False)
+        drawn.legend(*keys(rows[0][2]), loc="outside upper right", ncols=2, frameon=False)
         drawn.savefig(out)
 
 

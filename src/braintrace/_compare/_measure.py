@@ -67,9 +67,8 @@ def measure(
     xs = jnp.asarray(random.normal(size=(steps, samples, inputs)), jnp.float32)
     ys = jnp.asarray(random.normal(size=(steps, samples, outputs)), jnp.float32)
 
-    bptt = jax.jit(
-        lambda params: bptt_gradient(model.cell, params, model.carry, xs, ys, loss_fn=_loss)[0]
-    )
+    sequence = model.carry, xs, ys
+    bptt = jax.jit(lambda p: bptt_gradient(model.cell, p, *sequence, loss_fn=_loss)[0])
     reference, count = bptt(model.params), len(jax.tree.leaves(model.params))
 
     def row_of(name: str, options: dict[str, Any]) -> Row:
@@ -84,10 +83,9 @@ def measure(
         if planned > budget:
             return Row(name, planned, exact=exact, note=f"not run: traces of {size(planned)}")
         state = learner.init(model.params, model.carry)
-        target = {"y_target": ys} if name == "osttp" else {}
-        gradient = lambda: learner.etrace_grad(
-            model.params, state, xs, ys, loss_fn=_loss, **target
-        )[0]
+        sequence = model.params, state, xs, ys
+        given = {"loss_fn": _loss} | ({"y_target": ys} if name == "osttp" else {})
+        gradient = lambda: learner.etrace_grad(*sequence, **given)[0]
         cosine = compare_gradients(gradient(), reference, certificates).cosine
         step = _median(gradient, repeats) / steps
         return Row(name, planned, _bytes(state.traces), step, exact, cosine)
@@ -102,7 +100,7 @@ def _loss(out: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _bytes(tree: PyTree) -> int:
-    return sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in jax.tree.leaves(tree))
+    return sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(tree))
 
 
 def _median(call: Callable[[], object], repeats: int) -> float:

@@ -27,14 +27,11 @@ def table(title: str, rows: Sequence[Row]) -> str:
     for r in rows:
         grows, keeps = _WHERE.get(r.name, ("", ""))
         of_traces = (size(n) if n else "-" for n in (r.planned, r.allocated))
-        time = "-" if r.step != r.step else _seconds(r.step)
+        time = f"{r.step * 1e3:.2f} ms" if r.step >= 1e-3 else f"{r.step * 1e6:.0f} us"
+        time = "-" if r.step != r.step else time
         exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
         cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
         lines.append((r.name, grows, *of_traces, time, exact, cosine, r.note or keeps))
     shown = columns(lines)
     rule = "-" * min(max(map(len, shown)), 118)
     return "\n".join([title, rule, shown[0], rule, *shown[1:]])
-
-
-def _seconds(value: float) -> str:
-    return f"{value * 1e3:.2f} ms" if value >= 1e-3 else f"{value * 1e6:.0f} us"

@@ -1,9 +1,11 @@
 """How well the online gradient points along that of BPTT."""
 
+import functools
+from typing import Any
+
 import brainstate
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from ..tasks import Sequences
 from ._methods import Gradient, Values, named
@@ -17,9 +19,8 @@ class Fidelity:
 
     def __init__(self, online: Trainer, reference: Trainer):
         self.trainers = (online, reference)
-        self.gradients: list[Gradient] = [
-            brainstate.transform.jit(t.gradient) for t in self.trainers
-        ]
+        jit: Any = brainstate.transform.jit
+        self.gradients: list[Gradient] = [jit(t.gradient) for t in self.trainers]
 
     def cosines(self, weights: Values, data: Sequences, seed: int) -> dict[str, float]:
         """The cosine between the gradients of an epoch, for each array of parameters; NaN where a
@@ -31,10 +32,8 @@ class Fidelity:
     def _sum(self, k: int, weights: Values, data: Sequences, seed: int) -> dict[str, np.ndarray]:
         trainer = self.trainers[k]
         set_weights(trainer.network, weights)
-        total: PyTree = None
-        for batch in batches(trainer.recipe, data, seed, 0):
-            found, _ = self.gradients[k](*batch)
-            total = found if total is None else jax.tree.map(np.add, total, found)
+        each = (self.gradients[k](*batch)[0] for batch in batches(trainer.recipe, data, seed, 0))
+        total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
         return {name: np.asarray(array) for name, array in named(total).items()}
 
 

@@ -46,12 +46,14 @@ def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[s
     learned.
     """
     states = parameters(network, method)
+    learned = named({path: state.value for path, state in states.items()})
     if method is Method.BPTT:
-        return _through_time(network, states, batch), dict.fromkeys(named(_values(states)), "exact")
+        return _through_time(network, states, batch), dict.fromkeys(learned, "exact")
     learner = braintrace.compile(
         network, "d_rtrl", jnp.zeros((batch, COEFFICIENTS)), batch_size=batch
     )
-    return _online(learner, states), _certificate(learner, states)
+    rows = learner.graph.parameters
+    return _online(learner, states), {r.path: str(r.exactness) for r in rows if r.path in learned}
 
 
 def _online(learner: braintrace.ETraceAlgorithm, states: States) -> Gradient:
@@ -87,9 +89,8 @@ def _through_time(network: Any, states: Values, batch: int) -> Gradient:
     ) -> tuple[Values, jax.Array]:
         def loss() -> jax.Array:
             brainstate.nn.reset_all_states(network, batch_size=batch)
-            return (
-                weight * cross_entropy(brainstate.transform.for_loop(network, frames), label)
-            ).sum()
+            logits = brainstate.transform.for_loop(network, frames)
+            return (weight * cross_entropy(logits, label)).sum()
 
         both: Any = brainstate.transform.grad(loss, states, return_value=True)
         return both()
@@ -98,18 +99,8 @@ def _through_time(network: Any, states: Values, batch: int) -> Gradient:
 
 
 def cross_entropy(logits: jax.Array, label: ArrayLike) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.broadcast_to(label, logits.shape[:-1])
-    )
-
-
-def _certificate(learner: braintrace.ETraceAlgorithm, states: States) -> dict[str, str]:
-    learned = named(_values(states))
-    return {row.path: str(row.exactness) for row in learner.graph.parameters if row.path in learned}
-
-
-def _values(states: States) -> Values:
-    return {path: state.value for path, state in states.items()}
+    labels = jnp.broadcast_to(label, logits.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def named(values: Mapping[Any, PyTree]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The demo from end to end."""
 
+import collections
 import dataclasses
 import statistics
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from .._plots import Band, Panel, figure
 from ..tasks import JapaneseVowels, japanese_vowels
-from ._console import Progress, progress, table
+from ._console import Lines, progress, table
 from ._fidelity import Fidelity
 from ._methods import Method, Values
 from ._networks import ALIF, GRU
@@ -28,9 +29,7 @@ class Result:
     recipe: Recipe
     method: Method
     runs: list[Run]
-    memory: tuple[
-        int | None, int | None
-    ]  # bytes, for the length of the data and for the long sequence
+    memory: list[int | None]  # bytes, for the length of the data and for the long sequence
     certificate: dict[str, str]  # a word for each array that is learned
 
     @property
@@ -48,9 +47,8 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
     seeds = list(seeds)[:1] if quick else list(seeds)
     print(
         f"Japanese Vowels: which of 9 men is speaking? {data.train.label.size} utterances to "
-        "learn from, "
-        f"{data.test.label.size} to test, {data.train.length.min()} to {steps} frames of 6.4 ms.\n"
-        f"Each run: {recipes[0].epochs} epochs from new weights; seeds "
+        f"learn from, {data.test.label.size} to test, {data.train.length.min()} to {steps} frames "
+        f"of 6.4 ms.\nEach run: {recipes[0].epochs} epochs from new weights; seeds "
         f"{', '.join(map(str, seeds))}.\n"
     )
     results, panels = [], []
@@ -64,7 +62,7 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
 
 
 def _network(
-    recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Progress
+    recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Lines
 ) -> tuple[list[Result], dict[str, dict[str, float]]]:
     """All methods with one network, and the fidelity of the online gradient before and after
     learning.
@@ -85,7 +83,7 @@ def _method(
     data: JapaneseVowels,
     seeds: list[int],
     score: Callable[[Values], float],
-    bars: Progress,
+    bars: Lines,
 ) -> Result:
     recipe, runs = trainer.recipe, []
     for k, seed in enumerate(seeds):
@@ -103,7 +101,7 @@ def _method(
         runs.append(trainer.run(data.train, seed, score, max(1, recipe.epochs // 25), show))
         bars.finish(f"loss {runs[-1].losses[-1]:.3f}  {note}  {runs[-1].seconds:5.1f} s")
     steps = data.train.x.shape[0]
-    memory = (trainer.memory(steps), trainer.memory(LONGER * steps))
+    memory = [trainer.memory(n) for n in (steps, LONGER * steps)]
     return Result(recipe, trainer.method, runs, memory, trainer.certificate)
 
 
@@ -113,14 +111,12 @@ def summary(results: Sequence[Result], steps: int) -> str:
     rows = [("network", "method", "test accuracy", "(min-max)", "s/run", *lengths, "gradients")]
     for r in results:
         found = [100 * a for a in r.accuracies]
-        row = (
-            r.recipe.name,
-            r.method.value,
-            f"{statistics.mean(found):.1f} %",
-            f"({min(found):.1f}-{max(found):.1f})",
-        )
-        seconds = statistics.mean(run.seconds for run in r.runs)
-        rows.append((*row, f"{seconds:.1f}", *map(_megabytes, r.memory), _counts(r.certificate)))
+        mean, spread = f"{statistics.mean(found):.1f} %", f"({min(found):.1f}-{max(found):.1f})"
+        seconds = f"{statistics.mean(run.seconds for run in r.runs):.1f}"
+        memory = ["unknown" if m is None else f"{m / 1e6:.1f} MB" for m in r.memory]
+        kinds = collections.Counter(r.certificate.values())  # in the order of their appearance
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        rows.append((r.recipe.name, r.method.value, mean, spread, seconds, *memory, counts))
     return table(rows, right=(2, 3, 4, 5, 6))
 
 
@@ -137,42 +133,20 @@ def notes(results: Sequence[Result]) -> str:
     )
 
 
-def _counts(certificate: dict[str, str]) -> str:
-    kinds = list(certificate.values())
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-
-
-def _megabytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 1e6:.1f} MB"
-
-
 def _panel(
     recipe: Recipe, results: Sequence[Result], fidelity: dict[str, dict[str, float]]
 ) -> Panel:
-    names = [r.method.value for r in results]
-    losses = [
-        Band(list(range(1, recipe.epochs + 1)), [run.losses for run in r.runs]) for r in results
-    ]
-    accuracies = [
-        Band(
-            list(r.runs[0].accuracies),
-            [[100 * a for a in run.accuracies.values()] for run in r.runs],
-        )
-        for r in results
-    ]
-    kinds = results[0].certificate
-    cosines = {
-        when: {f"{_short(n)} ({kinds[n]})": c for n, c in found.items()}
-        for when, found in fidelity.items()
+    epochs, kinds = list(range(1, recipe.epochs + 1)), results[0].certificate
+    percent = lambda run: [100 * a for a in run.accuracies.values()]
+    by_method = {r.method.value: r.runs for r in results}
+    losses = {name: Band(epochs, [run.losses for run in runs]) for name, runs in by_method.items()}
+    accuracies = {
+        name: Band(list(runs[0].accuracies), [percent(run) for run in runs])
+        for name, runs in by_method.items()
     }
-    return Panel(
-        recipe.name,
-        dict(zip(names, losses, strict=True)),
-        dict(zip(names, accuracies, strict=True)),
-        cosines,
-    )
-
-
-def _short(name: str) -> str:
-    """brainstate keeps weight and bias of a layer in one state, called weight."""
-    return name.replace(".weight.", ".")
+    # brainstate keeps weight and bias of a layer in one state, called weight
+    named = lambda name: f"{name.replace('.weight.', '.')} ({kinds[name]})"
+    cosines = {
+        when: {named(name): c for name, c in found.items()} for when, found in fidelity.items()
+    }
+    return Panel(recipe.name, losses, accuracies, cosines)

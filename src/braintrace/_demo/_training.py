@@ -17,9 +17,8 @@ from ..tasks import Sequences, minibatches
 from ._methods import Method, Values, gradient, parameters
 from ._networks import COEFFICIENTS
 
-Report = Callable[
-    [int, float, float | None], None
-]  # (epoch, loss, test accuracy where it was measured)
+#: Of the epoch, the loss, and the test accuracy where it was measured.
+Report = Callable[[int, float, float | None], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +89,10 @@ class Trainer:
 
     def memory(self, steps: int) -> int | None:
         """Bytes of temporary memory of the compiled training step for sequences of this length."""
-        batch = self.recipe.batch
-        frames = jnp.zeros((steps, batch, COEFFICIENTS))
-        lowered = self.step.lower(
-            self.moments(),
-            np.float32(0),
-            frames,
-            jnp.zeros((steps, batch)),
-            jnp.zeros(batch, jnp.int32),
-        )
-        return getattr(lowered.compile().memory_analysis(), "temp_size_in_bytes", None)
+        shape = (steps, self.recipe.batch)
+        data = jnp.zeros((*shape, COEFFICIENTS)), jnp.zeros(shape), jnp.zeros(shape[1], jnp.int32)
+        compiled = self.step.lower(self.moments(), np.float32(0), *data).compile()
+        return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
 
     def run(
         self,
@@ -113,18 +106,15 @@ class Trainer:
         set_weights(self.network, new_weights(self.recipe, seed))
         moments, losses, accuracies, seconds = self.moments(), [], {}, 0.0
         count = self.recipe.epochs * (data.label.size // self.recipe.batch)
-        rates = (self.recipe.rate * 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))).astype(
-            np.float32
-        )
-        step = 0
+        falling = 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))
+        rates = iter((self.recipe.rate * falling).astype(np.float32))
         for epoch in range(self.recipe.epochs):
             given = list(batches(self.recipe, data, seed, epoch))
             start = time.perf_counter()
             of_epoch = []
             for batch in given:
-                moments, loss = self.step(moments, rates[step], *batch)
+                moments, loss = self.step(moments, next(rates), *batch)
                 of_epoch.append(loss)
-                step += 1
             losses.append(float(np.mean(jax.device_get(of_epoch))))
             seconds += time.perf_counter() - start
             last = epoch + 1 == self.recipe.epochs
@@ -140,16 +130,10 @@ def batches(
     """An epoch of (frames, weight, label), with noise; seed and epoch alone decide what comes."""
     random = np.random.default_rng((seed, epoch, 1))
     for x, mask, label, _ in minibatches(data, recipe.batch, seed=seed, epoch=epoch):
-        noisy = (
-            x
-            + recipe.noise * random.standard_normal(x.shape)
-            + recipe.shift * random.standard_normal(x.shape[1:])
-        )
-        yield (
-            (noisy * mask[..., None]).astype(np.float32),
-            (mask / mask.sum()).astype(np.float32),
-            label,
-        )
+        noise = recipe.noise * random.standard_normal(x.shape)
+        noisy = x + noise + recipe.shift * random.standard_normal(x.shape[1:])
+        frames = (noisy * mask[..., None]).astype(np.float32)
+        yield frames, (mask / mask.sum()).astype(np.float32), label
 
 
 def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
