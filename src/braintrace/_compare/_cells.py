@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+Shapes = Callable[[int, int], dict[str, tuple[int, ...]]]  # of the weights, for I inputs, N neurons
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -18,7 +21,7 @@ class Model:
     and O outputs.
     """
 
-    cell: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    cell: Step
     params: PyTree
     carry: PyTree
     leak: float = 0.9  # of the neurons' membrane, where there is one
@@ -88,35 +91,25 @@ def _three_lif(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     return tuple(new), z @ p["o"]
 
 
-def _model(
-    cell: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
-    states: int,
-    weights: Callable[[int, int], dict[str, tuple[int, ...]]],
-    inputs: int,
-    neurons: int,
-    outputs: int,
-    samples: int,
-) -> Model:
-    """Random weights of the shapes `weights(I, N)` and of a readout, and a carry of so many
-    `states`; 0 is one that stands alone.
+def _model(cell: Step, states: int, weights: Shapes, I: int, N: int, O: int, B: int) -> Model:
+    """Random weights, those of a readout included, and a carry of so many `states`; 0 is one that
+    stands alone.
     """
-    shapes, random = {**weights(inputs, neurons), "o": (neurons, outputs)}, np.random.default_rng(0)
-    scale = lambda s: np.sqrt(s[0] if len(s) > 1 else 1e6)
-    params = {
-        k: jnp.asarray(random.normal(size=s) / scale(s), jnp.float32) for k, s in shapes.items()
-    }
-    rest = jnp.zeros((samples, neurons))
+    shapes, random = {**weights(I, N), "o": (N, O)}, np.random.default_rng(0)
+    draw = lambda s: random.normal(size=s) / np.sqrt(s[0] if len(s) > 1 else 1e6)
+    params = {k: jnp.asarray(draw(s), jnp.float32) for k, s in shapes.items()}
+    rest = jnp.zeros((B, N))
     return Model(cell, params, (rest,) * states if states else rest)
 
 
-def _gated(gates: int) -> Callable[[int, int], dict[str, tuple[int, ...]]]:
+def _gated(gates: int) -> Shapes:
     return lambda i, n: {"W": (i, gates * n), "U": (n, gates * n), "b": (gates * n,)}
 
 
 _plain = lambda i, n: {"W": (i, n), "U": (n, n)}
 _stack = lambda i, n: {"W1": (i, n), "W2": (n, n), "W3": (n, n)}
 
-#: Makers of models, of (inputs, neurons, outputs, samples).
+#: Makers of models for I inputs, N neurons, O outputs and B samples.
 CELLS: dict[str, Callable[[int, int, int, int], Model]] = {
     "rnn": partial(_model, _rnn, 0, _gated(1)),
     "gru": partial(_model, _gru, 0, _gated(3)),

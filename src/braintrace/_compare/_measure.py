@@ -1,7 +1,7 @@
 """Measure every algorithm on one model."""
 
 import dataclasses
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -104,10 +104,6 @@ def _bytes(tree: PyTree) -> int:
 
 
 def _median(call: Callable[[], object], repeats: int) -> float:
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    once = lambda: jax.block_until_ready(call())
+    once()
+    return float(np.median(timeit.repeat(once, number=1, repeat=repeats)))

@@ -18,23 +18,25 @@ class Fidelity:
     """
 
     def __init__(self, online: Trainer, reference: Trainer):
-        self.trainers = (online, reference)
         jit: Any = brainstate.transform.jit
-        self.gradients: list[Gradient] = [jit(t.gradient) for t in self.trainers]
+        self.pairs = [(trainer, jit(trainer.gradient)) for trainer in (online, reference)]
 
     def cosines(self, weights: Values, data: Sequences, seed: int) -> dict[str, float]:
         """The cosine between the gradients of an epoch, for each array of parameters; NaN where a
         gradient is zero.
         """
-        online, reference = (self._sum(k, weights, data, seed) for k in range(2))
+        online, reference = (_epoch(*pair, weights, data, seed) for pair in self.pairs)
         return {name: cosine(online[name], reference[name]) for name in online}
 
-    def _sum(self, k: int, weights: Values, data: Sequences, seed: int) -> dict[str, np.ndarray]:
-        trainer = self.trainers[k]
-        set_weights(trainer.network, weights)
-        each = (self.gradients[k](*batch)[0] for batch in batches(trainer.recipe, data, seed, 0))
-        total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
-        return {name: np.asarray(array) for name, array in named(total).items()}
+
+def _epoch(
+    trainer: Trainer, gradient: Gradient, weights: Values, data: Sequences, seed: int
+) -> dict[str, np.ndarray]:
+    """The gradient of an epoch, by name."""
+    set_weights(trainer.network, weights)
+    each = (gradient(*batch)[0] for batch in batches(trainer.recipe, data, seed, 0))
+    total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
+    return {name: np.asarray(array) for name, array in named(total).items()}
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

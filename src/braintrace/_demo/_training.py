@@ -17,9 +17,6 @@ from ..tasks import Sequences, minibatches
 from ._methods import Method, Values, gradient, parameters
 from ._networks import COEFFICIENTS
 
-#: Of the epoch, the loss, and the test accuracy where it was measured.
-Report = Callable[[int, float, float | None], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -66,14 +63,9 @@ class Trainer:
         self.step: Any = brainstate.transform.jit(self._step)
 
     def _step(
-        self,
-        moments: PyTree,
-        rate: ArrayLike,
-        frames: jax.Array,
-        weight: jax.Array,
-        label: jax.Array,
+        self, moments: PyTree, rate: ArrayLike, *batch: jax.Array
     ) -> tuple[PyTree, jax.Array]:
-        gradients, loss = self.gradient(frames, weight, label)
+        gradients, loss = self.gradient(*batch)
         updates, moments = self._optimizer.update(gradients, moments)
         for path, state in self.states.items():
             state.value = jax.tree.map(lambda w, u: w - rate * u, state.value, updates[path])
@@ -100,16 +92,18 @@ class Trainer:
         seed: int,
         score: Callable[[Values], float],
         every: int,
-        report: Report,
+        report: Callable[[int, float, float | None], None],
     ) -> Run:
-        """Train from new weights; `score` gives the test accuracy of weights, and only looks on."""
+        """Train from new weights; `score` gives the test accuracy of weights, and only looks on.
+        `report` is told the epoch, the loss, and the test accuracy where it was measured.
+        """
         set_weights(self.network, new_weights(self.recipe, seed))
         moments, losses, accuracies, seconds = self.moments(), [], {}, 0.0
         count = self.recipe.epochs * (data.label.size // self.recipe.batch)
         falling = 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))
         rates = iter((self.recipe.rate * falling).astype(np.float32))
-        for epoch in range(self.recipe.epochs):
-            given = list(batches(self.recipe, data, seed, epoch))
+        for epoch in range(1, self.recipe.epochs + 1):
+            given = list(batches(self.recipe, data, seed, epoch - 1))
             start = time.perf_counter()
             of_epoch = []
             for batch in given:
@@ -117,10 +111,9 @@ class Trainer:
                 of_epoch.append(loss)
             losses.append(float(np.mean(jax.device_get(of_epoch))))
             seconds += time.perf_counter() - start
-            last = epoch + 1 == self.recipe.epochs
-            if last or (epoch + 1) % every == 0:
-                accuracies[epoch + 1] = score(get_weights(self.network))
-            report(epoch + 1, losses[-1], accuracies.get(epoch + 1))
+            if epoch == self.recipe.epochs or epoch % every == 0:
+                accuracies[epoch] = score(get_weights(self.network))
+            report(epoch, losses[-1], accuracies.get(epoch))
         return Run(losses, accuracies, seconds, get_weights(self.network))
 
 

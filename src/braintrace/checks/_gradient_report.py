@@ -259,7 +259,7 @@ def compare_gradients(
 def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:
     """(cosine, relative error, norm of a, norm of b)."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
-    a, b = np.asarray(a).astype(wide).reshape(-1), np.asarray(b).astype(wide).reshape(-1)
+    a, b = (np.ravel(v).astype(wide) for v in (a, b))
     na, nb, off = (float(np.linalg.norm(v)) for v in (a, b, a - b))
     if not math.isfinite(na + nb):
         return math.nan, math.nan, na, nb

@@ -60,8 +60,7 @@ def layered_oracle(
     >>> gradients["w"][0, 0].item()
     2.5
     """
-    plain = {"kappa": 0.0, "feedback": None, "firing_rate": None, "recurrent": recurrent}
-    run = _in_two_lanes(cell, carry, xs, **plain)
+    run = _in_two_lanes(cell, carry, xs, kappa=0.0, recurrent=recurrent)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
@@ -108,8 +107,7 @@ def eprop_oracle(
     >>> gradients["w"][0, 0].item()
     3.0
     """
-    given = {"kappa": kappa, "feedback": feedback, "firing_rate": firing_rate}
-    run = _in_two_lanes(cell, carry, xs, recurrent=False, **given)
+    run = _in_two_lanes(cell, carry, xs, kappa, feedback, firing_rate)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
@@ -171,9 +169,11 @@ def osttp_oracle(
             for layer, h, B in zip(cell.layers, kept, B_list, strict=False):
                 z = layer.out(h)
                 surrogate -= jnp.vdot(((y * weight.reshape(-1, 1)) @ B).reshape(z.shape), z)
-            top = sg(live[-1])
-            new, out = _with_readout(cell, params, kept, carry, top, top, cell.readout)
-            return new, (out, surrogate)
+            out = cell.readout(params, sg(live[-1]))
+            if cell.leak is not None:
+                out = cell.leak * carry[-1] + out
+                kept.append(out)
+            return tuple(kept), (out, surrogate)
 
         outs, surrogates = jax.lax.scan(one, carry, (xs, y_target, weights))[1]
         return outs, jnp.sum(surrogates)
@@ -185,17 +185,20 @@ def _in_two_lanes(
     cell: LayeredCell,
     carry: PyTree,
     xs: Timed,
-    *,
     kappa: float | None,
-    feedback: Feedback | None,
-    firing_rate: tuple[float, float] | None,
-    recurrent: bool,
+    feedback: Feedback | None = None,
+    firing_rate: tuple[float, float] | None = None,
+    recurrent: bool = False,
 ) -> Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]:
     """The program of D-RTRL, OSTL and e-prop, which differ in what the readout reads. Without a
     filter (kappa=0) it reads the live activity, and a memory of its own is cut from the layers
     below.
+
+    The term of the firing rate is `strength sum_j (f_j - target) z_j`, f the mean of lanes and of
+    the steps so far, weighed lane by lane.
     """
     steps = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
+    target, strength = firing_rate or (0.0, 0.0)
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
@@ -208,12 +211,18 @@ def _in_two_lanes(
                 seen, remembered = replaced(seen, kappa * smooth + seen), sg(seen)
                 smooth = kappa * smooth + top
             read = cell.readout if feedback is None else _reading(cell.readout, feedback(step))
-            new, out = _with_readout(cell, params, kept, carry, seen, remembered, read)
-            rate = 0.0
+            out = read(params, seen)
+            if cell.leak is not None:
+                old = cell.leak * carry[-1]
+                kept.append(old + read(params, remembered))
+                out = old + out
+            rate = jnp.zeros(())
             if firing_rate is not None:
                 means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, live, strict=True)]
-                rate = _rate_term(live, means, weight, *firing_rate)
-            return (new, smooth, means), (out, rate)
+                for z, mean in zip(live, means, strict=True):
+                    excess = strength * (mean.mean(0, keepdims=True) - target)
+                    rate += jnp.sum(excess * z * weight.reshape(-1, *[1] * (z.ndim - 1)))
+            return (tuple(kept), smooth, means), (out, rate)
 
         rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
         outs, rates = jax.lax.scan(one, (carry, rest[-1], rest), (xs, steps, weights))[1]
@@ -234,24 +243,6 @@ def _lanes(
     return kept, live[1:]
 
 
-def _with_readout(
-    cell: LayeredCell,
-    params: PyTree,
-    kept: list[jax.Array],
-    carry: PyTree,
-    live: PyTree,
-    remembered: PyTree,
-    read: Callable[..., PyTree],
-) -> tuple[PyTree, PyTree]:
-    """(the carry, the output) with the readout's state, which remembers `remembered` where it has
-    one.
-    """
-    if cell.leak is None:
-        return tuple(kept), read(params, live)
-    old = cell.leak * carry[-1]
-    return (*kept, old + read(params, remembered)), old + read(params, live)
-
-
 def _reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:
     """The readout, whose backward pass reaches the activity through the parameters `feedback`."""
 
@@ -260,18 +251,3 @@ def _reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., 
         return readout(params, sg(z)) + (back - sg(back))
 
     return read
-
-
-def _rate_term(
-    active: list[jax.Array],
-    means: list[jax.Array],
-    weight: jax.Array,
-    target: float,
-    strength: float,
-) -> PyTree:
-    """`strength sum_j (f_j - target) z_j`, f the mean of lanes and of the steps so far, weighed
-    lane by lane.
-    """
-    excess = [strength * (mean.mean(0, keepdims=True) - target) for mean in means]
-    each = [weight.reshape(-1, *[1] * (z.ndim - 1)) * z for z in active]
-    return sum(jnp.sum(e * z) for e, z in zip(excess, each, strict=True))

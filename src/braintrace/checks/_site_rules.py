@@ -78,20 +78,8 @@ def check_site_rule(
     read = reader(env)
     if not rule.is_bound:
         rule = rule.bound([read(v) for v in rule.structure])
-    met = [read(v) for v in equation.inputs]
-    _check(rule, equation, operand, met, rtol, np.random.default_rng(seed))
-    return rule
-
-
-def _check(
-    rule: SiteRule,
-    equation: Equation,
-    operand: int,
-    operands: list[jax.Array],
-    rtol: float | None,
-    random: np.random.Generator,
-) -> None:
-    kernel, data = operands[operand], [operands[k] for k in rule.data]
+    met, random = [read(v) for v in equation.inputs], np.random.default_rng(seed)
+    kernel, data = met[operand], [met[k] for k in rule.data]
     y = equation.outputs[0]
     allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
 
@@ -101,7 +89,7 @@ def _check(
     def own(f: PyTree, data: list[jax.Array]) -> PyTree:
         def of(kernel: PyTree) -> PyTree:
             given = {**dict(zip(rule.data, data, strict=True)), operand: kernel}
-            return equation.bind([given.get(k, v) for k, v in enumerate(operands)])[0]
+            return equation.bind([given.get(k, v) for k, v in enumerate(met)])[0]
 
         return jax.vjp(of, kernel)[1](f)[0]
 
@@ -146,6 +134,7 @@ def _check(
         off = float(jnp.linalg.norm(got - wanted)) / scale
         if not off <= allowed:
             fail(f"{law}: relative error {off:.1e}, allowed {allowed:.0e}")
+    return rule
 
 
 def _stack(value: PyTree, draw: Callable[[tuple[int, ...]], jax.Array]) -> PyTree:
