@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tasks import Sequences
 from ._methods import Gradient, Values, named
-from ._training import Trainer, batches, set_weights
+from ._training import Trainer, batches
 
 
 class Fidelity:
@@ -33,7 +33,7 @@ def _epoch(
     trainer: Trainer, gradient: Gradient, weights: Values, data: Sequences, seed: int
 ) -> dict[str, np.ndarray]:
     """The gradient of an epoch, by name."""
-    set_weights(trainer.network, weights)
+    trainer.weights.assign_dict_values(weights)
     each = (gradient(*batch)[0] for batch in batches(trainer.recipe, data, seed, 0))
     total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
     return {name: np.asarray(array) for name, array in named(total).items()}

@@ -57,6 +57,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, method: Method):
         self.recipe, self.method = recipe, method
         self.network: Any = recipe.network()
+        self.weights: Any = self.network.states(brainstate.ParamState)
         self.states = parameters(self.network, method)
         self.gradient, self.certificate = gradient(self.network, method, recipe.batch)
         self._optimizer: Any = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
@@ -97,7 +98,7 @@ class Trainer:
         """Train from new weights; `score` gives the test accuracy of weights, and only looks on.
         `report` is told the epoch, the loss, and the test accuracy where it was measured.
         """
-        set_weights(self.network, new_weights(self.recipe, seed))
+        self.weights.assign_dict_values(new_weights(self.recipe, seed))
         moments, losses, accuracies, seconds = self.moments(), [], {}, 0.0
         count = self.recipe.epochs * (data.label.size // self.recipe.batch)
         falling = 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))
@@ -112,9 +113,9 @@ class Trainer:
             losses.append(float(np.mean(jax.device_get(of_epoch))))
             seconds += time.perf_counter() - start
             if epoch == self.recipe.epochs or epoch % every == 0:
-                accuracies[epoch] = score(get_weights(self.network))
+                accuracies[epoch] = score(self.weights.to_dict_values())
             report(epoch, losses[-1], accuracies.get(epoch))
-        return Run(losses, accuracies, seconds, get_weights(self.network))
+        return Run(losses, accuracies, seconds, self.weights.to_dict_values())
 
 
 def batches(
@@ -134,6 +135,7 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
     log-probabilities of all frames.
     """
     network: Any = recipe.network()
+    held = network.states(brainstate.ParamState)
     brainstate.nn.init_all_states(network, batch_size=data.label.size)
 
     def decide() -> jax.Array:
@@ -144,7 +146,7 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
     compiled: Any = brainstate.transform.jit(decide)
 
     def score(weights: Values) -> float:
-        set_weights(network, weights)
+        held.assign_dict_values(weights)
         return float(np.mean(np.asarray(compiled()) == data.label))
 
     return score
@@ -153,13 +155,5 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
 def new_weights(recipe: Recipe, seed: int) -> Values:
     """Random weights; the same for every method."""
     with brainstate.random.seed_context(seed):
-        return get_weights(recipe.network())
-
-
-def get_weights(network: Any) -> Values:
-    return {path: state.value for path, state in network.states(brainstate.ParamState).items()}
-
-
-def set_weights(network: Any, weights: Values) -> None:
-    for path, state in network.states(brainstate.ParamState).items():
-        state.value = weights[path]
+        network: Any = recipe.network()
+        return network.states(brainstate.ParamState).to_dict_values()

@@ -5,7 +5,7 @@ is said by the user, so that an oracle shares neither analysis nor traces with t
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -136,19 +136,6 @@ def climbed(
 def replaced(value: PyTree, proxy: PyTree) -> PyTree:
     """`value`, with the derivative of `proxy`."""
     return jax.tree.map(lambda v, p: sg(v) + (p - sg(p)), value, proxy)
-
-
-def filtered(old: PyTree, inputs: PyTree, leak: float, constant: bool) -> PyTree:
-    """The leaky sums of a layer's three inputs; the constant 1 stays as it is unless `constant`."""
-    sums = jax.tree.map(lambda e, v: leak * e + sg(v), old, inputs)
-    return sums if constant else (*sums[:2], inputs[2])
-
-
-def traces_of(layers: Sequence[Layer], carry: PyTree, xs: Timed) -> list[PyTree]:
-    """Zero traces of what each layer reads: the activity below, its own, and the constant 1."""
-    own = [layer.out(h) for layer, h in zip(layers, carry, strict=False)]
-    below = [jax.tree.map(lambda v: v[0], xs), *own]
-    return [zeros_like((z, v, jnp.ones(()))) for z, v in zip(below, own, strict=False)]
 
 
 def zeros_like(tree: PyTree) -> PyTree:

@@ -146,18 +146,16 @@ class ETraceConfig:
             ("sparse_n", "recurrence_scope", "sparse_n"),
             ("window_size", "update_schedule", "window"),
         ):
-            wanted = getattr(self, axis) == value
-            if (getattr(self, name) is not None) != wanted:
+            given, wanted = getattr(self, name), getattr(self, axis) == value
+            if (given is not None) != wanted:
                 needless = f"{name} has no effect without {axis}={value!r}."
                 refuse(
                     f"{axis}={value!r} needs {name}." if wanted else needless,
                     self._given(axis, name),
                     f"both {axis}={value!r} and {name}, or neither",
                 )
-        for name in ("sparse_n", "window_size"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                refuse(f"Invalid {name}.", repr(value), "a whole number of at least 1")
+            if wanted and name != "kappa" and (type(given) is not int or given < 1):
+                refuse(f"Invalid {name}.", repr(given), "a whole number of at least 1")
         if self.decay is not None and not self.is_factorized and self.recursion_f != "scalar_leak":
             refuse(
                 "decay has no effect here.",

@@ -10,16 +10,8 @@ from typing import Any, cast
 from ..cell import Cell
 from ..core.analysis import CellGraph
 from ..core.jaxpr import Unfolding
-from ..reports import (
-    CompilationRecord,
-    DiagnosticKind,
-    NamedGroup,
-    NamedRelation,
-    Path,
-    groups_of,
-    records,
-    relations_of,
-)
+from ..reports import CompilationRecord, DiagnosticKind, Path, records
+from ..reports._named import NamedGroup, NamedRelation, groups_of, relations_of
 from ._precision import brainstate
 
 
@@ -142,17 +134,14 @@ class ETraceGraph(CellGraph):
             for state, name in zip(layout.states, layout.names, strict=True):
                 paths.setdefault(id(state), (name,))
         fields = {f.name: getattr(cell.graph, f.name) for f in dataclasses.fields(CellGraph)}
-        info = ModuleInfo(own, paths)
-        return cls(
-            **fields, cell=cell, functional=functional, module_info=info, unfoldings=cell.unfoldings
-        )
+        fields |= {"cell": cell, "functional": functional, "unfoldings": cell.unfoldings}
+        return cls(**fields, module_info=ModuleInfo(own, paths))
 
     @functools.cached_property
     def weight_paths(self) -> tuple[Path, ...]:
         """For each parameter of the report, the path of its `ParamState`."""
-        return tuple(
-            self.module_info.state_id_to_path[id(s)] for s in self.functional.params.leaf_states()
-        )
+        paths = self.module_info.state_id_to_path
+        return tuple(paths[id(s)] for s in self.functional.params.leaf_states())
 
     @functools.cached_property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:
