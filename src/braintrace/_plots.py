@@ -51,29 +51,20 @@ def figure(panels: Sequence[Panel], out: Path) -> None:
         rows = drawn.subplots(len(panels), 3, squeeze=False, width_ratios=(1, 1, 1.1))
         for row, panel in zip(rows, panels, strict=True):
             _curves(row[0], panel.losses)
-            row[0].set(
-                title=f"{panel.name}: training loss",
-                ylabel="cross-entropy per frame (nat)",
-                yscale="log",
-            )
-            _plain_ticks(row[0].yaxis)
+            row[0].set(title=f"{panel.name}: training loss", yscale="log")
+            row[0].set_ylabel("cross-entropy per frame (nat)")
+            ticks = row[0].yaxis  # 1, 2 and 5 times powers of ten, as plain numbers
+            ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            ticks.set_minor_formatter(NullFormatter())
             _curves(row[1], panel.accuracies)
             row[1].set(title=f"{panel.name}: test accuracy", ylabel="utterances recognised (%)")
             row[1].set_ylim(top=100)
             _bars(row[2], panel.fidelity)
             row[2].set(title=f"{panel.name}: online gradient against BPTT")
-        drawn.legend(
-            *rows[0][0].get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=3,
-            frameon=False,
-        )
-        drawn.legend(
-            *rows[0][2].get_legend_handles_labels(),
-            loc="outside upper right",
-            ncols=2,
-            frameon=False,
-        )
+        keys = lambda axes: axes.get_legend_handles_labels()
+        drawn.legend(*keys(rows[0][0]), loc="outside upper left", ncols=3, frameon=False)
+        drawn.legend(*keys(rows[0][2]), loc="outside upper right", ncols=2, frameon=False)
         drawn.savefig(out)
 
 
@@ -85,13 +76,6 @@ def _curves(axes: Any, curves: Mapping[str, Band]) -> None:
         axes.plot(band.x, y.mean(0), color=colour, linestyle=line, linewidth=1.8, label=name)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, as plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _bars(axes: Any, fidelity: Mapping[str, Mapping[str, float]]) -> None:

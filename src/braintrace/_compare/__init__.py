@@ -5,4 +5,4 @@ from ._cells import Model as Model
 from ._measure import Row as Row
 from ._measure import algorithms as algorithms
 from ._measure import measure as measure
-from ._table import table as table
+from ._measure import table as table

@@ -4,11 +4,15 @@ benchmarks.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+
+Step = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+Shapes = Callable[[int, int], dict[str, tuple[int, ...]]]  # of the weights, for I inputs, N neurons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,10 +21,10 @@ class Model:
     and O outputs.
     """
 
-    cell: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    cell: Step
     params: PyTree
     carry: PyTree
-    leak: float  # of the neurons' membrane, where there is one
+    leak: float = 0.9  # of the neurons' membrane, where there is one
 
 
 @jax.custom_jvp
@@ -32,124 +36,85 @@ def spike(v: jax.Array) -> jax.Array:
 spike.defjvp(lambda p, t: (spike(p[0]), 0.3 * jnp.maximum(0, 1 - jnp.abs(p[0])) * t[0]))
 
 
-def _draw(seed: int, **shapes: tuple[int, ...]) -> dict[str, jax.Array]:
-    random = np.random.default_rng(seed)
-    return {
-        k: jnp.asarray(random.normal(size=s) / np.sqrt(s[0] if len(s) > 1 else 1e6), jnp.float32)
-        for k, s in shapes.items()
-    }
-
-
-def rnn(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _rnn(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """A leaky tanh network: h <- 0.9 h + 0.1 tanh(x W + h U + b)."""
-
-    def cell(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        h = 0.9 * h + 0.1 * jnp.tanh(x @ p["W"] + h @ p["U"] + p["b"])
-        return h, h @ p["o"]
-
-    params = _draw(
-        seed, W=(inputs, neurons), U=(neurons, neurons), b=(neurons,), o=(neurons, outputs)
-    )
-    return Model(cell, params, jnp.zeros((samples, neurons)), 0.9)
+    h = 0.9 * h + 0.1 * jnp.tanh(x @ p["W"] + h @ p["U"] + p["b"])
+    return h, h @ p["o"]
 
 
-def gru(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _gru(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """A gated recurrent unit, its reset after the product."""
-
-    def cell(p: PyTree, h: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        from_x, from_h = x @ p["W"] + p["b"], h @ p["U"]
-        r, z = jnp.split(jax.nn.sigmoid(from_x[:, : 2 * neurons] + from_h[:, : 2 * neurons]), 2, -1)
-        n = jnp.tanh(from_x[:, 2 * neurons :] + r * from_h[:, 2 * neurons :])
-        h = (1 - z) * n + z * h
-        return h, h @ p["o"]
-
-    params = _draw(
-        seed,
-        W=(inputs, 3 * neurons),
-        U=(neurons, 3 * neurons),
-        b=(3 * neurons,),
-        o=(neurons, outputs),
-    )
-    return Model(cell, params, jnp.zeros((samples, neurons)), 0.9)
+    from_x, from_h, two = x @ p["W"] + p["b"], h @ p["U"], 2 * h.shape[-1]
+    r, z = jnp.split(jax.nn.sigmoid(from_x[:, :two] + from_h[:, :two]), 2, -1)
+    n = jnp.tanh(from_x[:, two:] + r * from_h[:, two:])
+    h = (1 - z) * n + z * h
+    return h, h @ p["o"]
 
 
-def lstm(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _lstm(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """A long short-term memory."""
-
-    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        h, c = carry
-        i, f, g, o = jnp.split(x @ p["W"] + h @ p["U"] + p["b"], 4, -1)
-        c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return (h, c), h @ p["o"]
-
-    params = _draw(
-        seed,
-        W=(inputs, 4 * neurons),
-        U=(neurons, 4 * neurons),
-        b=(4 * neurons,),
-        o=(neurons, outputs),
-    )
-    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 2, 0.9)
+    h, c = carry
+    i, f, g, o = jnp.split(x @ p["W"] + h @ p["U"] + p["b"], 4, -1)
+    c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    return (h, c), h @ p["o"]
 
 
-def lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _lif(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """Leaky integrate-and-fire neurons behind exponential synapses."""
-
-    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        v, g = carry
-        z = spike(v - 1)
-        g = 0.8 * g + x @ p["W"] + z @ p["U"]
-        v = 0.9 * v + 0.5 * g - z
-        return (v, g), spike(v - 1) @ p["o"]
-
-    params = _draw(seed, W=(inputs, neurons), U=(neurons, neurons), o=(neurons, outputs))
-    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 2, 0.9)
+    v, g = carry
+    z = spike(v - 1)
+    g = 0.8 * g + x @ p["W"] + z @ p["U"]
+    v = 0.9 * v + 0.5 * g - z
+    return (v, g), spike(v - 1) @ p["o"]
 
 
-def alif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _alif(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """As `lif`, with an adaptive threshold."""
-
-    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        v, g, a = carry
-        z = spike(v - 1 - 0.2 * a)
-        a = 0.98 * a + z
-        g = 0.8 * g + x @ p["W"] + z @ p["U"]
-        v = 0.9 * v + 0.5 * g - z
-        return (v, g, a), spike(v - 1 - 0.2 * a) @ p["o"]
-
-    params = _draw(seed, W=(inputs, neurons), U=(neurons, neurons), o=(neurons, outputs))
-    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 3, 0.9)
+    v, g, a = carry
+    z = spike(v - 1 - 0.2 * a)
+    a = 0.98 * a + z
+    g = 0.8 * g + x @ p["W"] + z @ p["U"]
+    v = 0.9 * v + 0.5 * g - z
+    return (v, g, a), spike(v - 1 - 0.2 * a) @ p["o"]
 
 
-def three_lif(inputs: int, neurons: int, outputs: int, samples: int, seed: int = 0) -> Model:
+def _three_lif(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
     """Three layers of leaky integrate-and-fire neurons that feed each other forward; the reset is
     detached.
     """
-
-    def cell(p: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        new, z = [], x
-        for k, v in enumerate(carry):
-            v = 0.9 * v - jax.lax.stop_gradient(spike(v - 1)) + z @ p[f"W{k + 1}"]
-            z = spike(v - 1)
-            new.append(v)
-        return tuple(new), z @ p["o"]
-
-    params = _draw(
-        seed,
-        W1=(inputs, neurons),
-        W2=(neurons, neurons),
-        W3=(neurons, neurons),
-        o=(neurons, outputs),
-    )
-    return Model(cell, params, (jnp.zeros((samples, neurons)),) * 3, 0.9)
+    new, z = [], x
+    for k, v in enumerate(carry):
+        v = 0.9 * v - jax.lax.stop_gradient(spike(v - 1)) + z @ p[f"W{k + 1}"]
+        z = spike(v - 1)
+        new.append(v)
+    return tuple(new), z @ p["o"]
 
 
-CELLS: dict[str, Callable[..., Model]] = {
-    "rnn": rnn,
-    "gru": gru,
-    "lstm": lstm,
-    "lif": lif,
-    "alif": alif,
-    "three_lif": three_lif,
+def _model(cell: Step, states: int, weights: Shapes, I: int, N: int, O: int, B: int) -> Model:
+    """Random weights, those of a readout included, and a carry of so many `states`; 0 is one that
+    stands alone.
+    """
+    shapes, random = {**weights(I, N), "o": (N, O)}, np.random.default_rng(0)
+    draw = lambda s: random.normal(size=s) / np.sqrt(s[0] if len(s) > 1 else 1e6)
+    params = {k: jnp.asarray(draw(s), jnp.float32) for k, s in shapes.items()}
+    rest = jnp.zeros((B, N))
+    return Model(cell, params, (rest,) * states if states else rest)
+
+
+def _gated(gates: int) -> Shapes:
+    return lambda i, n: {"W": (i, gates * n), "U": (n, gates * n), "b": (gates * n,)}
+
+
+_plain = lambda i, n: {"W": (i, n), "U": (n, n)}
+_stack = lambda i, n: {"W1": (i, n), "W2": (n, n), "W3": (n, n)}
+
+#: Makers of models for I inputs, N neurons, O outputs and B samples.
+CELLS: dict[str, Callable[[int, int, int, int], Model]] = {
+    "rnn": partial(_model, _rnn, 0, _gated(1)),
+    "gru": partial(_model, _gru, 0, _gated(3)),
+    "lstm": partial(_model, _lstm, 2, _gated(4)),
+    "lif": partial(_model, _lif, 2, _plain),
+    "alif": partial(_model, _alif, 3, _plain),
+    "three_lif": partial(_model, _three_lif, 3, _stack),
 }

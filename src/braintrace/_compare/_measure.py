@@ -1,8 +1,8 @@
-"""Measure every algorithm on one model."""
+"""Measure every algorithm on one model, and show what was found as a table."""
 
 import dataclasses
-import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,22 @@ from jaxtyping import PyTree
 from .._compile import compile
 from ..checks import bptt_gradient, compare_gradients
 from ..core._errors import BrainTraceError
-from ..core.analysis import Exactness, size
+from ..core.analysis import Exactness, columns, size
 from ._cells import Model
+
+_WHERE = {
+    "BPTT": ("O(T B N)", "all paths"),
+    "d_rtrl": ("O(B |W|)", "own-neuron paths"),
+    "pp_prop": ("O(B (I + O))", "smoothed own-neuron paths"),
+    "eprop": ("O(B |W|)", "own-neuron paths, readout filter"),
+    "ostl_recurrent": ("O(B N |W|)", "all paths within a layer"),
+    "ostl_feedforward": ("O(B |W|)", "own-neuron paths"),
+    "otpe": ("O(B |W|)", "one layer further up"),
+    "otpe (approx)": ("O(B (I + O))", "one layer further up, estimated"),
+    "ottt": ("O(B I)", "a constant leak"),
+    "osttp": ("O(B |W|)", "projected target, no error from above"),
+    "rflo": ("O(B |W|)", "own-neuron paths, random feedback"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +81,8 @@ def measure(
     xs = jnp.asarray(random.normal(size=(steps, samples, inputs)), jnp.float32)
     ys = jnp.asarray(random.normal(size=(steps, samples, outputs)), jnp.float32)
 
-    bptt = jax.jit(
-        lambda params: bptt_gradient(model.cell, params, model.carry, xs, ys, loss_fn=_loss)[0]
-    )
+    sequence = model.carry, xs, ys
+    bptt = jax.jit(lambda p: bptt_gradient(model.cell, p, *sequence, loss_fn=_loss)[0])
     reference, count = bptt(model.params), len(jax.tree.leaves(model.params))
 
     def row_of(name: str, options: dict[str, Any]) -> Row:
@@ -84,10 +97,9 @@ def measure(
         if planned > budget:
             return Row(name, planned, exact=exact, note=f"not run: traces of {size(planned)}")
         state = learner.init(model.params, model.carry)
-        target = {"y_target": ys} if name == "osttp" else {}
-        gradient = lambda: learner.etrace_grad(
-            model.params, state, xs, ys, loss_fn=_loss, **target
-        )[0]
+        sequence = model.params, state, xs, ys
+        given = {"loss_fn": _loss} | ({"y_target": ys} if name == "osttp" else {})
+        gradient = lambda: learner.etrace_grad(*sequence, **given)[0]
         cosine = compare_gradients(gradient(), reference, certificates).cosine
         step = _median(gradient, repeats) / steps
         return Row(name, planned, _bytes(state.traces), step, exact, cosine)
@@ -97,19 +109,32 @@ def measure(
     return [Row("BPTT", step=step, exact=(count, count), cosine=1.0), *rows]
 
 
+def table(title: str, rows: Sequence[Row]) -> str:
+    """Title and rows, aligned."""
+    head = ("algorithm", "traces", "planned", "allocated", "time/step", "exact", "cosine", "keeps")
+    lines: list[tuple[str, ...]] = [head]
+    for r in rows:
+        grows, keeps = _WHERE.get(r.name, ("", ""))
+        of_traces = (size(n) if n else "-" for n in (r.planned, r.allocated))
+        time = f"{r.step * 1e3:.2f} ms" if r.step >= 1e-3 else f"{r.step * 1e6:.0f} us"
+        time = "-" if r.step != r.step else time
+        exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
+        cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
+        lines.append((r.name, grows, *of_traces, time, exact, cosine, r.note or keeps))
+    shown = columns(lines)
+    rule = "-" * min(max(map(len, shown)), 118)
+    return "\n".join([title, rule, shown[0], rule, *shown[1:]])
+
+
 def _loss(out: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean((out - y) ** 2)
 
 
 def _bytes(tree: PyTree) -> int:
-    return sum(int(np.prod(v.shape)) * np.dtype(v.dtype).itemsize for v in jax.tree.leaves(tree))
+    return sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(tree))
 
 
 def _median(call: Callable[[], object], repeats: int) -> float:
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    once = lambda: jax.block_until_ready(call())
+    once()
+    return float(np.median(timeit.repeat(once, number=1, repeat=repeats)))

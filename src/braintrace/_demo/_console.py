@@ -3,22 +3,11 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import Protocol
 
 from ..core.analysis import columns
 
 
-class Progress(Protocol):
-    """Shows how a run goes: `start` it, `show` each epoch, `finish` it with a line that stays."""
-
-    def start(self, title: str, total: int) -> None: ...
-
-    def show(self, done: int, note: str) -> None: ...
-
-    def finish(self, note: str) -> None: ...
-
-
-def progress() -> Progress:
+def progress() -> "Lines":
     """A bar of rich on a terminal, a plain bar there without rich, and elsewhere a line for each
     run.
     """
@@ -28,7 +17,7 @@ def progress() -> Progress:
 
 
 class Lines:
-    """One line for each run."""
+    """One line for each run: `start` it, `show` each epoch, `finish` it with a line that stays."""
 
     def start(self, title: str, total: int) -> None:
         self._title = title
@@ -69,11 +58,8 @@ class RichBar(Lines):
         from rich.progress import BarColumn, Progress, TextColumn
 
         super().start(title, total)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(24),
-            TextColumn("{task.fields[note]}"),
-        )
+        note = TextColumn("{task.fields[note]}")
+        columns = (TextColumn("{task.description}"), BarColumn(24), note)
         self._bar = Progress(*columns, transient=True)
         self._bar.start()
         self._task = self._bar.add_task(title, total=total, note="compiling")

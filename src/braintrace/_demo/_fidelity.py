@@ -1,13 +1,15 @@
 """How well the online gradient points along that of BPTT."""
 
+import functools
+from typing import Any
+
 import brainstate
 import jax
 import numpy as np
-from jaxtyping import PyTree
 
 from ..tasks import Sequences
 from ._methods import Gradient, Values, named
-from ._training import Trainer, batches, set_weights
+from ._training import Trainer, batches
 
 
 class Fidelity:
@@ -16,26 +18,25 @@ class Fidelity:
     """
 
     def __init__(self, online: Trainer, reference: Trainer):
-        self.trainers = (online, reference)
-        self.gradients: list[Gradient] = [
-            brainstate.transform.jit(t.gradient) for t in self.trainers
-        ]
+        jit: Any = brainstate.transform.jit
+        self.pairs = [(trainer, jit(trainer.gradient)) for trainer in (online, reference)]
 
     def cosines(self, weights: Values, data: Sequences, seed: int) -> dict[str, float]:
         """The cosine between the gradients of an epoch, for each array of parameters; NaN where a
         gradient is zero.
         """
-        online, reference = (self._sum(k, weights, data, seed) for k in range(2))
+        online, reference = (_epoch(*pair, weights, data, seed) for pair in self.pairs)
         return {name: cosine(online[name], reference[name]) for name in online}
 
-    def _sum(self, k: int, weights: Values, data: Sequences, seed: int) -> dict[str, np.ndarray]:
-        trainer = self.trainers[k]
-        set_weights(trainer.network, weights)
-        total: PyTree = None
-        for batch in batches(trainer.recipe, data, seed, 0):
-            found, _ = self.gradients[k](*batch)
-            total = found if total is None else jax.tree.map(np.add, total, found)
-        return {name: np.asarray(array) for name, array in named(total).items()}
+
+def _epoch(
+    trainer: Trainer, gradient: Gradient, weights: Values, data: Sequences, seed: int
+) -> dict[str, np.ndarray]:
+    """The gradient of an epoch, by name."""
+    trainer.weights.assign_dict_values(weights)
+    each = (gradient(*batch)[0] for batch in batches(trainer.recipe, data, seed, 0))
+    total = functools.reduce(functools.partial(jax.tree.map, np.add), each)
+    return {name: np.asarray(array) for name, array in named(total).items()}
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

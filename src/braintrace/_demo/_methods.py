@@ -24,7 +24,8 @@ CHUNK = 10  # steps done at once; the memory is that of a chunk, however long th
 
 States = dict[Any, brainstate.ParamState]
 Values = dict[Any, PyTree]  # of the parameters
-Gradient = Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Values, jax.Array]]
+Found = tuple[Values, jax.Array]  # gradients, loss
+Gradient = Callable[[ArrayLike, ArrayLike, ArrayLike], Found]
 
 
 class Method(enum.Enum):
@@ -46,35 +47,26 @@ def gradient(network: Any, method: Method, batch: int) -> tuple[Gradient, dict[s
     learned.
     """
     states = parameters(network, method)
+    learned = named({path: state.value for path, state in states.items()})
     if method is Method.BPTT:
-        return _through_time(network, states, batch), dict.fromkeys(named(_values(states)), "exact")
-    learner = braintrace.compile(
-        network, "d_rtrl", jnp.zeros((batch, COEFFICIENTS)), batch_size=batch
-    )
-    return _online(learner, states), _certificate(learner, states)
+        return _through_time(network, states, batch), dict.fromkeys(learned, "exact")
+    x = jnp.zeros((batch, COEFFICIENTS))
+    learner = braintrace.compile(network, "d_rtrl", x, batch_size=batch)
+    rows = learner.graph.parameters
+    return _online(learner, states), {r.path: str(r.exactness) for r in rows if r.path in learned}
 
 
 def _online(learner: braintrace.ETraceAlgorithm, states: States) -> Gradient:
-    def gradient(
-        frames: ArrayLike, weight: ArrayLike, label: ArrayLike
-    ) -> tuple[Values, jax.Array]:
+    def gradient(frames: ArrayLike, weight: ArrayLike, label: ArrayLike) -> Found:
         def step_loss(x: jax.Array, weight: jax.Array) -> jax.Array:
             # Weighted here, not by mask=, which gives a loss for each step and sample: that would
             # grow with T.
             return (weight * cross_entropy(learner(x), label)).sum()
 
         learner.reset_state(model=True)
-        return learner.etrace_grad(
-            frames,
-            weight,
-            step_fn=step_loss,
-            weights=states,
-            reduction="sum",
-            chunk_size=CHUNK,
-            return_value=True,
-            loss_output="total",
-            return_state=False,
-        )
+        options = {"weights": states, "reduction": "sum", "chunk_size": CHUNK}
+        options |= {"return_value": True, "loss_output": "total", "return_state": False}
+        return learner.etrace_grad(frames, weight, step_fn=step_loss, **options)
 
     return gradient
 
@@ -82,14 +74,11 @@ def _online(learner: braintrace.ETraceAlgorithm, states: States) -> Gradient:
 def _through_time(network: Any, states: Values, batch: int) -> Gradient:
     brainstate.nn.init_all_states(network, batch_size=batch)
 
-    def gradient(
-        frames: ArrayLike, weight: ArrayLike, label: ArrayLike
-    ) -> tuple[Values, jax.Array]:
+    def gradient(frames: ArrayLike, weight: ArrayLike, label: ArrayLike) -> Found:
         def loss() -> jax.Array:
             brainstate.nn.reset_all_states(network, batch_size=batch)
-            return (
-                weight * cross_entropy(brainstate.transform.for_loop(network, frames), label)
-            ).sum()
+            logits = brainstate.transform.for_loop(network, frames)
+            return (weight * cross_entropy(logits, label)).sum()
 
         both: Any = brainstate.transform.grad(loss, states, return_value=True)
         return both()
@@ -98,18 +87,8 @@ def _through_time(network: Any, states: Values, batch: int) -> Gradient:
 
 
 def cross_entropy(logits: jax.Array, label: ArrayLike) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.broadcast_to(label, logits.shape[:-1])
-    )
-
-
-def _certificate(learner: braintrace.ETraceAlgorithm, states: States) -> dict[str, str]:
-    learned = named(_values(states))
-    return {row.path: str(row.exactness) for row in learner.graph.parameters if row.path in learned}
-
-
-def _values(states: States) -> Values:
-    return {path: state.value for path, state in states.items()}
+    labels = jnp.broadcast_to(label, logits.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def named(values: Mapping[Any, PyTree]) -> dict[str, Any]:

@@ -3,7 +3,7 @@ learning.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import brainstate
 import jax
@@ -30,27 +30,15 @@ class ALIF(brainstate.nn.Module):
     """Recurrent spiking neurons with an adaptive threshold, and a readout of their low-pass
     filtered spikes.
 
-    A neuron fires when its potential V exceeds 1 + beta a. Its spike lowers V by 1, raises a by 1,
+    A neuron fires when its potential V exceeds 1 + 0.2 a. Its spike lowers V by 1, raises a by 1,
     and enters r.
-
-    Args:
-        width: number of neurons.
-        beta: how much a spike raises the threshold.
-        tau, tau_a, tau_r: time constants of potential, adaptation and filter, ms.
     """
 
-    def __init__(
-        self,
-        width: int,
-        *,
-        beta: float = 0.2,
-        tau: float = 20.0,
-        tau_a: float = 100.0,
-        tau_r: float = 20.0,
-    ):
+    def __init__(self, width: int):
         super().__init__()
-        self.width, self.beta = width, beta
-        self.decay, self.decay_a, self.decay_r = (math.exp(-FRAME / t) for t in (tau, tau_a, tau_r))
+        self.width = width
+        taus = (20.0, 100.0, 20.0)  # ms: of potential, adaptation and filter
+        self.decay, self.decay_a, self.decay_r = (math.exp(-FRAME / tau) for tau in taus)
         self.input = brainstate.nn.Linear(COEFFICIENTS, width, w_init=_normal(1.0))
         self.recurrent = brainstate.nn.Linear(width, width, w_init=_normal(0.5), b_init=None)
         self.readout = brainstate.nn.Linear(width, SPEAKERS)
@@ -73,16 +61,14 @@ class ALIF(brainstate.nn.Module):
         return self.readout(self.r.value)
 
     def _fire(self) -> jax.Array:
-        return spike(self.V.value - 1 - self.beta * self.a.value)
+        return spike(self.V.value - 1 - 0.2 * self.a.value)
 
 
 def _normal(gain: float) -> Callable[..., jax.Array]:
     """Normal weights with standard deviation gain / sqrt(inputs)."""
 
-    def draw(shape: Sequence[int], **_: object) -> jax.Array:
-        return gain / math.sqrt(shape[0]) * brainstate.random.randn(*shape)
-
-    return draw
+    std = lambda shape: gain / math.sqrt(shape[0])
+    return lambda shape, **_: std(shape) * brainstate.random.randn(*shape)
 
 
 @jax.custom_jvp
@@ -93,9 +79,4 @@ def spike(v: jax.Array) -> jax.Array:
     return (v > 0).astype(v.dtype)
 
 
-@spike.defjvp
-def _surrogate(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (v,), (dv,) = primals, tangents
-    return spike(v), 0.5 * jnp.maximum(0, 1 - jnp.abs(v)) * dv
+spike.defjvp(lambda p, t: (spike(p[0]), 0.5 * jnp.maximum(0, 1 - jnp.abs(p[0])) * t[0]))

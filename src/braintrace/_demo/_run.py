@@ -1,16 +1,17 @@
 """The demo from end to end."""
 
+import collections
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .._plots import Band, Panel, figure
 from ..tasks import JapaneseVowels, japanese_vowels
-from ._console import Progress, progress, table
+from ._console import Lines, progress, table
 from ._fidelity import Fidelity
-from ._methods import Method, Values
+from ._methods import Method
 from ._networks import ALIF, GRU
 from ._training import Recipe, Run, Trainer, new_weights, scorer
 
@@ -25,18 +26,9 @@ LONGER = 100  # how many times longer is the long sequence whose memory is measu
 class Result:
     """What the runs of one network with one method gave."""
 
-    recipe: Recipe
-    method: Method
+    trainer: Trainer
     runs: list[Run]
-    memory: tuple[
-        int | None, int | None
-    ]  # bytes, for the length of the data and for the long sequence
-    certificate: dict[str, str]  # a word for each array that is learned
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Test accuracy after the last epoch, for each seed."""
-        return [run.accuracies[self.recipe.epochs] for run in self.runs]
+    memory: list[int | None]  # bytes, for the length of the data and for the long sequence
 
 
 def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
@@ -48,9 +40,8 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
     seeds = list(seeds)[:1] if quick else list(seeds)
     print(
         f"Japanese Vowels: which of 9 men is speaking? {data.train.label.size} utterances to "
-        "learn from, "
-        f"{data.test.label.size} to test, {data.train.length.min()} to {steps} frames of 6.4 ms.\n"
-        f"Each run: {recipes[0].epochs} epochs from new weights; seeds "
+        f"learn from, {data.test.label.size} to test, {data.train.length.min()} to {steps} frames "
+        f"of 6.4 ms.\nEach run: {recipes[0].epochs} epochs from new weights; seeds "
         f"{', '.join(map(str, seeds))}.\n"
     )
     results, panels = [], []
@@ -64,14 +55,33 @@ def run(out: Path, seeds: Sequence[int], quick: bool) -> None:
 
 
 def _network(
-    recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Progress
+    recipe: Recipe, data: JapaneseVowels, seeds: list[int], bars: Lines
 ) -> tuple[list[Result], dict[str, dict[str, float]]]:
     """All methods with one network, and the fidelity of the online gradient before and after
     learning.
     """
+    score, steps = scorer(recipe, data.test), data.train.x.shape[0]
+
+    def learnt(trainer: Trainer) -> Result:
+        runs = []
+        for k, seed in enumerate(seeds):
+            bars.start(f"{recipe.name:12}  {trainer.method.value:14}  seed {seed}", recipe.epochs)
+            if k == 0:
+                trainer.warm_up(data.train)
+            note = ""
+
+            def show(epoch: int, loss: float, accuracy: float | None) -> None:
+                nonlocal note
+                if accuracy is not None:
+                    note = f"test {100 * accuracy:5.1f} %"
+                bars.show(epoch, f"loss {loss:.3f}  {note}")
+
+            runs.append(trainer.run(data.train, seed, score, max(1, recipe.epochs // 25), show))
+            bars.finish(f"loss {runs[-1].losses[-1]:.3f}  {note}  {runs[-1].seconds:5.1f} s")
+        return Result(trainer, runs, [trainer.memory(n) for n in (steps, LONGER * steps)])
+
     trainers = {method: Trainer(recipe, method) for method in Method}
-    score = scorer(recipe, data.test)
-    results = [_method(trainer, data, seeds, score, bars) for trainer in trainers.values()]
+    results = [learnt(trainer) for trainer in trainers.values()]
     fidelity = Fidelity(trainers[Method.ONLINE], trainers[Method.BPTT])
     weights = {
         "before learning": new_weights(recipe, seeds[0]),
@@ -80,53 +90,25 @@ def _network(
     return results, {when: fidelity.cosines(w, data.train, seeds[0]) for when, w in weights.items()}
 
 
-def _method(
-    trainer: Trainer,
-    data: JapaneseVowels,
-    seeds: list[int],
-    score: Callable[[Values], float],
-    bars: Progress,
-) -> Result:
-    recipe, runs = trainer.recipe, []
-    for k, seed in enumerate(seeds):
-        bars.start(f"{recipe.name:12}  {trainer.method.value:14}  seed {seed}", recipe.epochs)
-        if k == 0:
-            trainer.warm_up(data.train)
-        note = ""
-
-        def show(epoch: int, loss: float, accuracy: float | None) -> None:
-            nonlocal note
-            if accuracy is not None:
-                note = f"test {100 * accuracy:5.1f} %"
-            bars.show(epoch, f"loss {loss:.3f}  {note}")
-
-        runs.append(trainer.run(data.train, seed, score, max(1, recipe.epochs // 25), show))
-        bars.finish(f"loss {runs[-1].losses[-1]:.3f}  {note}  {runs[-1].seconds:5.1f} s")
-    steps = data.train.x.shape[0]
-    memory = (trainer.memory(steps), trainer.memory(LONGER * steps))
-    return Result(recipe, trainer.method, runs, memory, trainer.certificate)
-
-
 def summary(results: Sequence[Result], steps: int) -> str:
     """The final table."""
     lengths = [f"{n} frames" for n in (steps, LONGER * steps)]
     rows = [("network", "method", "test accuracy", "(min-max)", "s/run", *lengths, "gradients")]
     for r in results:
-        found = [100 * a for a in r.accuracies]
-        row = (
-            r.recipe.name,
-            r.method.value,
-            f"{statistics.mean(found):.1f} %",
-            f"({min(found):.1f}-{max(found):.1f})",
-        )
-        seconds = statistics.mean(run.seconds for run in r.runs)
-        rows.append((*row, f"{seconds:.1f}", *map(_megabytes, r.memory), _counts(r.certificate)))
+        recipe, method = r.trainer.recipe, r.trainer.method.value
+        found = [100 * run.accuracies[recipe.epochs] for run in r.runs]  # after the last epoch
+        mean, spread = f"{statistics.mean(found):.1f} %", f"({min(found):.1f}-{max(found):.1f})"
+        seconds = f"{statistics.mean(run.seconds for run in r.runs):.1f}"
+        memory = ["unknown" if m is None else f"{m / 1e6:.1f} MB" for m in r.memory]
+        kinds = collections.Counter(r.trainer.certificate.values())  # as they come
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        rows.append((recipe.name, method, mean, spread, seconds, *memory, counts))
     return table(rows, right=(2, 3, 4, 5, 6))
 
 
 def notes(results: Sequence[Result]) -> str:
     """How to read the table."""
-    batch = results[0].recipe.batch
+    batch = results[0].trainer.recipe.batch
     return (
         "test accuracy  mean over the seeds, after the last epoch\n"
         "s/run          training one seed, compilation not included\n"
@@ -137,42 +119,20 @@ def notes(results: Sequence[Result]) -> str:
     )
 
 
-def _counts(certificate: dict[str, str]) -> str:
-    kinds = list(certificate.values())
-    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-
-
-def _megabytes(count: int | None) -> str:
-    return "unknown" if count is None else f"{count / 1e6:.1f} MB"
-
-
 def _panel(
     recipe: Recipe, results: Sequence[Result], fidelity: dict[str, dict[str, float]]
 ) -> Panel:
-    names = [r.method.value for r in results]
-    losses = [
-        Band(list(range(1, recipe.epochs + 1)), [run.losses for run in r.runs]) for r in results
-    ]
-    accuracies = [
-        Band(
-            list(r.runs[0].accuracies),
-            [[100 * a for a in run.accuracies.values()] for run in r.runs],
-        )
-        for r in results
-    ]
-    kinds = results[0].certificate
-    cosines = {
-        when: {f"{_short(n)} ({kinds[n]})": c for n, c in found.items()}
-        for when, found in fidelity.items()
+    epochs, kinds = list(range(1, recipe.epochs + 1)), results[0].trainer.certificate
+    percent = lambda run: [100 * a for a in run.accuracies.values()]
+    by_method = {r.trainer.method.value: r.runs for r in results}
+    losses = {name: Band(epochs, [run.losses for run in runs]) for name, runs in by_method.items()}
+    accuracies = {
+        name: Band(list(runs[0].accuracies), [percent(run) for run in runs])
+        for name, runs in by_method.items()
     }
-    return Panel(
-        recipe.name,
-        dict(zip(names, losses, strict=True)),
-        dict(zip(names, accuracies, strict=True)),
-        cosines,
-    )
-
-
-def _short(name: str) -> str:
-    """brainstate keeps weight and bias of a layer in one state, called weight."""
-    return name.replace(".weight.", ".")
+    # brainstate keeps weight and bias of a layer in one state, called weight
+    named = lambda name: f"{name.replace('.weight.', '.')} ({kinds[name]})"
+    cosines = {
+        when: {named(name): c for name, c in found.items()} for when, found in fidelity.items()
+    }
+    return Panel(recipe.name, losses, accuracies, cosines)

@@ -17,10 +17,6 @@ from ..tasks import Sequences, minibatches
 from ._methods import Method, Values, gradient, parameters
 from ._networks import COEFFICIENTS
 
-Report = Callable[
-    [int, float, float | None], None
-]  # (epoch, loss, test accuracy where it was measured)
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -61,20 +57,16 @@ class Trainer:
     def __init__(self, recipe: Recipe, method: Method):
         self.recipe, self.method = recipe, method
         self.network: Any = recipe.network()
+        self.weights: Any = self.network.states(brainstate.ParamState)
         self.states = parameters(self.network, method)
         self.gradient, self.certificate = gradient(self.network, method, recipe.batch)
         self._optimizer: Any = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
         self.step: Any = brainstate.transform.jit(self._step)
 
     def _step(
-        self,
-        moments: PyTree,
-        rate: ArrayLike,
-        frames: jax.Array,
-        weight: jax.Array,
-        label: jax.Array,
+        self, moments: PyTree, rate: ArrayLike, *batch: jax.Array
     ) -> tuple[PyTree, jax.Array]:
-        gradients, loss = self.gradient(frames, weight, label)
+        gradients, loss = self.gradient(*batch)
         updates, moments = self._optimizer.update(gradients, moments)
         for path, state in self.states.items():
             state.value = jax.tree.map(lambda w, u: w - rate * u, state.value, updates[path])
@@ -90,16 +82,10 @@ class Trainer:
 
     def memory(self, steps: int) -> int | None:
         """Bytes of temporary memory of the compiled training step for sequences of this length."""
-        batch = self.recipe.batch
-        frames = jnp.zeros((steps, batch, COEFFICIENTS))
-        lowered = self.step.lower(
-            self.moments(),
-            np.float32(0),
-            frames,
-            jnp.zeros((steps, batch)),
-            jnp.zeros(batch, jnp.int32),
-        )
-        return getattr(lowered.compile().memory_analysis(), "temp_size_in_bytes", None)
+        shape = (steps, self.recipe.batch)
+        data = jnp.zeros((*shape, COEFFICIENTS)), jnp.zeros(shape), jnp.zeros(shape[1], jnp.int32)
+        compiled = self.step.lower(self.moments(), np.float32(0), *data).compile()
+        return getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
 
     def run(
         self,
@@ -107,31 +93,29 @@ class Trainer:
         seed: int,
         score: Callable[[Values], float],
         every: int,
-        report: Report,
+        report: Callable[[int, float, float | None], None],
     ) -> Run:
-        """Train from new weights; `score` gives the test accuracy of weights, and only looks on."""
-        set_weights(self.network, new_weights(self.recipe, seed))
+        """Train from new weights; `score` gives the test accuracy of weights, and only looks on.
+        `report` is told the epoch, the loss, and the test accuracy where it was measured.
+        """
+        self.weights.assign_dict_values(new_weights(self.recipe, seed))
         moments, losses, accuracies, seconds = self.moments(), [], {}, 0.0
         count = self.recipe.epochs * (data.label.size // self.recipe.batch)
-        rates = (self.recipe.rate * 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))).astype(
-            np.float32
-        )
-        step = 0
-        for epoch in range(self.recipe.epochs):
-            given = list(batches(self.recipe, data, seed, epoch))
+        falling = 0.5 * (1 + np.cos(np.pi * np.arange(count) / count))
+        rates = iter((self.recipe.rate * falling).astype(np.float32))
+        for epoch in range(1, self.recipe.epochs + 1):
+            given = list(batches(self.recipe, data, seed, epoch - 1))
             start = time.perf_counter()
             of_epoch = []
             for batch in given:
-                moments, loss = self.step(moments, rates[step], *batch)
+                moments, loss = self.step(moments, next(rates), *batch)
                 of_epoch.append(loss)
-                step += 1
             losses.append(float(np.mean(jax.device_get(of_epoch))))
             seconds += time.perf_counter() - start
-            last = epoch + 1 == self.recipe.epochs
-            if last or (epoch + 1) % every == 0:
-                accuracies[epoch + 1] = score(get_weights(self.network))
-            report(epoch + 1, losses[-1], accuracies.get(epoch + 1))
-        return Run(losses, accuracies, seconds, get_weights(self.network))
+            if epoch == self.recipe.epochs or epoch % every == 0:
+                accuracies[epoch] = score(self.weights.to_dict_values())
+            report(epoch, losses[-1], accuracies.get(epoch))
+        return Run(losses, accuracies, seconds, self.weights.to_dict_values())
 
 
 def batches(
@@ -140,16 +124,10 @@ def batches(
     """An epoch of (frames, weight, label), with noise; seed and epoch alone decide what comes."""
     random = np.random.default_rng((seed, epoch, 1))
     for x, mask, label, _ in minibatches(data, recipe.batch, seed=seed, epoch=epoch):
-        noisy = (
-            x
-            + recipe.noise * random.standard_normal(x.shape)
-            + recipe.shift * random.standard_normal(x.shape[1:])
-        )
-        yield (
-            (noisy * mask[..., None]).astype(np.float32),
-            (mask / mask.sum()).astype(np.float32),
-            label,
-        )
+        noise = recipe.noise * random.standard_normal(x.shape)
+        noisy = x + noise + recipe.shift * random.standard_normal(x.shape[1:])
+        frames = (noisy * mask[..., None]).astype(np.float32)
+        yield frames, (mask / mask.sum()).astype(np.float32), label
 
 
 def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
@@ -157,6 +135,7 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
     log-probabilities of all frames.
     """
     network: Any = recipe.network()
+    held = network.states(brainstate.ParamState)
     brainstate.nn.init_all_states(network, batch_size=data.label.size)
 
     def decide() -> jax.Array:
@@ -167,7 +146,7 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
     compiled: Any = brainstate.transform.jit(decide)
 
     def score(weights: Values) -> float:
-        set_weights(network, weights)
+        held.assign_dict_values(weights)
         return float(np.mean(np.asarray(compiled()) == data.label))
 
     return score
@@ -176,13 +155,5 @@ def scorer(recipe: Recipe, data: Sequences) -> Callable[[Values], float]:
 def new_weights(recipe: Recipe, seed: int) -> Values:
     """Random weights; the same for every method."""
     with brainstate.random.seed_context(seed):
-        return get_weights(recipe.network())
-
-
-def get_weights(network: Any) -> Values:
-    return {path: state.value for path, state in network.states(brainstate.ParamState).items()}
-
-
-def set_weights(network: Any, weights: Values) -> None:
-    for path, state in network.states(brainstate.ParamState).items():
-        state.value = weights[path]
+        network: Any = recipe.network()
+        return network.states(brainstate.ParamState).to_dict_values()

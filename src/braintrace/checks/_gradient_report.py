@@ -14,6 +14,7 @@ from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
 
 _FAR = 2.0  # a norm that is off by more than this factor gets a warning
+_TOLERANCES = {64: 1e-8, 32: 1e-3, None: 0.0}  # by the bits of the least precise dtype
 _ADVICE = (
     "do: an exact rule, such as 'ostl_recurrent'; 'eprop' where the readout leaks; "
     "or the multi-step VJP, which keeps every path inside a window"
@@ -90,10 +91,10 @@ class GradientReport:
 
     def __getitem__(self, path: str) -> GradientRow:
         """The row of the parameter at `path`."""
-        for row in self.rows:
-            if row.path == path:
-                return row
-        raise KeyError(f"no parameter {path!r}; the parameters are {[r.path for r in self.rows]}")
+        rows = {row.path: row for row in self.rows}
+        if path not in rows:
+            raise KeyError(f"no parameter {path!r}; the parameters are {list(rows)}")
+        return rows[path]
 
     def error(self, row: GradientRow) -> float:
         """The relative error of a row, less what rounding explains of it; nan where a gradient is
@@ -118,14 +119,14 @@ class GradientReport:
         exact; nan where one is not finite.
         """
         errors = [self.error(r) for r in self.rows if r.certificate == Exactness.EXACT]
-        return float(np.max(errors)) if errors else 0.0
+        return float(np.max([0.0, *errors]))
 
     @property
     def ok(self) -> bool:
         """Whether every gradient is finite, every parameter that is certified exact equals the
         reference, and all windows give the same gradient.
         """
-        finite = all(np.isfinite([r.norm, r.reference_norm]).all() for r in self.rows)
+        finite = all(math.isfinite(r.norm + r.reference_norm) for r in self.rows)
         return finite and self.worst <= self.tolerance and not self.disagreements
 
     @property
@@ -137,19 +138,25 @@ class GradientReport:
     def cosine(self) -> float:
         """The cosine of the angle between the whole gradients; nan where one is zero."""
         inner = sum(r.cosine * r.norm * r.reference_norm for r in self.rows)
-        norms = _norm(r.norm for r in self.rows) * _norm(r.reference_norm for r in self.rows)
+        norms = math.prod(self._norms)
         return inner / norms if norms else math.nan
 
     @property
     def norm_ratio(self) -> float:
         """The norm of the whole online gradient over that of the reference."""
-        reference = _norm(r.reference_norm for r in self.rows)
-        return _norm(r.norm for r in self.rows) / reference if reference else math.nan
+        online, reference = self._norms
+        return online / reference if reference else math.nan
+
+    @property
+    def _norms(self) -> tuple[float, float]:
+        """Those of the whole gradients."""
+        pairs = [(r.norm, r.reference_norm) for r in self.rows]
+        return math.hypot(*(a for a, _ in pairs)), math.hypot(*(b for _, b in pairs))
 
     @property
     def _noise(self) -> float:
         norms = (r.reference_norm for r in self.rows)
-        return self.rounding * _norm(n for n in norms if math.isfinite(n))
+        return self.rounding * math.hypot(*(n for n in norms if math.isfinite(n)))
 
     def __str__(self) -> str:
         heads = ("parameter", "shape", "certificate", "cosine", "rel. error", "norm", "reference")
@@ -160,22 +167,14 @@ class GradientReport:
             shown = (r.path, dims(r.shape), str(r.certificate), cosine, error, *norms)
             rows.append((*shown, self._remark(r)))
         verdict = "every certificate holds" if self.ok else "NOT AS CERTIFIED"
+        verdict = "WINDOWS DISAGREE" if self.disagreements else verdict
         equal = f"relative error at most {self.tolerance:.0e}"
-        if self.disagreements:
-            verdict = "WINDOWS DISAGREE"
+        title = f"{self.title}: {verdict} (equal: {equal}, beyond rounding)"
         total = f"total: cosine {self.cosine:.4f}, norm {self.norm_ratio:.3f} of the reference's"
-        return "\n".join(
-            [
-                f"{self.title}: {verdict} (equal: {equal}, beyond rounding)",
-                *columns(rows),
-                *self.disagreements,
-                *self._warning(),
-                total,
-            ]
-        )
+        return "\n".join([title, *columns(rows), *self.disagreements, *self._warning(), total])
 
     def _remark(self, row: GradientRow) -> str:
-        if not np.isfinite([row.norm, row.reference_norm]).all():
+        if not math.isfinite(row.norm + row.reference_norm):
             return "NOT FINITE"
         if self.vanishes(row):
             return "zero" if row.norm == 0 else "zero up to rounding"
@@ -251,28 +250,20 @@ def compare_gradients(
         count = (dropped or {}).get(path, 0)
         rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))
     precisions = [jnp.finfo(d) for d in (*(jnp.result_type(a) for _, a in leaves), *dtypes)]
-    allowed = max((_tolerance(p.bits) for p in precisions), default=0.0)
-    allowed = allowed if tolerance is None else tolerance
-    rounding = min(max((1024 * float(p.eps) for p in precisions), default=0.0), allowed)
+    coarsest = min((p.bits for p in precisions), default=None)
+    allowed = tolerance if tolerance is not None else _TOLERANCES.get(coarsest, 5e-2)
+    rounding = min(1024 * max((float(p.eps) for p in precisions), default=0.0), allowed)
     return GradientReport(tuple(rows), allowed, title, rounding)
 
 
 def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:
     """(cosine, relative error, norm of a, norm of b)."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
-    a, b = np.asarray(a).astype(wide).reshape(-1), np.asarray(b).astype(wide).reshape(-1)
+    a, b = (np.ravel(v).astype(wide) for v in (a, b))
     na, nb, off = (float(np.linalg.norm(v)) for v in (a, b, a - b))
-    if not np.isfinite([na, nb]).all():
+    if not math.isfinite(na + nb):
         return math.nan, math.nan, na, nb
     if na == 0 or nb == 0:
         same = na == nb
         return float(same), 0.0 if same else math.inf if nb == 0 else 1.0, na, nb
     return float(np.vdot(a, b).real / (na * nb)), off / nb, na, nb
-
-
-def _tolerance(bits: int) -> float:
-    return 1e-8 if bits >= 64 else 1e-3 if bits >= 32 else 5e-2
-
-
-def _norm(values: Iterable[float]) -> float:
-    return math.sqrt(sum(v * v for v in values))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree, Real
 
-from ..cell import Mask, Reset, Timed, Values, merged, sequence_length, weigh, weights_of
+from ..cell import Mask, Reset, Timed, Values, merged, sequence_length
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ._gradient_report import GradientReport, compare_gradients
+from ._oracles_cell import gradient_of
 from ._reference import bptt_gradient
 
 
@@ -78,6 +80,7 @@ def check_gradients(
     True
     """
     options: dict[str, Any] = {"mask": mask, "reduction": reduction}
+    chosen = window_choice(window, windows)
     if multi_step:
         for name, given, do in (
             ("reset", reset is not None, "cut the sequence at the resets"),
@@ -86,16 +89,13 @@ def check_gradients(
         ):
             if given:
                 raise UsageError(f"multi_step does not go with {name}.", do=do)
-
-    def online(window: int | None) -> PyTree:
-        if multi_step:
-            return _multi_step(learner, params, state, xs, targets, window, loss_fn, **options)
+        assert loss_fn is not None  # else it was refused
+        run, trained = _in_windows(learner, params, state, xs, window), learner.trained(params)
+        gradients = [gradient_of(run, trained, xs, targets, loss_fn, mask, reduction)[0]]
+    else:  # in front of the reference: the better errors
         given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "y_target": y_target}
-        given |= {"window": window, **options}
-        return learner.etrace_grad(params, state, xs, *targets, **given)[0]
-
-    chosen = window_choice(window, windows)
-    gradients = [online(w) for w in chosen]  # in front of the reference: the better errors
+        online = partial(learner.etrace_grad, params, state, xs, *targets, **given, **options)
+        gradients = [online(window=w)[0] for w in chosen]
     function, sequences = learner.function, (xs, *targets)
     if step_fn is not None:
         function, loss_fn, sequences = learner.stepped(step_fn), lambda loss: loss, (sequences,)
@@ -158,37 +158,19 @@ def judge(
     return dataclasses.replace(report, disagreements=tuple(apart))
 
 
-def _multi_step(
-    learner: Any,
-    params: PyTree,
-    state: PyTree,
-    xs: Timed,
-    targets: tuple[Timed, ...],
-    window: int | None,
-    loss_fn: Callable[..., PyTree] | None,
-    *,
-    mask: Mask | None,
-    reduction: str,
-) -> PyTree:
-    """The sum of the gradients of full windows."""
-    steps, total = sequence_length(xs), None
-    assert loss_fn is not None  # check_gradients has refused step_fn
+def _in_windows(
+    learner: Any, params: PyTree, state: PyTree, xs: Timed, window: int | None
+) -> Callable[..., tuple[PyTree, PyTree]]:
+    """The outputs, with the derivatives of the multi-step VJP in windows."""
+    steps = sequence_length(xs)
 
-    def losses_of(trained: PyTree, state: PyTree, part: slice) -> tuple[PyTree, PyTree]:
-        x, *of_part = jax.tree.map(lambda v: v[part], (xs, *targets))
-        state, outs = learner.update_window(merged(trained, params), state, x, full=True)
-        return jax.vmap(lambda *given: jnp.asarray(loss_fn(*given)))(outs, *of_part), state
+    def run(trained: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
+        now, outs = state, []
+        for start in range(0, steps, window or steps):
+            part = jax.tree.map(lambda v, at=start: v[at : at + (window or steps)], xs)
+            now, out = learner.update_window(merged(trained, params), now, part, full=True)
+            now = jax.lax.stop_gradient(now)
+            outs.append(out)
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outs), 0.0
 
-    def objective(trained: PyTree, state: PyTree, part: slice) -> tuple[jax.Array, PyTree]:
-        losses, new = losses_of(trained, state, part)
-        return weigh(losses, weights[part]), new
-
-    trained = learner.trained(params)
-    loss = jax.eval_shape(lambda p, s: losses_of(p, s, slice(0, 1))[0][0], trained, state)
-    weights = weights_of(mask, loss, steps, reduction)
-    for start in range(0, steps, window or steps):
-        part = slice(start, start + (window or steps))
-
-        gradients, state = jax.grad(objective, has_aux=True)(trained, state, part)
-        total = gradients if total is None else jax.tree.map(jnp.add, total, gradients)
-    return total
+    return run

@@ -68,16 +68,8 @@ class LayeredCell:
     leak: float | None = None
 
     def __call__(self, params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
-        new, z = [], x
-        for layer, h in zip(self.layers, carry, strict=False):
-            h = layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
-            new.append(h)
-            z = layer.out(h)
-        out = self.readout(params, z)
-        if self.leak is not None:
-            out = self.leak * carry[-1] + out
-            new.append(out)
-        return tuple(new), out
+        move = lambda layer, h, z: layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
+        return climbed(self, params, carry, x, move)
 
     @property
     def stateful(self) -> tuple[Layer, ...]:
@@ -94,11 +86,10 @@ class LayeredCell:
 
 #: Gradients, and the losses that are not weighted.
 Gradients = tuple[PyTree, Float[Array, "T *B"]]
-Run = Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]
 
 
 def gradient_of(
-    run: Run,
+    run: Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]],
     params: PyTree,
     xs: Timed,
     targets: tuple[Timed, ...],
@@ -123,6 +114,23 @@ def gradient_of(
         return weigh(losses, weights) + surrogate, losses
 
     return jax.grad(total, has_aux=True)(params)
+
+
+def climbed(
+    cell: LayeredCell,
+    params: PyTree,
+    carry: PyTree,
+    x: PyTree,
+    move: Callable[[Layer, PyTree, PyTree], PyTree],
+) -> tuple[PyTree, jax.Array]:
+    """(the new carry, the output) of a step in which `move(layer, h, z)` gives each layer's new
+    state over the activity z below it.
+    """
+    new, z = [], x
+    for layer, h in zip(cell.stateful, carry, strict=False):
+        new.append(move(layer, h, z))
+        z = layer.out(new[-1])
+    return tuple(new), z if cell.leak is not None else cell.readout(params, z)
 
 
 def replaced(value: PyTree, proxy: PyTree) -> PyTree:

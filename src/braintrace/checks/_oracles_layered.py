@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import Mask, Timed
-from ._oracles_cell import Gradients, LayeredCell, gradient_of, sg
+from ._oracles_cell import Gradients, LayeredCell, gradient_of, replaced, sg
 
 Feedback = Callable[[jax.Array], Any]
 
@@ -60,14 +60,7 @@ def layered_oracle(
     >>> gradients["w"][0, 0].item()
     2.5
     """
-
-    def run(params: PyTree, weights: PyTree) -> tuple[PyTree, PyTree]:
-        def one(carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-            kept, live, _ = lanes(cell, params, carry, x, recurrent)
-            return with_readout(cell, params, kept, carry, live, sg(live), cell.readout)
-
-        return jax.lax.scan(one, carry, xs)[1], 0.0
-
+    run = _in_two_lanes(cell, carry, xs, kappa=0.0, recurrent=recurrent)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
@@ -114,30 +107,7 @@ def eprop_oracle(
     >>> gradients["w"][0, 0].item()
     3.0
     """
-    steps = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
-
-    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
-            carry, filtered, means = state
-            x, step, weight = at
-            kept, live, live_all = lanes(cell, params, carry, x, recurrent=False)
-            top = cell.layers[-1].out(kept[-1])
-            read = cell.readout if feedback is None else reading(cell.readout, feedback(step))
-            if kappa is None:
-                seen, remembered = live, top
-            else:
-                now = kappa * filtered + live
-                seen, remembered = sg(live) + (now - sg(now)), sg(live)
-                filtered = kappa * filtered + top
-            new, out = with_readout(cell, params, kept, carry, seen, remembered, read)
-            means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, live_all, strict=True)]
-            rate = 0.0 if firing_rate is None else rate_term(live_all, means, weight, *firing_rate)
-            return (new, filtered, means), (out, rate)
-
-        rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
-        outs, rates = jax.lax.scan(one, (carry, rest[-1], rest), (xs, steps, weights))[1]
-        return outs, jnp.sum(rates)
-
+    run = _in_two_lanes(cell, carry, xs, kappa, feedback, firing_rate)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
@@ -194,16 +164,16 @@ def osttp_oracle(
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def one(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             x, y, weight = at
-            kept, surrogate = [], 0.0
-            for layer, h, B in zip(cell.layers, carry, B_list, strict=False):
-                h = layer.move(params, h, layer.drive(params, x, _cut(layer.out(h), exact), 1.0))
-                kept.append(h)
+            kept, live = _lanes(cell, params, carry, x, exact)
+            surrogate = 0.0
+            for layer, h, B in zip(cell.layers, kept, B_list, strict=False):
                 z = layer.out(h)
-                signal = (y * weight.reshape(-1, 1)) @ B
-                surrogate -= jnp.vdot(signal.reshape(z.shape), z)
-                x = sg(z)
-            new, out = with_readout(cell, params, kept, carry, x, x, cell.readout)
-            return new, (out, surrogate)
+                surrogate -= jnp.vdot(((y * weight.reshape(-1, 1)) @ B).reshape(z.shape), z)
+            out = cell.readout(params, sg(live[-1]))
+            if cell.leak is not None:
+                out = cell.leak * carry[-1] + out
+                kept.append(out)
+            return tuple(kept), (out, surrogate)
 
         outs, surrogates = jax.lax.scan(one, carry, (xs, y_target, weights))[1]
         return outs, jnp.sum(surrogates)
@@ -211,70 +181,73 @@ def osttp_oracle(
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
-def lanes(
-    cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree, recurrent: bool
-) -> tuple[list[jax.Array], Any, list[jax.Array]]:
-    """(new states of the carried lane, live activity of the top layer, live activities of all)."""
-    kept, live, activities = [], x, []
-    for layer, h in zip(cell.layers, carry, strict=False):
-        own = _cut(layer.out(h), recurrent)
-        kept.append(layer.move(params, h, layer.drive(params, sg(live), own, 1.0)))
-        live = layer.out(layer.move(params, h, layer.drive(params, live, own, 1.0)))
-        activities.append(live)
-    return kept, live, activities
-
-
-def with_readout(
+def _in_two_lanes(
     cell: LayeredCell,
-    params: PyTree,
-    kept: list[jax.Array],
     carry: PyTree,
-    live: PyTree,
-    remembered: PyTree,
-    read: Callable[..., PyTree],
-) -> tuple[PyTree, PyTree]:
-    """(the carry, the output) with the readout's state, which remembers `remembered` where it has
-    one.
+    xs: Timed,
+    kappa: float | None,
+    feedback: Feedback | None = None,
+    firing_rate: tuple[float, float] | None = None,
+    recurrent: bool = False,
+) -> Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]:
+    """The program of D-RTRL, OSTL and e-prop, which differ in what the readout reads. Without a
+    filter (kappa=0) it reads the live activity, and a memory of its own is cut from the layers
+    below.
+
+    The term of the firing rate is `strength sum_j (f_j - target) z_j`, f the mean of lanes and of
+    the steps so far, weighed lane by lane.
     """
-    if cell.leak is None:
-        return tuple(kept), read(params, live)
-    old = cell.leak * carry[-1]
-    return (*kept, old + read(params, remembered)), old + read(params, live)
+    steps = jnp.arange(jax.tree.leaves(xs)[0].shape[0])
+    target, strength = firing_rate or (0.0, 0.0)
+
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
+        def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
+            carry, smooth, means = state
+            x, step, weight = at
+            kept, live = _lanes(cell, params, carry, x, recurrent)
+            seen = live[-1]
+            remembered = top = cell.layers[-1].out(kept[-1])
+            if kappa is not None:
+                seen, remembered = replaced(seen, kappa * smooth + seen), sg(seen)
+                smooth = kappa * smooth + top
+            read = cell.readout if feedback is None else _reading(cell.readout, feedback(step))
+            out = read(params, seen)
+            if cell.leak is not None:
+                old = cell.leak * carry[-1]
+                kept.append(old + read(params, remembered))
+                out = old + out
+            rate = jnp.zeros(())
+            if firing_rate is not None:
+                means = [m + (sg(z) - m) / (step + 1) for m, z in zip(means, live, strict=True)]
+                for z, mean in zip(live, means, strict=True):
+                    excess = strength * (mean.mean(0, keepdims=True) - target)
+                    rate += jnp.sum(excess * z * weight.reshape(-1, *[1] * (z.ndim - 1)))
+            return (tuple(kept), smooth, means), (out, rate)
+
+        rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
+        outs, rates = jax.lax.scan(one, (carry, rest[-1], rest), (xs, steps, weights))[1]
+        return outs, jnp.sum(rates)
+
+    return run
 
 
-def reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:
+def _lanes(
+    cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree, recurrent: bool
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """(new states of the carried lane, live activities), layer by layer."""
+    kept, live = [], [x]
+    for layer, h in zip(cell.layers, carry, strict=False):
+        own = layer.out(h) if recurrent else sg(layer.out(h))
+        kept.append(layer.move(params, h, layer.drive(params, sg(live[-1]), own, 1.0)))
+        live.append(layer.out(layer.move(params, h, layer.drive(params, live[-1], own, 1.0))))
+    return kept, live[1:]
+
+
+def _reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:
     """The readout, whose backward pass reaches the activity through the parameters `feedback`."""
 
-    @jax.custom_vjp
-    def read(params: PyTree, feedback: PyTree, z: PyTree) -> PyTree:
-        return readout(params, z)
+    def read(params: PyTree, z: PyTree) -> PyTree:
+        back = readout(sg(feedback), z)
+        return readout(params, sg(z)) + (back - sg(back))
 
-    def backward(kept: PyTree, cotangent: PyTree) -> PyTree:
-        params, feedback, z = kept
-        of_params = jax.vjp(lambda p: readout(p, z), params)[1](cotangent)[0]
-        of_z = jax.vjp(lambda z: readout(feedback, z), z)[1](cotangent)[0]
-        return of_params, jax.tree.map(jnp.zeros_like, feedback), of_z
-
-    read.defvjp(lambda p, b, z: (readout(p, z), (p, b, z)), backward)
-    return lambda params, z: read(params, feedback, z)
-
-
-def rate_term(
-    active: list[jax.Array],
-    means: list[jax.Array],
-    weight: jax.Array,
-    target: float,
-    strength: float,
-) -> jax.Array:
-    """`strength sum_j (f_j - target) z_j`, f the mean of lanes and of the steps so far, weighed
-    lane by lane.
-    """
-    total = jnp.zeros(())
-    for z, mean in zip(active, means, strict=True):
-        excess = strength * (mean.mean(0, keepdims=True) - target)
-        total += jnp.sum(excess * z * weight.reshape(-1, *[1] * (z.ndim - 1)))
-    return total
-
-
-def _cut(own: PyTree, recurrent: bool) -> PyTree:
-    return own if recurrent else sg(own)
+    return read

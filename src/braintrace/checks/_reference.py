@@ -4,22 +4,21 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import PyTree
 
 from ..cell import (
     CellFunction,
     Mask,
     Reset,
     Timed,
-    check_driver,
     check_reset,
     common_size,
     compile_cell,
+    merged,
     reset_axes,
     restarted,
     sequence_length,
 )
-from ..core.analysis import BatchAxis
 from ..core.step import prelude, step
 from ._oracles_cell import Gradients, gradient_of
 
@@ -76,19 +75,24 @@ def bptt_gradient(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    carry, marks, axes = _checked(carry, xs, reset, batch_axes, targets, reduction)
+    carry, marks, axes = jax.tree.map(jnp.asarray, carry), None, []
+    if reset is not None:
+        samples = jnp.shape(reset)[1] if jnp.ndim(reset) == 2 else common_size(carry)
+        marks = check_reset(reset, sequence_length(xs), samples)
+        axes = reset_axes(batch_axes, carry, marks.shape[1])
     initial = carry if initial is None else initial
+    live = lambda v: jnp.asarray(v) if jnp.issubdtype(jnp.result_type(v), jnp.inexact) else None
 
-    def run(params: PyTree) -> PyTree:
+    def run(trained: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def advance(carry: PyTree, given: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             x, marked = given
-            return cell(
-                params, carry if marked is None else restarted(initial, carry, marked, axes), x
-            )
+            if marked is not None:
+                carry = restarted(initial, carry, marked, axes)
+            return cell(merged(trained, params), carry, x)
 
-        return jax.lax.scan(advance, carry, (xs, marks))[1]
+        return jax.lax.scan(advance, carry, (xs, marks))[1], 0.0
 
-    return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
+    return gradient_of(run, jax.tree.map(live, params), xs, targets, loss_fn, mask, reduction)
 
 
 def d_rtrl_oracle(
@@ -135,71 +139,18 @@ def d_rtrl_oracle(
     >>> gradients["w"][0, 0].item()
     6.125
     """
-    carry, marks, axes = _checked(carry, xs, reset, batch_axes, targets, reduction)
+    sequence_length(xs)
     first = jax.tree.map(lambda v: v[0], xs)
+    carry = jax.tree.map(jnp.asarray, carry)
     compiled = compile_cell(
         cell, params, carry, first, unroll_limit=unroll_limit, max_slots=max_slots
     )
-    graph, initial = compiled.graph, carry
+    graph = compiled.graph
 
-    def run(params: PyTree) -> PyTree:
+    def in_lanes(params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         ready = prelude(graph, compiled.params.flatten(params, "params"))
+        lanes = step(graph, ready, compiled.flat_carry(carry), compiled.x.flatten(x, "x"))
+        return compiled.tree_carry(lanes.local), compiled.out.unflatten(lanes.outs)
 
-        def advance(
-            carry: list[jax.Array], given: tuple[PyTree, PyTree]
-        ) -> tuple[list[jax.Array], PyTree]:
-            x, marked = given
-            if marked is not None:
-                tree = restarted(initial, compiled.tree_carry(carry), marked, axes)
-                carry = compiled.flat_carry(tree)
-            lanes = step(graph, ready, carry, compiled.x.flatten(x, "x"))
-            return lanes.local, compiled.out.unflatten(lanes.outs)
-
-        return jax.lax.scan(advance, compiled.flat_carry(carry), (xs, marks))[1]
-
-    return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
-
-
-def _checked(
-    carry: PyTree,
-    xs: Timed,
-    reset: Reset | None,
-    batch_axes: PyTree,
-    targets: tuple[Timed, ...],
-    reduction: str,
-) -> tuple[PyTree, Bool[Array, "T B"] | None, list[BatchAxis | None]]:
-    """The carry as arrays, the marks of the samples that are reset before each step, and where
-    these samples lie.
-    """
-    carry = jax.tree.map(lambda v: v if isinstance(v, jax.Array) else jnp.asarray(v), carry)
-    steps = sequence_length(xs)
-    check_driver(steps, targets, reduction, None)
-    if reset is None:
-        return carry, None, []
-    samples = jnp.shape(reset)[1] if jnp.ndim(reset) == 2 else common_size(carry)
-    marks = check_reset(reset, steps, samples)
-    return carry, marks, reset_axes(batch_axes, carry, marks.shape[1])
-
-
-def _gradient(
-    run: Callable[[PyTree], PyTree],
-    params: PyTree,
-    xs: Timed,
-    targets: tuple[Timed, ...],
-    loss_fn: Callable[..., jax.Array],
-    mask: Mask | None,
-    reduction: str,
-) -> Gradients:
-    leaves, structure = jax.tree.flatten(params)
-    live = [k for k, v in enumerate(leaves) if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
-    tree_of = lambda values: structure.unflatten([values.get(k) for k in range(len(leaves))])
-    gradients, losses = gradient_of(
-        lambda chosen, _: (run(tree_of(dict(enumerate(leaves)) | chosen)), 0.0),
-        {k: jnp.asarray(leaves[k]) for k in live},
-        xs,
-        targets,
-        loss_fn,
-        mask,
-        reduction,
-    )
-    return tree_of(gradients), losses
+    options = {"mask": mask, "reset": reset, "reduction": reduction, "batch_axes": batch_axes}
+    return bptt_gradient(in_lanes, params, carry, xs, *targets, loss_fn=loss_fn, **options)

@@ -2,7 +2,9 @@
 derivative.
 """
 
-from collections.abc import Callable, Iterable
+import functools
+import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,20 +78,8 @@ def check_site_rule(
     read = reader(env)
     if not rule.is_bound:
         rule = rule.bound([read(v) for v in rule.structure])
-    met = [read(v) for v in equation.inputs]
-    _check(rule, equation, operand, met, rtol, np.random.default_rng(seed))
-    return rule
-
-
-def _check(
-    rule: SiteRule,
-    equation: Equation,
-    operand: int,
-    operands: list[jax.Array],
-    rtol: float | None,
-    random: np.random.Generator,
-) -> None:
-    kernel, data = operands[operand], [operands[k] for k in rule.data]
+    met, random = [read(v) for v in equation.inputs], np.random.default_rng(seed)
+    kernel, data = met[operand], [met[k] for k in rule.data]
     y = equation.outputs[0]
     allowed = rtol if rtol is not None else 1e-10 if jnp.finfo(y.dtype).bits >= 64 else 1e-4
 
@@ -98,44 +88,35 @@ def _check(
 
     def own(f: PyTree, data: list[jax.Array]) -> PyTree:
         def of(kernel: PyTree) -> PyTree:
-            values = list(operands)
-            values[operand] = kernel
-            for k, value in zip(rule.data, data, strict=True):
-                values[k] = value
-            return equation.bind(values)[0]
+            given = {**dict(zip(rule.data, data, strict=True)), operand: kernel}
+            return equation.bind([given.get(k, v) for k, v in enumerate(met)])[0]
 
         return jax.vjp(of, kernel)[1](f)[0]
 
+    def fail(what: str) -> None:
+        raise AssertionError(f"{equation.name}: {what}")
+
     shape = jax.eval_shape(rule.spread, jax.ShapeDtypeStruct(y.shape, y.dtype), data).shape
     if shape != rule.trace_shape:
-        raise AssertionError(
-            f"{equation.name}: spread has shape {shape}, expected trace_shape {rule.trace_shape}"
-        )
+        fail(f"spread has shape {shape}, expected trace_shape {rule.trace_shape}")
 
     def laws(
         f: PyTree, fs: PyTree, data: list[jax.Array], stacked: list[jax.Array]
     ) -> dict[str, tuple[PyTree, PyTree]]:
         steps = [(fs[t], [d[t] for d in stacked]) for t in range(_STEPS)]
         entries, ones = rule.spread(f, data), rule.spread(jnp.ones_like(f), data)
-        right, total = own(f, data), _total(own(*step) for step in steps)
+        sum_of = lambda law: functools.reduce(operator.add, (law(*step) for step in steps))
+        right, total = own(f, data), sum_of(own)
         x, xs = rule.represent(data), jnp.stack([rule.represent(d) for _, d in steps])
-        spread = _total(rule.spread(*step) for step in steps)
+        one, several = rule.weight_gradient(x, f), rule.weight_gradient_sum(xs, fs)
+        by_data = rule.data_gradient_sum(stacked, fs, kernel)
         pairs = {
             "collect(spread(f, data)) is the weight gradient": (rule.collect(entries), right),
             "spread is f times the data, entry by entry": (entries, rule.at_entries(f) * ones),
-            "weight_gradient(represent(data), f) is the weight gradient": (
-                rule.weight_gradient(x, f),
-                right,
-            ),
-            "spread_sum is the sum of spread": (rule.spread_sum(fs, stacked), spread),
-            "weight_gradient_sum is the sum of weight gradients": (
-                rule.weight_gradient_sum(xs, fs),
-                total,
-            ),
-            "data_gradient_sum is the sum of weight gradients": (
-                rule.data_gradient_sum(stacked, fs, kernel),
-                total,
-            ),
+            "weight_gradient(represent(data), f) is the weight gradient": (one, right),
+            "spread_sum is the sum of spread": (rule.spread_sum(fs, stacked), sum_of(rule.spread)),
+            "weight_gradient_sum is the sum of weight gradients": (several, total),
+            "data_gradient_sum is the sum of weight gradients": (by_data, total),
         }
         for axis in range(len(y.shape)):
             if (lane := rule.lane_axis(axis)) is not None:
@@ -148,15 +129,12 @@ def _check(
     given = draw(y.shape), draw((_STEPS, *y.shape)), data, [_stack(d, draw) for d in data]
     for law, (got, wanted) in once(*given).items():
         if got.shape != wanted.shape:
-            raise AssertionError(
-                f"{equation.name}: {law}: shape {got.shape}, expected {wanted.shape}"
-            )
+            fail(f"{law}: shape {got.shape}, expected {wanted.shape}")
         scale = max(float(jnp.linalg.norm(wanted)), float(np.finfo(np.float32).tiny))
         off = float(jnp.linalg.norm(got - wanted)) / scale
         if not off <= allowed:
-            raise AssertionError(
-                f"{equation.name}: {law}: relative error {off:.1e}, allowed {allowed:.0e}"
-            )
+            fail(f"{law}: relative error {off:.1e}, allowed {allowed:.0e}")
+    return rule
 
 
 def _stack(value: PyTree, draw: Callable[[tuple[int, ...]], jax.Array]) -> PyTree:
@@ -165,16 +143,10 @@ def _stack(value: PyTree, draw: Callable[[tuple[int, ...]], jax.Array]) -> PyTre
     """
     if is_differentiable(value.dtype) and not bool(jnp.isin(value, jnp.arange(2)).all()):
         return draw((_STEPS, *value.shape)).astype(value.dtype)
-    return jnp.stack([jnp.roll(value.reshape(-1), k).reshape(value.shape) for k in range(_STEPS)])
-
-
-def _total(terms: Iterable[jax.Array]) -> jax.Array:
-    first, *rest = terms
-    return sum(rest, start=first)
+    return jnp.stack([jnp.roll(value, k) for k in range(_STEPS)])
 
 
 def _first_only(values: jax.Array, axis: int) -> jax.Array:
     """`values`, zero but for the first element along `axis`."""
-    shape = [1] * values.ndim
-    shape[axis] = values.shape[axis]
-    return jnp.where(jnp.arange(values.shape[axis]).reshape(shape) == 0, values, 0)
+    first = (slice(None),) * axis + (0,)
+    return jnp.zeros_like(values).at[first].set(values[first])

@@ -9,20 +9,14 @@ from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
 from ..core.traces import Factored, PerParameter, Presynaptic, WithinLayer
 from ..core.traces._carrier import Carrier
-from ._coordinates import ETraceConfig, refuse
+from ._coordinates import AXES, ETraceConfig, refuse
 
 #: Values that stand on an axis and that no rule here has, with what is near.
 _WITHOUT_RULE = {
-    (
-        "trace_factorization",
-        "random_projection",
-    ): "recurrence_scope='coupled' with 'per_param' has no noise at all",
-    ("learning_signal", "modulatory"): "multiply the loss of each step and sample by the modulator",
-    ("learning_signal", "bootstrapped"): "add a learned estimate of the future loss to the loss",
-    (
-        "update_schedule",
-        "window",
-    ): "give etrace_grad a window: it changes speed and memory, never the gradient",
+    "random_projection": "recurrence_scope='coupled' with 'per_param' has no noise at all",
+    "modulatory": "multiply the loss of each step and sample by the modulator",
+    "bootstrapped": "add a learned estimate of the future loss to the loss",
+    "window": "give etrace_grad a window: it changes speed and memory, never the gradient",
 }
 
 
@@ -32,21 +26,29 @@ def configured(
     """The parts that coordinates stand for; `random_feedback_key` is for
     learning_signal='random_feedback'.
     """
-    for (axis, value), do in _WITHOUT_RULE.items():
-        if getattr(config, axis) == value:
-            raise NotSupportedError(
-                f"No rule here has {axis}={value!r}.", got=config.describe(), do=do
-            )
-    if config.is_factorized and config.recurrence_scope != "diagonal":
+    for axis in AXES:
+        if (value := getattr(config, axis)) in _WITHOUT_RULE:
+            what, do = f"No rule here has {axis}={value!r}.", _WITHOUT_RULE[value]
+            raise NotSupportedError(what, got=config.describe(), do=do)
+    factored = config.is_factorized
+    if factored and config.include_recurrent_mixing:
         raise NotSupportedError(
             "No factorised trace here keeps the recurrence between neurons.",
             got=config.describe(),
             do="use recurrence_scope='diagonal', or trace_factorization='per_param'",
         )
+    carrier: Carrier = PerParameter(trace_dtype)
+    if factored:
+        carrier = Factored(config.decay_x or 0.0, config.decay_f or 0.0, trace_dtype)
+    elif config.include_recurrent_mixing:
+        carrier = WithinLayer(trace_dtype)
+    elif config.temporal_recursion == "none":
+        # no earlier step is left: f x of this one, the ordinary gradient
+        carrier = Presynaptic((0.0,), dtype=trace_dtype)
     edits: list[Edit] = []
     if config.recursion_f == "scalar_leak":
         # the carrier has the decay of a factor
-        edits.append(ScalarLeak(1.0 if config.is_factorized else config.decay))
+        edits.append(ScalarLeak(1.0 if factored else config.decay))
     if config.kappa is not None:
         edits.append(OutputFilter(config.kappa))
     why = ""
@@ -63,27 +65,13 @@ def configured(
             "and the traces B"
         )
     schedule = "A" if config.update_schedule == "sequence_end" else None
-    name = f"ETraceConfig({config.describe()})"
-    return Rule(name, _carrier(config, trace_dtype), tuple(edits), why, schedule)
-
-
-def _carrier(config: ETraceConfig, dtype: DTypeLike | None) -> Carrier:
-    if config.is_factorized:
-        return Factored(config.decay_x or 0.0, config.decay_f or 0.0, dtype)
-    if config.recurrence_scope != "diagonal":
-        return WithinLayer(dtype)
-    if config.temporal_recursion == "none":
-        # no earlier step is left: f x of this one, the ordinary gradient
-        return Presynaptic((0.0,), dtype=dtype)
-    return PerParameter(dtype)
+    return Rule(f"ETraceConfig({config.describe()})", carrier, tuple(edits), why, schedule)
 
 
 def coordinates(rule: Rule) -> ETraceConfig | None:
     """The coordinates of a rule; None for one that these axes do not hold."""
-    carrier = rule.carrier
-    fields: dict[str, Any] = {
-        "update_schedule": "sequence_end" if rule.schedule == "A" else "per_step"
-    }
+    carrier, at_end = rule.carrier, rule.schedule == "A"
+    fields: dict[str, Any] = {"update_schedule": "sequence_end" if at_end else "per_step"}
     for edit in rule.edits:
         if isinstance(edit, OutputFilter) and edit.leak is not None:
             fields |= {"trace_filter": "kappa", "kappa": edit.leak}
@@ -95,26 +83,19 @@ def coordinates(rule: Rule) -> ETraceConfig | None:
             return None
     if isinstance(carrier, Factored):
         recursion = ("scalar_leak", fields.pop("temporal_recursion", "jacobian"))
-        decays = (carrier.input_decay, carrier.state_decay)
-        fields |= {
-            "trace_factorization": "io_factorized",
-            "temporal_recursion": recursion,
-            "decay": decays,
-        }
+        fields |= {"trace_factorization": "io_factorized", "temporal_recursion": recursion}
+        fields["decay"] = carrier.input_decay, carrier.state_decay
     elif isinstance(carrier, Presynaptic):
         leaks = carrier.leaks or ()
         if len(leaks) != 1 or leaks[0] >= 1 or carrier.twice:
             return None
-        if leaks[0] == 0:
-            fields |= {"temporal_recursion": "none"}
-        else:
-            fields |= {
-                "trace_factorization": "io_factorized",
-                "temporal_recursion": ("scalar_leak", "none"),
-                "decay": (*leaks, 0.0),
-            }
+        fields["temporal_recursion"] = "none"
+        if leaks[0] != 0:
+            recursion = ("scalar_leak", "none")
+            fields |= {"trace_factorization": "io_factorized", "temporal_recursion": recursion}
+            fields["decay"] = leaks[0], 0.0
     elif isinstance(carrier, WithinLayer):
-        fields |= {"recurrence_scope": "coupled"}
+        fields["recurrence_scope"] = "coupled"
     elif not isinstance(carrier, PerParameter) or carrier.clip is not None:
         return None
     return ETraceConfig(**fields)

@@ -6,7 +6,7 @@ from typing import Any
 from ..cell import fraction
 from ..core._errors import UsageError
 
-_AXES = {
+AXES = {
     "trace_factorization": ("per_param", "io_factorized", "random_projection"),
     "temporal_recursion": ("jacobian", "scalar_leak", "none"),
     "recurrence_scope": ("diagonal", "coupled", "sparse_n"),
@@ -84,12 +84,12 @@ class ETraceConfig:
     window_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in _AXES:
+        for name, legal in AXES.items():
             value = getattr(self, name)
             several = name == "temporal_recursion" and isinstance(value, tuple | list)
             for part in value if several else (value,):
-                if part not in _AXES[name]:
-                    refuse(f"Unknown {name}.", repr(part), " or ".join(map(repr, _AXES[name])))
+                if part not in legal:
+                    refuse(f"Unknown {name}.", repr(part), " or ".join(map(repr, legal)))
         self._bring_to_one_form()
         self._check_coefficients()
         self._check_combination()
@@ -98,102 +98,96 @@ class ETraceConfig:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    def _given(self, *names: str) -> str:
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
     def _bring_to_one_form(self) -> None:
-        if self.is_factorized:
-            recursion = self.temporal_recursion
-            x, f = _pair(recursion, "temporal_recursion")
-            if x == "jacobian":  # the input side has none
-                x = "scalar_leak"
-            if self.decay is None and (x, f) != ("none", "none"):
-                refuse(
-                    "A factorised trace needs its decay.",
-                    "decay=None",
-                    "a number in [0, 1), or a pair for input and state",
-                )
-            pair = _pair(self.decay, "decay")
-            decays = [None if d is None else fraction("decay", d) for d in pair]
-            sides = [_side("none" if d == 0 else r, d) for r, d in zip((x, f), decays, strict=True)]
-            recursions, decays = zip(*sides, strict=True)
-            self._set(temporal_recursion=recursions, decay=decays)
-        else:
-            if any(isinstance(v, tuple | list) for v in (self.temporal_recursion, self.decay)):
-                refuse(
-                    "Only a factorised trace has two sides.",
-                    f"{self.temporal_recursion!r}, decay={self.decay!r}",
-                    "one value, or trace_factorization='io_factorized'",
-                )
-            if self.temporal_recursion == "scalar_leak" and self.decay is None:
-                refuse("A scalar leak needs its size.", "decay=None", "a number in [0, 1)")
-            decay = None if self.decay is None else fraction("decay", self.decay)
-            recursion, decay = _side(self.temporal_recursion, decay)
-            self._set(
-                temporal_recursion=recursion,
-                decay=decay if recursion == "scalar_leak" else None if decay == 0 else decay,
+        two, both = self.is_factorized, (self.temporal_recursion, self.decay)
+        if not two and any(isinstance(v, tuple | list) for v in both):
+            refuse(
+                "Only a factorised trace has two sides.",
+                self._given("temporal_recursion", "decay"),
+                "one value, or trace_factorization='io_factorized'",
             )
-        filtered = self.trace_filter == "kappa" and self.kappa is not None
-        if filtered and fraction("kappa", self.kappa) == 0:
+        x, f = _pair("temporal_recursion", self.temporal_recursion)
+        if two and x == "jacobian":  # the input side has none
+            x = "scalar_leak"
+        if self.decay is None and two and (x, f) != ("none", "none"):
+            wanted = "a number in [0, 1), or a pair for input and state"
+            refuse("A factorised trace needs its decay.", "decay=None", wanted)
+        if self.decay is None and f == "scalar_leak":
+            refuse("A scalar leak needs its size.", "decay=None", "a number in [0, 1)")
+        pair = _pair("decay", self.decay)
+        decays = [None if d is None else fraction("decay", d) for d in pair]
+        sides = list(zip((x, f), decays, strict=True))
+        for recursion, decay in sides:
+            if recursion == "none" and decay:
+                refuse(
+                    "Without a recursion no earlier trace is left to decay.",
+                    f"'none' with decay={decay!r}",
+                    "temporal_recursion='scalar_leak', or decay 0",
+                )
+        recursions = ["none" if d == 0 and (two or r == "scalar_leak") else r for r, d in sides]
+        if two:
+            decays = [0.0 if r == "none" else d for r, d in zip(recursions, decays, strict=True)]
+            self._set(temporal_recursion=tuple(recursions), decay=tuple(decays))
+        else:
+            self._set(temporal_recursion=recursions[0], decay=decays[0] or None)
+        if self.kappa is not None:
+            self._set(kappa=fraction("kappa", self.kappa))
+        if self.trace_filter == "kappa" and self.kappa == 0:
             self._set(trace_filter="none", kappa=None)
         if self.recurrence_scope == "sparse_n" and self.sparse_n == 1:
             self._set(recurrence_scope="coupled", sparse_n=None)
 
     def _check_coefficients(self) -> None:
-        needs = {
-            "kappa": ("trace_filter", "kappa"),
-            "sparse_n": ("recurrence_scope", "sparse_n"),
-            "window_size": ("update_schedule", "window"),
-        }
-        for name, (axis, value) in needs.items():
+        for name, axis, value in (
+            ("kappa", "trace_filter", "kappa"),
+            ("sparse_n", "recurrence_scope", "sparse_n"),
+            ("window_size", "update_schedule", "window"),
+        ):
             given, wanted = getattr(self, name), getattr(self, axis) == value
             if (given is not None) != wanted:
                 needless = f"{name} has no effect without {axis}={value!r}."
                 refuse(
                     f"{axis}={value!r} needs {name}." if wanted else needless,
-                    f"{axis}={getattr(self, axis)!r}, {name}={given!r}",
+                    self._given(axis, name),
                     f"both {axis}={value!r} and {name}, or neither",
                 )
-        if self.kappa is not None:
-            self._set(kappa=fraction("kappa", self.kappa))
-        for name in ("sparse_n", "window_size"):
-            value = getattr(self, name)
-            if value is not None and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
-            ):
-                refuse(f"Invalid {name}.", repr(value), "a whole number of at least 1")
-        leaks = self.is_factorized or self.temporal_recursion == "scalar_leak"
-        if self.decay is not None and not leaks:
+            if wanted and name != "kappa" and (type(given) is not int or given < 1):
+                refuse(f"Invalid {name}.", repr(given), "a whole number of at least 1")
+        if self.decay is not None and not self.is_factorized and self.recursion_f != "scalar_leak":
             refuse(
                 "decay has no effect here.",
-                f"temporal_recursion={self.temporal_recursion!r}, decay={self.decay!r}",
+                self._given("temporal_recursion", "decay"),
                 "temporal_recursion='scalar_leak', or no decay",
             )
 
     def _check_combination(self) -> None:
-        if self.recurrence_scope != "diagonal" and self.recursion_f != "jacobian":
+        scope = self.recurrence_scope
+        if scope != "diagonal" and self.recursion_f != "jacobian":
             refuse(
                 "The scope of the recurrence is that of a Jacobian, and this rule has none.",
-                f"recurrence_scope={self.recurrence_scope!r}, "
-                f"temporal_recursion={self.temporal_recursion!r}",
+                self._given("recurrence_scope", "temporal_recursion"),
                 "recurrence_scope='diagonal', or temporal_recursion='jacobian'",
             )
-        if self.trace_filter == "kappa" and self.trace_factorization != "per_param":
+        whole = self.trace_factorization == "per_param"
+        if self.trace_filter == "kappa" and not whole:
             refuse(
                 "A filtered trace is a sum of products, which two factors cannot hold.",
-                f"trace_factorization={self.trace_factorization!r}, trace_filter='kappa'",
+                self._given("trace_factorization", "trace_filter"),
                 "trace_factorization='per_param' with the filter, or trace_filter='none'",
             )
-        if self.recurrence_scope == "sparse_n" and self.trace_factorization != "per_param":
+        if scope == "sparse_n" and not whole:
             refuse(
                 "A neighbourhood of neurons is part of the trace of a weight; two factors hold no "
                 "such part.",
-                f"trace_factorization={self.trace_factorization!r}, recurrence_scope='sparse_n'",
+                self._given("trace_factorization", "recurrence_scope"),
                 "trace_factorization='per_param'",
             )
-        if self.trace_factorization == "random_projection" and self.recurrence_scope != "coupled":
-            refuse(
-                "A random projection is unbiased for the whole Jacobian only.",
-                f"recurrence_scope={self.recurrence_scope!r}",
-                "recurrence_scope='coupled'",
-            )
+        if self.trace_factorization == "random_projection" and scope != "coupled":
+            what = "A random projection is unbiased for the whole Jacobian only."
+            refuse(what, self._given("recurrence_scope"), "recurrence_scope='coupled'")
 
     @property
     def is_factorized(self) -> bool:
@@ -227,9 +221,9 @@ class ETraceConfig:
 
     def describe(self) -> str:
         """The coordinates that are not the default ones, or 'default'."""
-        plain = {f.name: f.default for f in dataclasses.fields(self)}
-        found = [f"{n}={getattr(self, n)!r}" for n, d in plain.items() if getattr(self, n) != d]
-        return ", ".join(found) or "default"
+        fields = dataclasses.fields(self)
+        changed = [f.name for f in fields if getattr(self, f.name) != f.default]
+        return self._given(*changed) or "default"
 
     def replace(self, **changes: Any) -> "ETraceConfig":
         """The config with some fields changed, checked again."""
@@ -240,26 +234,10 @@ def refuse(what: str, got: str, expected: str) -> None:
     raise UsageError(what, got=got, expected=expected)
 
 
-def _pair(value: object, name: str) -> tuple[Any, Any]:
+def _pair(name: str, value: object) -> tuple[Any, Any]:
     if not isinstance(value, tuple | list):
         return value, value
     if len(value) != 2:
-        refuse(
-            f"Invalid {name}.", repr(value), "one value, or a pair for the input and the state side"
-        )
+        wanted = "one value, or a pair for the input and the state side"
+        refuse(f"Invalid {name}.", repr(value), wanted)
     return value[0], value[1]
-
-
-def _side(recursion: Any, decay: float | None) -> tuple[str, float | None]:
-    """One side's recursion and decay in one form: no leak, or a leak of 0, is 'none' with decay
-    0.
-    """
-    if recursion == "none":
-        if decay:
-            refuse(
-                "Without a recursion no earlier trace is left to decay.",
-                f"'none' with decay={decay!r}",
-                "temporal_recursion='scalar_leak', or decay 0",
-            )
-        return "none", 0.0
-    return ("none", 0.0) if recursion == "scalar_leak" and decay == 0 else (recursion, decay)

@@ -53,9 +53,8 @@ class GradExpon(brainstate.nn.Module):
                 expected=held,
                 do="make the GradExpon with a tree like the gradients",
             )
-        self.gradients.value = jax.tree.map(
-            lambda g, new: self.decay * g + new, self.gradients.value, gradients
-        )
+        add = lambda g, new: self.decay * g + new
+        self.gradients.value = jax.tree.map(add, self.gradients.value, gradients)
         return self.gradients.value
 
     def reset_state(self) -> None:

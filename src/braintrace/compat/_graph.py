@@ -7,17 +7,16 @@ import functools
 from collections.abc import Mapping
 from typing import Any, cast
 
-from jax.extend.core import Primitive
-
 from ..cell import Cell
 from ..core.analysis import CellGraph
 from ..core.jaxpr import Unfolding
-from ..reports import CompilationRecord, DiagnosticKind, Path, groups_of, records, relations_of
+from ..reports import CompilationRecord, DiagnosticKind, Path, records
+from ..reports._named import NamedGroup, NamedRelation, groups_of, relations_of
 from ._precision import brainstate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HiddenGroup:
+class HiddenGroup(NamedGroup):
     """States that are coupled neuron by neuron; eligibility traces follow all of them together.
 
     Attributes:
@@ -34,8 +33,6 @@ class HiddenGroup:
     ((('layers', 0, 'h'),), 1, (3,))
     """
 
-    index: int
-    hidden_paths: tuple[Path, ...]
     hidden_states: tuple[brainstate.State, ...]
 
     @property
@@ -53,7 +50,7 @@ class HiddenGroup:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HiddenParamOpRelation:
+class HiddenParamOpRelation(NamedRelation):
     """A site: an operation in which parameters meet data on their way to a state.
 
     There is one for each operation, so a weight and its bias have one each, and one for each use of
@@ -69,6 +66,7 @@ class HiddenParamOpRelation:
         trainable_param_states: the same with the states themselves.
         hidden_groups: the groups that it feeds.
         parameters: names of the parameters, as in the report.
+        connected_hidden_paths: paths of the states that it acts on.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
@@ -80,23 +78,13 @@ class HiddenParamOpRelation:
      ('dot_general', 'layers', 0, 'Wh', 'weight'), ('dot_general', 'layers', 0, 'Wrz', 'weight')]
     """
 
-    primitive: Primitive
-    operation: str
-    source: str
-    trainable_paths: dict[str, Path]
     trainable_param_states: dict[str, brainstate.State]
     hidden_groups: tuple[HiddenGroup, ...]
-    parameters: tuple[str, ...]
 
     @property
     def path(self) -> Path:
         """Path of the first parameter's state."""
         return next(iter(self.trainable_paths.values()))
-
-    @property
-    def connected_hidden_paths(self) -> tuple[Path, ...]:
-        """Paths of the states that it acts on."""
-        return tuple(p for g in self.hidden_groups for p in g.hidden_paths)
 
     def dict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -146,39 +134,33 @@ class ETraceGraph(CellGraph):
             for state, name in zip(layout.states, layout.names, strict=True):
                 paths.setdefault(id(state), (name,))
         fields = {f.name: getattr(cell.graph, f.name) for f in dataclasses.fields(CellGraph)}
-        info = ModuleInfo(own, paths)
-        return cls(
-            **fields, cell=cell, functional=functional, module_info=info, unfoldings=cell.unfoldings
-        )
+        fields |= {"cell": cell, "functional": functional, "unfoldings": cell.unfoldings}
+        return cls(**fields, module_info=ModuleInfo(own, paths))
 
     @functools.cached_property
     def weight_paths(self) -> tuple[Path, ...]:
         """For each parameter of the report, the path of its `ParamState`."""
-        return tuple(
-            self.module_info.state_id_to_path[id(s)] for s in self.functional.params.leaf_states()
-        )
+        paths = self.module_info.state_id_to_path
+        return tuple(paths[id(s)] for s in self.functional.params.leaf_states())
 
     @functools.cached_property
     def hidden_groups(self) -> tuple[HiddenGroup, ...]:
         """The state groups."""
-        states, found = self.functional.carry.leaf_states(), []
-        for n, leaves in groups_of(self.cell):
-            mine = dict.fromkeys(states[k] for k in leaves)
-            paths = tuple(self.module_info.state_id_to_path[id(s)] for s in mine)
-            found.append(HiddenGroup(n, paths, tuple(mine)))
-        return tuple(found)
+        states, paths = self.functional.carry.leaf_states(), self.module_info.state_id_to_path
+
+        def make(number: int, leaves: list[int]) -> HiddenGroup:
+            mine = tuple(dict.fromkeys(states[k] for k in leaves))
+            return HiddenGroup(number, tuple(paths[id(s)] for s in mine), mine)
+
+        return groups_of(self.cell, make)
 
     @property
     def dynamic_states(self) -> list[Path]:
         """Paths of short-term states that are in no group: delays, counters, whatever no derivative
         reaches.
         """
-        paths = self.module_info.state_id_to_path
-        mine = [
-            paths[id(s)]
-            for s in self.functional.carry.states
-            if isinstance(s, brainstate.ShortTermState)
-        ]
+        states, paths = self.functional.carry.states, self.module_info.state_id_to_path
+        mine = [paths[id(s)] for s in states if isinstance(s, brainstate.ShortTermState)]
         return [p for p in mine if p not in self.hid_path_to_group]
 
     @functools.cached_property
@@ -189,36 +171,18 @@ class ETraceGraph(CellGraph):
     @functools.cached_property
     def hidden_param_op_relations(self) -> tuple[HiddenParamOpRelation, ...]:
         """The sites: where parameters act on the states' groups."""
-        states, groups, found = (
-            self.functional.params.leaf_states(),
-            {g.index: g for g in self.hidden_groups},
-            [],
-        )
-        for site, mine, fed in relations_of(self, len(states), list(groups)):
-            keys = self._keys(mine)
-            paths = {key: self.weight_paths[k] for key, k in keys.items()}
-            owners = {key: states[k] for key, k in keys.items()}
-            equation = site.equation
-            found.append(
-                HiddenParamOpRelation(
-                    equation.primitive,
-                    equation.name,
-                    equation.source,
-                    paths,
-                    owners,
-                    tuple(groups[n] for n in fed),
-                    tuple(self.parameters[k].path for k in mine),
-                )
-            )
-        return tuple(found)
+        states = self.functional.params.leaf_states()
 
-    def _keys(self, numbers: list[int]) -> dict[str, int]:
-        """A name for each parameter: what it is called in its state's value, else the state's."""
-        keys: dict[str, int] = {}
-        for k in numbers:
-            name = self.parameters[k].path.rpartition(".")[2] or self.parameters[k].path
-            keys[name if name not in keys else self.parameters[k].path] = k
-        return keys
+        def owned(numbers: list[int]) -> tuple[dict[str, Path], dict[str, brainstate.State]]:
+            """By the name in the state's value, else by the state's."""
+            keys: dict[str, int] = {}
+            for k in numbers:
+                name = self.parameters[k].path.rpartition(".")[2] or self.parameters[k].path
+                keys[name if name not in keys else self.parameters[k].path] = k
+            paths = {key: self.weight_paths[k] for key, k in keys.items()}
+            return paths, {key: states[k] for key, k in keys.items()}
+
+        return relations_of(self, HiddenParamOpRelation, owned)
 
     @functools.cached_property
     def diagnostics(self) -> tuple[CompilationRecord, ...]:
@@ -243,15 +207,8 @@ class ETraceGraph(CellGraph):
 
     def dict(self) -> dict[str, Any]:
         """The parts by name."""
-        names = (
-            "module_info",
-            "hidden_groups",
-            "hid_path_to_group",
-            "hidden_param_op_relations",
-            "hidden_perturb",
-            "diagnostics",
-        )
-        return {n: getattr(self, n) for n in names}
+        names = ("module_info", "hidden_groups", "hid_path_to_group", "hidden_param_op_relations")
+        return {n: getattr(self, n) for n in (*names, "hidden_perturb", "diagnostics")}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -276,17 +233,12 @@ class ModuleInfo:
     @property
     def hidden_path_to_state(self) -> dict[Path, brainstate.State]:
         """The hidden states by path."""
-        return {
-            p: s
-            for p, s in self.retrieved_model_states.items()
-            if isinstance(s, brainstate.HiddenState)
-        }
+        return self._of(brainstate.HiddenState)
 
     @property
     def weight_path_to_state(self) -> dict[Path, brainstate.State]:
         """The `ParamState`s by path."""
-        return {
-            p: s
-            for p, s in self.retrieved_model_states.items()
-            if isinstance(s, brainstate.ParamState)
-        }
+        return self._of(brainstate.ParamState)
+
+    def _of(self, kind: type[brainstate.State]) -> dict[Path, brainstate.State]:
+        return {p: s for p, s in self.retrieved_model_states.items() if isinstance(s, kind)}

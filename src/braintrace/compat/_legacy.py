@@ -2,6 +2,7 @@
 use of a name warns.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ class ETraceOp:
     6.0
     """
 
+    is_diagonal: bool = False
+    name: str | None = None
+
     def __init__(self, is_diagonal: bool = False, name: str | None = None):
         self.is_diagonal, self.name = is_diagonal, name
 
@@ -46,6 +50,7 @@ class ETraceOp:
         return self.xw_to_y(inputs, weights)
 
 
+@dataclasses.dataclass(eq=False)
 class MatMulOp(ETraceOp):
     """`x @ f(w)`, masked, plus a bias: `braintrace.matmul`.
 
@@ -58,22 +63,19 @@ class MatMulOp(ETraceOp):
     [[3.0, 3.0, 3.0]]
     """
 
-    def __init__(
-        self,
-        weight_mask: ArrayLike | None = None,
-        weight_fn: Operation | None = None,
-        apply_weight_fn_before_mask: bool = False,
-    ):
-        super().__init__()
-        self.weight_mask, self.weight_fn = weight_mask, weight_fn
-        self.fn_first = apply_weight_fn_before_mask
+    weight_mask: ArrayLike | None = None
+    weight_fn: Operation | None = None
+    apply_weight_fn_before_mask: bool = False
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        weight = _masked(weight, self.weight_mask, self.weight_fn, self.fn_first)
-        return matmul(inputs, weight, bias)
+        function = self.weight_fn
+        if function is not None and self.apply_weight_fn_before_mask:
+            weight, function = function(weight), None
+        return matmul(inputs, _masked(weight, self.weight_mask), bias, weight_fn=function)
 
 
+@dataclasses.dataclass(eq=False)
 class ConvOp(ETraceOp):
     """A convolution: `braintrace.conv`; the kernel in 'weight' of a dict, perhaps with a 'bias'.
     `xinfo` is the input's shape.
@@ -90,39 +92,29 @@ class ConvOp(ETraceOp):
     (1, 5, 4)
     """
 
-    def __init__(
-        self,
-        xinfo: jax.ShapeDtypeStruct,
-        window_strides: Sequence[int],
-        padding: str | Sequence[tuple[int, int]],
-        lhs_dilation: Sequence[int] | None = None,
-        rhs_dilation: Sequence[int] | None = None,
-        feature_group_count: int = 1,
-        batch_group_count: int = 1,
-        dimension_numbers: Any = None,
-        weight_mask: ArrayLike | None = None,
-        weight_fn: Operation | None = None,
-    ):
-        super().__init__()
-        self.weight_mask, self.weight_fn, self.xinfo = weight_mask, weight_fn, xinfo
-        self.options: dict[str, Any] = {
-            "strides": window_strides,
-            "padding": padding,
-            "lhs_dilation": lhs_dilation,
-            "rhs_dilation": rhs_dilation,
-            "feature_group_count": feature_group_count,
-            "batch_group_count": batch_group_count,
-            "dimension_numbers": dimension_numbers,
-        }
+    xinfo: jax.ShapeDtypeStruct
+    window_strides: Sequence[int]
+    padding: str | Sequence[tuple[int, int]]
+    lhs_dilation: Sequence[int] | None = None
+    rhs_dilation: Sequence[int] | None = None
+    feature_group_count: int = 1
+    batch_group_count: int = 1
+    dimension_numbers: Any = None
+    weight_mask: ArrayLike | None = None
+    weight_fn: Operation | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         kernel, bias = _with_bias(weights)
         single = jnp.ndim(inputs) < jnp.ndim(kernel)
-        kernel = _masked(kernel, self.weight_mask, self.weight_fn)
-        out = conv(inputs[None] if single else inputs, kernel, bias, **self.options)
+        kernel = _masked(kernel, self.weight_mask)
+        named = dataclasses.fields(self)[2:8]  # from the padding to the dimension numbers
+        options: dict[str, Any] = {f.name: getattr(self, f.name) for f in named}
+        options |= {"strides": self.window_strides, "kernel_fn": self.weight_fn}
+        out = conv(inputs[None] if single else inputs, kernel, bias, **options)
         return out[0] if single else out
 
 
+@dataclasses.dataclass(eq=False)
 class SpMatMulOp(ETraceOp):
     """`x @ M(f(w))` with a sparse matrix of stored entries w: `braintrace.sparse_matmul`.
 
@@ -135,16 +127,16 @@ class SpMatMulOp(ETraceOp):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, sparse_mat: Any, weight_fn: Operation | None = None):
-        super().__init__()
-        self.sparse_mat, self.weight_fn = sparse_mat, weight_fn
+    sparse_mat: Any
+    weight_fn: Operation | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        weight = _masked(weight, None, self.weight_fn)
-        return sparse_matmul(inputs, weight, sparse_mat=self.sparse_mat, bias=bias)
+        given = {"sparse_mat": self.sparse_mat, "weight_fn": self.weight_fn}
+        return sparse_matmul(inputs, weight, bias=bias, **given)
 
 
+@dataclasses.dataclass(eq=False)
 class LoraOp(ETraceOp):
     """`alpha x @ B @ A` plus a bias: `braintrace.lora_matmul`; the weight is a dict of 'B', 'A' and
     perhaps 'bias'.
@@ -156,17 +148,14 @@ class LoraOp(ETraceOp):
     [[1.5, 1.5]]
     """
 
-    def __init__(self, alpha: float | None = None):
-        super().__init__()
-        self.alpha = alpha
+    alpha: float | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
-        alpha = 1.0 if self.alpha is None else self.alpha
-        return lora_matmul(
-            inputs, weights["B"], weights["A"], alpha=alpha, bias=weights.get("bias")
-        )
+        given = {"alpha": 1.0 if self.alpha is None else self.alpha, "bias": weights.get("bias")}
+        return lora_matmul(inputs, weights["B"], weights["A"], **given)
 
 
+@dataclasses.dataclass(eq=False)
 class ElemWiseOp(ETraceOp):
     """`fn(w)`: `braintrace.element_wise`.
 
@@ -177,9 +166,8 @@ class ElemWiseOp(ETraceOp):
     [1.0, 9.0]
     """
 
-    def __init__(self, fn: Operation | None = None):
-        super().__init__(is_diagonal=True)
-        self.fn = fn
+    is_diagonal = True
+    fn: Operation | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         return element_wise(weights, weight_fn=self.fn)
@@ -302,10 +290,5 @@ def _with_bias(weights: PyTree) -> tuple[PyTree, PyTree]:
     return weights, None
 
 
-def _masked(
-    weight: PyTree, mask: ArrayLike | None, function: Operation | None, function_first: bool = False
-) -> PyTree:
-    steps = [lambda w: w if mask is None else w * mask, function or (lambda w: w)]
-    for step in reversed(steps) if function_first else steps:
-        weight = step(weight)
-    return weight
+def _masked(weight: PyTree, mask: ArrayLike | None) -> PyTree:
+    return weight if mask is None else weight * mask

@@ -8,6 +8,4 @@ from ._diagnostics import DiagnosticLevel as DiagnosticLevel
 from ._diagnostics import Path as Path
 from ._diagnostics import records as records
 from ._named import NamedGraph as NamedGraph
-from ._named import groups_of as groups_of
-from ._named import relations_of as relations_of
 from ._report import CompilationReport as CompilationReport

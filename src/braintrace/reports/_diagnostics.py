@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 from ..core.analysis import Exactness
@@ -100,57 +101,46 @@ def records(graph: Any) -> tuple[CompilationRecord, ...]:
     return (*_of_groups(graph), *_of_parameters(graph), *_of_control_flow(graph))
 
 
-def _of_groups(graph: Any) -> list[CompilationRecord]:
-    return [
-        CompilationRecord(
-            DiagnosticKind.HIDDEN_GROUP_MERGED,
-            DiagnosticLevel.INFO,
-            f"{len(g.hidden_paths)} states are coupled neuron by neuron: group {g.index}",
-            hidden_paths=g.hidden_paths,
-        )
-        for g in graph.hidden_groups
-        if len(g.hidden_paths) > 1
-    ]
+def _of_groups(graph: Any) -> Iterator[CompilationRecord]:
+    for g in graph.hidden_groups:
+        if (count := len(g.hidden_paths)) > 1:
+            what = f"{count} states are coupled neuron by neuron: group {g.index}"
+            kind = DiagnosticKind.HIDDEN_GROUP_MERGED
+            yield CompilationRecord(kind, DiagnosticLevel.INFO, what, hidden_paths=g.hidden_paths)
 
 
-def _of_parameters(graph: Any) -> list[CompilationRecord]:
+def _of_parameters(graph: Any) -> Iterator[CompilationRecord]:
     kinds, info, warning = DiagnosticKind, DiagnosticLevel.INFO, DiagnosticLevel.WARNING
     alone = Exactness.EXACT, Exactness.FROZEN, Exactness.UNUSED
-    found = []
-
-    def add(*fields: Any, **context: Any) -> None:
-        found.append(CompilationRecord(*fields, context=context))
-
     for row, path in zip(graph.parameters, graph.weight_paths, strict=True):
         included = [r for r in graph.hidden_param_op_relations if row.path in r.parameters]
         for r in included:
             what = f"{row.path} is traced at {r.operation}", r.operation, path
             given = {"source": r.source, "exactness": str(row.exactness)}
-            add(kinds.RELATION_INCLUDED, info, *what, r.connected_hidden_paths, **given)
+            states = r.connected_hidden_paths
+            yield CompilationRecord(kinds.RELATION_INCLUDED, info, *what, states, given)
         if not included:
             kind, level = kinds.RELATION_EXCLUDED_SHAPE_MISMATCH, warning
             if row.exactness in alone:
                 kind, level = kinds.RELATION_EXCLUDED_NON_TEMPORAL, info
-            add(kind, level, f"{row.path} {row.reason}", None, path, shape=row.shape)
+            what, given = f"{row.path} {row.reason}", {"shape": row.shape}
+            yield CompilationRecord(kind, level, what, None, path, context=given)
         for d in row.dropped:
             what = f"the gradient of {row.path} leaves out a {d.kind} path through {d.operation}"
             given = {"source": d.source, "operation": d.operation, "path": d.kind}
-            add(kinds.RELATION_PARTIAL_PATH, warning, what, d.operation, path, **given)
-    return found
+            said = warning, what, d.operation, path
+            yield CompilationRecord(kinds.RELATION_PARTIAL_PATH, *said, context=given)
 
 
-def _of_control_flow(graph: Any) -> list[CompilationRecord]:
+def _of_control_flow(graph: Any) -> Iterator[CompilationRecord]:
     kinds = {
-        ("scan", False): (DiagnosticKind.SCAN_UNROLLED, "is unrolled"),
-        ("scan", True): (DiagnosticKind.SCAN_UNROLL_SKIPPED, "is left as it is"),
-        ("cond", False): (DiagnosticKind.COND_IF_CONVERTED, "is selected from"),
-        ("cond", True): (DiagnosticKind.COND_CONVERSION_SKIPPED, "is left as it is"),
+        ("scan", False): (DiagnosticKind.SCAN_UNROLLED, "sub-steps is unrolled"),
+        ("scan", True): (DiagnosticKind.SCAN_UNROLL_SKIPPED, "sub-steps is left as it is"),
+        ("cond", False): (DiagnosticKind.COND_IF_CONVERTED, "branches is selected from"),
+        ("cond", True): (DiagnosticKind.COND_CONVERSION_SKIPPED, "branches is left as it is"),
     }
-    found = []
-    for u in graph.unfoldings:
-        parts = f"{u.length} {'sub-steps' if u.operation == 'scan' else 'branches'}"
+    for u in graph.cell.unfoldings:
         kind, done = kinds[u.operation, u.opaque]
         level = DiagnosticLevel.WARNING if u.opaque else DiagnosticLevel.INFO
-        said = f"a {u.operation} of {parts} {done}", u.operation
-        found.append(CompilationRecord(kind, level, *said, context={"source": u.source}))
-    return found
+        said = f"a {u.operation} of {u.length} {done}", u.operation
+        yield CompilationRecord(kind, level, *said, context={"source": u.source})

@@ -4,51 +4,17 @@ parameters act on them.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jax.extend.core import Primitive
 
 from ..cell import Cell
-from ..core.analysis import CellGraph, ParameterRow, Site, reach
-from ..core.jaxpr import Unfolding
-from ..core.traces import Carrier
+from ..core.analysis import ParameterRow, reach
 from ._diagnostics import CompilationRecord, Path, records
 
 
-def groups_of(cell: Cell) -> list[tuple[int, list[int]]]:
-    """For each state group, its number and those of its leaves of the user's carry; none that holds
-    only an algorithm's own.
-    """
-    numbers, found = cell.leaf_numbers, []
-    for n, group in enumerate(cell.graph.groups):
-        if mine := dict.fromkeys(numbers[k] for k in group.leaves if k < len(numbers)):
-            found.append((n, list(mine)))
-    return found
-
-
-def relations_of(
-    graph: CellGraph, count: int, groups: Sequence[int]
-) -> list[tuple[Site, list[int], list[int]]]:
-    """The sites with the numbers of the parameters (of `count`) that act there, and of the `groups`
-    that it feeds.
-    """
-    found = []
-    for site in graph.sites:
-        mine = sorted(k for k in site.params if k < count)
-        fed = [n for n in _fed(graph, site) if n in groups]
-        if mine and fed:
-            found.append((site, mine, fed))
-    return found
-
-
-def _fed(graph: CellGraph, site: Site) -> list[int]:
-    """The groups that a site acts on without mixing, with or without a trace: a state without
-    memory needs none.
-    """
-    reached = reach(graph.step, site.end.outputs, graph.mixing)
-    leaves = {k for k in graph.hidden if graph.new_carry[k] in reached}
-    return [n for n, group in enumerate(graph.groups) if leaves & set(group.leaves)]
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class NamedGroup:
     """States that are coupled neuron by neuron."""
 
@@ -56,22 +22,58 @@ class NamedGroup:
     hidden_paths: tuple[Path, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class NamedRelation:
     """A site: an operation in which parameters meet data on their way to a state."""
 
+    primitive: Primitive
     operation: str
     source: str
-    trainable_paths: dict[str, Path]  # by the parameter's name in the report
-    hidden_groups: tuple[NamedGroup, ...]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(self.trainable_paths)
+    trainable_paths: dict[str, Path]
+    trainable_param_states: dict[str, Any]  # of a framework that has them
+    hidden_groups: tuple[Any, ...]
+    parameters: tuple[str, ...]  # their names in the report
 
     @property
     def connected_hidden_paths(self) -> tuple[Path, ...]:
+        """Paths of the states that it acts on."""
         return tuple(p for g in self.hidden_groups for p in g.hidden_paths)
+
+
+Group = TypeVar("Group")
+Relation = TypeVar("Relation", bound=NamedRelation)
+
+
+def groups_of(cell: Cell, make: Callable[[int, list[int]], Group]) -> tuple[Group, ...]:
+    """The state groups, made of their numbers and of those of their leaves of the user's carry;
+    none that holds only an algorithm's own.
+    """
+    numbers, found = cell.leaf_numbers, []
+    for n, group in enumerate(cell.graph.groups):
+        if mine := dict.fromkeys(numbers[k] for k in group.leaves if k < len(numbers)):
+            found.append(make(n, list(mine)))
+    return tuple(found)
+
+
+def relations_of(
+    named: Any,
+    make: type[Relation],
+    owned: Callable[[list[int]], tuple[dict[str, Path], dict[str, Any]]],
+) -> tuple[Relation, ...]:
+    """The sites at which parameters of a named graph act on its groups without mixing, with or
+    without a trace: a state without memory needs none. `owned` gives the paths and the owners of
+    numbered parameters, by name.
+    """
+    graph, found = named.cell.graph, []
+    for site in graph.sites:
+        mine = sorted(k for k in site.params if k < len(named.weight_paths))
+        reached = reach(graph.step, site.end.outputs, graph.mixing)
+        leaves = {k for k in graph.hidden if graph.new_carry[k] in reached}
+        fed = tuple(g for g in named.hidden_groups if leaves & {*graph.groups[g.index].leaves})
+        if mine and fed:
+            e, names = site.equation, tuple(graph.parameters[k].path for k in mine)
+            found.append(make(e.primitive, e.name, e.source, *owned(mine), fed, names))
+    return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,29 +94,19 @@ class NamedGraph:
     def parameters(self) -> tuple[ParameterRow, ...]:
         return self.cell.graph.parameters
 
-    @property
-    def unfoldings(self) -> tuple[Unfolding, ...]:
-        return self.cell.unfoldings
-
     @functools.cached_property
     def hidden_groups(self) -> tuple[NamedGroup, ...]:
         """The state groups."""
-        return tuple(
-            NamedGroup(n, tuple(self.state_paths[k] for k in leaves))
-            for n, leaves in groups_of(self.cell)
-        )
+        paths = self.state_paths
+        make = lambda n, leaves: NamedGroup(n, tuple(paths[k] for k in leaves))
+        return groups_of(self.cell, make)
 
     @functools.cached_property
     def hidden_param_op_relations(self) -> tuple[NamedRelation, ...]:
         """The sites: where parameters act on the groups."""
-        groups, found = {g.index: g for g in self.hidden_groups}, []
-        for site, mine, fed in relations_of(self.cell.graph, len(self.weight_paths), list(groups)):
-            paths = {self.parameters[k].path: self.weight_paths[k] for k in mine}
-            equation = site.equation
-            found.append(
-                NamedRelation(equation.name, equation.source, paths, tuple(groups[n] for n in fed))
-            )
-        return tuple(found)
+        rows, paths = self.parameters, self.weight_paths
+        owned = lambda numbers: ({rows[k].path: paths[k] for k in numbers}, {})
+        return relations_of(self, NamedRelation, owned)
 
     @property
     def dynamic_states(self) -> list[Path]:
@@ -128,7 +120,3 @@ class NamedGraph:
     def diagnostics(self) -> tuple[CompilationRecord, ...]:
         """The compiler's decisions."""
         return records(self)
-
-    def table(self, carrier: Carrier | None = None, title: str = "Cell") -> str:
-        """The report as text."""
-        return self.cell.graph.table(carrier, title)

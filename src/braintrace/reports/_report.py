@@ -107,7 +107,7 @@ class CompilationReport:
         """The report as text: 1 is the table of groups, parameters, sites and dropped paths, 2 also
         the warnings.
         """
-        text = self.graph.table(self._carrier, self._title)
+        text = self.graph.cell.graph.table(self._carrier, self._title)
         if level < 2:
             return text
         notes = [f"{r} [{r.kind}]" for r in self.diagnostics if r.level is not DiagnosticLevel.INFO]

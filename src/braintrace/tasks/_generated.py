@@ -61,8 +61,7 @@ def delayed_match_to_sample(
     half = np.arange(channels) * 2 // channels
     for start, which in ((0, first), (stimulus + delay, second)):
         x[start : start + stimulus] += which[:, None] == half
-    y = np.broadcast_to(first == second, (steps, batch)).astype(np.int32)
-    return Trials(x.astype(np.float32), y.copy(), _last(steps, batch, response))
+    return _asked(x, first == second, response)
 
 
 def evidence_accumulation(
@@ -114,19 +113,12 @@ def evidence_accumulation(
     steps, quarter = cues * slot + delay + recall, channels // 4
     probability = np.zeros((steps, batch, 4, quarter))
     for k in range(cues):
-        start = k * slot + slot - cue
-        for population in (0, 1):
-            probability[start : start + cue, :, population] = (
-                rate * (sides[k] == population)[:, None]
-            )
+        end = (k + 1) * slot
+        probability[end - cue : end, :, :2] = rate * (sides[k][:, None] == [0, 1])[..., None]
     probability[steps - recall :, :, 2] = rate
     probability[:, :, 3] = background
     x = random.random(probability.shape) < probability
-    answer = (sides.sum(0) * 2 > cues).astype(np.int32)
-    y = np.broadcast_to(answer, (steps, batch)).copy()
-    return Trials(
-        x.reshape(steps, batch, channels).astype(np.float32), y, _last(steps, batch, recall)
-    )
+    return _asked(x.reshape(steps, batch, channels), sides.sum(0) * 2 > cues, recall)
 
 
 def copy_memory(
@@ -156,9 +148,9 @@ def copy_memory(
     code = np.full((steps, batch), symbols)
     code[:length] = string
     code[length + delay :] = symbols + 1
-    y = np.zeros((steps, batch), np.int32)
+    y = np.zeros((steps, batch), int)
     y[length + delay :] = string
-    return Trials(np.eye(symbols + 2, dtype=np.float32)[code], y, _last(steps, batch, length))
+    return _asked(np.eye(symbols + 2)[code], y, length)
 
 
 def pattern_generation(
@@ -192,10 +184,8 @@ def pattern_generation(
     spikes = (random.random((steps, 1, channels)) < rate).astype(np.float32)
     shape = np.random.default_rng(seed if pattern_seed is None else pattern_seed)
     t = np.arange(steps)[:, None, None]
-    amplitude, phase = (
-        shape.uniform(0.5, 2.0, (targets, len(periods))),
-        shape.uniform(0, 2 * np.pi, (targets, len(periods))),
-    )
+    amplitude = shape.uniform(0.5, 2.0, (targets, len(periods)))
+    phase = shape.uniform(0, 2 * np.pi, (targets, len(periods)))
     signal = (amplitude * np.sin(2 * np.pi * t / np.asarray(periods) + phase)).sum(-1)
     signal = signal / np.abs(signal).max(0, keepdims=True)
     y = np.repeat(signal[:, None].astype(np.float32), batch, axis=1)
@@ -240,11 +230,12 @@ def delayed_xor(
     for k, start in enumerate((0, pulse + delay)):
         x[start : start + pulse, :, 0] += 2 * bits[k] - 1
     x[steps - response :, :, 1] += 1
-    y = np.broadcast_to(bits[0] ^ bits[1], (steps, batch)).astype(np.int32)
-    return Trials(x.astype(np.float32), y.copy(), _last(steps, batch, response))
+    return _asked(x, bits[0] ^ bits[1], response)
 
 
-def _last(steps: int, batch: int, count: int) -> np.ndarray:
-    mask = np.zeros((steps, batch), np.float32)
-    mask[steps - count :] = 1
-    return mask
+def _asked(x: np.ndarray, answer: np.ndarray, count: int) -> Trials:
+    """Trials of classes whose answer is asked for in the last `count` steps."""
+    y = np.broadcast_to(answer, x.shape[:2]).astype(np.int32, order="C")
+    mask = np.zeros(y.shape, np.float32)
+    mask[len(x) - count :] = 1
+    return Trials(x.astype(np.float32), y, mask)

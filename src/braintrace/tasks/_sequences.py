@@ -126,9 +126,6 @@ def minibatches(
         else np.random.default_rng((seed, epoch)).permutation(count)
     )
     stop = count - count % batch_size if drop_remainder else count
-    return (_take(data, order[start : start + batch_size]) for start in range(0, stop, batch_size))
-
-
-def _take(data: Sequences, index: np.ndarray) -> Sequences:
-    """The sequences at these positions."""
-    return Sequences(data.x[:, index], data.mask[:, index], data.label[index], data.length[index])
+    chosen = (order[start : start + batch_size] for start in range(0, stop, batch_size))
+    x, mask, label, length = data
+    return (Sequences(x[:, at], mask[:, at], label[at], length[at]) for at in chosen)
