@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -54,12 +54,11 @@ def _matches(
             raise UsageError(
                 f"Wrong {option}.",
                 got=repr(pattern),
-                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
-                "list of these",
+                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list of "
+                "these",
             )
-        matches = cast(Pattern, pattern)
         pairs = enumerate(zip(names, leaves, strict=True))
-        matched = {k for k, (name, leaf) in pairs if _match(matches, name, leaf)}
+        matched = {k for k, (name, leaf) in pairs if _match(pattern, name, leaf)}
         if not matched:
             raise UsageError(
                 f"{option} matches no parameter.",
@@ -71,12 +70,9 @@ def _matches(
     return found
 
 
-def _match(pattern: Pattern, name: str, leaf: Any) -> bool:
+def _match(pattern: Any, name: str, leaf: Any) -> bool:
     path = dotted(name)
     if not isinstance(pattern, str):
         return bool(pattern(path, leaf))
-    return (
-        name == pattern
-        or fnmatch.fnmatchcase(path, pattern)
-        or fnmatch.fnmatchcase(path, f"{pattern}.*")
-    )
+    globs = pattern, f"{pattern}.*"
+    return name == pattern or any(fnmatch.fnmatchcase(path, glob) for glob in globs)

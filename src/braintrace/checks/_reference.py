@@ -150,12 +150,12 @@ def d_rtrl_oracle(
         ) -> tuple[list[jax.Array], PyTree]:
             x, marked = given
             if marked is not None:
-                tree = restarted(initial, compiled.tree_carry(carry), marked, axes)
-                carry = compiled.flat_carry(tree)
+                tree = restarted(initial, compiled.carry.together(carry), marked, axes)
+                carry = compiled.carry.apart(tree)
             lanes = step(graph, ready, carry, compiled.x.flatten(x, "x"))
             return lanes.local, compiled.out.unflatten(lanes.outs)
 
-        return jax.lax.scan(advance, compiled.flat_carry(carry), (xs, marks))[1]
+        return jax.lax.scan(advance, compiled.carry.apart(carry), (xs, marks))[1]
 
     return _gradient(run, params, xs, targets, loss_fn, mask, reduction)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell._arguments import Timed, check_driver, sequence_length
+from ..cell._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ..cell._batch import BatchSpec
 from ..cell._cell import Cell, Tree, compile_cell
-from ..cell._samples import Mask, Reset, check_finite, check_reset
+from ..cell._samples import check_finite
 from ..cell._select import Patterns, select
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
@@ -139,10 +139,8 @@ class FunctionLearner:
         """`params` with None in place of whatever has no gradient: what an optimiser is initialised
         with.
         """
-        leaves, structure = jax.tree.flatten(params)
-        return structure.unflatten(
-            [v if live else None for v, live in zip(leaves, self._live, strict=True)]
-        )
+        live = jax.tree.structure(params).unflatten(self._live)
+        return jax.tree.map(lambda v, live: v if live else None, params, live)
 
     def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
         """The state before the first step: `carry` and zero traces.
@@ -151,7 +149,7 @@ class FunctionLearner:
         reading one.
         """
         self._flat(params)
-        self.cell.flat_carry(carry)
+        self.cell.carry.apart(carry)
         zero = self.rule.init(self.graph) if traces else None
         return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
@@ -175,7 +173,7 @@ class FunctionLearner:
         y = None if y_target is None else jnp.asarray(y_target)
         signals = target_signal(self.graph, y, self.rule.target_timing)
         carry, traces, outs = self._programs.update(
-            flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
+            flat, self.cell.carry.apart(state.carry), self._traces(state), xs, signals
         )
         return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
 
@@ -198,7 +196,7 @@ class FunctionLearner:
             )
         flat = self._flat(params)
         leaves = self._inputs(xs, (steps,))
-        start = self.cell.flat_carry(state.carry), self._traces(state)
+        start = self.cell.carry.apart(state.carry), self._traces(state)
         carry, traces, outs = self._programs.window(full, flat, *start, leaves)
         return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
 
@@ -260,7 +258,10 @@ class FunctionLearner:
         options = Options(mask, reset, window, reduction, return_state, y_target)
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
-        return self._tree(gradients, params), new if return_state else None, info
+        found = iter(g for g in gradients if g is not None)
+        leaves = [next(found) if live else None for live in self._live]
+        tree = jax.tree.structure(params).unflatten(leaves)
+        return tree, new if return_state else None, info
 
     def sequence_gradient(
         self,
@@ -285,10 +286,10 @@ class FunctionLearner:
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         plan = Plan(resets, objective, options.reduction, chosen, keep)
-        initial = [] if reset is None else self.cell.flat_carry(self.initial)
+        initial = [] if reset is None else self.cell.carry.apart(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
         gradients, carry, traces, info, moved = self._programs.gradient(
-            plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
+            plan, self._flat(params), self.cell.carry.apart(state.carry), state.traces, given
         )
         check_finite(info.losses, options.mask)
         new = self._state(carry, traces if keep else state.traces, state, steps)
@@ -346,7 +347,7 @@ class FunctionLearner:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
         flat, leaves = self._flat(params), self._inputs(xs, (steps,))
-        moved, start = state.traces, self.cell.flat_carry(state.carry)
+        moved, start = state.traces, self.cell.carry.apart(state.carry)
         if traces:
             size = self._budget.window(steps, window)
             carry, moved, outs = self._programs.advance(
@@ -386,14 +387,8 @@ class FunctionLearner:
         """The leaves of the inputs of a step, or of a sequence, checked."""
         return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
-    def _tree(self, gradients: list[jax.Array], params: PyTree) -> PyTree:
-        """Flat gradients as a tree like the user's params, None where there is no gradient."""
-        found = iter(g for g in gradients if g is not None)
-        leaves = [next(found) if live else None for live in self._live]
-        return jax.tree.structure(params).unflatten(leaves)
-
     def _traces(self, state: State) -> PyTree:
         return self.rule.init(self.graph) if state.traces is None else state.traces
 
     def _state(self, carry: list[jax.Array], traces: PyTree, before: State, steps: int) -> State:
-        return State(self.cell.tree_carry(carry), traces, counted(before.steps, steps))
+        return State(self.cell.carry.together(carry), traces, counted(before.steps, steps))

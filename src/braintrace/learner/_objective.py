@@ -3,7 +3,6 @@ the user's own.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,30 +10,11 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import (
-    Cell,
-    Mask,
-    Outside,
-    Reset,
-    Take,
-    UserStep,
-    sequence_length,
-    shielded,
-    split,
-    taken_once,
-    user_body,
-    weigh,
-    weights_of,
-)
-from ..core.engine import (
-    EngineState,
-    Problem,
-    Rule,
-    Steps,
-    cell_body,
-    driver_signals,
-    sequence_gradient,
-)
+from ..cell import Cell, Mask, Reset, sequence_length, weigh, weights_of
+from ..cell._samples import shielded
+from ..cell._user_step import Outside, Take, UserStep, split, taken_once, user_body
+from ..core.engine import Rule, driver_signals, sequence_gradient
+from ..core.engine._records import EngineState, Problem, Steps, cell_body
 from ._state import Info
 
 
@@ -65,11 +45,7 @@ class Plan:
     keep_trace: bool
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["sequences", "marks", "initial", "mask", "y_target", "outside"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Given:
     """The arrays of an `etrace_grad` call: sequences (inputs first), marks of resets (T, B) and the
@@ -159,10 +135,12 @@ def _loss_shape(
     """The shape of a user's loss, from shapes alone."""
 
     def look(live: PyTree, carry: PyTree, outs: PyTree, *given: PyTree) -> PyTree:
-        def take(x: PyTree) -> tuple[PyTree, PyTree]:
-            cell.x.flatten(x, "input x")
-            return cell.carry.unflatten(carry), cell.out.unflatten(outs)
+        before = cell.carry.unflatten(carry)
 
-        return taken_once(step, live, cell.carry.unflatten(carry), take, *given)[0]
+        def take(x: PyTree) -> PyTree:
+            cell.x.flatten(x, "input x")
+            return (before, cell.out.unflatten(outs)), None
+
+        return taken_once(lambda take: step(live, before, take, *given), take)[0][0]
 
     return jax.eval_shape(look, live, cell.carry.leaves, cell.out.leaves, slices, moving)

@@ -1,14 +1,13 @@
 """The compiled programs of an analysed cell: each is traced once for each shape."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 from jaxtyping import PyTree
 
 from ..cell import Cell
 from ..core.engine import EngineState, Rule, advance, evolve, update, window
-from ._objective import Given, Objective, Plan, gradient
+from ._objective import Given, Plan, gradient
 
 _MOST_KEPT = 32
 
@@ -30,20 +29,16 @@ class Programs:
         self.advance = jax.jit(
             lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0
         )
-        self._gradients: dict[Objective, Callable[..., PyTree]] = {}
+        # the programs of the objectives used last are kept
+        self._gradient_of = functools.lru_cache(_MOST_KEPT)(
+            lambda objective: jax.jit(functools.partial(self._gradient), static_argnums=0)
+        )
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
         """Of params, carry, traces and a `Given`: ((gradients of the model, of what is outside of
-        it), carry, traces, info, the outside values that moved on). The programs of the objectives
-        used last are kept.
+        it), carry, traces, info, the outside values that moved on).
         """
-        found = self._gradients.pop(plan.objective, None)
-        if found is None:
-            found = jax.jit(functools.partial(self._gradient), static_argnums=0)
-        if len(self._gradients) >= _MOST_KEPT:
-            del self._gradients[next(iter(self._gradients))]
-        self._gradients[plan.objective] = found
-        return found(plan, *flat)
+        return self._gradient_of(plan.objective)(plan, *flat)
 
     def _gradient(
         self,

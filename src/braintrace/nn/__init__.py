@@ -8,7 +8,7 @@ is brainstate's.
 
 from typing import Any
 
-from ..compat import _precision  # isort: skip  # noqa: F401  (first: it guards the precision)
+from ..compat import _precision  # isort: skip  (first: it guards the precision)
 import brainstate
 from brainstate.nn import Embedding as Embedding
 from brainstate.nn import Linear as Linear
