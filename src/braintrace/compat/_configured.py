@@ -58,10 +58,7 @@ def configured(
                 "random_feedback_key=0, say",
             )
         edits.append(Feedback(False, random_feedback_key, 1.0))
-        why = (
-            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
-            "and the traces B"
-        )
+        why = Feedback.multi_step_problem
     schedule = "A" if config.update_schedule == "sequence_end" else None
     name = f"ETraceConfig({config.describe()})"
     return Rule(name, _carrier(config, trace_dtype), tuple(edits), why, schedule)

@@ -1,15 +1,13 @@
 """The algorithms: the hyperparameters of each and the parts that they choose. No framework."""
 
-from ._algorithm import Algorithm as Algorithm
-from ._d_rtrl import DRTRLRule as DRTRLRule
-from ._eprop import EPropRule as EPropRule
-from ._feedback import FixedRandomFeedback as FixedRandomFeedback
-from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
-from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule
-from ._osttp import OSTTPRule as OSTTPRule
-from ._otpe import OTPERule as OTPERule
-from ._ottt import OTTTRule as OTTTRule
-from ._pp_prop import PPPropRule as PPPropRule
-from ._registry import ALGORITHMS as ALGORITHMS
-from ._registry import algorithm_of as algorithm_of
-from ._rflo import RFLORule as RFLORule
+from ._algorithm import Algorithm
+from ._d_rtrl import DRTRLRule
+from ._eprop import EPropRule
+from ._feedback import FixedRandomFeedback
+from ._ostl import OSTLFeedforwardRule, OSTLRecurrentRule
+from ._osttp import OSTTPRule
+from ._otpe import OTPERule
+from ._ottt import OTTTRule
+from ._pp_prop import PPPropRule
+from ._registry import ALGORITHMS, algorithm_of
+from ._rflo import RFLORule
