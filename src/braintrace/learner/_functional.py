@@ -280,7 +280,7 @@ class FunctionLearner:
         steps, reset = sequence_length(xs), options.reset
         check_driver(steps, targets, options.reduction, options.window)
         if objective.step_fn is None:
-            xs = self._inputs(xs, (steps,))
+            xs = self.cell.x.unflatten(self._inputs(xs, (steps,)))
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)

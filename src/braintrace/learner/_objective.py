@@ -1,5 +1,5 @@
-"""The gradient of a sequence, on flat lists: from a loss of the cell's output, or from a step of
-the user's own.
+"""The gradient of a sequence, on flat lists, from a step of the user's own; a loss of the cell's
+output is one.
 """
 
 import dataclasses
@@ -10,11 +10,10 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import Cell, Mask, Reset, sequence_length, weigh, weights_of
-from ..cell._samples import shielded
-from ..cell._user_step import Outside, Take, UserStep, split, taken_once, user_body
+from ..cell import Cell, Mask, Reset, sequence_length, weights_of
+from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
 from ..core.engine import Rule, driver_signals, sequence_gradient
-from ..core.engine._records import EngineState, Problem, Steps, cell_body
+from ..core.engine._records import EngineState, Problem, Steps
 from ._state import Info
 
 
@@ -29,6 +28,12 @@ class Objective:
     step_fn: Callable[..., PyTree] | None
     has_aux: bool
     adapt: Callable[[Any, bool], UserStep]
+
+    def step(self) -> UserStep:
+        """The loss of a step as a step of the user's own."""
+        if (loss_fn := self.loss_fn) is None:
+            return self.adapt(self.step_fn, self.has_aux)
+        return user_step(lambda _, call, x, *target: loss_fn(call(x), *target), self.has_aux)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,46 +84,30 @@ def gradient(
     """((gradients of the params, of what is outside of the model), state, Info). The values that
     the user's step carries on stand behind the engine's carry.
     """
-    sequences, mask = given.sequences, given.mask
-    steps, has_aux = sequence_length(sequences), plan.objective.has_aux
-    live = [k for k, v in enumerate(cell.graph.params) if v.differentiable]
+    sequences, mask, outside = given.sequences, given.mask, given.outside
+    step, reads_params = plan.objective.step(), plan.objective.loss_fn is None
+    live = [k for k, v in enumerate(cell.graph.params) if v.differentiable and reads_params]
+
+    def on_flat(
+        chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
+    ) -> PyTree:
+        values = [jax.lax.stop_gradient(v) for v in params]
+        for k, v in zip(live, chosen[0], strict=True):
+            values[k] = v
+        own = Outside(chosen[1], moving, outside.fixed)
+        return step(cell.params.unflatten(values), carry, take, slices, own)
+
+    extra = [params[k] for k in live], outside.live
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
-    if (loss_fn := plan.objective.loss_fn) is not None:
-        loss_of = lambda outs, target: split(loss_fn(cell.out.unflatten(outs), *target), has_aux)
-        shape = jax.eval_shape(loss_of, list(cell.out.leaves), slices[1:])[0]
-        weights = weights_of(mask, shape, steps, plan.reduction)
-
-        def loss(outs: list[jax.Array], at: PyTree) -> tuple[PyTree, PyTree]:
-            target, weight = at
-            value, aux = loss_of(shielded(outs, weight, mask), target)
-            return weigh(value, weight), (value, aux)
-
-        body, extra = cell_body(cell.graph, loss), ([], [])
-        at = list(sequences[0]), (sequences[1:], weights)
-    else:
-        assert plan.objective.step_fn is not None
-        step, outside = plan.objective.adapt(plan.objective.step_fn, has_aux), given.outside
-
-        def on_flat(
-            chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
-        ) -> PyTree:
-            values = [jax.lax.stop_gradient(v) for v in params]
-            for k, v in zip(live, chosen[0], strict=True):
-                values[k] = v
-            own = Outside(chosen[1], moving, outside.fixed)
-            return step(cell.params.unflatten(values), carry, take, slices, own)
-
-        extra = [params[k] for k in live], outside.live
-        shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
-        weights = weights_of(mask, shape, steps, plan.reduction)
-        body, at = user_body(cell, on_flat, mask), (sequences, weights)
+    shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
+    weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
     signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
     (of_params, of_extra), state, (losses, aux) = sequence_gradient(
-        Problem(cell.graph, rule, body, plan.resets),
+        Problem(cell.graph, rule, user_body(cell, on_flat, mask), plan.resets),
         params,
         extra,
         state,
-        Steps(at, signals, given.marks),
+        Steps((sequences, weights), signals, given.marks),
         window=plan.window,
         keep_trace=plan.keep_trace,
         initial=given.initial,

@@ -199,25 +199,3 @@ def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> 
         if gradient is not None:
             sums[site.weight] = sums[site.weight] + gradient.astype(site.weight.dtype)
     return [sums[v] for v in variables]
-
-
-def cell_body(
-    graph: CellGraph, loss: Callable[[list[Array], PyTree], tuple[Float[Array, ""], PyTree]]
-) -> Body:
-    """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted
-    loss, report).
-    """
-
-    def body(
-        evaluate: Callable[..., Step],
-        ready: Values,
-        extra: PyTree,
-        carry: list[Array],
-        perturbations: Perturbations,
-        at: PyTree,
-    ) -> Stepped:
-        xs, target = at
-        done = evaluate(graph, ready, carry, xs, perturbations)
-        return Stepped(done, xs, *loss(done.outs, target))
-
-    return body
