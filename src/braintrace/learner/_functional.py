@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import PyTree, Real
+from jaxtyping import PyTree
 
 from ..cell._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ..cell._batch import BatchSpec
@@ -23,7 +22,7 @@ from ..core.engine import MemoryPlan, Rule, target_signal
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Given, Objective, Options, Plan
+from ._objective import Given, Objective, Options, Plan, Target
 from ._programs import Programs
 from ._state import Info, State, counted
 
@@ -154,12 +153,7 @@ class FunctionLearner:
         return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
-        self,
-        params: PyTree,
-        state: State,
-        x: PyTree,
-        *,
-        y_target: Real[ArrayLike, "... O"] | None = None,
+        self, params: PyTree, state: State, x: PyTree, *, y_target: Target = None
     ) -> tuple[State, PyTree]:
         """One step: `(new state, out)`.
 
@@ -168,14 +162,10 @@ class FunctionLearner:
         leaves through the incoming state. `y_target`, for
         algorithms that project targets: (B, n_target).
         """
-        flat = self._flat(params)
-        xs = self._inputs(x)
+        start, xs = self._start(params, state), self._inputs(x)
         y = None if y_target is None else jnp.asarray(y_target)
         signals = target_signal(self.graph, y, self.rule.target_timing)
-        carry, traces, outs = self._programs.update(
-            flat, self.cell.carry.apart(state.carry), self._traces(state), xs, signals
-        )
-        return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
+        return self._moved(state, 1, *self._programs.update(*start, xs, signals))
 
     __call__ = update
 
@@ -194,11 +184,8 @@ class FunctionLearner:
                 got="full=True",
                 do=self.rule.multi_step_problem,
             )
-        flat = self._flat(params)
-        leaves = self._inputs(xs, (steps,))
-        start = self.cell.carry.apart(state.carry), self._traces(state)
-        carry, traces, outs = self._programs.window(full, flat, *start, leaves)
-        return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
+        start, leaves = self._start(params, state), self._inputs(xs, (steps,))
+        return self._moved(state, steps, *self._programs.window(*start, leaves, full=full))
 
     def etrace_grad(
         self,
@@ -214,7 +201,7 @@ class FunctionLearner:
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: Real[ArrayLike, "... O"] | None = None,
+        y_target: Target = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
@@ -292,7 +279,8 @@ class FunctionLearner:
             plan, self._flat(params), self.cell.carry.apart(state.carry), state.traces, given
         )
         check_finite(info.losses, options.mask)
-        new = self._state(carry, traces if keep else state.traces, state, steps)
+        kept = traces if keep else state.traces
+        new = State(self.cell.carry.together(carry), kept, counted(state.steps, steps))
         return gradients, new, info, moved
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
@@ -346,16 +334,13 @@ class FunctionLearner:
     ) -> tuple[State, PyTree]:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
-        flat, leaves = self._flat(params), self._inputs(xs, (steps,))
-        moved, start = state.traces, self.cell.carry.apart(state.carry)
+        leaves = self._inputs(xs, (steps,))
         if traces:
-            size = self._budget.window(steps, window)
-            carry, moved, outs = self._programs.advance(
-                size, flat, start, self._traces(state), leaves
-            )
-        else:
-            carry, outs = self._programs.evolve(flat, start, leaves)
-        return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
+            start, size = self._start(params, state), self._budget.window(steps, window)
+            return self._moved(state, steps, *self._programs.advance(*start, leaves, size=size))
+        start = self._flat(params), self.cell.carry.apart(state.carry)
+        carry, outs = self._programs.evolve(*start, leaves)
+        return self._moved(state, steps, carry, state.traces, outs)
 
     def check_gradients(
         self, params: PyTree, state: State, xs: Timed, *targets: Timed, **options: Any
@@ -387,8 +372,14 @@ class FunctionLearner:
         """The leaves of the inputs of a step, or of a sequence, checked."""
         return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
-    def _traces(self, state: State) -> PyTree:
-        return self.rule.init(self.graph) if state.traces is None else state.traces
+    def _start(self, params: PyTree, state: State) -> tuple[PyTree, ...]:
+        """(params, carry, traces) as the engine takes them."""
+        traces = self.rule.init(self.graph) if state.traces is None else state.traces
+        return self._flat(params), self.cell.carry.apart(state.carry), traces
 
-    def _state(self, carry: list[jax.Array], traces: PyTree, before: State, steps: int) -> State:
-        return State(self.cell.carry.together(carry), traces, counted(before.steps, steps))
+    def _moved(
+        self, before: State, steps: int, carry: list[jax.Array], traces: PyTree, outs: PyTree
+    ) -> tuple[State, PyTree]:
+        """The state after `steps` steps, and their outputs as the user's tree."""
+        state = State(self.cell.carry.together(carry), traces, counted(before.steps, steps))
+        return state, self.cell.out.unflatten(outs)

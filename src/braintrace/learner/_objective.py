@@ -16,6 +16,8 @@ from ..core.engine import Rule, driver_signals, sequence_gradient
 from ..core.engine._records import EngineState, Problem, Steps
 from ._state import Info
 
+Target = Real[ArrayLike, "... O"] | None
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -75,14 +77,22 @@ class Options:
     window: int | None = None
     reduction: str = "mean"
     return_state: bool = True
-    y_target: Real[ArrayLike, "... O"] | None = None
+    y_target: Target = None
 
 
 def gradient(
-    cell: Cell, rule: Rule, plan: Plan, params: list[jax.Array], state: EngineState, given: Given
+    cell: Cell,
+    rule: Rule,
+    with_gradient: list[bool],
+    plan: Plan,
+    params: list[jax.Array],
+    carry: list[jax.Array],
+    traces: PyTree,
+    given: Given,
 ) -> PyTree:
-    """((gradients of the params, of what is outside of the model), state, Info). The values that
-    the user's step carries on stand behind the engine's carry.
+    """((gradients of the params, of what is outside of the model), carry, traces, Info, the outside
+    values that moved on). `with_gradient` says which parameters' gradients are wanted. The values
+    that the user's step carries on stand behind the engine's carry.
     """
     sequences, mask, outside = given.sequences, given.mask, given.outside
     step, reads_params = plan.objective.step(), plan.objective.loss_fn is None
@@ -106,7 +116,7 @@ def gradient(
         Problem(cell.graph, rule, user_body(cell, on_flat, mask), plan.resets),
         params,
         extra,
-        state,
+        EngineState.of(cell.graph, [*carry, *outside.moving], traces),
         Steps((sequences, weights), signals, given.marks),
         window=plan.window,
         keep_trace=plan.keep_trace,
@@ -115,7 +125,10 @@ def gradient(
     gradients = list(of_params)
     for k, more in zip(live, of_extra[0], strict=False):
         gradients[k] = gradients[k] + more
-    return (gradients, of_extra[1]), state, Info(losses, aux)
+    kept = [g if wanted else None for g, wanted in zip(gradients, with_gradient, strict=False)]
+    after, traces = state.parts(cell.graph)
+    own = len(carry)
+    return (kept, of_extra[1]), after[:own], traces, Info(losses, aux), after[own:]
 
 
 def _loss_shape(
