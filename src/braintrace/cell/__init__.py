@@ -1,7 +1,7 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
 from ._arguments import Mask, Reset, Timed, check_driver, check_reset, fraction, sequence_length
-from ._batch import BatchSpec, no_batch_options, reset_axes, said_batch, spread_axes
+from ._batch import BatchSpec, reset_axes, said_batch, spread_axes
 from ._cell import Cell, CellFunction, Tree, compile_cell
 from ._samples import check_finite, common_size, reduced, restarted, weigh, weights_of
 from ._select import Patterns

@@ -31,16 +31,22 @@ class BatchSpec:
     axes: tuple[int | None, ...] | None = None
     said: bool = True
 
-    @classmethod
-    def mapped(cls, carry: PyTree, x: PyTree) -> "BatchSpec":
-        """That of a model of one sample which is mapped over axis 0 of every leaf."""
-        return _with_axes(0, carry, x)
 
-
-def said_batch(given: Mapping[str, Any], carry: PyTree, x: PyTree) -> BatchSpec | None:
+def said_batch(
+    given: Mapping[str, Any], carry: PyTree, x: PyTree, vmap: bool = False
+) -> BatchSpec | None:
     """The options `batch`, `batch_size` and `batch_axes` of `compile`; None where nothing is
-    said.
+    said. With `vmap` a model of one sample is mapped over axis 0 of every leaf.
     """
+    if vmap:
+        if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
+            raise UsageError(
+                "With vmap=True the batch is axis 0 of the carry and of the inputs.",
+                got=", ".join(said),
+                expected="none of batch, batch_size and batch_axes",
+                do="leave it out, or write the model for a batch and leave vmap out",
+            )
+        return _with_axes(0, carry, x)
     size, axes = given.get("batch_size"), given.get("batch_axes")
     if "batch" in given:
         if given["batch"] is not None:
@@ -120,17 +126,6 @@ def reset_axes(axes: PyTree, carry: PyTree, samples: int) -> list[BatchAxis | No
                 )
         found.append(axis)
     return found
-
-
-def no_batch_options(given: Mapping[str, object]) -> None:
-    """With `vmap=True` the batch is axis 0 of everything."""
-    if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
-        raise UsageError(
-            "With vmap=True the batch is axis 0 of the carry and of the inputs.",
-            got=", ".join(said),
-            expected="none of batch, batch_size and batch_axes",
-            do="leave it out, or write the model for a batch and leave vmap out",
-        )
 
 
 def _with_axes(axes: PyTree, carry: PyTree, x: PyTree, size: int | None = None) -> BatchSpec:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import BatchSpec, UserStep, Values, no_batch_options, plain_user_step, said_batch
+from ..cell import UserStep, Values, plain_user_step, said_batch
 from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner
@@ -185,9 +185,7 @@ def compile_model(
         _check_call(model)
     carry, x = jax.tree.map(jnp.asarray, (given["carry"], inputs[0]))
     vmap = given.get("vmap", False)
-    if vmap:
-        no_batch_options(given)
-    batch = BatchSpec.mapped(carry, x) if vmap else said_batch(given, carry, x)
+    batch = said_batch(given, carry, x, vmap)
     return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 
 

@@ -1,5 +1,7 @@
 """Windows within a number of bytes, and what to do where there is none."""
 
+import functools
+
 from ..cell._arguments import check_driver, check_whole
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
@@ -22,7 +24,7 @@ class Budget:
         if limit is not None:
             check_whole("Invalid memory_budget.", limit, "a number of bytes, or None")
         self.graph, self.rule, self.limit = graph, rule, limit
-        self._known: dict[tuple[int | None, ...], int] = {}
+        self._known = functools.cache(self.plan)
         self.window(1, 1)
 
     def window(
@@ -35,13 +37,10 @@ class Budget:
         """
         if self.limit is None:
             return self._wanted(steps, window)
-        key = steps, window, return_state, traces
-        if key not in self._known:
-            plan = self.plan(steps, window, return_state, traces)
-            if plan.total > self.limit:
-                raise self._too_much(plan, return_state, traces)
-            self._known[key] = plan.window
-        return self._known[key]
+        plan = self._known(steps, window, return_state, traces)
+        if plan.total > self.limit:
+            raise self._too_much(plan, return_state, traces)
+        return plan.window
 
     def plan(
         self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
@@ -68,15 +67,14 @@ class Budget:
 
     def _too_much(self, plan: MemoryPlan, *options: bool) -> UsageError:
         assert self.limit is not None
-        others = {f"{name} with ": Rule(name, carrier) for name, carrier in _PROPOSED.items()}
-        others = {n: r for n, r in others.items() if type(r.carrier) is not type(self.rule.carrier)}
-        tried = {
-            name: self._fitted(rule, plan.steps, plan.window, *options)
-            for name, rule in {"": self.rule, **others}.items()
-        }
+        rules = {"": self.rule}
+        for name, carrier in _PROPOSED.items():
+            if type(carrier) is not type(self.rule.carrier):
+                rules[f"{name} with "] = Rule(name, carrier)
+        fitted = lambda rule: self._fitted(rule, plan.steps, plan.window, *options)
         proposals = [
             f"{name}window={other.window}, which needs {size(other.total)}"
-            for name, other in tried.items()
+            for name, other in zip(rules, map(fitted, rules.values()), strict=True)
             if other.total <= self.limit
         ]
         none = "a smaller batch or model: no window and no algorithm fits"

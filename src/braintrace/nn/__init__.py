@@ -6,62 +6,44 @@ written here. Every further name is that of `brainstate.nn`: `from braintrace.nn
 is brainstate's.
 """
 
-from typing import Any
+from typing import Any as _Any
 
-from ..compat import _precision  # isort: skip  (first: it guards the precision)
+from ..compat import _precision  # isort: skip  # noqa: F401  (first: it guards the precision)
 import brainstate
-from brainstate.nn import Embedding, Linear, SignedWLinear
+from brainstate.nn import Embedding as Embedding
+from brainstate.nn import Linear as Linear
+from brainstate.nn import SignedWLinear as SignedWLinear
 
-from ._conv import (
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTranspose3d,
-    ScaledWSConv1d,
-    ScaledWSConv2d,
-    ScaledWSConv3d,
-)
-from ._gated import GRUCell, LSTMCell, MGUCell, URLSTMCell, ValinaRNNCell
-from ._linear import GroupedLinear, LoRA, ScaledWSLinear, SparseLinear
-from ._lru import LRUCell
-from ._minimal import CFNCell, MiniGRU, MiniLSTM, MinimalRNNCell
-from ._readout import LeakyRateReadout, LeakySpikeReadout
-
-__all__ = [
-    "Linear",
-    "SignedWLinear",
-    "ScaledWSLinear",
-    "SparseLinear",
-    "LoRA",
-    "GroupedLinear",
-    "Embedding",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ScaledWSConv1d",
-    "ScaledWSConv2d",
-    "ScaledWSConv3d",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "LeakyRateReadout",
-    "LeakySpikeReadout",
-    "ValinaRNNCell",
-    "GRUCell",
-    "MGUCell",
-    "LSTMCell",
-    "URLSTMCell",
-    "CFNCell",
-    "MinimalRNNCell",
-    "MiniGRU",
-    "MiniLSTM",
-    "LRUCell",
-]
+from ._conv import Conv1d as Conv1d
+from ._conv import Conv2d as Conv2d
+from ._conv import Conv3d as Conv3d
+from ._conv import ConvTranspose1d as ConvTranspose1d
+from ._conv import ConvTranspose2d as ConvTranspose2d
+from ._conv import ConvTranspose3d as ConvTranspose3d
+from ._conv import ScaledWSConv1d as ScaledWSConv1d
+from ._conv import ScaledWSConv2d as ScaledWSConv2d
+from ._conv import ScaledWSConv3d as ScaledWSConv3d
+from ._gated import GRUCell as GRUCell
+from ._gated import LSTMCell as LSTMCell
+from ._gated import MGUCell as MGUCell
+from ._gated import URLSTMCell as URLSTMCell
+from ._gated import ValinaRNNCell as ValinaRNNCell
+from ._linear import GroupedLinear as GroupedLinear
+from ._linear import LoRA as LoRA
+from ._linear import ScaledWSLinear as ScaledWSLinear
+from ._linear import SparseLinear as SparseLinear
+from ._lru import LRUCell as LRUCell
+from ._minimal import CFNCell as CFNCell
+from ._minimal import MiniGRU as MiniGRU
+from ._minimal import MiniLSTM as MiniLSTM
+from ._minimal import MinimalRNNCell as MinimalRNNCell
+from ._readout import LeakyRateReadout as LeakyRateReadout
+from ._readout import LeakySpikeReadout as LeakySpikeReadout
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
+    if name == "__all__":  # asked for by `from braintrace.nn import *`
+        return [n for n in globals() if n[0].isupper()]
     if name.startswith("__"):
         raise AttributeError(name)
     try:
@@ -71,4 +53,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *(n for n in dir(brainstate.nn) if not n.startswith("_"))})
+    names = {*__getattr__("__all__"), *dir(brainstate.nn)}
+    return sorted(n for n in names if not n.startswith("_"))

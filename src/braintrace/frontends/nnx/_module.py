@@ -18,7 +18,6 @@ from ...cell import (
     UserStep,
     Values,
     common_size,
-    no_batch_options,
     said_batch,
     split,
     spread_axes,
@@ -279,8 +278,7 @@ class SplitModule:
         """
         x = x[0] if len(x) == 1 else x
         if self.vmap:
-            no_batch_options(said)
-            return BatchSpec.mapped(start, x)
+            return said_batch(said, start, x, vmap=True)
         if (axes := said.get("batch_axes")) is not None:
             is_pair = isinstance(axes, (tuple, list)) and len(axes) == 2
             pair = tuple(axes) if is_pair else (axes,) * 2
