@@ -31,10 +31,33 @@ def select(
     exclude: Patterns,
 ) -> Selection:
     """What `trainable` and `exclude` mean for the parameters called `names`."""
-    every = set(range(len(names)))
-    wanted = every if trainable is None else _matches("trainable", trainable, names, leaves)
-    untraced = set() if exclude is None else _matches("exclude", exclude, names, leaves)
-    return Selection(frozenset(every - wanted), frozenset(untraced & wanted))
+
+    def matching(option: str, patterns: Any) -> frozenset[int]:
+        several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
+        found: set[int] = set()
+        for pattern in several:
+            if not isinstance(pattern, str) and not callable(pattern):
+                raise UsageError(
+                    f"Wrong {option}.",
+                    got=repr(pattern),
+                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list "
+                    "of these",
+                )
+            matched = {k for k in every if _match(pattern, names[k], leaves[k])}
+            if not matched:
+                raise UsageError(
+                    f"{option} matches no parameter.",
+                    got=repr(pattern),
+                    expected=f"some of {[dotted(n) for n in names]}",
+                    do="'*' stands for anything; a path stands for all that is below it, too",
+                )
+            found |= matched
+        return frozenset(found)
+
+    every = frozenset(range(len(names)))
+    wanted = every if trainable is None else matching("trainable", trainable)
+    untraced = frozenset() if exclude is None else matching("exclude", exclude)
+    return Selection(every - wanted, untraced & wanted)
 
 
 def dotted(name: str) -> str:
@@ -42,32 +65,6 @@ def dotted(name: str) -> str:
     `layers.0.weight`.
     """
     return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", name).strip(".")
-
-
-def _matches(
-    option: str, patterns: Any, names: Sequence[str], leaves: Sequence[jax.ShapeDtypeStruct]
-) -> set[int]:
-    several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
-    found: set[int] = set()
-    for pattern in several:
-        if not isinstance(pattern, str) and not callable(pattern):
-            raise UsageError(
-                f"Wrong {option}.",
-                got=repr(pattern),
-                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list of "
-                "these",
-            )
-        pairs = enumerate(zip(names, leaves, strict=True))
-        matched = {k for k, (name, leaf) in pairs if _match(pattern, name, leaf)}
-        if not matched:
-            raise UsageError(
-                f"{option} matches no parameter.",
-                got=repr(pattern),
-                expected=f"some of {[dotted(n) for n in names]}",
-                do="'*' stands for anything; a path stands for all that is below it, too",
-            )
-        found |= matched
-    return found
 
 
 def _match(pattern: Any, name: str, leaf: Any) -> bool:

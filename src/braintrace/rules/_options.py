@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ..cell._arguments import check_choice, number
+from ..core._compat import is_key
 from ..core._errors import UsageError
 
 #: A whole number or a PRNG key, and the hashable form that `seed` gives it.
@@ -87,9 +88,8 @@ def seed(name: str, value: object) -> int | tuple[int, ...] | None:
     if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
         return value  # it has this form already
     if isinstance(value, jax.Array):
-        is_key = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
-        data = jnp.asarray(jax.random.key_data(value) if is_key else value)
-        return tuple(int(v) for v in data.reshape(-1))
+        words = jax.random.key_data(value) if is_key(value.dtype) else value
+        return tuple(map(int, np.ravel(words)))
     raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
 
 
