@@ -21,7 +21,7 @@ from ..core.engine import Rule
 from ..core.engine._leak import group_leak
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from ._batch import BatchSpec, claim_of
-from ._select import Selection
+from ._select import Patterns, select
 
 _PARTS: dict[str, Any] = {"": lambda v: v, ".real": jnp.real, ".imag": jnp.imag}
 CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
@@ -149,7 +149,8 @@ def compile_cell(
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
     rows: int | None = None,
-    selection: Selection | None = None,
+    trainable: Patterns = None,
+    exclude: Patterns = None,
 ) -> Cell:
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
@@ -158,18 +159,18 @@ def compile_cell(
 
     `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
     of the carry share. `rule` is the algorithm, which may edit the program. The certificate
-    speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
-    says which parameters are not trained, and which are kept out of the traces.
+    speaks of the first `rows` parameters: what a model merely holds comes behind them. `trainable`
+    says which of these are trained, and `exclude` which are kept out of the traces.
     """
     p, c, i = Tree.of(params), Tree.of(carry), Tree.of(x)
     n_params, n_carry = len(p.leaves), len(c.parts)
     out_tree: list[Tree] = []
-    chosen = selection or Selection()
+    frozen, untraced = select(p.names[:rows], p.leaves[:rows], trainable, exclude)
 
     def admitted(k: int, value: jax.Array) -> jax.Array:
-        if k in chosen.frozen:
+        if k in frozen:
             return jax.lax.stop_gradient(value)
-        return stop_trace(value) if k in chosen.untraced else value
+        return stop_trace(value) if k in untraced else value
 
     def flat(*leaves: jax.Array) -> list[jax.Array]:
         got = cell(
@@ -188,7 +189,7 @@ def compile_cell(
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names = tuple(c.names[k] + part for k, part in c.parts)
     claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
-    signature = Signature(p.names, names, claim, frozen=chosen.frozen)
+    signature = Signature(p.names, names, claim, frozen=frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         values = p.concrete(params), i.concrete(x)

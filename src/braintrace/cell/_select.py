@@ -2,7 +2,6 @@
 predicates.
 """
 
-import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
@@ -16,21 +15,15 @@ Pattern = str | Callable[[str, Any], bool]
 Patterns = Pattern | Sequence[Pattern] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Numbers of parameters: those that are not trained, and those that no trace is kept of."""
-
-    frozen: frozenset[int] = frozenset()
-    untraced: frozenset[int] = frozenset()
-
-
 def select(
     names: Sequence[str],
     leaves: Sequence[jax.ShapeDtypeStruct],
     trainable: Patterns,
     exclude: Patterns,
-) -> Selection:
-    """What `trainable` and `exclude` mean for the parameters called `names`."""
+) -> tuple[frozenset[int], frozenset[int]]:
+    """What `trainable` and `exclude` mean for the parameters called `names`: the numbers of those
+    that are not trained, and of those that no trace is kept of.
+    """
 
     def matching(option: str, patterns: Any) -> frozenset[int]:
         several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
@@ -57,7 +50,7 @@ def select(
     every = frozenset(range(len(names)))
     wanted = every if trainable is None else matching("trainable", trainable)
     untraced = frozenset() if exclude is None else matching("exclude", exclude)
-    return Selection(every - wanted, untraced & wanted)
+    return every - wanted, untraced & wanted
 
 
 def dotted(name: str) -> str:

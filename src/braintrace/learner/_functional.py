@@ -10,9 +10,9 @@ from jaxtyping import PyTree
 
 from ..cell._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ..cell._batch import BatchSpec
-from ..cell._cell import Cell, Tree, compile_cell
+from ..cell._cell import Cell, compile_cell
 from ..cell._samples import check_finite
-from ..cell._select import Patterns, select
+from ..cell._select import Patterns
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
@@ -72,10 +72,7 @@ class FunctionLearner:
         exclude: Patterns = None,
         **analysis: Any,
     ):
-        tree = Tree.of(params)
-        count = analysis.get("rows", len(tree.names))
-        selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
-        analysis |= {"rule": rule, "batch": batch, "selection": selection}
+        analysis |= {"rule": rule, "batch": batch, "trainable": trainable, "exclude": exclude}
         self.function, self.initial, self._resets = cell, carry, resets
         self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule

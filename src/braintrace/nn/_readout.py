@@ -86,12 +86,7 @@ def triangle_spike(v: Float[Array, "..."]) -> Float[Array, "..."]:
     return (v > 0).astype(v.dtype)
 
 
-@triangle_spike.defjvp
-def _triangle_spike_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (v,), (dv,) = primals, tangents
-    return triangle_spike(v), 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv
+triangle_spike.defjvps(lambda dv, _, v: 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv)
 
 
 class LeakySpikeReadout(_Leaky):
