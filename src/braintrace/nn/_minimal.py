@@ -37,6 +37,15 @@ class _Cell(OneState, _RNNCell):
             linear = brainstate.nn.Linear(inputs, self.num_out, w_init=w_init, b_init=b_init)
             setattr(self, layer, linear)
 
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
+        """One step: the new state."""
+        self.h.value = self._moved(x, self.h.value)
+        return self.h.value
+
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+        """The state after h, with input x."""
+        raise NotImplementedError
+
 
 class CFNCell(_Cell):
     """The chaos-free network (Laurent and von Brecht 2016, "A recurrent neural network without
@@ -77,13 +86,10 @@ class CFNCell(_Cell):
         super().__init__(in_size, out_size, w_init, b_init, state_init, name)
         self.activation = activation_of(activation)
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         both = jnp.concatenate([x, h], axis=-1)
         f, i = jax.nn.sigmoid(self.Wf(both)), jax.nn.sigmoid(self.Wi(both))
-        self.h.value = f * self.activation(h) + i * self.activation(self.Wh(x))
-        return self.h.value
+        return f * self.activation(h) + i * self.activation(self.Wh(x))
 
 
 class MinimalRNNCell(_Cell):
@@ -129,13 +135,10 @@ class MinimalRNNCell(_Cell):
         of_gate = ("W_u", "hh")
         return (of_gate,) if self.phi is not None else (("W_x", "x"), of_gate)
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         z = jnp.tanh(self.W_x(x)) if self.phi is None else self.phi(x)
         u = jax.nn.sigmoid(self.W_u(jnp.concatenate([z, h], axis=-1)))
-        self.h.value = u * h + (1 - u) * z
-        return self.h.value
+        return u * h + (1 - u) * z
 
 
 class MiniGRU(_Cell):
@@ -163,12 +166,9 @@ class MiniGRU(_Cell):
 
     _layers = (("W_x", "x"), ("W_z", "xh"))
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         z = jax.nn.sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
-        self.h.value = (1 - z) * h + z * self.W_x(x)
-        return self.h.value
+        return (1 - z) * h + z * self.W_x(x)
 
 
 class MiniLSTM(_Cell):
@@ -196,10 +196,7 @@ class MiniLSTM(_Cell):
 
     _layers = (("W_x", "x"), ("W_f", "xh"), ("W_i", "xh"))
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         both = jnp.concatenate([x, h], axis=-1)
         f, i = jax.nn.sigmoid(self.W_f(both)), jax.nn.sigmoid(self.W_i(both))
-        self.h.value = f * h + i * self.W_x(x)
-        return self.h.value
+        return f * h + i * self.W_x(x)

@@ -26,9 +26,10 @@ class Algorithm(abc.ABC):
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if check := field.metadata.get("check"):
-                value = check(field.name, getattr(self, field.name))
-                object.__setattr__(self, field.name, value)
+            value, check = getattr(self, field.name), field.metadata.get("check")
+            left_out = value is None and field.default is None
+            if check and (field.metadata["needed"] or not left_out):
+                object.__setattr__(self, field.name, check(field.name, value))
 
     @abc.abstractmethod
     def parts(self) -> Rule:
@@ -61,7 +62,5 @@ class Configurable(Algorithm):
 
     def configured(self) -> Rule | None:
         """The parts of the config; None without one."""
-        if self.config is None:
-            return None
-        key, dtype = self.random_feedback_key, self.trace_dtype
-        return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
+        of, key, dtype = self.config, self.random_feedback_key, self.trace_dtype
+        return of and configured(of, random_feedback_key=key, trace_dtype=dtype)

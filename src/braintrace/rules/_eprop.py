@@ -20,9 +20,7 @@ def _kappa(name: str, value: object) -> object:
     return value if value == "readout" else fraction(name, value)
 
 
-def _firing_rate(name: str, value: Any) -> tuple[float, float] | None:
-    if value is None:
-        return None
+def _firing_rate(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         expected = "(target, strength), or None"
         raise UsageError(f"Invalid {name}.", got=repr(value), expected=expected)

@@ -21,20 +21,16 @@ Seed = int | tuple[int, ...] | jax.Array | None
 Check = Callable[[str, Any], Any]
 
 
-def option(default: object, check: Check, *, compare: bool = True) -> Any:
-    """A field of an algorithm with its check."""
-    return dataclasses.field(default=default, compare=compare, metadata={"check": check})
+def option(default: object, check: Check, *, needed: bool = False, compare: bool = True) -> Any:
+    """A field of an algorithm with its check. None where it is the default means that the option
+    is left out, and is not checked unless it is `needed`.
+    """
+    metadata = {"check": check, "needed": needed}
+    return dataclasses.field(default=default, compare=compare, metadata=metadata)
 
 
-def optional(check: Check) -> Check:
-    """None, or what `check` takes."""
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def floating(name: str, value: DTypeLike | None) -> np.dtype | None:
-    """A floating-point dtype, or None."""
-    if value is None:
-        return None
+def floating(name: str, value: DTypeLike) -> np.dtype:
+    """A floating-point dtype."""
     with contextlib.suppress(TypeError):
         if jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return jnp.dtype(value)
@@ -79,10 +75,8 @@ def one_of(*choices: str) -> Check:
     return check
 
 
-def seed(name: str, value: object) -> int | tuple[int, ...] | None:
-    """A whole number or a PRNG key as something hashable; None stays None."""
-    if value is None:
-        return None
+def seed(name: str, value: object) -> int | tuple[int, ...]:
+    """A whole number or a PRNG key as something hashable."""
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         return int(value)
     if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
@@ -93,9 +87,9 @@ def seed(name: str, value: object) -> int | tuple[int, ...] | None:
     raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
 
 
-def matrices(name: str, given: Any) -> tuple[np.ndarray, ...] | None:
+def matrices(name: str, given: Any) -> tuple[np.ndarray, ...]:
     """Feedback matrices as arrays; a `FixedRandomFeedback` stands for its own."""
-    return None if given is None else tuple(np.asarray(getattr(b, "B", b)) for b in given)
+    return tuple(np.asarray(getattr(b, "B", b)) for b in given)
 
 
 def drawn_or_given(subject: str, key: Seed, weights: object) -> None:

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from ..core.engine import Rule
 from ..core.traces import Factored, PerParameter, WithinLayer
 from ._algorithm import Algorithm
-from ._options import decay, floating, option, optional
+from ._options import decay, floating, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class OSTLFeedforwardRule(Algorithm):
 
     name = "OSTLFeedforward"
 
-    decay_or_rank: float | None = option(None, optional(decay))
+    decay_or_rank: float | None = option(None, decay)
     _: dataclasses.KW_ONLY
     trace_dtype: DTypeLike | None = option(None, floating)
 

@@ -11,7 +11,7 @@ from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
 from ._algorithm import Algorithm
-from ._options import floating, one_of, option, optional, positive
+from ._options import floating, one_of, option, positive
 
 
 def _leak(name: str, value: object) -> float:
@@ -76,10 +76,10 @@ class OTPERule(Algorithm):
     name = "OTPE"
     multi_step = False
 
-    leak: Any = option(None, _leak)
+    leak: Any = option(None, _leak, needed=True)
     _: dataclasses.KW_ONLY
     mode: str = option("full", one_of("full", "approx"))
-    trace_clip_abs: float | None = option(None, optional(positive))
+    trace_clip_abs: float | None = option(None, positive)
     trace_dtype: DTypeLike | None = option(None, floating)
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ class OTTTRule(Algorithm):
     name = "OTTT"
     multi_step = False
 
-    leak: Any = option(None, _leaks)
+    leak: Any = option(None, _leaks, needed=True)
     _: dataclasses.KW_ONLY
     mode: str = option("A", one_of("A", "O"))
     bias_trace: bool = False

@@ -7,7 +7,7 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Factored
 from ._algorithm import Configurable
-from ._options import decay, option, optional
+from ._options import decay, option
 
 
 def _decays(name: str, value: Any) -> tuple[float, float]:
@@ -65,7 +65,7 @@ class PPPropRule(Configurable):
     name = "pp_prop"
     factored = True
 
-    decay_or_rank: float | tuple[float, float] | None = option(None, optional(_decays))
+    decay_or_rank: float | tuple[float, float] | None = option(None, _decays)
 
     def __post_init__(self) -> None:
         super().__post_init__()
