@@ -294,7 +294,7 @@ def test_q_a_reset_without_samples_is_refused():
         new, out = cell(p, c, x)
         return new | {"t": c["t"] + 1}, out
 
-    learner = learner_for(kept, params, carry, XS[0], batch=BatchSpec(none=True))
+    learner = learner_for(kept, params, carry, XS[0], batch=BatchSpec())
     state = learner.init(params, carry)
     with pytest.raises(ValueError, match="The batch that reset refers to is not known"):
         learner.etrace_grad(params, state, XS, YS, loss_fn=loss, reset=jnp.zeros((T, B), bool))

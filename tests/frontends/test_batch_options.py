@@ -31,7 +31,7 @@ def params():
     [
         ({}, None),
         ({"batch_size": None}, None),
-        ({"batch": None}, BatchSpec(none=True)),
+        ({"batch": None}, BatchSpec()),
         ({"batch_size": B}, BatchSpec(B)),
         ({"batch_axes": ({"h": 0, "n": None}, 0)}, BatchSpec(B, (0, None, 0))),
         ({"batch_axes": ({"h": -1, "n": None}, 0)}, BatchSpec(N, (1, None, 0))),

@@ -1,40 +1,9 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
-from ._arguments import Timed as Timed
-from ._arguments import check_driver as check_driver
-from ._arguments import fraction as fraction
-from ._arguments import sequence_length as sequence_length
-from ._batch import BatchSpec as BatchSpec
-from ._batch import reset_axes as reset_axes
-from ._batch import said_batch as said_batch
-from ._batch import spread_axes as spread_axes
-from ._cell import Cell as Cell
-from ._cell import CellFunction as CellFunction
-from ._cell import Tree as Tree
-from ._cell import compile_cell as compile_cell
-from ._samples import Mask as Mask
-from ._samples import Reset as Reset
-from ._samples import check_finite as check_finite
-from ._samples import check_reset as check_reset
-from ._samples import common_size as common_size
-from ._samples import reduced as reduced
-from ._samples import restarted as restarted
-from ._samples import shielded as shielded
-from ._samples import weigh as weigh
-from ._samples import weights_of as weights_of
-from ._select import Patterns as Patterns
-from ._select import Selection as Selection
-from ._select import dotted as dotted
-from ._select import select as select
-from ._user_step import NOTHING as NOTHING
-from ._user_step import Outside as Outside
-from ._user_step import Take as Take
-from ._user_step import UserStep as UserStep
-from ._user_step import check_loss as check_loss
-from ._user_step import plain_user_step as plain_user_step
-from ._user_step import split as split
-from ._user_step import taken_once as taken_once
-from ._user_step import user_body as user_body
-from ._user_step import user_step as user_step
-from ._values import Values as Values
-from ._values import merged as merged
+from ._arguments import Mask, Reset, Timed, check_driver, check_reset, fraction, sequence_length
+from ._batch import BatchSpec, reset_axes, said_batch, spread_axes
+from ._cell import Cell, CellFunction, Tree, compile_cell
+from ._samples import check_finite, common_size, reduced, restarted, weigh, weights_of
+from ._select import Patterns
+from ._user_step import Outside, Take, UserStep, check_loss, plain_user_step, split
+from ._values import Values, merged

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from ..core._compat import is_key
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis, BatchClaim
+from ._arguments import check_whole
 from ._samples import common_size
 
 
@@ -22,29 +23,28 @@ class BatchSpec:
         size: the number of samples; None where there is no batch.
         axes: for each leaf of the carry, then of the input, its batch axis, or None for a leaf that
             the samples share; None where only the size is said.
-        none: whether there is no batch.
         said: whether the user said it; else it is a front end's convention, which the model may
             refute.
     """
 
     size: int | None = None
     axes: tuple[int | None, ...] | None = None
-    none: bool = False
     said: bool = True
 
-    @classmethod
-    def mapped(cls, carry: PyTree, x: PyTree) -> "BatchSpec":
-        """That of a model of one sample which is mapped over axis 0 of every leaf."""
-        return _with_axes(0, carry, x)
 
-
-def said_batch(given: Mapping[str, object], carry: PyTree, x: PyTree) -> BatchSpec | None:
+def said_batch(given: Mapping[str, Any], carry: PyTree, x: PyTree) -> BatchSpec | None:
     """The options `batch`, `batch_size`, `batch_axes` and `vmap` of `compile`; None where nothing
-    is said.
+    is said. With `vmap` a model of one sample is mapped over axis 0 of every leaf.
     """
     if given.get("vmap"):
-        no_batch_options(given)
-        return BatchSpec.mapped(carry, x)
+        if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
+            raise UsageError(
+                "With vmap=True the batch is axis 0 of the carry and of the inputs.",
+                got=", ".join(said),
+                expected="none of batch, batch_size and batch_axes",
+                do="leave it out, or write the model for a batch and leave vmap out",
+            )
+        return _with_axes(0, carry, x)
     size, axes = given.get("batch_size"), given.get("batch_axes")
     if "batch" in given:
         if given["batch"] is not None:
@@ -61,11 +61,9 @@ def said_batch(given: Mapping[str, object], carry: PyTree, x: PyTree) -> BatchSp
                 expected="one of them",
                 do="leave batch out for a model that takes a batch",
             )
-        return BatchSpec(none=True)
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-        raise UsageError(
-            "Invalid batch_size.", got=repr(size), expected="a whole number of at least 1"
-        )
+        return BatchSpec()
+    if size is not None:
+        check_whole("Invalid batch_size.", size, "a whole number of at least 1")
     if axes is not None:
         return _with_axes(axes, carry, x, size)
     if size is not None and not any(v[:1] == (size,) for v in _shapes(carry)):
@@ -79,20 +77,19 @@ def said_batch(given: Mapping[str, object], carry: PyTree, x: PyTree) -> BatchSp
 
 
 def claim_of(
-    batch: BatchSpec | None, carry: PyTree, x: PyTree, is_complex: Sequence[bool]
+    batch: BatchSpec | None, carry: PyTree, x: PyTree, numbers: Sequence[int]
 ) -> BatchClaim | None:
     """What the analysis starts from: what is said, else the convention that the batch is axis 0 of
-    every array of the carry or, where these differ, of the input. A complex leaf is two to the
-    engine.
+    every array of the carry or, where these differ, of the input. `numbers`: for each leaf of the
+    engine's carry, that of the user's.
     """
     size = common_size(carry) or common_size(x) if batch is None else batch.size
     if size is None:
         return None
-    default = (...,) * (len(is_complex) + len(jax.tree.leaves(x)))
-    said = batch.axes if batch is not None and batch.axes else default
-    own, xs = said[: len(is_complex)], said[len(is_complex) :]
-    leaves = [a for a, split in zip(own, is_complex, strict=True) for _ in range(2 if split else 1)]
-    return BatchClaim(size, tuple(leaves), tuple(xs), said=batch is not None and batch.said)
+    own, count = len(jax.tree.leaves(carry)), len(jax.tree.leaves((carry, x)))
+    axes = batch.axes if batch is not None and batch.axes else (...,) * count
+    leaves = tuple(axes[k] for k in numbers)
+    return BatchClaim(size, leaves, tuple(axes[own:]), said=batch is not None and batch.said)
 
 
 def spread_axes(what: str, axes: PyTree, tree: PyTree) -> list[int | None]:
@@ -129,17 +126,6 @@ def reset_axes(axes: PyTree, carry: PyTree, samples: int) -> list[BatchAxis | No
     return found
 
 
-def no_batch_options(given: Mapping[str, object]) -> None:
-    """With `vmap=True` the batch is axis 0 of everything."""
-    if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
-        raise UsageError(
-            "With vmap=True the batch is axis 0 of the carry and of the inputs.",
-            got=", ".join(said),
-            expected="none of batch, batch_size and batch_axes",
-            do="leave it out, or write the model for a batch and leave vmap out",
-        )
-
-
 def _with_axes(axes: PyTree, carry: PyTree, x: PyTree, size: int | None = None) -> BatchSpec:
     pair = axes if isinstance(axes, tuple | list) else (axes, axes)
     if len(pair) != 2:
@@ -150,12 +136,11 @@ def _with_axes(axes: PyTree, carry: PyTree, x: PyTree, size: int | None = None) 
         )
     found: list[int | None] = []
     sizes = {} if size is None else {size: "batch_size"}
-    for what, given, tree in (("carry", pair[0], carry), ("input", pair[1], x)):
-        for name, axis, shape in _leaves(what, given, tree):
-            if axis is not None:
-                axis = _checked_axis(name, axis, shape)
-                sizes.setdefault(shape[axis], f"axis {axis} of {name}")
-            found.append(axis)
+    for name, axis, shape in (*_leaves("carry", pair[0], carry), *_leaves("input", pair[1], x)):
+        if axis is not None:
+            axis = _checked_axis(name, axis, shape)
+            sizes.setdefault(shape[axis], f"axis {axis} of {name}")
+        found.append(axis)
     if len(sizes) != 1:
         said = ", ".join(f"{n} by {where}" for n, where in sizes.items())
         raise UsageError(

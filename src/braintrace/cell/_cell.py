@@ -6,7 +6,7 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,9 @@ from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
 from ._batch import BatchSpec, claim_of
-from ._select import Selection
+from ._select import Patterns, select
 
+_PARTS: dict[str, Any] = {"": lambda v: v, ".real": jnp.real, ".imag": jnp.imag}
 CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 
@@ -79,9 +80,23 @@ class Tree:
         return [jnp.asarray(v) for v in leaves] if known else None
 
     @property
-    def is_complex(self) -> list[bool]:
-        """For each leaf, whether it is two to the engine."""
-        return [_kind(v.dtype) == "complexfloating" for v in self.leaves]
+    def parts(self) -> list[tuple[int, str]]:
+        """For each leaf that the engine has of a carry, the number of the user's leaf and which
+        part of it it is: '.real' or '.imag' of a complex one, else ''.
+        """
+        of = lambda leaf: (".real", ".imag") if _kind(leaf.dtype) == "complexfloating" else ("",)
+        return [(k, part) for k, leaf in enumerate(self.leaves) for part in of(leaf)]
+
+    def apart(self, carry: PyTree) -> list[jax.Array]:
+        """The engine's leaves of a carry."""
+        leaves = self.flatten(carry, "carry")
+        return [_PARTS[part](leaves[k]) for k, part in self.parts]
+
+    def together(self, flat: Sequence[jax.Array]) -> PyTree:
+        """The carry of the engine's leaves."""
+        rest, wholes = iter(flat), [part for _, part in self.parts if part != ".imag"]
+        leaf = lambda part: jax.lax.complex(next(rest), next(rest)) if part else next(rest)
+        return self.unflatten([leaf(part) for part in wholes])
 
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
@@ -118,29 +133,7 @@ class Cell:
         """For each leaf of the engine's carry, the number of the user's leaf that it is (a part
         of).
         """
-        return [k for k, two in enumerate(self.carry.is_complex) for _ in range(2 if two else 1)]
-
-    def flat_carry(self, carry: PyTree) -> list[jax.Array]:
-        """The engine's leaves of a carry."""
-        return _apart(self.carry, carry)
-
-    def tree_carry(self, flat: Sequence[jax.Array]) -> PyTree:
-        """The carry of the engine's leaves."""
-        return _together(self.carry, flat)
-
-
-def _apart(tree: Tree, carry: PyTree) -> list[jax.Array]:
-    flat: list[jax.Array] = []
-    for leaf, two in zip(tree.flatten(carry, "carry"), tree.is_complex, strict=True):
-        flat += [jnp.real(leaf), jnp.imag(leaf)] if two else [leaf]
-    return flat
-
-
-def _together(tree: Tree, flat: Iterable[jax.Array]) -> PyTree:
-    rest = iter(flat)
-    return tree.unflatten(
-        [jax.lax.complex(next(rest), next(rest)) if two else next(rest) for two in tree.is_complex]
-    )
+        return [k for k, _ in self.carry.parts]
 
 
 def compile_cell(
@@ -155,7 +148,8 @@ def compile_cell(
     rule: Rule | None = None,
     control_flow: ControlFlowPolicy | None = None,
     rows: int | None = None,
-    selection: Selection | None = None,
+    trainable: Patterns = None,
+    exclude: Patterns = None,
 ) -> Cell:
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
@@ -164,40 +158,37 @@ def compile_cell(
 
     `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
     of the carry share. `rule` is the algorithm, which may edit the program. The certificate
-    speaks of the first `rows` parameters: what a model merely holds comes behind them. `selection`
-    says which parameters are not trained, and which are kept out of the traces.
+    speaks of the first `rows` parameters: what a model merely holds comes behind them. `trainable`
+    says which of these are trained, and `exclude` which are kept out of the traces.
     """
     p, c, i = Tree.of(params), Tree.of(carry), Tree.of(x)
-    n_params, n_carry = len(p.leaves), sum(2 if two else 1 for two in c.is_complex)
+    n_params, n_carry = len(p.leaves), len(c.parts)
     out_tree: list[Tree] = []
-    chosen = selection or Selection()
+    frozen, untraced = select(p.names[:rows], p.leaves[:rows], trainable, exclude)
 
     def admitted(k: int, value: jax.Array) -> jax.Array:
-        if k in chosen.frozen:
+        if k in frozen:
             return jax.lax.stop_gradient(value)
-        return stop_trace(value) if k in chosen.untraced else value
+        return stop_trace(value) if k in untraced else value
 
     def flat(*leaves: jax.Array) -> list[jax.Array]:
         got = cell(
             p.unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
-            _together(c, leaves[n_params : n_params + n_carry]),
+            c.together(leaves[n_params : n_params + n_carry]),
             i.unflatten(leaves[n_params + n_carry :]),
         )
-        new, out = _pair(got)
-        _check_carry(c, new)
+        new, out = _checked(c, got)
         out_tree.append(Tree.of(out))
-        return [*_apart(c, new), *jax.tree.leaves(out)]
+        return [*c.apart(new), *jax.tree.leaves(out)]
 
-    parts = jax.eval_shape(lambda *leaves: _apart(c, c.unflatten(leaves)), *c.leaves)
+    parts = jax.eval_shape(lambda *leaves: c.apart(c.unflatten(leaves)), *c.leaves)
     relevant = [True] * (n_params + n_carry) + [False] * len(i.leaves)
     policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
     inputs = [*p.leaves, *parts, *i.leaves]
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
-    names: list[str] = []
-    for name, two in zip(c.names, c.is_complex, strict=True):
-        names += [f"{name}.real", f"{name}.imag"] if two else [name]
-    claim = claim_of(batch, carry, x, c.is_complex)
-    signature = Signature(p.names, tuple(names), claim, frozen=chosen.frozen)
+    names = tuple(c.names[k] + part for k, part in c.parts)
+    claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
+    signature = Signature(p.names, names, claim, frozen=frozen)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         rule = rule.resolve(graph, p.concrete(params), i.concrete(x))
@@ -206,7 +197,8 @@ def compile_cell(
     return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
 
 
-def _pair(got: Any) -> tuple[PyTree, PyTree]:
+def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:
+    """What a cell returned: a pair, with a carry that is like the old one, leaf by leaf."""
     if not isinstance(got, (tuple, list)) or len(got) != 2:
         found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
         raise CompilationError(
@@ -216,11 +208,6 @@ def _pair(got: Any) -> tuple[PyTree, PyTree]:
             do="write it as cell(params, carry, x) -> (carry, out); out may be None",
         )
     new, out = got
-    return new, out
-
-
-def _check_carry(expected: Tree, new: PyTree) -> None:
-    """The new carry must be like the old one, leaf by leaf."""
     found = Tree.of(new)
     if found.structure != expected.structure:
         raise CompilationError(
@@ -239,3 +226,4 @@ def _check_carry(expected: Tree, new: PyTree) -> None:
                 do="start with a state of the shape and dtype that the step returns, or "
                 "convert it in the step",
             )
+    return new, out

@@ -4,17 +4,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PyTree, Real
+from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core._compat import is_differentiable, is_key, is_traced
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis
-
-#: Weights of the losses of a sequence: one for each step, or one for each sample at each step.
-Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bool[ArrayLike, "T B"]
-#: Marks of the samples that are reset before a step.
-Reset = Bool[ArrayLike, "T B"]
+from ._arguments import Mask
 
 
 def restarted(
@@ -37,27 +32,6 @@ def common_size(carry: PyTree) -> int | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T B"]:
-    """`reset` as (T, B) booleans."""
-    if samples is None:
-        raise UsageError(
-            "The batch that reset refers to is not known.",
-            got="no batch, or axis 0 of the carry, which the cell does not keep apart",
-            expected="the number of samples, or their axes",
-            do="pass batch_size= or batch_axes= to compile",
-        )
-    reset = jnp.asarray(reset)
-    if reset.shape != (steps, samples):
-        raise UsageError(
-            "The reset has a wrong shape.",
-            got=f"shape {reset.shape}",
-            expected=f"shape {(steps, samples)}: time, sample",
-            do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one "
-            "mark for all samples",
-        )
-    return reset.astype(bool)
-
-
 def weights_of(
     mask: Mask | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
 ) -> Float[Array, "T *B"]:
@@ -74,19 +48,15 @@ def weights_of(
             do="reduce it over everything but the samples",
         )
     shape = (steps, *losses.shape)
-    if mask is None:
-        weights = jnp.ones(shape, losses.dtype)
-    else:
-        mask = jnp.asarray(mask)
-        if mask.shape != shape:
-            raise UsageError(
-                "The mask does not fit the loss.",
-                got=f"mask of shape {mask.shape}, loss of shape {losses.shape} a step",
-                expected=f"a mask of shape {shape}",
-                do="for a mask (T, B) return one loss per sample; for a mask (T,) return a "
-                "scalar loss",
-            )
-        weights = mask.astype(losses.dtype)
+    weights = jnp.ones(shape) if mask is None else jnp.asarray(mask)
+    if weights.shape != shape:
+        raise UsageError(
+            "The mask does not fit the loss.",
+            got=f"mask of shape {weights.shape}, loss of shape {losses.shape} a step",
+            expected=f"a mask of shape {shape}",
+            do="for a mask (T, B) return one loss per sample; for a mask (T,) return a scalar loss",
+        )
+    weights = weights.astype(losses.dtype)
     if reduction == "sum":
         return weights
     total = weights.sum()
@@ -121,17 +91,13 @@ def shielded(outs: list[jax.Array], weight: jax.Array, mask: Mask | None) -> lis
     return [shield(v, weight) if is_differentiable(v.dtype) else v for v in outs]
 
 
-def _shield_forward(out: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return out, weight == 0
-
-
 def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, None]:
     by_sample = dead.ndim == 1 and cotangent.shape[:1] == dead.shape
     ignored = dead.reshape(dead.shape + (1,) * (cotangent.ndim - 1)) if by_sample else dead.all()
     return jnp.where(ignored & ~jnp.isfinite(cotangent), 0, cotangent), None
 
 
-shield.defvjp(_shield_forward, _shield_backward)
+shield.defvjp(lambda out, weight: (out, weight == 0), _shield_backward)
 
 
 def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
@@ -148,7 +114,6 @@ def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
             "The loss is not finite.",
             got=f"{losses[at]} at {place}",
             expected="finite losses",
-            do="look at the loss function and at the outputs of that step (etrace_evolve "
-            "returns them); the learner and "
-            "the model are as before the call",
+            do="look at the loss function and at the outputs of that step (etrace_evolve returns "
+            "them); the learner and the model are as before the call",
         )

@@ -2,11 +2,10 @@
 predicates.
 """
 
-import dataclasses
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 
@@ -16,25 +15,42 @@ Pattern = str | Callable[[str, Any], bool]
 Patterns = Pattern | Sequence[Pattern] | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Selection:
-    """Numbers of parameters: those that are not trained, and those that no trace is kept of."""
-
-    frozen: frozenset[int] = frozenset()
-    untraced: frozenset[int] = frozenset()
-
-
 def select(
     names: Sequence[str],
     leaves: Sequence[jax.ShapeDtypeStruct],
     trainable: Patterns,
     exclude: Patterns,
-) -> Selection:
-    """What `trainable` and `exclude` mean for the parameters called `names`."""
-    every = set(range(len(names)))
-    wanted = every if trainable is None else _matches("trainable", trainable, names, leaves)
-    untraced = set() if exclude is None else _matches("exclude", exclude, names, leaves)
-    return Selection(frozenset(every - wanted), frozenset(untraced & wanted))
+) -> tuple[frozenset[int], frozenset[int]]:
+    """What `trainable` and `exclude` mean for the parameters called `names`: the numbers of those
+    that are not trained, and of those that no trace is kept of.
+    """
+
+    def matching(option: str, patterns: Any) -> frozenset[int]:
+        several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
+        found: set[int] = set()
+        for pattern in several:
+            if not isinstance(pattern, str) and not callable(pattern):
+                raise UsageError(
+                    f"Wrong {option}.",
+                    got=repr(pattern),
+                    expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list "
+                    "of these",
+                )
+            matched = {k for k in every if _match(pattern, names[k], leaves[k])}
+            if not matched:
+                raise UsageError(
+                    f"{option} matches no parameter.",
+                    got=repr(pattern),
+                    expected=f"some of {[dotted(n) for n in names]}",
+                    do="'*' stands for anything; a path stands for all that is below it, too",
+                )
+            found |= matched
+        return frozenset(found)
+
+    every = frozenset(range(len(names)))
+    wanted = every if trainable is None else matching("trainable", trainable)
+    untraced = frozenset() if exclude is None else matching("exclude", exclude)
+    return every - wanted, untraced & wanted
 
 
 def dotted(name: str) -> str:
@@ -44,39 +60,9 @@ def dotted(name: str) -> str:
     return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", name).strip(".")
 
 
-def _matches(
-    option: str, patterns: Any, names: Sequence[str], leaves: Sequence[jax.ShapeDtypeStruct]
-) -> set[int]:
-    several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
-    found: set[int] = set()
-    for pattern in several:
-        if not isinstance(pattern, str) and not callable(pattern):
-            raise UsageError(
-                f"Wrong {option}.",
-                got=repr(pattern),
-                expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a "
-                "list of these",
-            )
-        matches = cast(Pattern, pattern)
-        pairs = enumerate(zip(names, leaves, strict=True))
-        matched = {k for k, (name, leaf) in pairs if _match(matches, name, leaf)}
-        if not matched:
-            raise UsageError(
-                f"{option} matches no parameter.",
-                got=repr(pattern),
-                expected=f"some of {[dotted(n) for n in names]}",
-                do="'*' stands for anything; a path stands for all that is below it, too",
-            )
-        found |= matched
-    return found
-
-
-def _match(pattern: Pattern, name: str, leaf: Any) -> bool:
+def _match(pattern: Any, name: str, leaf: Any) -> bool:
     path = dotted(name)
     if not isinstance(pattern, str):
         return bool(pattern(path, leaf))
-    return (
-        name == pattern
-        or fnmatch.fnmatchcase(path, pattern)
-        or fnmatch.fnmatchcase(path, f"{pattern}.*")
-    )
+    globs = pattern, f"{pattern}.*"
+    return name == pattern or any(fnmatch.fnmatchcase(path, glob) for glob in globs)

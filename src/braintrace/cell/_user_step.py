@@ -3,7 +3,6 @@ output alone.
 """
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +14,15 @@ from jaxtyping import PyTree
 from ..core._compat import trace_state
 from ..core._errors import UsageError
 from ..core.engine import Body, Stepped
+from ._arguments import Mask
 from ._cell import Cell
-from ._samples import Mask, shielded, weigh
+from ._samples import shielded, weigh
 
 #: The model's own step: its input to (new carry, output).
 Take = Callable[[PyTree], tuple[PyTree, PyTree]]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["live", "moving", "fixed"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Outside:
     """Arrays of a user's step that are no part of the model: those it is differentiated by, those
@@ -66,19 +64,16 @@ def user_body(
         at: PyTree,
     ) -> Stepped:
         slices, weight = at
-        done: list[Any] = []
 
-        def take(x: PyTree) -> tuple[PyTree, PyTree]:
+        def take(x: PyTree) -> PyTree:
             xs = cell.x.flatten(x, "input x")
             result = evaluate(cell.graph, ready, carry[:count], xs, perturbations)
-            done[:] = [(result, xs)]
-            return cell.tree_carry(result.carry), cell.out.unflatten(
-                shielded(result.outs, weight, mask)
-            )
+            out = cell.out.unflatten(shielded(result.outs, weight, mask))
+            return (cell.carry.together(result.carry), out), (result, xs)
 
-        before = cell.tree_carry([jax.lax.stop_gradient(v) for v in carry])
-        loss, aux, moved = taken_once(step, extra, before, take, slices, carry[count:])
-        [(result, xs)] = done
+        before = cell.carry.together([jax.lax.stop_gradient(v) for v in carry])
+        on = lambda take: step(extra, before, take, slices, carry[count:])
+        (loss, aux, moved), (result, xs) = taken_once(on, take)
         result = result._replace(local=[*result.local, *moved])
         return Stepped(result, xs, weigh(loss, weight), (loss, aux))
 
@@ -86,15 +81,14 @@ def user_body(
 
 
 def taken_once(
-    step: Callable[..., PyTree], params: PyTree, carry: PyTree, take: Take, *rest: PyTree
-) -> PyTree:
-    """What `step(params, carry, take, *rest)` returns, which must take the model's step once, and
-    not inside a transformation of its own.
+    step: Callable[[Take], PyTree], take: Callable[[PyTree], PyTree]
+) -> tuple[PyTree, PyTree]:
+    """What `step(take)` returns, which must take the model's step once, and not inside a
+    transformation of its own; and what `take(x)` gave beside what the step sees.
     """
-    calls, level = [0], trace_state()
+    kept, level = [], trace_state()
 
     def counted(x: PyTree) -> tuple[PyTree, PyTree]:
-        calls[0] += 1
         if trace_state() != level:
             raise UsageError(
                 "step_fn calls the model inside a transformation of its own.",
@@ -102,19 +96,21 @@ def taken_once(
                 expected="call(x) directly in step_fn",
                 do="transform what comes before and after the call",
             )
-        return take(x)
+        seen, beside = take(x)
+        kept.append(beside)
+        return seen
 
-    result = step(params, carry, counted, *rest)
-    if calls[0] != 1:
+    result = step(counted)
+    if len(kept) != 1:
         raise UsageError(
             "step_fn calls the model once.",
-            got=f"{calls[0]} calls",
+            got=f"{len(kept)} calls",
             expected="one call of its argument `call`",
             do="call the model through it, not by itself"
-            if not calls[0]
+            if not kept
             else "make each call a step of the sequences",
         )
-    return result
+    return result, kept[0]
 
 
 def plain_user_step(
@@ -125,15 +121,13 @@ def plain_user_step(
     """
 
     def cell(params: PyTree, carry: PyTree, slices: PyTree) -> tuple[PyTree, PyTree]:
-        done: list[Any] = []
-
-        def take(x: PyTree) -> tuple[PyTree, PyTree]:
+        def take(x: PyTree) -> PyTree:
             new, out = function(params, carry, x)
-            done[:] = [new]
-            return new, out
+            return (new, out), new
 
-        loss, *_ = taken_once(step, params, carry, take, slices, NOTHING)
-        return done[0], loss
+        on = lambda take: step(params, carry, take, slices, NOTHING)
+        (loss, *_), new = taken_once(on, take)
+        return new, loss
 
     return cell
 

@@ -1,6 +1,5 @@
 """Named arrays as a tree: how the front ends of frameworks hand parameters and states to a cell."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ class Values:
         self.names, self.leaves = names, list(leaves)
 
     def tree_flatten_with_keys(self) -> PyTree:
-        return [(_Name(n), v) for n, v in zip(self.names, self.leaves, strict=True)], self.names
+        return list(zip(self.names, self.leaves, strict=True)), self.names
 
     def tree_flatten(self) -> PyTree:
         return self.leaves, self.names
@@ -24,14 +23,6 @@ class Values:
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], leaves: Any) -> "Values":
         return cls(names, leaves)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Name:
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 def merged(trained: PyTree, params: PyTree) -> PyTree:

@@ -149,8 +149,8 @@ def d_rtrl_oracle(
 
     def in_lanes(params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         ready = prelude(graph, compiled.params.flatten(params, "params"))
-        lanes = step(graph, ready, compiled.flat_carry(carry), compiled.x.flatten(x, "x"))
-        return compiled.tree_carry(lanes.local), compiled.out.unflatten(lanes.outs)
+        lanes = step(graph, ready, compiled.carry.apart(carry), compiled.x.flatten(x, "x"))
+        return compiled.carry.together(lanes.local), compiled.out.unflatten(lanes.outs)
 
     options = {"mask": mask, "reset": reset, "reduction": reduction, "batch_axes": batch_axes}
     return bptt_gradient(in_lanes, params, carry, xs, *targets, loss_fn=loss_fn, **options)

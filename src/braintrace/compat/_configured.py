@@ -60,10 +60,7 @@ def configured(
                 "random_feedback_key=0, say",
             )
         edits.append(Feedback(False, random_feedback_key, 1.0))
-        why = (
-            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
-            "and the traces B"
-        )
+        why = Feedback.multi_step_problem
     schedule = "A" if config.update_schedule == "sequence_end" else None
     return Rule(f"ETraceConfig({config.describe()})", carrier, tuple(edits), why, schedule)
 

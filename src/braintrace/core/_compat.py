@@ -40,7 +40,6 @@ def by_primitive(rules: Mapping[str, R]) -> dict[Primitive, R]:
 
 CUSTOM_DERIVATIVE = (primitives.custom_jvp_call_p, primitives.custom_vjp_call_p)
 CONTROL_FLOW = (primitives.scan_p, primitives.while_p, primitives.cond_p)
-STOP_GRADIENT = getattr(primitives, "stop_gradient_p", None)
 
 # Frames of these packages are never "the user's line".
 _OTHERS = "jax jaxlib brainstate braintrace saiunit brainunit flax equinox"

@@ -56,13 +56,6 @@ def problem(
     """One message in the library's form: what went wrong, then got / expected / do / at, each on
     its line.
     """
-    parts = [what]
-    if got is not None:
-        parts.append(f"  got:      {got}")
-    if expected is not None:
-        parts.append(f"  expected: {expected}")
-    if do:
-        parts.append(f"  do:       {do}")
-    if at:
-        parts.append(f"  at:       {at}")
-    return "\n".join(parts)
+    said = {"got": got, "expected": expected, "do": do or None, "at": at or None}
+    lines = [f"  {name + ':':9} {value}" for name, value in said.items() if value is not None]
+    return "\n".join([what, *lines])

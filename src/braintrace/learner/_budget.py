@@ -1,6 +1,8 @@
 """Windows within a number of bytes, and what to do where there is none."""
 
-from ..cell import check_driver
+import functools
+
+from ..cell._arguments import check_driver, check_whole
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
 from ..core.engine import Rule
@@ -19,14 +21,10 @@ class Budget:
     """
 
     def __init__(self, graph: CellGraph, rule: Rule, limit: int | None):
-        if limit is not None and (
-            not isinstance(limit, int) or isinstance(limit, bool) or limit < 1
-        ):
-            raise UsageError(
-                "Invalid memory_budget.", got=repr(limit), expected="a number of bytes, or None"
-            )
+        if limit is not None:
+            check_whole("Invalid memory_budget.", limit, "a number of bytes, or None")
         self.graph, self.rule, self.limit = graph, rule, limit
-        self._known: dict[tuple[int | None, ...], int] = {}
+        self._known = functools.cache(self.plan)
         self.window(1, 1)
 
     def window(
@@ -39,50 +37,45 @@ class Budget:
         """
         if self.limit is None:
             return self._wanted(steps, window)
-        key = steps, window, return_state, traces
-        if key not in self._known:
-            plan = self.plan(steps, window, return_state, traces)
-            if plan.total > self.limit:
-                raise self._too_much(plan, return_state, traces)
-            self._known[key] = plan.window
-        return self._known[key]
+        plan = self._known(steps, window, return_state, traces)
+        if plan.total > self.limit:
+            raise self._too_much(plan, return_state, traces)
+        return plan.window
 
     def plan(
         self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
     ) -> MemoryPlan:
         """The plan of a call, whether it fits or not."""
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise UsageError(
-                "Invalid number of steps.", got=repr(steps), expected="a whole number, at least 1"
-            )
+        check_whole("Invalid number of steps.", steps, "a whole number, at least 1")
         check_driver(steps, (), "mean", window)
-        plan = memory_plan(
-            self.graph, self.rule, steps, self._wanted(steps, window), return_state, traces
-        )
-        return self._halved(self.rule, plan, return_state, traces) if window is None else plan
+        wanted, options = self._wanted(steps, window), (return_state, traces)
+        if window is None:
+            return self._fitted(self.rule, steps, wanted, *options)
+        return memory_plan(self.graph, self.rule, steps, wanted, *options)
 
     def _wanted(self, steps: int, window: int | None) -> int:
         if window is not None:
             return min(window, steps)
         return default_window(self.graph, self.rule, steps)
 
-    def _halved(self, rule: Rule, plan: MemoryPlan, *options: bool) -> MemoryPlan:
+    def _fitted(self, rule: Rule, steps: int, window: int, *options: bool) -> MemoryPlan:
+        """The plan of a window that is halved until it fits, if it ever does."""
+        plan = memory_plan(self.graph, rule, steps, window, *options)
         while self.limit is not None and plan.total > self.limit and plan.window > 1:
-            plan = memory_plan(self.graph, rule, plan.steps, plan.window // 2, *options)
+            plan = memory_plan(self.graph, rule, steps, plan.window // 2, *options)
         return plan
 
     def _too_much(self, plan: MemoryPlan, *options: bool) -> UsageError:
         assert self.limit is not None
-        tried = {"": self._halved(self.rule, plan, *options)}
+        rules = {"": self.rule}
         for name, carrier in _PROPOSED.items():
             if type(carrier) is not type(self.rule.carrier):
-                rule = Rule(name, carrier)
-                first = memory_plan(self.graph, rule, plan.steps, plan.window, *options)
-                tried[f"{name} with "] = self._halved(rule, first, *options)
-        fit = {name: other for name, other in tried.items() if other.total <= self.limit}
+                rules[f"{name} with "] = Rule(name, carrier)
+        fitted = lambda rule: self._fitted(rule, plan.steps, plan.window, *options)
         proposals = [
             f"{name}window={other.window}, which needs {size(other.total)}"
-            for name, other in fit.items()
+            for name, other in zip(rules, map(fitted, rules.values()), strict=True)
+            if other.total <= self.limit
         ]
         none = "a smaller batch or model: no window and no algorithm fits"
         return UsageError(

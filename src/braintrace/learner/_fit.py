@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import Timed, merged, sequence_length
+from ..cell._arguments import check_choice
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ._state import Info, State
@@ -27,19 +28,38 @@ def fit_sequence(
     """`(params, opt_state, state, info)` after the sequence; `options` are those of
     `etrace_grad`.
     """
-    if fit_mode(mode, learner.rule, options) == "O":
-        return _each_step(learner, start, sequences, optimizer, options)
     params, opt_state, state = start
-    gradients, state, info = learner.etrace_grad(params, state, *sequences, **options)
-    trained, opt_state = _apply(optimizer, gradients, opt_state, learner.trained(params))
+
+    def update(carried: Fitted, sequences: PyTree, **given: Any) -> tuple[Fitted, Info]:
+        trained, opt_state, state = carried
+        now = merged(trained, params)
+        gradients, state, info = learner.etrace_grad(now, state, *sequences, **given)
+        updates, opt_state = optimizer.update(gradients, opt_state, trained)
+        moved = lambda p, u: (p + u).astype(jnp.asarray(p).dtype)
+        return (jax.tree.map(moved, trained, updates), opt_state, state), info
+
+    def step(carried: Fitted, at: PyTree) -> tuple[Fitted, Info]:
+        slices, given = jax.tree.map(lambda v: v[None], at)
+        return update(carried, slices, window=1, **given, **fixed)
+
+    timed, fixed = step_options(options)
+    if fit_mode(mode, learner.rule, options) == "A":
+        before = learner.trained(params), opt_state, state
+        (trained, opt_state, state), info = update(before, sequences, **options)
+    else:
+        if state.traces is None:
+            state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
+        sequence_length(sequences[0])
+        before = learner.trained(params), opt_state, state
+        (trained, opt_state, state), info = jax.lax.scan(step, before, (sequences, timed))
+        info = jax.tree.map(lambda v: v[:, 0], info)
     return merged(trained, params), opt_state, state, info
 
 
 def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
     chosen = mode or rule.schedule or "A"
-    if chosen not in ("A", "O"):
-        raise UsageError("Unknown mode.", got=repr(mode), expected="'A' or 'O'")
+    check_choice("mode", chosen, ("A", "O"))
     late = rule.target_timing == "sequence-end" and options.get("y_target") is not None
     if chosen == "O" and late:
         raise UsageError(
@@ -58,41 +78,3 @@ def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     # every step is a window, and moves the state on
     sequence_only = ("window", "chunk_size", "return_state")
     return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}
-
-
-def _each_step(
-    learner: Any,
-    start: Fitted,
-    sequences: tuple[Timed, ...],
-    optimizer: Any,
-    options: dict[str, Any],
-) -> tuple[PyTree, PyTree, State, Info]:
-    timed, fixed = step_options(options)
-    params, opt_state, state = start
-
-    def step(carried: Fitted, at: PyTree) -> tuple[Fitted, Info]:
-        trained, opt_state, state = carried
-        slices, given = jax.tree.map(lambda v: v[None], at)
-        now = merged(trained, params)
-        gradients, state, info = learner.etrace_grad(
-            now, state, *slices, window=1, **given, **fixed
-        )
-        trained, opt_state = _apply(optimizer, gradients, opt_state, trained)
-        return (trained, opt_state, state), info
-
-    if state.traces is None:
-        state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
-    sequence_length(sequences[0])
-    (trained, opt_state, state), info = jax.lax.scan(
-        step, (learner.trained(params), opt_state, state), (sequences, timed)
-    )
-    info = jax.tree.map(lambda v: v[:, 0], info)
-    return merged(trained, params), opt_state, state, info
-
-
-def _apply(
-    optimizer: Any, gradients: PyTree, opt_state: PyTree, trained: PyTree
-) -> tuple[PyTree, PyTree]:
-    updates, opt_state = optimizer.update(gradients, opt_state, trained)
-    moved = lambda p, u: (p + u).astype(jnp.asarray(p).dtype)
-    return jax.tree.map(moved, trained, updates), opt_state

@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import PyTree, Real
+from jaxtyping import PyTree
 
-from ..cell._arguments import Timed, check_driver, sequence_length
+from ..cell._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ..cell._batch import BatchSpec
-from ..cell._cell import Cell, Tree, compile_cell
-from ..cell._samples import Mask, Reset, check_finite, check_reset
-from ..cell._select import Patterns, select
+from ..cell._cell import Cell, compile_cell
+from ..cell._samples import check_finite
+from ..cell._select import Patterns
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
@@ -23,7 +22,7 @@ from ..core.engine import MemoryPlan, Rule, target_signal
 from ..reports import CompilationReport, NamedGraph, Path
 from ._budget import Budget
 from ._fit import fit_sequence
-from ._objective import Given, Objective, Options, Plan
+from ._objective import Given, Objective, Options, Plan, Target
 from ._programs import Programs
 from ._state import Info, State, counted
 
@@ -73,10 +72,7 @@ class FunctionLearner:
         exclude: Patterns = None,
         **analysis: Any,
     ):
-        tree = Tree.of(params)
-        count = analysis.get("rows", len(tree.names))
-        selection = select(tree.names[:count], tree.leaves[:count], trainable, exclude)
-        analysis |= {"rule": rule, "batch": batch, "selection": selection}
+        analysis |= {"rule": rule, "batch": batch, "trainable": trainable, "exclude": exclude}
         self.function, self.initial, self._resets = cell, carry, resets
         self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule
@@ -139,10 +135,8 @@ class FunctionLearner:
         """`params` with None in place of whatever has no gradient: what an optimiser is initialised
         with.
         """
-        leaves, structure = jax.tree.flatten(params)
-        return structure.unflatten(
-            [v if live else None for v, live in zip(leaves, self._live, strict=True)]
-        )
+        live = jax.tree.structure(params).unflatten(self._live)
+        return jax.tree.map(lambda v, live: v if live else None, params, live)
 
     def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
         """The state before the first step: `carry` and zero traces.
@@ -151,17 +145,12 @@ class FunctionLearner:
         reading one.
         """
         self._flat(params)
-        self.cell.flat_carry(carry)
+        self.cell.carry.apart(carry)
         zero = self.rule.init(self.graph) if traces else None
         return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
 
     def update(
-        self,
-        params: PyTree,
-        state: State,
-        x: PyTree,
-        *,
-        y_target: Real[ArrayLike, "... O"] | None = None,
+        self, params: PyTree, state: State, x: PyTree, *, y_target: Target = None
     ) -> tuple[State, PyTree]:
         """One step: `(new state, out)`.
 
@@ -170,14 +159,10 @@ class FunctionLearner:
         leaves through the incoming state. `y_target`, for
         algorithms that project targets: (B, n_target).
         """
-        flat = self._flat(params)
-        xs = self._inputs(x)
+        start, xs = self._start(params, state), self._inputs(x)
         y = None if y_target is None else jnp.asarray(y_target)
         signals = target_signal(self.graph, y, self.rule.target_timing)
-        carry, traces, outs = self._programs.update(
-            flat, self.cell.flat_carry(state.carry), self._traces(state), xs, signals
-        )
-        return self._state(carry, traces, state, 1), self.cell.out.unflatten(outs)
+        return self._moved(state, 1, *self._programs.update(*start, xs, signals))
 
     __call__ = update
 
@@ -196,11 +181,8 @@ class FunctionLearner:
                 got="full=True",
                 do=self.rule.multi_step_problem,
             )
-        flat = self._flat(params)
-        leaves = self._inputs(xs, (steps,))
-        start = self.cell.flat_carry(state.carry), self._traces(state)
-        carry, traces, outs = self._programs.window(full, flat, *start, leaves)
-        return self._state(carry, traces, state, steps), self.cell.out.unflatten(outs)
+        start, leaves = self._start(params, state), self._inputs(xs, (steps,))
+        return self._moved(state, steps, *self._programs.window(*start, leaves, full=full))
 
     def etrace_grad(
         self,
@@ -216,7 +198,7 @@ class FunctionLearner:
         reduction: str = "mean",
         has_aux: bool = False,
         return_state: bool = True,
-        y_target: Real[ArrayLike, "... O"] | None = None,
+        y_target: Target = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
 
@@ -260,7 +242,10 @@ class FunctionLearner:
         options = Options(mask, reset, window, reduction, return_state, y_target)
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
-        return self._tree(gradients, params), new if return_state else None, info
+        found = iter(g for g in gradients if g is not None)
+        leaves = [next(found) if live else None for live in self._live]
+        tree = jax.tree.structure(params).unflatten(leaves)
+        return tree, new if return_state else None, info
 
     def sequence_gradient(
         self,
@@ -279,19 +264,20 @@ class FunctionLearner:
         steps, reset = sequence_length(xs), options.reset
         check_driver(steps, targets, options.reduction, options.window)
         if objective.step_fn is None:
-            xs = self._inputs(xs, (steps,))
+            xs = self.cell.x.unflatten(self._inputs(xs, (steps,)))
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         plan = Plan(resets, objective, options.reduction, chosen, keep)
-        initial = [] if reset is None else self.cell.flat_carry(self.initial)
+        initial = [] if reset is None else self.cell.carry.apart(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
         gradients, carry, traces, info, moved = self._programs.gradient(
-            plan, self._flat(params), self.cell.flat_carry(state.carry), state.traces, given
+            plan, self._flat(params), self.cell.carry.apart(state.carry), state.traces, given
         )
         check_finite(info.losses, options.mask)
-        new = self._state(carry, traces if keep else state.traces, state, steps)
+        kept = traces if keep else state.traces
+        new = State(self.cell.carry.together(carry), kept, counted(state.steps, steps))
         return gradients, new, info, moved
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
@@ -345,16 +331,13 @@ class FunctionLearner:
     ) -> tuple[State, PyTree]:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
-        flat, leaves = self._flat(params), self._inputs(xs, (steps,))
-        moved, start = state.traces, self.cell.flat_carry(state.carry)
+        leaves = self._inputs(xs, (steps,))
         if traces:
-            size = self._budget.window(steps, window)
-            carry, moved, outs = self._programs.advance(
-                size, flat, start, self._traces(state), leaves
-            )
-        else:
-            carry, outs = self._programs.evolve(flat, start, leaves)
-        return self._state(carry, moved, state, steps), self.cell.out.unflatten(outs)
+            start, size = self._start(params, state), self._budget.window(steps, window)
+            return self._moved(state, steps, *self._programs.advance(*start, leaves, size=size))
+        start = self._flat(params), self.cell.carry.apart(state.carry)
+        carry, outs = self._programs.evolve(*start, leaves)
+        return self._moved(state, steps, carry, state.traces, outs)
 
     def check_gradients(
         self, params: PyTree, state: State, xs: Timed, *targets: Timed, **options: Any
@@ -386,14 +369,14 @@ class FunctionLearner:
         """The leaves of the inputs of a step, or of a sequence, checked."""
         return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
-    def _tree(self, gradients: list[jax.Array], params: PyTree) -> PyTree:
-        """Flat gradients as a tree like the user's params, None where there is no gradient."""
-        found = iter(g for g in gradients if g is not None)
-        leaves = [next(found) if live else None for live in self._live]
-        return jax.tree.structure(params).unflatten(leaves)
+    def _start(self, params: PyTree, state: State) -> tuple[PyTree, ...]:
+        """(params, carry, traces) as the engine takes them."""
+        traces = self.rule.init(self.graph) if state.traces is None else state.traces
+        return self._flat(params), self.cell.carry.apart(state.carry), traces
 
-    def _traces(self, state: State) -> PyTree:
-        return self.rule.init(self.graph) if state.traces is None else state.traces
-
-    def _state(self, carry: list[jax.Array], traces: PyTree, before: State, steps: int) -> State:
-        return State(self.cell.tree_carry(carry), traces, counted(before.steps, steps))
+    def _moved(
+        self, before: State, steps: int, carry: list[jax.Array], traces: PyTree, outs: PyTree
+    ) -> tuple[State, PyTree]:
+        """The state after `steps` steps, and their outputs as the user's tree."""
+        state = State(self.cell.carry.together(carry), traces, counted(before.steps, steps))
+        return state, self.cell.out.unflatten(outs)

@@ -1,9 +1,8 @@
-"""The gradient of a sequence, on flat lists: from a loss of the cell's output, or from a step of
-the user's own.
+"""The gradient of a sequence, on flat lists, from a step of the user's own; a loss of the cell's
+output is one.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,31 +10,13 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import (
-    Cell,
-    Mask,
-    Outside,
-    Reset,
-    Take,
-    UserStep,
-    sequence_length,
-    shielded,
-    split,
-    taken_once,
-    user_body,
-    weigh,
-    weights_of,
-)
-from ..core.engine import (
-    EngineState,
-    Problem,
-    Rule,
-    Steps,
-    cell_body,
-    driver_signals,
-    sequence_gradient,
-)
+from ..cell import Cell, Mask, Reset, sequence_length, weights_of
+from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
+from ..core.engine import Rule, driver_signals, sequence_gradient
+from ..core.engine._records import EngineState, Problem, Steps
 from ._state import Info
+
+Target = Real[ArrayLike, "... O"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +30,12 @@ class Objective:
     step_fn: Callable[..., PyTree] | None
     has_aux: bool
     adapt: Callable[[Any, bool], UserStep]
+
+    def step(self) -> UserStep:
+        """The loss of a step as a step of the user's own."""
+        if (loss_fn := self.loss_fn) is None:
+            return self.adapt(self.step_fn, self.has_aux)
+        return user_step(lambda _, call, x, *target: loss_fn(call(x), *target), self.has_aux)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +52,7 @@ class Plan:
     keep_trace: bool
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["sequences", "marks", "initial", "mask", "y_target", "outside"],
-    meta_fields=[],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Given:
     """The arrays of an `etrace_grad` call: sequences (inputs first), marks of resets (T, B) and the
@@ -94,55 +77,47 @@ class Options:
     window: int | None = None
     reduction: str = "mean"
     return_state: bool = True
-    y_target: Real[ArrayLike, "... O"] | None = None
+    y_target: Target = None
 
 
 def gradient(
-    cell: Cell, rule: Rule, plan: Plan, params: list[jax.Array], state: EngineState, given: Given
+    cell: Cell,
+    rule: Rule,
+    with_gradient: list[bool],
+    plan: Plan,
+    params: list[jax.Array],
+    carry: list[jax.Array],
+    traces: PyTree,
+    given: Given,
 ) -> PyTree:
-    """((gradients of the params, of what is outside of the model), state, Info). The values that
-    the user's step carries on stand behind the engine's carry.
+    """((gradients of the params, of what is outside of the model), carry, traces, Info, the outside
+    values that moved on). `with_gradient` says which parameters' gradients are wanted. The values
+    that the user's step carries on stand behind the engine's carry.
     """
-    sequences, mask = given.sequences, given.mask
-    steps, has_aux = sequence_length(sequences), plan.objective.has_aux
-    live = [k for k, v in enumerate(cell.graph.params) if v.differentiable]
+    sequences, mask, outside = given.sequences, given.mask, given.outside
+    step, reads_params = plan.objective.step(), plan.objective.loss_fn is None
+    live = [k for k, v in enumerate(cell.graph.params) if v.differentiable and reads_params]
+
+    def on_flat(
+        chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
+    ) -> PyTree:
+        values = [jax.lax.stop_gradient(v) for v in params]
+        for k, v in zip(live, chosen[0], strict=True):
+            values[k] = v
+        own = Outside(chosen[1], moving, outside.fixed)
+        return step(cell.params.unflatten(values), carry, take, slices, own)
+
+    extra = [params[k] for k in live], outside.live
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
-    if (loss_fn := plan.objective.loss_fn) is not None:
-        loss_of = lambda outs, target: split(loss_fn(cell.out.unflatten(outs), *target), has_aux)
-        shape = jax.eval_shape(loss_of, list(cell.out.leaves), slices[1:])[0]
-        weights = weights_of(mask, shape, steps, plan.reduction)
-
-        def loss(outs: list[jax.Array], at: PyTree) -> tuple[PyTree, PyTree]:
-            target, weight = at
-            value, aux = loss_of(shielded(outs, weight, mask), target)
-            return weigh(value, weight), (value, aux)
-
-        body, extra = cell_body(cell.graph, loss), ([], [])
-        at = list(sequences[0]), (sequences[1:], weights)
-    else:
-        assert plan.objective.step_fn is not None
-        step, outside = plan.objective.adapt(plan.objective.step_fn, has_aux), given.outside
-
-        def on_flat(
-            chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
-        ) -> PyTree:
-            values = [jax.lax.stop_gradient(v) for v in params]
-            for k, v in zip(live, chosen[0], strict=True):
-                values[k] = v
-            own = Outside(chosen[1], moving, outside.fixed)
-            return step(cell.params.unflatten(values), carry, take, slices, own)
-
-        extra = [params[k] for k in live], outside.live
-        shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
-        weights = weights_of(mask, shape, steps, plan.reduction)
-        body, at = user_body(cell, on_flat, mask), (sequences, weights)
+    shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
+    weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
     signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
     (of_params, of_extra), state, (losses, aux) = sequence_gradient(
-        Problem(cell.graph, rule, body, plan.resets),
+        Problem(cell.graph, rule, user_body(cell, on_flat, mask), plan.resets),
         params,
         extra,
-        state,
-        Steps(at, signals, given.marks),
+        EngineState.of(cell.graph, [*carry, *outside.moving], traces),
+        Steps((sequences, weights), signals, given.marks),
         window=plan.window,
         keep_trace=plan.keep_trace,
         initial=given.initial,
@@ -150,7 +125,10 @@ def gradient(
     gradients = list(of_params)
     for k, more in zip(live, of_extra[0], strict=False):
         gradients[k] = gradients[k] + more
-    return (gradients, of_extra[1]), state, Info(losses, aux)
+    kept = [g if wanted else None for g, wanted in zip(gradients, with_gradient, strict=False)]
+    after, traces = state.parts(cell.graph)
+    own = len(carry)
+    return (kept, of_extra[1]), after[:own], traces, Info(losses, aux), after[own:]
 
 
 def _loss_shape(
@@ -159,10 +137,12 @@ def _loss_shape(
     """The shape of a user's loss, from shapes alone."""
 
     def look(live: PyTree, carry: PyTree, outs: PyTree, *given: PyTree) -> PyTree:
-        def take(x: PyTree) -> tuple[PyTree, PyTree]:
-            cell.x.flatten(x, "input x")
-            return cell.carry.unflatten(carry), cell.out.unflatten(outs)
+        before = cell.carry.unflatten(carry)
 
-        return taken_once(step, live, cell.carry.unflatten(carry), take, *given)[0]
+        def take(x: PyTree) -> PyTree:
+            cell.x.flatten(x, "input x")
+            return (before, cell.out.unflatten(outs)), None
+
+        return taken_once(lambda take: step(live, before, take, *given), take)[0][0]
 
     return jax.eval_shape(look, live, cell.carry.leaves, cell.out.leaves, slices, moving)

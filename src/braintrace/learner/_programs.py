@@ -1,14 +1,13 @@
 """The compiled programs of an analysed cell: each is traced once for each shape."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 from jaxtyping import PyTree
 
 from ..cell import Cell
-from ..core.engine import EngineState, Rule, advance, evolve, update, window
-from ._objective import Given, Objective, Plan, gradient
+from ..core.engine import Rule, advance, evolve, update, window
+from ._objective import Plan, gradient
 
 _MOST_KEPT = 32
 
@@ -20,44 +19,16 @@ class Programs:
     """
 
     def __init__(self, cell: Cell, rule: Rule, with_gradient: list[bool]):
-        self.cell, self.rule, self._with_gradient = cell, rule, with_gradient
-        graph = cell.graph
-        self.update = jax.jit(lambda *flat: update(graph, rule, *flat))
-        self.window = jax.jit(
-            lambda full, *flat: window(graph, rule, *flat, full=full), static_argnums=0
+        of = functools.partial
+        self.update = jax.jit(of(update, cell.graph, rule))
+        self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
+        self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames="size")
+        self.evolve = jax.jit(of(evolve, cell.graph))
+        # the programs of the objectives used last are kept
+        self._gradient_of = functools.lru_cache(_MOST_KEPT)(
+            lambda _: jax.jit(of(gradient, cell, rule, with_gradient), static_argnums=0)
         )
-        self.evolve = jax.jit(lambda *flat: evolve(graph, *flat))
-        self.advance = jax.jit(
-            lambda size, p, c, t, xs: advance(graph, rule, p, c, t, xs, size), static_argnums=0
-        )
-        self._gradients: dict[Objective, Callable[..., PyTree]] = {}
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
-        """Of params, carry, traces and a `Given`: ((gradients of the model, of what is outside of
-        it), carry, traces, info, the outside values that moved on). The programs of the objectives
-        used last are kept.
-        """
-        found = self._gradients.pop(plan.objective, None)
-        if found is None:
-            found = jax.jit(functools.partial(self._gradient), static_argnums=0)
-        if len(self._gradients) >= _MOST_KEPT:
-            del self._gradients[next(iter(self._gradients))]
-        self._gradients[plan.objective] = found
-        return found(plan, *flat)
-
-    def _gradient(
-        self,
-        plan: Plan,
-        params: list[jax.Array],
-        carry: list[jax.Array],
-        traces: PyTree,
-        given: Given,
-    ) -> PyTree:
-        graph = self.cell.graph
-        state = EngineState.of(graph, [*carry, *given.outside.moving], traces)
-        (model, outside), state, info = gradient(self.cell, self.rule, plan, params, state, given)
-        kept = [
-            g if wanted else None for g, wanted in zip(model, self._with_gradient, strict=False)
-        ]
-        after, traces = state.parts(graph)
-        return (kept, outside), after[: len(carry)], traces, info, after[len(carry) :]
+        """`gradient` of params, carry, traces and a `Given`."""
+        return self._gradient_of(plan.objective)(plan, *flat)

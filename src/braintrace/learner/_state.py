@@ -1,16 +1,13 @@
 """What goes from step to step, and what a sequence reports."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PyTree
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["carry", "traces", "steps"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
     """What a learner of a function or an Equinox module carries from step to step: a pytree.
@@ -37,7 +34,7 @@ class State:
     steps: Int32[Array, "..."]  # a scalar, and the axes of jax.vmap over states
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["losses", "aux"], meta_fields=[])
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Info:
     """What a sequence driver of a function, an Equinox or an NNX module reports: a pytree.

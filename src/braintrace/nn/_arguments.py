@@ -13,7 +13,6 @@ from ..core._errors import UsageError
 Size = int | Sequence[int]
 # The constructors take a name, which their annotations do not say.
 Module: Any = brainstate.nn.Module
-RNNCell: Any = brainstate.nn.RNNCell
 Activation = Callable[[jax.Array], jax.Array]
 Init = Any  # an initializer `(shape) -> array`, or an array
 
@@ -58,26 +57,20 @@ def activation_of(activation: str | Activation) -> Activation:
     return found
 
 
-class Cell(RNNCell):
-    """A recurrent cell with one state `h` of `out_size` neurons."""
+class OneState(Module):
+    """A layer with one state, which is its attribute `_state`."""
 
-    h: Any  # the HiddenState
+    _state = "h"
+    _state_init: Init
 
-    def __init__(self, in_size: Size, out_size: Size, state_init: Init, name: str | None):
-        super().__init__(name=name)
-        self.num_in, self.num_out = sizes(in_size, out_size)
-        self.in_size, self.out_size = (self.num_in,), (self.num_out,)
-        self._state_init = state_init
-
-    def _linear(self, inputs: int, w_init: Init, b_init: Init) -> brainstate.nn.Linear:
-        return brainstate.nn.Linear(inputs, self.num_out, w_init=w_init, b_init=b_init)
+    def _initial(self, batch_size: int | None) -> Any:
+        """The state's initial value."""
+        return brainstate.nn.init.param(self._state_init, self.out_size, batch_size)
 
     def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
-        self.h = brainstate.HiddenState(
-            brainstate.nn.init.param(self._state_init, self.num_out, batch_size)
-        )
+        """Make the state, with the batch in front, or without one."""
+        setattr(self, self._state, brainstate.HiddenState(self._initial(batch_size)))
 
     def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
         """Set the state to its initial value."""
-        self.h.value = brainstate.nn.init.param(self._state_init, self.num_out, batch_size)
+        getattr(self, self._state).value = self._initial(batch_size)

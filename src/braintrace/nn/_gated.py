@@ -4,7 +4,7 @@ from typing import Any
 
 import brainstate
 
-from ._arguments import ORTHOGONAL, XAVIER, ZERO, Activation, Init, Size, sizes
+from ._arguments import ORTHOGONAL, XAVIER, ZERO, Activation, Init, Module, Size, sizes
 
 # untyped: their annotations leave out what they take
 _ValinaRNNCell: Any = brainstate.nn.ValinaRNNCell
@@ -48,7 +48,23 @@ class ValinaRNNCell(_ValinaRNNCell):
         super().__init__(*sizes(in_size, out_size), state_init, w_init, b_init, activation, name)
 
 
-class GRUCell(_GRUCell):
+class _Sized(Module):
+    """What the constructors of gated units have in common."""
+
+    def __init__(
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        activation: str | Activation = "tanh",
+        name: str | None = None,
+    ):
+        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
+
+
+class GRUCell(_Sized, _GRUCell):
     """The gated recurrent unit (Cho et al. 2014), with the reset gate in front of the product.
 
         r, z = sigmoid(W_rz [x_t, h_{t-1}] + b_rz)
@@ -70,20 +86,8 @@ class GRUCell(_GRUCell):
     (2, 4)
     """
 
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        activation: str | Activation = "tanh",
-        name: str | None = None,
-    ):
-        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
-
-class MGUCell(_MGUCell):
+class MGUCell(_Sized, _MGUCell):
     """The minimal gated unit (Zhou et al. 2016): one gate.
 
         f   = sigmoid(W_f [x_t, h_{t-1}] + b_f)
@@ -104,18 +108,6 @@ class MGUCell(_MGUCell):
     >>> cell(brainstate.random.randn(2, 3)).shape
     (2, 4)
     """
-
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        activation: str | Activation = "tanh",
-        name: str | None = None,
-    ):
-        super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
 class LSTMCell(_LSTMCell):

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..core._errors import UsageError
-from ._arguments import Module, features
+from ._arguments import OneState, features
 
 
-class LRUCell(Module):
+class LRUCell(OneState):
     """The linear recurrent unit (Orvieto et al. 2023, "Resurrecting recurrent neural networks for
     long sequences").
 
@@ -76,15 +76,7 @@ class LRUCell(Module):
         self.C_re, self.C_im = (parameter(normal(*for_c) / of_c) for _ in range(2))
         self.D = parameter(normal(self.d_model))
 
-    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the state, zeros of shape (batch_size, d_hidden), or (d_hidden,) without a batch."""
-        self.h = brainstate.HiddenState(self._zeros(batch_size))
-
-    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Set the state to zeros."""
-        self.h.value = self._zeros(batch_size)
-
-    def _zeros(self, batch_size: int | None) -> jax.Array:
+    def _initial(self, batch_size: int | None) -> jax.Array:
         shape = (self.d_hidden,) if batch_size is None else (batch_size, self.d_hidden)
         return jnp.zeros(shape, jnp.result_type(self.nu_log.value, jnp.complex64))
 

@@ -1,13 +1,53 @@
 """Recurrent cells with few gates."""
 
+from typing import Any
+
+import brainstate
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._arguments import ORTHOGONAL, ZERO, Activation, Cell, Init, Size, activation_of
+from ._arguments import ORTHOGONAL, ZERO, Activation, Init, OneState, Size, activation_of, sizes
+
+_RNNCell: Any = brainstate.nn.RNNCell
 
 
-class CFNCell(Cell):
+class _Cell(OneState, _RNNCell):
+    """A recurrent cell with one state `h`, and linear layers: what each reads, of the input 'x' and
+    the state 'h'.
+    """
+
+    _layers: Any  # pairs of names
+
+    def __init__(
+        self,
+        in_size: Size,
+        out_size: Size,
+        w_init: Init = ORTHOGONAL,
+        b_init: Init = ZERO,
+        state_init: Init = ZERO,
+        name: str | None = None,
+    ):
+        super().__init__(name=name)
+        self.num_in, self.num_out = sizes(in_size, out_size)
+        self.in_size, self.out_size = (self.num_in,), (self.num_out,)
+        self._state_init, of = state_init, {"x": self.num_in, "h": self.num_out}
+        for layer, reads in self._layers:
+            inputs = sum(of[read] for read in reads)
+            linear = brainstate.nn.Linear(inputs, self.num_out, w_init=w_init, b_init=b_init)
+            setattr(self, layer, linear)
+
+    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
+        """One step: the new state."""
+        self.h.value = self._moved(x, self.h.value)
+        return self.h.value
+
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+        """The state after h, with input x."""
+        raise NotImplementedError
+
+
+class CFNCell(_Cell):
     """The chaos-free network (Laurent and von Brecht 2016, "A recurrent neural network without
     chaos").
 
@@ -31,6 +71,8 @@ class CFNCell(Cell):
     (2, 4)
     """
 
+    _layers = (("Wf", "xh"), ("Wi", "xh"), ("Wh", "x"))
+
     def __init__(
         self,
         in_size: Size,
@@ -41,22 +83,16 @@ class CFNCell(Cell):
         activation: str | Activation = "tanh",
         name: str | None = None,
     ):
-        super().__init__(in_size, out_size, state_init, name)
+        super().__init__(in_size, out_size, w_init, b_init, state_init, name)
         self.activation = activation_of(activation)
-        both = self.num_in + self.num_out
-        self.Wf, self.Wi = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
-        self.Wh = self._linear(self.num_in, w_init, b_init)
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         both = jnp.concatenate([x, h], axis=-1)
         f, i = jax.nn.sigmoid(self.Wf(both)), jax.nn.sigmoid(self.Wi(both))
-        self.h.value = f * self.activation(h) + i * self.activation(self.Wh(x))
-        return self.h.value
+        return f * self.activation(h) + i * self.activation(self.Wh(x))
 
 
-class MinimalRNNCell(Cell):
+class MinimalRNNCell(_Cell):
     """The minimal recurrent network (Chen 2017, "MinimalRNN").
 
         z   = phi(x_t)                                        by default tanh(W_x x_t + b_x)
@@ -91,22 +127,21 @@ class MinimalRNNCell(Cell):
         phi: Activation | None = None,
         name: str | None = None,
     ):
-        super().__init__(in_size, out_size, state_init, name)
         self.phi = phi
-        if phi is None:
-            self.W_x = self._linear(self.num_in, w_init, b_init)
-        self.W_u = self._linear(2 * self.num_out, w_init, b_init)
+        super().__init__(in_size, out_size, w_init, b_init, state_init, name)
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    @property
+    def _layers(self) -> tuple[tuple[str, str], ...]:
+        of_gate = ("W_u", "hh")
+        return (of_gate,) if self.phi is not None else (("W_x", "x"), of_gate)
+
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         z = jnp.tanh(self.W_x(x)) if self.phi is None else self.phi(x)
         u = jax.nn.sigmoid(self.W_u(jnp.concatenate([z, h], axis=-1)))
-        self.h.value = u * h + (1 - u) * z
-        return self.h.value
+        return u * h + (1 - u) * z
 
 
-class MiniGRU(Cell):
+class MiniGRU(_Cell):
     """A GRU without a reset gate and without a squashed candidate.
 
         z   = sigmoid(W_z [x_t, h_{t-1}] + b_z)
@@ -129,28 +164,14 @@ class MiniGRU(Cell):
     (2, 4)
     """
 
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        name: str | None = None,
-    ):
-        super().__init__(in_size, out_size, state_init, name)
-        self.W_x = self._linear(self.num_in, w_init, b_init)
-        self.W_z = self._linear(self.num_in + self.num_out, w_init, b_init)
+    _layers = (("W_x", "x"), ("W_z", "xh"))
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         z = jax.nn.sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
-        self.h.value = (1 - z) * h + z * self.W_x(x)
-        return self.h.value
+        return (1 - z) * h + z * self.W_x(x)
 
 
-class MiniLSTM(Cell):
+class MiniLSTM(_Cell):
     """An LSTM with one state, without an output gate and without a squashed candidate.
 
         f, i = sigmoid(W_f [x_t, h_{t-1}] + b_f), sigmoid(W_i [x_t, h_{t-1}] + b_i)
@@ -173,24 +194,9 @@ class MiniLSTM(Cell):
     (2, 4)
     """
 
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        name: str | None = None,
-    ):
-        super().__init__(in_size, out_size, state_init, name)
-        self.W_x = self._linear(self.num_in, w_init, b_init)
-        both = self.num_in + self.num_out
-        self.W_f, self.W_i = self._linear(both, w_init, b_init), self._linear(both, w_init, b_init)
+    _layers = (("W_x", "x"), ("W_f", "xh"), ("W_i", "xh"))
 
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        h = self.h.value
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
         both = jnp.concatenate([x, h], axis=-1)
         f, i = jax.nn.sigmoid(self.W_f(both)), jax.nn.sigmoid(self.W_i(both))
-        self.h.value = f * h + i * self.W_x(x)
-        return self.h.value
+        return f * h + i * self.W_x(x)

@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 from ..core._errors import UsageError
 from ..operators import matmul
 from ..operators._units import Value, join, split
-from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Module, Size, sizes
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, OneState, Size, sizes
 
 
-class _Leaky(Module):
+class _Leaky(OneState):
     """A product under a leak of `exp(-dt / tau)`, with `dt` of the environment when the layer is
     made.
     """
@@ -28,9 +28,9 @@ class _Leaky(Module):
         self.decay = _decay(tau)
         self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
 
-    def _new(self, initial: Init, batch_size: int | None) -> Value:
-        state = brainstate.nn.init.param(initial, self.out_size, batch_size)
-        return join(state, split(self.weight.value)[1]) if initial is ZERO else state
+    def _initial(self, batch_size: int | None) -> Value:
+        state = brainstate.nn.init.param(self._state_init, self.out_size, batch_size)
+        return join(state, split(self.weight.value)[1]) if self._state_init is ZERO else state
 
 
 class LeakyRateReadout(_Leaky):
@@ -58,6 +58,7 @@ class LeakyRateReadout(_Leaky):
     """
 
     r: Any
+    _state = "r"
 
     def __init__(
         self,
@@ -69,15 +70,7 @@ class LeakyRateReadout(_Leaky):
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, tau, w_init, name)
-        self._r_init = r_init
-
-    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the state, (batch_size, out_size), or (out_size,) without a batch."""
-        self.r = brainstate.HiddenState(self._new(self._r_init, batch_size))
-
-    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Set the state to its initial value."""
-        self.r.value = self._new(self._r_init, batch_size)
+        self._state_init = r_init
 
     def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new state."""
@@ -93,12 +86,7 @@ def triangle_spike(v: Float[Array, "..."]) -> Float[Array, "..."]:
     return (v > 0).astype(v.dtype)
 
 
-@triangle_spike.defjvp
-def _triangle_spike_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (v,), (dv,) = primals, tangents
-    return triangle_spike(v), 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv
+triangle_spike.defjvps(lambda dv, _, v: 0.3 * jnp.maximum(0, 1 - jnp.abs(v)) * dv)
 
 
 class LeakySpikeReadout(_Leaky):
@@ -135,6 +123,7 @@ class LeakySpikeReadout(_Leaky):
     """
 
     V: Any
+    _state = "V"
 
     def __init__(
         self,
@@ -156,15 +145,7 @@ class LeakySpikeReadout(_Leaky):
                 expected="'soft' or 'hard', and a positive threshold",
             )
         self.V_th, self.spk_fun, self.spk_reset = V_th, spk_fun, spk_reset
-        self._V_init = V_initializer
-
-    def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the potential, (batch_size, out_size), or (out_size,) without a batch."""
-        self.V = brainstate.HiddenState(self._new(self._V_init, batch_size))
-
-    def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Set the potential to its initial value."""
-        self.V.value = self._new(self._V_init, batch_size)
+        self._state_init = V_initializer
 
     @property
     def spike(self) -> Float[Array, "*B O"]:

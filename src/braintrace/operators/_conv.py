@@ -66,17 +66,9 @@ def conv(
         )
     space = data.ndim - 2
     numbers = jax.lax.conv_dimension_numbers(data.shape, weight.shape, dimension_numbers)
-    y = jax.lax.conv_general_dilated(
-        data,
-        weight,
-        tuple(strides) * (space if len(strides) == 1 else 1),
-        padding,
-        lhs_dilation,
-        rhs_dilation,
-        numbers,
-        feature_group_count,
-        batch_group_count,
-    )
+    strides = tuple(strides) * (space if len(strides) == 1 else 1)
+    layout = lhs_dilation, rhs_dilation, numbers, feature_group_count, batch_group_count
+    y = jax.lax.conv_general_dilated(data, weight, strides, padding, *layout)
     if bias is not None and np.ndim(bias) == 1:
         channel = numbers.out_spec[1]
         number, unit = split(bias)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._errors import UsageError
-from ._units import Transform, Value, join, split, transformed, with_bias
+from ._units import Transform, Value, check_operands, join, split, transformed, with_bias
 
 
 def matmul(
@@ -37,14 +37,8 @@ def matmul(
     >>> braintrace.matmul(jnp.ones((16, 3)), -jnp.ones((3, 4)), jnp.zeros(4), weight_fn=jnp.abs)[0]
     Array([3., 3., 3., 3.], dtype=float32)
     """
-    _check(
-        "matmul",
-        x,
-        weight,
-        "(..., I)",
-        "(I, O)",
-        np.ndim(weight) == 2 and np.shape(x)[-1:] == np.shape(weight)[:1],
-    )
+    fits = np.ndim(weight) == 2 and np.shape(x)[-1:] == np.shape(weight)[:1]
+    check_operands("matmul", fits, x=(x, "(..., I)"), weight=(weight, "(I, O)"))
     return with_bias(_einsum("...i,io->...o", x, transformed(weight, weight_fn)), bias, bias_fn)
 
 
@@ -80,7 +74,7 @@ def grouped_matmul(
     (16, 4, 2)
     """
     fits = np.ndim(weight) == 3 and np.shape(x)[-2:] == np.shape(weight)[:2]
-    _check("grouped_matmul", x, weight, "(..., G, I)", "(G, I, O)", fits)
+    check_operands("grouped_matmul", fits, x=(x, "(..., G, I)"), weight=(weight, "(G, I, O)"))
     return with_bias(_einsum("...gi,gio->...go", x, transformed(weight, weight_fn)), bias, bias_fn)
 
 
@@ -149,17 +143,9 @@ def lora_matmul(
     >>> braintrace.lora_matmul(jnp.ones((16, 8)), jnp.ones((8, 2)), jnp.ones((2, 4)), alpha=0.5)[0]
     Array([8., 8., 8., 8.], dtype=float32)
     """
-    fits = (
-        np.ndim(B) == np.ndim(A) == 2
-        and np.shape(B)[1] == np.shape(A)[0]
-        and np.shape(x)[-1:] == np.shape(B)[:1]
-    )
-    if not fits:
-        raise UsageError(
-            "The operands of lora_matmul do not fit.",
-            got=f"x {np.shape(x)}, B {np.shape(B)}, A {np.shape(A)}",
-            expected="x (..., I), B (I, r), A (r, O)",
-        )
+    meeting = np.shape(x)[-1:] + np.shape(B)[1:], np.shape(B)[:1] + np.shape(A)[:1]
+    fits = np.ndim(B) == np.ndim(A) == 2 and meeting[0] == meeting[1]
+    check_operands("lora_matmul", fits, x=(x, "(..., I)"), B=(B, "(I, r)"), A=(A, "(r, O)"))
     low = _einsum("...i,ir->...r", x, transformed(B, b_fn))
     return with_bias(alpha * _einsum("...r,ro->...o", low, transformed(A, a_fn)), bias, bias_fn)
 
@@ -167,12 +153,3 @@ def lora_matmul(
 def _einsum(equation: str, x: Value, weight: Value) -> Value:
     (data, of_data), (kernel, of_kernel) = split(x), split(weight)
     return join(jnp.einsum(equation, data, kernel), of_data, of_kernel)
-
-
-def _check(name: str, x: Value, weight: Value, form: str, weight_form: str, fits: bool) -> None:
-    if not fits:
-        raise UsageError(
-            f"The operands of {name} do not fit.",
-            got=f"x {np.shape(x)}, weight {np.shape(weight)}",
-            expected=f"x {form}, weight {weight_form}",
-        )

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core._errors import UsageError, problem
-from ._units import Transform, Value, join, split, transformed, with_bias
+from ..core._errors import problem
+from ._units import Transform, Value, check_operands, join, split, transformed, with_bias
 
 Matrix = Any  # a sparse matrix of brainevent, brainunit or JAX
 
@@ -50,14 +50,10 @@ def sparse_matmul(
     >>> braintrace.sparse_matmul(jnp.ones((1, 2)), jnp.array([5.0, 6.0, 7.0]), sparse_mat=matrix)
     Array([[6., 5., 7.]], dtype=float32)
     """
-    if np.shape(x)[-1:] != tuple(getattr(sparse_mat, "shape", ()))[:1]:
-        if not hasattr(sparse_mat, "shape"):
-            raise TypeError(_no_matrix(sparse_mat))
-        raise UsageError(
-            "The operands of sparse_matmul do not fit.",
-            got=f"x {np.shape(x)}, sparse_mat {sparse_mat.shape}",
-            expected="x (..., I), sparse_mat (I, O)",
-        )
+    if not hasattr(sparse_mat, "shape"):
+        raise TypeError(_no_matrix(sparse_mat))
+    fits = np.shape(x)[-1:] == tuple(sparse_mat.shape)[:1]
+    check_operands("sparse_matmul", fits, x=(x, "(..., I)"), sparse_mat=(sparse_mat, "(I, O)"))
     number, unit = split(transformed(weight, weight_fn))
     y = x @ with_elements(sparse_mat, number)
     own = getattr(sparse_mat.data, "unit", None)  # which the elements have taken over

@@ -33,11 +33,8 @@ def embedding(indices: ArrayLike, weight: Value, *, weight_fn: Transform | None 
            [4., 5.]], dtype=float32)
     """
     if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
-        raise TypeError(
-            problem(
-                "Indices of an embedding are integers.", got=f"dtype {jnp.result_type(indices)}"
-            )
-        )
+        got = f"dtype {jnp.result_type(indices)}"
+        raise TypeError(problem("Indices of an embedding are integers.", got=got))
     if np.ndim(weight) < 2:
         raise UsageError(
             "The table of an embedding has rows.",

@@ -5,6 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from ..core._errors import UsageError
 
 Value = Any  # an array, or one with a unit (a Quantity)
 Unit = Any  # None for no unit
@@ -31,6 +34,16 @@ def transformed(value: Value, transform: Transform | None) -> Value:
         return value
     number, unit = split(value)
     return join(transform(number), unit)
+
+
+def check_operands(name: str, fits: bool, **operands: tuple[Value, str]) -> None:
+    """Refuse operands, each given with the form of its shape, that do not fit."""
+    if not fits:
+        raise UsageError(
+            f"The operands of {name} do not fit.",
+            got=", ".join(f"{k} {np.shape(value)}" for k, (value, _) in operands.items()),
+            expected=", ".join(f"{k} {form}" for k, (_, form) in operands.items()),
+        )
 
 
 def with_bias(y: Value, bias: Value, transform: Transform | None) -> Value:

@@ -2,9 +2,14 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from jax.typing import DTypeLike
+
+from ..compat import ETraceConfig, configured
+from ..core._errors import UsageError
 from ..core.engine import Rule
+from ._options import Seed, floating, option, seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,18 +17,50 @@ class Algorithm(abc.ABC):
     """An algorithm: its hyperparameters, checked when they are given, and the parts they choose.
 
     A subclass is a frozen dataclass, too. Its fields are the options of `braintrace.compile` and of
-    the classes that front ends make of it; a field called `trace_dtype` comes last. It knows no
-    framework.
+    the classes that front ends make of it; an `option` has a check; a field called `trace_dtype`
+    comes last. It knows no framework.
     """
 
     name: ClassVar[str]  # the public name, as users write it
     multi_step: ClassVar[bool] = True  # whether BPTT inside a window can go with its traces
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, check = getattr(self, field.name), field.metadata.get("check")
+            left_out = value is None and field.default is None
+            if check and (field.metadata["needed"] or not left_out):
+                object.__setattr__(self, field.name, check(field.name, value))
+
     @abc.abstractmethod
     def parts(self) -> Rule:
         """What the engine runs."""
 
-    def _set(self, **values: Any) -> None:
-        """Bring fields into one form, from `__post_init__`."""
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configurable(Algorithm):
+    """An algorithm that takes a point of the axes of `ETraceConfig` in place of its own parts."""
+
+    factored: ClassVar[bool]  # whether its traces are
+
+    trace_dtype: DTypeLike | None = option(None, floating)
+    config: ETraceConfig | None = None
+    random_feedback_key: Seed = option(None, seed)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of = self.config
+        if of is None or (isinstance(of, ETraceConfig) and of.is_factorized is self.factored):
+            return
+        wanted = "io_factorized" if self.factored else "per_param"
+        raise UsageError(
+            "Invalid config.",
+            got=repr(of),
+            expected=f"an ETraceConfig with trace_factorization={wanted!r}",
+            do="pass the config to braintrace.compile in the algorithm's place: it chooses the "
+            "class",
+        )
+
+    def configured(self) -> Rule | None:
+        """The parts of the config; None without one."""
+        of, key, dtype = self.config, self.random_feedback_key, self.trace_dtype
+        return of and configured(of, random_feedback_key=key, trace_dtype=dtype)

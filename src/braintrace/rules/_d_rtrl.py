@@ -2,17 +2,13 @@
 
 import dataclasses
 
-from jax.typing import DTypeLike
-
-from ..compat import ETraceConfig, configured
 from ..core.engine import Rule
 from ..core.traces import PerParameter
-from . import _options
-from ._algorithm import Algorithm
+from ._algorithm import Configurable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DRTRLRule(Algorithm):
+class DRTRLRule(Configurable):
     r"""Online gradients with one eligibility trace per parameter and sample.
 
     With h the state of a position (a neuron, with S state slots), y = x W what a weight brings to
@@ -55,20 +51,7 @@ class DRTRLRule(Algorithm):
     """
 
     name = "D_RTRL"
-
-    trace_dtype: DTypeLike | None = None
-    config: ETraceConfig | None = None
-    random_feedback_key: _options.Seed = None
-
-    def __post_init__(self) -> None:
-        _options.config(self.config, factored=False)
-        self._set(
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-            random_feedback_key=_options.seed("random_feedback_key", self.random_feedback_key),
-        )
+    factored = False
 
     def parts(self) -> Rule:
-        if self.config is not None:
-            key, dtype = self.random_feedback_key, self.trace_dtype
-            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
-        return Rule("D-RTRL", PerParameter(self.trace_dtype))
+        return self.configured() or Rule("D-RTRL", PerParameter(self.trace_dtype))

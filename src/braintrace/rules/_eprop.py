@@ -12,8 +12,19 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, FiringRate, OutputFilter
 from ..core.traces import PerParameter
-from . import _options
 from ._algorithm import Algorithm
+from ._options import Seed, drawn_or_given, floating, matrices, one_of, option, positive, seed
+
+
+def _kappa(name: str, value: object) -> object:
+    return value if value == "readout" else fraction(name, value)
+
+
+def _firing_rate(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        expected = "(target, strength), or None"
+        raise UsageError(f"Invalid {name}.", got=repr(value), expected=expected)
+    return float(value[0]), positive(f"strength of {name}", value[1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,58 +85,31 @@ class EPropRule(Algorithm):
 
     name = "EProp"
 
-    feedback: str = "symmetric"
-    random_feedback_key: _options.Seed = None
-    feedback_scale: float = 1.0
-    kappa_filter_decay: Any = 0.0
-    firing_rate: tuple[float, float] | None = None
-    feedback_decay: float = 1e-4
-    feedback_weights: Any = dataclasses.field(default=None, compare=False)
-    trace_dtype: DTypeLike | None = None
+    feedback: str = option("symmetric", one_of("symmetric", "random", "adaptive"))
+    random_feedback_key: Seed = option(None, seed)
+    feedback_scale: float = option(1.0, positive)
+    kappa_filter_decay: Any = option(0.0, _kappa)
+    firing_rate: tuple[float, float] | None = option(None, _firing_rate)
+    feedback_decay: float = option(1e-4, fraction)
+    feedback_weights: Any = option(None, matrices, compare=False)
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def __post_init__(self) -> None:
-        feedback = _options.one_of("feedback", self.feedback, ("symmetric", "random", "adaptive"))
-        key, weights = self.random_feedback_key, self.feedback_weights
-        if self.kappa_filter_decay != "readout":
-            fraction("kappa_filter_decay", self.kappa_filter_decay)
-        if feedback != "symmetric":
-            _options.drawn_or_given(f"feedback={feedback!r}", key, weights)
-            key = _options.seed("random_feedback_key", key)
-            _options.positive("feedback_scale", self.feedback_scale)
-            fraction("feedback_decay", self.feedback_decay)
-        if self.firing_rate is not None:
-            _check_firing_rate(self.firing_rate)
-        self._set(
-            feedback=feedback,
-            random_feedback_key=key,
-            feedback_weights=_options.matrices(weights),
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-        )
+        super().__post_init__()
+        if self.feedback != "symmetric":
+            subject = f"feedback={self.feedback!r}"
+            drawn_or_given(subject, self.random_feedback_key, self.feedback_weights)
 
     def parts(self) -> Rule:
         edits: list[Edit] = []
-        if self.kappa_filter_decay == "readout":
-            edits.append(OutputFilter(None))
-        elif self.kappa_filter_decay > 0:
-            edits.append(OutputFilter(float(self.kappa_filter_decay)))
+        if (kappa := self.kappa_filter_decay) != 0:
+            edits.append(OutputFilter(None if kappa == "readout" else kappa))
         why = ""
         if self.feedback != "symmetric":
-            seed = 0 if self.random_feedback_key is None else self.random_feedback_key
-            scale, decay = float(self.feedback_scale), float(self.feedback_decay)
-            adaptive = self.feedback == "adaptive"
-            edits.append(Feedback(adaptive, seed, scale, decay, self.feedback_weights))
-            why = (
-                "use vjp_method='single-step': inside a multi-step window BPTT would follow the "
-                "readout's weight and the traces B"
-            )
+            key, weights = self.random_feedback_key, self.feedback_weights
+            scale, decay = self.feedback_scale, self.feedback_decay
+            edits.append(Feedback(self.feedback == "adaptive", key, scale, decay, weights))
+            why = Feedback.multi_step_problem
         if self.firing_rate is not None:
-            edits.append(FiringRate(*map(float, self.firing_rate)))
+            edits.append(FiringRate(*self.firing_rate))
         return Rule("e-prop", PerParameter(self.trace_dtype), tuple(edits), why)
-
-
-def _check_firing_rate(given: object) -> None:
-    if not isinstance(given, tuple | list) or len(given) != 2:
-        raise UsageError(
-            "Invalid firing_rate.", got=repr(given), expected="(target, strength), or None"
-        )
-    _options.positive("strength of firing_rate", given[1])

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core._errors import UsageError
-from . import _options
+from ..cell._arguments import check_whole
+from ._options import positive
 
 
 class FixedRandomFeedback:
@@ -31,14 +31,9 @@ class FixedRandomFeedback:
 
     def __init__(self, n_target: int, n_layer: int, key: Any, init_scale: float = 0.1):
         for name, value in (("n_target", n_target), ("n_layer", n_layer)):
-            if not isinstance(value, int) or value < 1:
-                raise UsageError(
-                    f"Invalid {name}.", got=repr(value), expected="a whole number of at least 1"
-                )
+            check_whole(f"Invalid {name}.", value, "a whole number of at least 1")
         drawn = jax.random.key(key) if isinstance(key, int) else key
-        self.B = _options.positive("init_scale", init_scale) * jax.random.normal(
-            drawn, (n_target, n_layer)
-        )
+        self.B = positive("init_scale", init_scale) * jax.random.normal(drawn, (n_target, n_layer))
 
     def project(self, target: jax.Array) -> jax.Array:
         """`target @ B`, with no gradient: (..., n_target) -> (..., n_layer)."""

@@ -6,8 +6,8 @@ from jax.typing import DTypeLike
 
 from ..core.engine import Rule
 from ..core.traces import Factored, PerParameter, WithinLayer
-from . import _options
 from ._algorithm import Algorithm
+from ._options import decay, floating, option
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,7 @@ class OSTLRecurrentRule(Algorithm):
 
     name = "OSTLRecurrent"
 
-    trace_dtype: DTypeLike | None = None
-
-    def __post_init__(self) -> None:
-        self._set(trace_dtype=_options.trace_dtype(self.trace_dtype))
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def parts(self) -> Rule:
         return Rule("OSTL with recurrence", WithinLayer(self.trace_dtype))
@@ -89,18 +86,12 @@ class OSTLFeedforwardRule(Algorithm):
 
     name = "OSTLFeedforward"
 
-    decay_or_rank: float | None = None
+    decay_or_rank: float | None = option(None, decay)
     _: dataclasses.KW_ONLY
-    trace_dtype: DTypeLike | None = None
-
-    def __post_init__(self) -> None:
-        if self.decay_or_rank is not None:
-            _options.decay_or_rank(self.decay_or_rank)
-        self._set(trace_dtype=_options.trace_dtype(self.trace_dtype))
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def parts(self) -> Rule:
-        if self.decay_or_rank is None:
+        if (decay := self.decay_or_rank) is None:
             return Rule("OSTL without recurrence", PerParameter(self.trace_dtype))
-        decay = _options.decay_or_rank(self.decay_or_rank)
         carrier = Factored(decay, decay, self.trace_dtype)
         return Rule("OSTL without recurrence, factored", carrier)

@@ -9,8 +9,8 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import TargetProjection
 from ..core.traces import PerParameter, WithinLayer
-from . import _options
 from ._algorithm import Algorithm
+from ._options import Seed, floating, matrices, one_of, option, positive, seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,40 +59,29 @@ class OSTTPRule(Algorithm):
     name = "OSTTP"
     multi_step = False
 
-    B_list: Any = dataclasses.field(default=None, compare=False)
+    B_list: Any = option(None, matrices, compare=False)
     _: dataclasses.KW_ONLY
-    target_timing: str = "per-step"
-    feedback_key: _options.Seed = None
-    feedback_scale: float = 0.1
-    scope: str = "diagonal"
-    trace_dtype: DTypeLike | None = None
+    target_timing: str = option("per-step", one_of("per-step", "sequence-end"))
+    feedback_key: Seed = option(None, seed)
+    feedback_scale: float = option(0.1, positive)
+    scope: str = option("diagonal", one_of("diagonal", "exact"))
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def __post_init__(self) -> None:
-        timings = ("per-step", "sequence-end")
-        self._set(
-            target_timing=_options.one_of("target_timing", self.target_timing, timings),
-            scope=_options.one_of("scope", self.scope, ("diagonal", "exact")),
-        )
+        super().__post_init__()
         if self.B_list is None and self.feedback_key is None:
             raise UsageError(
                 "OSTTP needs its feedback matrices.",
                 expected="B_list, or feedback_key to draw them",
                 do="pass feedback_key=0, say",
             )
-        self._set(
-            B_list=_options.matrices(self.B_list),
-            feedback_key=_options.seed("feedback_key", self.feedback_key),
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-            feedback_scale=_options.positive("feedback_scale", self.feedback_scale),
-        )
 
     def parts(self) -> Rule:
-        seed = 0 if self.feedback_key is None else self.feedback_key
         carrier = WithinLayer if self.scope == "exact" else PerParameter
         return Rule(
             "OSTTP",
             carrier(self.trace_dtype),
-            (TargetProjection(seed, self.feedback_scale, self.B_list),),
+            (TargetProjection(self.feedback_key, self.feedback_scale, self.B_list),),
             "use vjp_method='single-step': BPTT inside a window would follow the true error and "
             "the traces the target",
             target_timing=self.target_timing,

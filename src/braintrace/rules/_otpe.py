@@ -10,8 +10,18 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
-from . import _options
 from ._algorithm import Algorithm
+from ._options import floating, one_of, option, positive
+
+
+def _leak(name: str, value: object) -> float:
+    if value is None:
+        raise UsageError(
+            "OTPE needs the leak of the membranes.",
+            expected="a number in [0, 1)",
+            do="pass leak=0.9, say",
+        )
+    return fraction(name, value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,31 +76,20 @@ class OTPERule(Algorithm):
     name = "OTPE"
     multi_step = False
 
-    leak: Any = None
+    leak: Any = option(None, _leak, needed=True)
     _: dataclasses.KW_ONLY
-    mode: str = "full"
-    trace_clip_abs: float | None = None
-    trace_dtype: DTypeLike | None = None
+    mode: str = option("full", one_of("full", "approx"))
+    trace_clip_abs: float | None = option(None, positive)
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def __post_init__(self) -> None:
-        self._set(mode=_options.one_of("mode", self.mode, ("full", "approx")))
-        if self.leak is None:
+        super().__post_init__()
+        if self.trace_clip_abs is not None and self.mode == "approx":
             raise UsageError(
-                "OTPE needs the leak of the membranes.",
-                expected="a number in [0, 1)",
-                do="pass leak=0.9, say",
+                "trace_clip_abs clips traces of weights, and F-OTPE has none.",
+                got="mode='approx'",
+                do="use mode='full', or leave trace_clip_abs out",
             )
-        self._set(
-            leak=fraction("leak", self.leak), trace_dtype=_options.trace_dtype(self.trace_dtype)
-        )
-        if self.trace_clip_abs is not None:
-            _options.positive("trace_clip_abs", self.trace_clip_abs)
-            if self.mode == "approx":
-                raise UsageError(
-                    "trace_clip_abs clips traces of weights, and F-OTPE has none.",
-                    got="mode='approx'",
-                    do="use mode='full', or leave trace_clip_abs out",
-                )
 
     def parts(self) -> Rule:
         why = (

@@ -9,8 +9,20 @@ from ..cell import fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Presynaptic
-from . import _options
 from ._algorithm import Algorithm
+from ._options import floating, one_of, option
+
+
+def _leaks(name: str, value: Any) -> Any:
+    """One for all groups, or one for each; 'model' for the model's own."""
+    if value is None:
+        raise UsageError(
+            "OTTT needs the leak of the membrane.",
+            expected="a number in [0, 1], one for each group, or 'model'",
+            do="pass leak=0.5, say, or leak='model' to read it from the model",
+        )
+    given = value if isinstance(value, tuple | list) else (value,)
+    return value if value == "model" else tuple(fraction(name, v, one=True) for v in given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,34 +71,15 @@ class OTTTRule(Algorithm):
     name = "OTTT"
     multi_step = False
 
-    leak: Any = None
+    leak: Any = option(None, _leaks, needed=True)
     _: dataclasses.KW_ONLY
-    mode: str = "A"
+    mode: str = option("A", one_of("A", "O"))
     bias_trace: bool = False
-    trace_dtype: DTypeLike | None = None
-
-    def __post_init__(self) -> None:
-        self._set(
-            mode=_options.one_of("mode", self.mode, ("A", "O")),
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-        )
-        if self.leak is None:
-            raise UsageError(
-                "OTTT needs the leak of the membrane.",
-                expected="a number in [0, 1], one for each group, or 'model'",
-                do="pass leak=0.5, say, or leak='model' to read it from the model",
-            )
-        self._leaks()
-
-    def _leaks(self) -> tuple[float, ...] | None:
-        """One for all groups, or one for each; None for the model's own."""
-        if self.leak == "model":
-            return None
-        given = self.leak if isinstance(self.leak, tuple | list) else (self.leak,)
-        return tuple(fraction("leak", v, one=True) for v in given)
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def parts(self) -> Rule:
-        carrier = Presynaptic(self._leaks(), bool(self.bias_trace), dtype=self.trace_dtype)
+        leaks = None if self.leak == "model" else self.leak
+        carrier = Presynaptic(leaks, bool(self.bias_trace), dtype=self.trace_dtype)
         why = (
             "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window "
             "could continue"

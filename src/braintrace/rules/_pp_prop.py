@@ -1,19 +1,25 @@
 """ES-D-RTRL (pp_prop): D-RTRL with the trace factorised into an input side and a state side."""
 
 import dataclasses
+from typing import Any
 
-from jax.typing import DTypeLike
-
-from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Factored
-from . import _options
-from ._algorithm import Algorithm
+from ._algorithm import Configurable
+from ._options import decay, option
+
+
+def _decays(name: str, value: Any) -> tuple[float, float]:
+    """Those of the input and of the state side."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise UsageError(f"Invalid {name}.", got=repr(value), expected="one value, or a pair")
+    return decay(name, pair[0]), decay(name, pair[1])
 
 
 @dataclasses.dataclass(frozen=True)
-class PPPropRule(Algorithm):
+class PPPropRule(Configurable):
     r"""Online gradients with a factorised eligibility trace: one for the inputs and one for the
     state.
 
@@ -57,34 +63,15 @@ class PPPropRule(Algorithm):
     """
 
     name = "pp_prop"
+    factored = True
 
-    decay_or_rank: float | tuple[float, float] | None = None
-    _: dataclasses.KW_ONLY
-    trace_dtype: DTypeLike | None = None
-    config: ETraceConfig | None = None
-    random_feedback_key: _options.Seed = None
+    decay_or_rank: float | tuple[float, float] | None = option(None, _decays)
 
     def __post_init__(self) -> None:
-        _options.config(self.config, factored=True)
-        self._set(
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-            random_feedback_key=_options.seed("random_feedback_key", self.random_feedback_key),
-        )
-        if self.config is None:
-            self._decays()
-
-    def _decays(self) -> tuple[float, float]:
-        """Those of the input and of the state side."""
-        given = self.decay_or_rank
-        pair = given if isinstance(given, tuple | list) else (given, given)
-        if len(pair) != 2:
-            raise UsageError(
-                "Invalid decay_or_rank.", got=repr(given), expected="one value, or a pair"
-            )
-        return _options.decay_or_rank(pair[0]), _options.decay_or_rank(pair[1])
+        super().__post_init__()
+        if self.config is None and self.decay_or_rank is None:
+            decay("decay_or_rank", None)  # which refuses
 
     def parts(self) -> Rule:
-        if self.config is not None:
-            key, dtype = self.random_feedback_key, self.trace_dtype
-            return configured(self.config, random_feedback_key=key, trace_dtype=dtype)
-        return Rule("ES-D-RTRL", Factored(*self._decays(), self.trace_dtype))
+        pair: Any = self.decay_or_rank
+        return self.configured() or Rule("ES-D-RTRL", Factored(*pair, dtype=self.trace_dtype))

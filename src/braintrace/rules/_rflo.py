@@ -8,8 +8,8 @@ from jax.typing import DTypeLike
 from ..core.engine import Rule
 from ..core.signals import Feedback
 from ..core.traces import PerParameter
-from . import _options
 from ._algorithm import Algorithm
+from ._options import Seed, drawn_or_given, floating, matrices, option, positive, seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,25 +56,17 @@ class RFLORule(Algorithm):
     name = "RFLO"
     multi_step = False
 
-    random_feedback_key: _options.Seed = None
-    feedback_scale: float = 1.0
-    feedback_weights: Any = dataclasses.field(default=None, compare=False)
-    trace_dtype: DTypeLike | None = None
+    random_feedback_key: Seed = option(None, seed)
+    feedback_scale: float = option(1.0, positive)
+    feedback_weights: Any = option(None, matrices, compare=False)
+    trace_dtype: DTypeLike | None = option(None, floating)
 
     def __post_init__(self) -> None:
-        _options.drawn_or_given("RFLO", self.random_feedback_key, self.feedback_weights)
-        self._set(
-            random_feedback_key=_options.seed("random_feedback_key", self.random_feedback_key),
-            feedback_scale=_options.positive("feedback_scale", self.feedback_scale),
-            feedback_weights=_options.matrices(self.feedback_weights),
-            trace_dtype=_options.trace_dtype(self.trace_dtype),
-        )
+        super().__post_init__()
+        drawn_or_given("RFLO", self.random_feedback_key, self.feedback_weights)
 
     def parts(self) -> Rule:
-        seed = 0 if self.random_feedback_key is None else self.random_feedback_key
-        signal = Feedback(False, seed, self.feedback_scale, weights=self.feedback_weights)
-        why = (
-            "use vjp_method='single-step': inside a window BPTT would follow the readout's weight "
-            "and the traces B"
-        )
-        return Rule("RFLO", PerParameter(self.trace_dtype), (signal,), why)
+        key, weights = self.random_feedback_key, self.feedback_weights
+        signal = Feedback(False, key, self.feedback_scale, weights=weights)
+        carrier = PerParameter(self.trace_dtype)
+        return Rule("RFLO", carrier, (signal,), signal.multi_step_problem)

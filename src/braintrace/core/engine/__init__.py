@@ -9,7 +9,6 @@ from ._records import EngineState as EngineState
 from ._records import Problem as Problem
 from ._records import Stepped as Stepped
 from ._records import Steps as Steps
-from ._records import cell_body as cell_body
 from ._records import driver_signals as driver_signals
 from ._records import target_signal as target_signal
 from ._rule import Rule as Rule

@@ -195,22 +195,6 @@ def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> 
     return [sums[v] for v in variables]
 
 
-def cell_body(
-    graph: CellGraph, loss: Callable[[list[Array], PyTree], tuple[Float[Array, ""], PyTree]]
-) -> Body:
-    """The body of a plain cell: slices are (inputs, target), and `loss(outs, target)` is (weighted
-    loss, report).
-    """
-
-    def stepped(done: Step, at: PyTree) -> Stepped:
-        xs, target = at
-        return Stepped(done, xs, *loss(done.outs, target))
-
-    return lambda evaluate, ready, extra, carry, perturbations, at: stepped(
-        evaluate(graph, ready, carry, at[0], perturbations), at
-    )
-
-
 def target_signal(
     graph: CellGraph, y_target: Array | None, timing: str | None = None
 ) -> dict[str, Array]:

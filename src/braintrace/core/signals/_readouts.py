@@ -73,6 +73,10 @@ class Feedback(_OfReadouts):
     """
 
     replaces: ClassVar[str] = "a feedback weight stands for the readout's"
+    multi_step_problem: ClassVar[str] = (
+        "use vjp_method='single-step': inside a window BPTT would follow the readout's weight and "
+        "the traces B"
+    )
 
     adaptive: bool
     seed: Seed

@@ -58,10 +58,10 @@ class ModuleLearner(FunctionLearner):
             shared = [*hidden, *jax.tree.leaves(x)]
             batched = all(v.ndim for v in shared) and any(v.ndim > 1 for v in hidden)
             size = common_size(shared) if batched else None
-            batch = BatchSpec(size, none=size is None, said=False)
+            batch = BatchSpec(size, said=False)
         else:
             said = None if axes is None else _leaf_axes(self.module.carry, x, axes)
-            batch = BatchSpec(samples, said, none=samples is None)
+            batch = BatchSpec(samples, said)
         super().__init__(
             self.module.cell,
             rule,
@@ -137,8 +137,8 @@ class ModuleLearner(FunctionLearner):
         """One step of the model, nothing learned."""
         params, carry = self.read()
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
-        flat, outs = self._programs.evolve(self._flat(params), self.cell.flat_carry(carry), xs)
-        self.write(self.cell.tree_carry(flat))
+        flat, outs = self._programs.evolve(self._flat(params), self.cell.carry.apart(carry), xs)
+        self.write(self.cell.carry.together(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 
     def fitted(self, x: tuple[PyTree, ...]) -> PyTree:
