@@ -6,7 +6,7 @@ written here. Every further name is that of `brainstate.nn`: `from braintrace.nn
 is brainstate's.
 """
 
-from typing import Any as _Any
+from typing import Any
 
 from ..compat import _precision  # isort: skip  # noqa: F401  (first: it guards the precision)
 import brainstate
@@ -40,10 +40,39 @@ from ._minimal import MinimalRNNCell as MinimalRNNCell
 from ._readout import LeakyRateReadout as LeakyRateReadout
 from ._readout import LeakySpikeReadout as LeakySpikeReadout
 
+__all__ = [
+    "Linear",
+    "SignedWLinear",
+    "ScaledWSLinear",
+    "SparseLinear",
+    "LoRA",
+    "GroupedLinear",
+    "Embedding",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ScaledWSConv1d",
+    "ScaledWSConv2d",
+    "ScaledWSConv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LeakyRateReadout",
+    "LeakySpikeReadout",
+    "ValinaRNNCell",
+    "GRUCell",
+    "MGUCell",
+    "LSTMCell",
+    "URLSTMCell",
+    "CFNCell",
+    "MinimalRNNCell",
+    "MiniGRU",
+    "MiniLSTM",
+    "LRUCell",
+]
 
-def __getattr__(name: str) -> _Any:
-    if name == "__all__":  # asked for by `from braintrace.nn import *`
-        return [n for n in globals() if n[0].isupper()]
+
+def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     try:
@@ -53,5 +82,4 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    names = {*__getattr__("__all__"), *dir(brainstate.nn)}
-    return sorted(n for n in names if not n.startswith("_"))
+    return sorted({*__all__, *(n for n in dir(brainstate.nn) if not n.startswith("_"))})

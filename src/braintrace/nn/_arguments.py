@@ -68,7 +68,7 @@ class OneState(Module):
         return brainstate.nn.init.param(self._state_init, self.out_size, batch_size)
 
     def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the state, with the batch in front, or without one."""
+        """Make the state, (batch_size, *out_size), or out_size without a batch."""
         setattr(self, self._state, brainstate.HiddenState(self._initial(batch_size)))
 
     def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
