@@ -10,7 +10,7 @@ from .plan import OLD_PEER, OURS, PEER
 
 def pythons(folder: Path, peers: bool) -> dict[str, Path | str]:
     """The interpreter of each side, or why there is none. The peers get our version of JAX, so that
-    compilers are equal.
+    compilers are equal, and of jaxtyping, which annotates the cells that all sides share.
     """
     found: dict[str, Path | str] = {OURS: Path(sys.executable)}
     for version in (PEER, OLD_PEER) if peers else ():
@@ -23,7 +23,7 @@ def _environment(folder: Path, version: str) -> Path | str:
     python, ready = folder / "bin" / "python", folder / ".ready"
     wanted = [
         f"braintrace=={version}",
-        *(f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib")),
+        *(f"{name}=={importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "jaxtyping")),
     ]
     if ready.exists() and ready.read_text() == " ".join(wanted):
         return python
