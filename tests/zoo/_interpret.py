@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from braintrace.core._compat import scan_counts
+
 
 def run_once(function, *args):
     """What `function(*args)` gives, computed on NumPy."""
@@ -93,7 +95,7 @@ def other(eqn, inputs):
 
 def scan(params, inputs):
     """The loop of lax.scan."""
-    consts, carried = params["num_consts"], params["num_carry"]
+    consts, carried = scan_counts(params)
     fixed, carry = inputs[:consts], inputs[consts : consts + carried]
     xs, length = inputs[consts + carried :], params["length"]
     steps = reversed(range(length)) if params["reverse"] else range(length)

@@ -94,7 +94,7 @@ def scan_counts(params: Params) -> tuple[int, int]:
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     # from JAX 0.12 on; a flat tree iterates over its leaves
-    constants, carried, _ = params["ft_in"].elts
+    constants, carried, _ = params["ft_in"].unpack()
     return len(tuple(constants)), len(tuple(carried))
 
 
