@@ -77,7 +77,7 @@ class FunctionLearner:
         self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
         self.rule = self.cell.rule or rule
         self._budget = Budget(self.graph, self.rule, memory_budget)
-        self._programs = Programs(self.cell, self.rule, self._with_gradient)
+        self._programs = Programs(self.cell, self.rule)
 
     @property
     def graph(self) -> CellGraph:
@@ -269,7 +269,7 @@ class FunctionLearner:
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, options.reduction, chosen, keep)
+        plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
         initial = [] if reset is None else self.cell.carry.apart(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
         gradients, carry, traces, info, moved = self._programs.gradient(
@@ -348,12 +348,12 @@ class FunctionLearner:
         return check_gradients(self, params, state, xs, *targets, **options)
 
     @functools.cached_property
-    def _with_gradient(self) -> list[bool]:
+    def _with_gradient(self) -> tuple[bool, ...]:
         """For each parameter, whether it has a gradient."""
-        return [
+        return tuple(
             v.differentiable and row.exactness is not Exactness.FROZEN
             for v, row in zip(self.graph.params, self.graph.parameters, strict=False)
-        ]
+        )
 
     @property
     def _live(self) -> Sequence[bool]:

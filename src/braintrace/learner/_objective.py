@@ -42,7 +42,8 @@ class Objective:
 class Plan:
     """The static part of an `etrace_grad` call; a compiled program is kept for each.
 
-    `resets`: the leaves of the engine's carry that a reset sets to their initial values.
+    `resets`: the leaves of the engine's carry that a reset sets to their initial values. `wanted`:
+    for each parameter, whether its gradient is.
     """
 
     resets: tuple[int, ...]
@@ -50,6 +51,7 @@ class Plan:
     reduction: str
     window: int
     keep_trace: bool
+    wanted: tuple[bool, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -83,7 +85,6 @@ class Options:
 def gradient(
     cell: Cell,
     rule: Rule,
-    with_gradient: list[bool],
     plan: Plan,
     params: list[jax.Array],
     carry: list[jax.Array],
@@ -91,8 +92,8 @@ def gradient(
     given: Given,
 ) -> PyTree:
     """((gradients of the params, of what is outside of the model), carry, traces, Info, the outside
-    values that moved on). `with_gradient` says which parameters' gradients are wanted. The values
-    that the user's step carries on stand behind the engine's carry.
+    values that moved on). The values that the user's step carries on stand behind the engine's
+    carry.
     """
     sequences, mask, outside = given.sequences, given.mask, given.outside
     step, reads_params = plan.objective.step(), plan.objective.loss_fn is None
@@ -125,7 +126,7 @@ def gradient(
     gradients = list(of_params)
     for k, more in zip(live, of_extra[0], strict=False):
         gradients[k] = gradients[k] + more
-    kept = [g if wanted else None for g, wanted in zip(gradients, with_gradient, strict=False)]
+    kept = [g if wanted else None for g, wanted in zip(gradients, plan.wanted, strict=False)]
     after, traces = state.parts(cell.graph)
     own = len(carry)
     return (kept, of_extra[1]), after[:own], traces, Info(losses, aux), after[own:]

@@ -13,12 +13,9 @@ _MOST_KEPT = 32
 
 
 class Programs:
-    """Steps, windows and sequences of a cell on flat lists, jitted.
+    """Steps, windows and sequences of a cell on flat lists, jitted."""
 
-    `with_gradient` says for each parameter whether its gradient is wanted.
-    """
-
-    def __init__(self, cell: Cell, rule: Rule, with_gradient: list[bool]):
+    def __init__(self, cell: Cell, rule: Rule):
         of = functools.partial
         self.update = jax.jit(of(update, cell.graph, rule))
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
@@ -26,7 +23,7 @@ class Programs:
         self.evolve = jax.jit(of(evolve, cell.graph))
         # the programs of the objectives used last are kept
         self._gradient_of = functools.lru_cache(_MOST_KEPT)(
-            lambda _: jax.jit(of(gradient, cell, rule, with_gradient), static_argnums=0)
+            lambda _: jax.jit(of(gradient, cell, rule), static_argnums=0)
         )
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:

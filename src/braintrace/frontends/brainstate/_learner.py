@@ -82,9 +82,9 @@ class ModuleLearner(FunctionLearner):
         return ETraceGraph.of(self.cell, self.module, self.model)
 
     @functools.cached_property
-    def _with_gradient(self) -> list[bool]:
+    def _with_gradient(self) -> tuple[bool, ...]:
         """Also frozen parameters: they may be asked for by name."""
-        return [v.differentiable for v in self.graph.params[: len(self.graph.parameters)]]
+        return tuple(v.differentiable for v in self.graph.params[: len(self.graph.parameters)])
 
     @property
     def _resettable(self) -> tuple[int, ...]:
