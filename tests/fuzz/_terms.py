@@ -4,6 +4,7 @@ Every piece is a function of `(p, env)`, p the parameters and env the values of 
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.nn import sigmoid
 
@@ -57,7 +58,9 @@ class Parameters:
             return lambda p: p[left] @ p[right]
         name = self.old_or_new(rows, columns)
         if kind == "masked":
-            mask = self.rng.random((rows, columns)) < 0.7
+            mask = np.zeros((rows, columns), bool)
+            while mask.sum(0).max() < 2:  # with one entry a column a product does not mix
+                mask = self.rng.random((rows, columns)) < 0.7
             return lambda p: jnp.where(mask, p[name], 0)
         if kind == "scaled":
             scale = self.new()
