@@ -4,7 +4,6 @@ and running them does not.
 
 import quick_compilation  # isort: skip  (first: JAX reads its settings when it is imported)
 
-import gc
 from pathlib import Path
 
 import brainstate
@@ -16,8 +15,7 @@ import pytest
 MOST_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
 
-gc.freeze()  # what is imported stays: looking through it again and again takes time
-gc.set_threshold(100_000, 20, 20)  # tracing makes many objects: a fifth of the time went to looking
+quick_compilation.collect_seldom()
 
 
 @pytest.fixture(scope="session")

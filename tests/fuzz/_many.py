@@ -1,6 +1,6 @@
 """What a process does that checks many seeds."""
 
-import gc
+import quick_compilation  # isort: skip  (first: JAX reads its settings)
 
 import jax
 
@@ -13,8 +13,7 @@ TOGETHER = 50
 def settings():
     """Of a process."""
     jax.config.update("jax_enable_x64", True)
-    gc.freeze()  # collecting what is imported takes a tenth of the time
-    gc.set_threshold(100_000, 20, 20)  # and what tracing makes, a fifth
+    quick_compilation.collect_seldom()
 
 
 def reason(seed):

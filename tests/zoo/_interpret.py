@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from braintrace.core._compat import scan_counts
+from braintrace.core._compat import scan_counts, sub_jaxprs
 
 
 def run_once(function, *args):
@@ -33,11 +33,9 @@ def interpreted(function, *example):
 
 def has_convolution(jaxpr):
     """Whether a jaxpr, or one inside it, has a convolution."""
-    values = [v for e in jaxpr.eqns for v in e.params.values()]
-    inner = [v for value in values for v in (value if isinstance(value, tuple) else (value,))]
-    inner = [getattr(v, "jaxpr", v) for v in inner]
+    inner = (program for e in jaxpr.eqns for program in sub_jaxprs(e.params))
     return any(e.primitive.name == "conv_general_dilated" for e in jaxpr.eqns) or any(
-        has_convolution(v) for v in inner if isinstance(v, core.Jaxpr)
+        has_convolution(program.jaxpr) for program in inner
     )
 
 
