@@ -15,17 +15,9 @@ from jax import lax
 from jax.nn import sigmoid, softmax
 
 from braintrace.cell import BatchSpec
-from engine._front_end import (
-    QUICK,
-    assert_same,
-    data,
-    distance,
-    distances,
-    learner_for,
-    stepwise,
-    summed,
-)
+from engine._front_end import assert_same, data, distance, distances, learner_for, stepwise, summed
 from zoo import CASES, bptt, loss
+from zoo._interpret import once, run_once
 
 jax.config.update("jax_enable_x64", True)
 
@@ -52,7 +44,7 @@ def online(cell, params, carry=H0, xs=XS, ys=YS):
     """
     learner = learner_for(cell, params, carry, jax.tree.map(lambda v: v[0], xs))
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(params, carry, xs, ys):
         state = learner.init(params, carry)
         given = {"loss_fn": loss, "reduction": "sum", "return_state": False}
@@ -69,7 +61,7 @@ def online(cell, params, carry=H0, xs=XS, ys=YS):
 
 def by_autodiff(cell, params, carry=H0, xs=XS, ys=YS):
     """Reverse mode through the scan of a cell: BPTT, or an oracle."""
-    return jax.jit(partial(bptt, cell), compiler_options=QUICK)(params, carry, xs, ys)
+    return run_once(partial(bptt, cell), params, carry, xs, ys)
 
 
 def two_evaluations(live, local):

@@ -14,7 +14,7 @@ import pytest
 from jax import lax
 
 import braintrace
-from algorithms._rules import DECAYS, QUICK, SUM, apart, drawn, learner, oracle, same, windowed
+from algorithms._rules import DECAYS, SUM, apart, drawn, learner, oracle, same, windowed
 from algorithms.cells import EXAMPLES, LEAK, B, I, N, O, T, data, fire, lif, lif_move, read, stack
 from braintrace.checks import (
     Layer,
@@ -26,6 +26,7 @@ from braintrace.checks import (
     pp_prop_oracle,
 )
 from zoo import CASES, bptt
+from zoo._interpret import run_once
 
 jax.config.update("jax_enable_x64", True)
 
@@ -41,12 +42,12 @@ def compiled(cell, given, algorithm, **options):
 
 def online(cell, given, algorithm, **options):
     this = compiled(cell, given, algorithm, **options)
-    return jax.jit(lambda *given: windowed(this, given, 3), compiler_options=QUICK)(*given)
+    return run_once(lambda *given: windowed(this, given, 3), *given)
 
 
 def by(program, cell, given, **options):
     run = lambda *given: program(cell, *given, **SUM, **options)[0]
-    return jax.jit(run, compiler_options=QUICK)(*given)
+    return run_once(run, *given)
 
 
 def test_g_biases_accumulate_under_the_factorised_rule():
@@ -141,9 +142,7 @@ def test_l_kappa_sits_behind_the_spike_derivative():
         return (h, y, filtered), y
 
     params, carry, xs, ys = given
-    wrong = jax.jit(partial(bptt, misplaced), compiler_options=QUICK)(
-        params, (*carry, jnp.zeros_like(carry[0])), xs, ys
-    )
+    wrong = run_once(partial(bptt, misplaced), params, (*carry, jnp.zeros_like(carry[0])), xs, ys)
     assert apart(wrong, got)["W"] > 0.1
 
 
@@ -220,7 +219,7 @@ def test_o_ostl_keeps_the_recurrence_and_the_past():
     """
     case = CASES["leaky_recurrent"]
     given = case.make(jax.random.key(0), T, B)
-    right = jax.jit(partial(bptt, case.cell), compiler_options=QUICK)(*given)
+    right = run_once(partial(bptt, case.cell), *given)
     same(online(case.cell, given, "ostl_recurrent"), right)
 
     def snap(p, h, x):
@@ -229,7 +228,7 @@ def test_o_ostl_keeps_the_recurrence_and_the_past():
         h = jax.nn.sigmoid(p["tau"]) * h + jnp.tanh(drive)
         return h, h @ p["o"]
 
-    assert apart(jax.jit(partial(bptt, snap), compiler_options=QUICK)(*given), right)["U"] > 0.02
+    assert apart(run_once(partial(bptt, snap), *given), right)["U"] > 0.02
     given, cell = data("one_lif"), stack(lif(recurrent=False), leak=None)
     given = (given[0], given[1][:1], *given[2:])
     right = by(bptt_gradient, cell, given)
@@ -251,7 +250,7 @@ def test_p_the_correction_of_the_factorised_rule_counts_steps():
         _, outs = this.update_window(params, this.init(params, carry), xs)
         return jnp.sum(jnp.square(outs - ys))
 
-    same(jax.jit(jax.grad(whole), compiler_options=QUICK)(params), right)
+    same(run_once(jax.grad(whole), params), right)
     state, _ = this.update_window(params, this.init(params, carry), xs)
     np.testing.assert_allclose(state.traces["weight"], 1 - 0.9**T)
     assert (

@@ -4,15 +4,15 @@ of no others.
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import braintrace
 from braintrace import checks
 from braintrace.core.analysis import Exactness
+from zoo._interpret import once
 
-from ._rules import QUICK, SUM, apart, drawn, windowed
+from ._rules import SUM, apart, drawn, windowed
 from .cells import LEAK, B, I, N, O, T, fire
 
 
@@ -76,7 +76,7 @@ def test_exact_is_bptt(name, rule):
     this = compiled(**options)
     target = {"y_target": jnp.asarray(drawn(T, B, O))} if algorithm == "osttp" else {}
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def gradients(*given):
         right = checks.bptt_gradient(cell, *given, **SUM)[0]
         return right, [windowed(this, given, window, **target) for window in (1, 3)]

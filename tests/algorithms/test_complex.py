@@ -1,7 +1,5 @@
 """Edits on complex states with a complex readout, against the same network in real numbers."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +8,9 @@ import pytest
 import braintrace
 from braintrace import ETraceConfig
 from braintrace.checks import bptt_gradient
+from zoo._interpret import once
 
-from ._rules import QUICK, SUM, apart, drawn, norm, same, stepwise, windowed
+from ._rules import SUM, apart, drawn, norm, same, stepwise, windowed
 from .cells import LEAK, B, I, N, O, T
 
 
@@ -133,7 +132,7 @@ def test_complex_is_two_reals(edit):
     )
     plain = compiled(real, real_given, "d_rtrl")
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(given, real_given):
         found = [windowed(this, given, w, **driver) for w in (1, 3, None)]
         found.append(stepwise(this, given, **driver))
@@ -157,7 +156,7 @@ def test_the_readouts_own_filter_is_bptt(algorithm, options):
     params, carry, xs, _ = given
     this = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry, **options)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(*given):
         found = [windowed(this, given, w) for w in (1, 3, None)] + [stepwise(this, given)]
         plain = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry)

@@ -13,8 +13,9 @@ from jax.nn import sigmoid
 import braintrace
 from braintrace import checks
 from braintrace.checks import Layer
+from zoo._interpret import once, run_once
 
-from ._rules import CASES, QUICK, SUM, apart, drawn, learner, norm, oracle, same, stepwise, windowed
+from ._rules import CASES, SUM, apart, drawn, learner, norm, oracle, same, stepwise, windowed
 from .cells import EXAMPLES, LEAK, B, I, N, O, T, data, dense, fire, lif, lif_move, stack
 
 ALL = set(CASES) - {"pp_prop", "ostl_feedforward"}
@@ -41,7 +42,7 @@ def test_activities_that_enter_one_product_together(name, case):
     this, right = learner(case, name), oracle(case, name)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
     run = partial(every_way, this, CASES[case].driver())
-    for got in jax.jit(run, compiler_options=QUICK)(*data(name)):
+    for got in run_once(run, *data(name)):
         same(got, right)
     neighbour = oracle(CASES[case].neighbour, name)
     assert max(apart(neighbour, right).values()) > 1e-3  # control: what passing it by would give
@@ -68,7 +69,7 @@ def test_ways_to_join_two_activities(case, way):
     options, of_oracle = chosen.options(name), chosen.oracle_options(name)
     this = braintrace.compile(cell, "eprop", xs[0], params=params, carry=carry, **options)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def both(*given):
         right = checks.eprop_oracle(cell, *given, **SUM, **of_oracle)[0]
         plain = checks.layered_oracle(cell, *given, **SUM)[0]
@@ -86,7 +87,7 @@ def rated(cell, given):
     rate = {"firing_rate": RATE}
     this = braintrace.compile(cell, "eprop", xs[0], params=params, carry=carry, **rate)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def both(*given):
         right, plain = (
             checks.eprop_oracle(cell, *given, **SUM, kappa=0.0, **o)[0] for o in (rate, {})
@@ -157,7 +158,7 @@ def test_edits_at_the_activity_however_it_is_read(case, way):
     )
     by = {"osttp": checks.osttp_oracle, "otpe": checks.otpe_oracle}[case]
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def both(*given):
         right = by(read_as(READS["z @ M"]), *given, **SUM, **options, **driver)[0]
         plain = checks.layered_oracle(read_as(READS["z @ M"]), *given, **SUM)[0]
@@ -231,7 +232,7 @@ def test_a_readout_of_two_activities_keeps_each_apart():
     )
     cell = checks.LayeredCell((layer,), lambda p, z: z[:, :N] @ p["o"] + z[:, N:] @ p["u"])
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def both(*given):
         right, plain = (
             checks.eprop_oracle(cell, *given, **SUM, kappa=kappa)[0] for kappa in (0.7, 0.0)
@@ -271,7 +272,7 @@ def test_bias_traces_are_those_of_drives(way):
     options = {"leak": 0.7, "bias_trace": True}
     this = compiled(cell, "ottt", carry=given[1], params=given[0], **options)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def both(*given):
         right, plain = (
             checks.ottt_oracle(cell, *given, **SUM, leak=0.7, bias_trace=b)[0]

@@ -2,8 +2,6 @@
 oracles.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,8 +9,9 @@ import pytest
 import braintrace
 from braintrace import checks
 from braintrace.checks import Layer, LayeredCell
+from zoo._interpret import once
 
-from ._rules import DECAYS, QUICK, SUM, apart, drawn, norm, same, stepwise, windowed
+from ._rules import DECAYS, SUM, apart, drawn, norm, same, stepwise, windowed
 from ._shapes import sizes_in
 from .cells import LEAK, lif_move, read
 from .cells import fire as spikes
@@ -64,7 +63,7 @@ def test_equals_its_oracle(drive, rule):
     params, carry, xs, _ = given
     this = braintrace.compile(cell, rule, xs[0], params=params, carry=carry, **options)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(*given):
         right = oracle(cell, *given, **SUM, **oracle_options)[0]
         return right, windowed(this, given, 1), windowed(this, given, 3), stepwise(this, given)

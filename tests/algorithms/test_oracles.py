@@ -1,14 +1,13 @@
 """Each algorithm gives its oracle's gradient: step by step, in windows, on every kind of cell."""
 
-from functools import partial
-
 import jax
 import pytest
 
 import braintrace
 from braintrace.checks import eprop_oracle
+from zoo._interpret import once
 
-from ._rules import CASES, QUICK, SUM, apart, learner, norm, oracle, same, stepwise, windowed
+from ._rules import CASES, SUM, apart, learner, norm, oracle, same, stepwise, windowed
 from .cells import EXAMPLES, B, data
 
 
@@ -16,7 +15,7 @@ from .cells import EXAMPLES, B, data
 def test_equals_its_oracle(case, name):
     given, this, driver = data(name), learner(case, name), CASES[case].driver()
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(*given):
         return (
             windowed(this, given, 1, **driver),
@@ -44,7 +43,7 @@ def test_the_firing_rate_term(name):
     cell = EXAMPLES[name].cell
     this = braintrace.compile(cell, "eprop", xs[0], params=params, carry=carry, firing_rate=rate)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(*given):
         right = eprop_oracle(cell, *given, **SUM, kappa=0.0, firing_rate=rate)[0]
         return right, windowed(this, given, 1), windowed(this, given, 3), stepwise(this, given)

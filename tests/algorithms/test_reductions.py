@@ -10,8 +10,9 @@ from braintrace.checks import bptt_gradient
 from braintrace.rules import ALGORITHMS
 from zoo import CASES as ZOO
 from zoo import loss
+from zoo._interpret import run_once
 
-from ._rules import QUICK, SUM, apart, drawn, oracle, same, windowed
+from ._rules import SUM, apart, drawn, oracle, same, windowed
 from .cells import EXAMPLES, LEAK, B, N, T, data
 
 
@@ -19,7 +20,7 @@ def online(cell, given, algorithm, window=3, **options):
     """The gradient of a sequence by an algorithm."""
     params, carry, xs, _ = given
     this = braintrace.compile(cell, algorithm, xs[0], params=params, carry=carry, **options)
-    return jax.jit(lambda *given: windowed(this, given, window), compiler_options=QUICK)(*given)
+    return run_once(lambda *given: windowed(this, given, window), *given)
 
 
 def on(name, algorithm, **options):
@@ -28,7 +29,7 @@ def on(name, algorithm, **options):
 
 def bptt(cell, given):
     run = lambda *given: bptt_gradient(cell, *given, **SUM)[0]
-    return jax.jit(run, compiler_options=QUICK)(*given)
+    return run_once(run, *given)
 
 
 @pytest.mark.parametrize("name", ["leaky_tanh", "two_alif"])
@@ -141,9 +142,7 @@ def test_adaptive_feedback_aligns_with_the_readout():
         return (params, state), cosine(params, state)
 
     start = this.init(params, carry)
-    _, cosines = jax.jit(lambda *s: jax.lax.scan(train, s, length=60), compiler_options=QUICK)(
-        params, start
-    )
+    _, cosines = run_once(lambda *s: jax.lax.scan(train, s, length=60), params, start)
     assert cosine(params, start) < 0.9
     assert cosines[-1] > 0.999
 

@@ -2,8 +2,6 @@
 stored elements alone.
 """
 
-from functools import partial
-
 import brainevent
 import jax
 import jax.numpy as jnp
@@ -14,8 +12,9 @@ from jax.experimental import sparse
 import braintrace
 from braintrace import checks
 from braintrace.checks import Layer, LayeredCell
+from zoo._interpret import once
 
-from ._rules import DECAYS, QUICK, SUM, apart, drawn, norm, same, stepwise, windowed
+from ._rules import DECAYS, SUM, apart, drawn, norm, same, stepwise, windowed
 from ._shapes import sizes_in
 from .cells import LEAK, fire, lif_move, read
 
@@ -147,7 +146,7 @@ def test_equals_the_oracle_of_the_masked_dense_network(rule, name):
     params, carry, xs, _ = given
     this = braintrace.compile(sparse_cell, rule, xs[0], params=params, carry=carry, **options)
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @once
     def every_way(*given):
         right = oracle(dense_cell, *given, **SUM, **oracle_options)[0]
         return right, windowed(this, given, 1), windowed(this, given, 3), stepwise(this, given)

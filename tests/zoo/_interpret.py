@@ -4,6 +4,8 @@ Compiling a program of a thousand equations takes a hundred times longer than co
 arrays of a dozen numbers. What is not in the table below is left to the primitive itself.
 """
 
+import functools
+
 import jax
 import numpy as np
 from jax.extend import core
@@ -14,6 +16,11 @@ from braintrace.core._compat import scan_counts, sub_jaxprs
 def run_once(function, *args):
     """What `function(*args)` gives, computed on NumPy."""
     return interpreted(function, *args)(*args)
+
+
+def once(function):
+    """`function`, traced at each call and run on NumPy."""
+    return functools.partial(run_once, function)
 
 
 def interpreted(function, *example):
