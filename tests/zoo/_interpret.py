@@ -29,10 +29,11 @@ def interpreted(function, *example):
     structure = jax.tree.structure(shape)
     if has_convolution(closed.jaxpr):  # left to JAX as a whole
         return jax.jit(function)
+    program = Program(closed)
 
     def run(*args):
         with np.errstate(all="ignore"):
-            outs = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+            outs = program([array(v) for v in jax.tree.leaves(args)])
         return jax.tree.unflatten(structure, outs)
 
     return run
@@ -46,33 +47,62 @@ def has_convolution(jaxpr):
     )
 
 
-def evaluate(jaxpr, consts, args):
-    """The results of a jaxpr."""
-    env = dict(zip(jaxpr.constvars, map(array, consts), strict=True))
-    env.update(zip(jaxpr.invars, map(array, args), strict=True))
-    for eqn in jaxpr.eqns:
-        inputs = [
-            array(v.val, v.aval.dtype) if isinstance(v, core.Literal) else env[v]
-            for v in eqn.invars
-        ]
-        name = eqn.primitive.name
-        if (elementwise := ELEMENTWISE.get(name)) is not None:
-            outs = [array(elementwise(*inputs), eqn.outvars[0].aval.dtype)]
-        elif (rule := RULES.get(name)) is not None and not any(map(is_key, inputs)):
-            outs = [rule(eqn, *inputs)]
-        elif (loop := LOOPS.get(name)) is not None:
-            outs = loop(eqn.params, inputs)
-        else:
-            outs = other(eqn, inputs)
-        env.update(zip(eqn.outvars, outs, strict=True))
-    return [
-        array(v.val, v.aval.dtype) if isinstance(v, core.Literal) else env[v] for v in jaxpr.outvars
-    ]
+class Program:
+    """A jaxpr as a list of functions of NumPy arrays, with the places of their operands and
+    results; what an equation is made of is looked up once, for loops run it many times.
+    """
+
+    def __init__(self, jaxpr):
+        consts = jaxpr.consts if isinstance(jaxpr, core.ClosedJaxpr) else ()
+        jaxpr = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+        self.values, self.places = [], {}
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            self.places[var] = self.keep(array(value))
+        self.ins = [self.place(v) for v in jaxpr.invars]
+        self.steps = []
+        for eqn in jaxpr.eqns:
+            operands = [self.place(v) for v in eqn.invars]
+            self.steps.append((operation(eqn), operands, [self.place(v) for v in eqn.outvars]))
+        self.outs = [self.place(v) for v in jaxpr.outvars]
+
+    def keep(self, value):
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def place(self, var):
+        if isinstance(var, core.Literal):
+            return self.keep(array(var.val, var.aval.dtype))
+        if var not in self.places:
+            self.places[var] = self.keep(None)
+        return self.places[var]
+
+    def __call__(self, args):
+        values = self.values.copy()
+        for place, value in zip(self.ins, args, strict=True):
+            values[place] = value
+        for function, operands, results in self.steps:
+            outs = function([values[k] for k in operands])
+            for place, value in zip(results, outs, strict=True):
+                values[place] = value
+        return [values[k] for k in self.outs]
+
+
+def operation(eqn):
+    """An equation as a function from its operands to its results."""
+    name = eqn.primitive.name
+    if (elementwise := ELEMENTWISE.get(name)) is not None:
+        dtype = eqn.outvars[0].aval.dtype
+        return lambda inputs: (array(elementwise(*inputs), dtype),)
+    if (rule := RULES.get(name)) is not None and not any(is_key(v.aval) for v in eqn.invars):
+        return lambda inputs: (rule(eqn, *inputs),)
+    if (loop := LOOPS.get(name)) is not None:
+        return loop(eqn.params)
+    return other(eqn)
 
 
 def array(value, dtype=None):
     """A NumPy array; a PRNG key stays what it is."""
-    if is_key(value):
+    if isinstance(value, jax.Array) and is_key(value):
         return value
     return np.asarray(value, dtype)
 
@@ -82,57 +112,61 @@ def is_key(value):
     return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def closed(jaxpr, inputs):
-    """The results of a jaxpr in an equation's parameters."""
-    if isinstance(jaxpr, core.ClosedJaxpr):
-        return evaluate(jaxpr.jaxpr, jaxpr.consts, inputs)
-    return evaluate(jaxpr, (), inputs)
-
-
-def other(eqn, inputs):
+def other(eqn):
     """A call is opened; any other primitive computes itself."""
     for name in ("call_jaxpr", "jaxpr", "fun_jaxpr"):
         if name in eqn.params and eqn.primitive.name != "reduce":
-            return closed(eqn.params[name], inputs)
-    outs = eqn.primitive.bind(*inputs, **eqn.params)
-    return [array(v) for v in (outs if eqn.primitive.multiple_results else [outs])]
+            return Program(eqn.params[name])
+
+    def compute(inputs):
+        outs = eqn.primitive.bind(*inputs, **eqn.params)
+        return [array(v) for v in (outs if eqn.primitive.multiple_results else [outs])]
+
+    return compute
 
 
-def scan(params, inputs):
+def scan(params):
     """The loop of lax.scan."""
     consts, carried = scan_counts(params)
-    fixed, carry = inputs[:consts], inputs[consts : consts + carried]
-    xs, length = inputs[consts + carried :], params["length"]
-    steps = reversed(range(length)) if params["reverse"] else range(length)
-    rows = {}
-    for t in steps:
-        outs = closed(params["jaxpr"], [*fixed, *carry, *(x[t] for x in xs)])
-        carry, rows[t] = outs[:carried], outs[carried:]
-    stacked = [stack(column) for column in zip(*(rows[t] for t in range(length)), strict=True)]
+    length, body = params["length"], Program(params["jaxpr"])
     if not length:
         raise NotImplementedError("a scan of no steps")
-    return [*carry, *stacked]
+
+    def run(inputs):
+        fixed, carry = inputs[:consts], inputs[consts : consts + carried]
+        xs, rows = inputs[consts + carried :], {}
+        for t in reversed(range(length)) if params["reverse"] else range(length):
+            outs = body([*fixed, *carry, *(x[t] for x in xs)])
+            carry, rows[t] = outs[:carried], outs[carried:]
+        columns = zip(*(rows[t] for t in range(length)), strict=True)
+        return [*carry, *map(stack, columns)]
+
+    return run
 
 
 def stack(column):
     return jax.numpy.stack(column) if is_key(column[0]) else np.stack(column)
 
 
-def cond(params, inputs):
+def cond(params):
     """The branch that is taken; lax.cond's index is clamped."""
-    index, *operands = inputs
-    branches = params["branches"]
-    return closed(branches[min(max(int(index), 0), len(branches) - 1)], operands)
+    branches = [Program(branch) for branch in params["branches"]]
+    return lambda inputs: branches[min(max(int(inputs[0]), 0), len(branches) - 1)](inputs[1:])
 
 
-def loop(params, inputs):
+def loop(params):
     """The loop of lax.while_loop."""
     tests, bodies = params["cond_nconsts"], params["body_nconsts"]
-    of_test, of_body = inputs[:tests], inputs[tests : tests + bodies]
-    carry = inputs[tests + bodies :]
-    while bool(closed(params["cond_jaxpr"], [*of_test, *carry])[0]):
-        carry = closed(params["body_jaxpr"], [*of_body, *carry])
-    return carry
+    test, body = Program(params["cond_jaxpr"]), Program(params["body_jaxpr"])
+
+    def run(inputs):
+        of_test, of_body = inputs[:tests], inputs[tests : tests + bodies]
+        carry = inputs[tests + bodies :]
+        while bool(test([*of_test, *carry])[0]):
+            carry = body([*of_body, *carry])
+        return carry
+
+    return run
 
 
 def dot_general(eqn, a, b):
