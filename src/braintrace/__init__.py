@@ -14,6 +14,7 @@ from ._compile import compile as compile
 from .compat import ETraceConfig as ETraceConfig
 from .compat import MultiStepData as MultiStepData
 from .compat import SingleStepData as SingleStepData
+from .core import __version__ as _version
 from .core._errors import BrainTraceError as BrainTraceError
 from .core._errors import CompilationError as CompilationError
 from .core._errors import NotSupportedError as NotSupportedError
@@ -111,7 +112,7 @@ _OPTIONAL = {  # name: (front end, its framework, the extra that brings it)
     "NNXLearner": ("nnx", "flax", "nnx"),
 }
 
-__version__ = "0.1.0"
+__version__ = _version
 
 
 def __getattr__(name: str) -> _Any:

@@ -136,7 +136,7 @@ def compile(
         is_class = isinstance(algorithm, type) and algorithm is not chosen
         made = algorithm if is_class else front_end.load().class_of(chosen)
     _check_options(made, chosen.name, options, front_end)
-    rule = functools.partial(made, **options) if of_brainstate else made(**options).parts()
+    rule = functools.partial(made, **options) if of_brainstate else made(**options).rule()
     learner = front_end.load().compile_model(model, rule, example_inputs, given, **analysis)
     if verbose:
         learner.report.show(verbose)

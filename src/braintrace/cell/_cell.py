@@ -101,6 +101,11 @@ class Tree:
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
 
+    @property
+    def shapes(self) -> PyTree:
+        """The tree of shapes and dtypes."""
+        return self.unflatten(self.leaves)
+
 
 def _dtype(value: PyTree) -> PyTree:
     dtype = getattr(value, "dtype", None)

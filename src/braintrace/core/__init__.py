@@ -2,3 +2,5 @@
 
 from ._errors import CompilationError as CompilationError
 from ._errors import UsageError as UsageError
+
+__version__ = "0.1.0"

@@ -2,6 +2,7 @@
 parameters.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from jaxtyping import PyTree
 from ..cell import UserStep, Values, plain_user_step, said_batch
 from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
-from ..learner import FunctionLearner
+from ..learner import FunctionLearner, packed
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -67,21 +68,28 @@ class EquinoxLearner(FunctionLearner):
     ):
         flat, self._structure = jax.tree_util.tree_flatten_with_path(model)
         leaves = {k: v for k, (_, v) in enumerate(flat)}
-        trained = [k for k, v in leaves.items() if eqx.is_inexact_array(v)]
+        trained = [k for k, v in leaves.items() if _is_inexact(v)]
         if not trained:
             raise UsageError(
                 "The module has no parameters to learn.",
                 got=f"{type(model).__name__} without floating-point arrays",
                 expected="an eqx.Module with weights",
             )
-        self._static = {k: v for k, v in leaves.items() if not eqx.is_array(v)}
+        self._static = {k: v for k, v in leaves.items() if not _is_array(v)}
         constants = [k for k in leaves if k not in trained and k not in self._static]
         self._arrays, self._rows = trained + constants, len(trained)
         self._paths = [jax.tree_util.keystr(path).removeprefix(".") for path, _ in flat]
         self._names = tuple(self._paths[k] for k in self._arrays)
         self._call, self._vmap, params = call, vmap, self._values(model)
+        self._options = analysis
         super().__init__(self._cell, rule, params, carry, x, rows=self._rows, **analysis)
         self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
+
+    def __reduce__(self) -> Any:
+        leaves = self._static | dict(zip(self._arrays, self.cell.params.leaves, strict=True))
+        model = self._structure.unflatten([leaves[k] for k in range(len(leaves))])
+        given = self._call, self.rule, self.initial, self.cell.x.shapes, self._vmap
+        return packed(functools.partial(type(self), model, *given, **self._options))
 
     def _values(self, model: object) -> Values:
         """The arrays of a module, which must be like the one that was compiled."""
@@ -188,6 +196,15 @@ def _check_call(model: object) -> None:
             expected="Equinox's own order, model(input, carry), or call=",
             do="pass call=lambda model, carry, x: model(carry, x)",
         )
+
+
+def _is_array(v: object) -> bool:
+    """Whether it is an array, or the shape of one."""
+    return eqx.is_array(v) or isinstance(v, jax.ShapeDtypeStruct)
+
+
+def _is_inexact(v: Any) -> bool:
+    return _is_array(v) and jnp.issubdtype(v.dtype, jnp.inexact)
 
 
 def _equal(a: object, b: object) -> bool:

@@ -4,4 +4,5 @@ from ._budget import Budget
 from ._fit import fit_mode, step_options
 from ._functional import FunctionLearner
 from ._objective import Objective, Options
-from ._state import Info, State, counted
+from ._pickling import packed, shallow_copy
+from ._state import Info, State, counted, owned

@@ -20,11 +20,14 @@ from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness
 from ..core.engine import MemoryPlan, Rule, target_signal
 from ..reports import CompilationReport, NamedGraph, Path
+from ._border import Border
 from ._budget import Budget
 from ._fit import fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
+from ._pickling import packed, shallow_copy
 from ._programs import Programs
-from ._state import Info, State, counted
+from ._serialization import offer_to_flax
+from ._state import Info, State, counted, owned
 
 
 class FunctionLearner:
@@ -72,10 +75,12 @@ class FunctionLearner:
         exclude: Patterns = None,
         **analysis: Any,
     ):
-        analysis |= {"rule": rule, "batch": batch, "trainable": trainable, "exclude": exclude}
-        self.function, self.initial, self._resets = cell, carry, resets
-        self.cell: Cell = compile_cell(cell, params, carry, x, **analysis)
+        analysis |= {"batch": batch, "trainable": trainable, "exclude": exclude}
+        self._given = {**analysis, "resets": resets, "memory_budget": memory_budget}
+        self.function, self.initial, self._resets = cell, owned(carry), resets
+        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
         self.rule = self.cell.rule or rule
+        self.border = Border(self.cell, self.rule)  # every state passes it
         self._budget = Budget(self.graph, self.rule, memory_budget)
         self._programs = Programs(self.cell, self.rule)
 
@@ -83,6 +88,16 @@ class FunctionLearner:
     def graph(self) -> CellGraph:
         """The analysed cell."""
         return self.cell.graph
+
+    __copy__ = shallow_copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FunctionLearner":
+        """Nothing of a learner changes: a copy is the learner itself."""
+        return self
+
+    def __reduce__(self) -> Any:
+        given = self.rule, self.cell.params.shapes, self.initial, self.cell.x.shapes
+        return packed(functools.partial(type(self), self.function, *given, **self._given))
 
     @functools.cached_property
     def report(self) -> CompilationReport:
@@ -114,14 +129,10 @@ class FunctionLearner:
     @property
     def _resettable(self) -> tuple[int, ...]:
         """The leaves of the engine's carry that a reset sets to their initial values."""
-        chosen = jax.tree.leaves(self._resets)
-        return tuple(
-            k
-            for k, n in enumerate(self.cell.leaf_numbers)
-            if self.graph.leaf_axis(k) is not None
-            and not is_key(self.graph.carry[k].dtype)
-            and (not chosen or chosen[n])
-        )
+        chosen, graph = jax.tree.leaves(self._resets), self.graph
+        found = [k for k, n in enumerate(self.cell.leaf_numbers) if not chosen or chosen[n]]
+        numbers = [k for k in found if not is_key(graph.carry[k].dtype)]
+        return tuple(k for k in numbers if graph.leaf_axis(k) is not None)
 
     @property
     def reset_axes(self) -> PyTree:
@@ -139,15 +150,16 @@ class FunctionLearner:
         return jax.tree.map(lambda v, live: v if live else None, params, live)
 
     def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
-        """The state before the first step: `carry` and zero traces.
+        """The state before the first step: a copy of `carry` and zero traces.
 
         With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without
         reading one.
         """
+        offer_to_flax()
         self._flat(params)
-        self.cell.carry.apart(carry)
+        start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
         zero = self.rule.init(self.graph) if traces else None
-        return State(jax.tree.map(jnp.asarray, carry), zero, jnp.zeros((), jnp.int32))
+        return State(start, zero, jnp.zeros((), jnp.int32), self.border.fingerprint)
 
     def update(
         self, params: PyTree, state: State, x: PyTree, *, y_target: Target = None
@@ -260,6 +272,7 @@ class FunctionLearner:
         the outside values that moved on). Without `return_state` the state has the traces that it
         had before.
         """
+        self.border.check(state)
         xs, *targets = sequences
         steps, reset = sequence_length(xs), options.reset
         check_driver(steps, targets, options.reduction, options.window)
@@ -277,8 +290,7 @@ class FunctionLearner:
         )
         check_finite(info.losses, options.mask)
         kept = traces if keep else state.traces
-        new = State(self.cell.carry.together(carry), kept, counted(state.steps, steps))
-        return gradients, new, info, moved
+        return gradients, self._after(state, steps, carry, kept), info, moved
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn` as a step on the cell's params."""
@@ -313,6 +325,7 @@ class FunctionLearner:
             **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the
                 state on: `window` and `return_state` are for mode 'A' alone, and are not looked at.
         """
+        self.border.check(state)
         start = params, opt_state, state
         return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
@@ -335,6 +348,7 @@ class FunctionLearner:
         if traces:
             start, size = self._start(params, state), self._budget.window(steps, window)
             return self._moved(state, steps, *self._programs.advance(*start, leaves, size=size))
+        self.border.check(state)
         start = self._flat(params), self.cell.carry.apart(state.carry)
         carry, outs = self._programs.evolve(*start, leaves)
         return self._moved(state, steps, carry, state.traces, outs)
@@ -371,6 +385,7 @@ class FunctionLearner:
 
     def _start(self, params: PyTree, state: State) -> tuple[PyTree, ...]:
         """(params, carry, traces) as the engine takes them."""
+        self.border.check(state)
         traces = self.rule.init(self.graph) if state.traces is None else state.traces
         return self._flat(params), self.cell.carry.apart(state.carry), traces
 
@@ -378,5 +393,9 @@ class FunctionLearner:
         self, before: State, steps: int, carry: list[jax.Array], traces: PyTree, outs: PyTree
     ) -> tuple[State, PyTree]:
         """The state after `steps` steps, and their outputs as the user's tree."""
-        state = State(self.cell.carry.together(carry), traces, counted(before.steps, steps))
-        return state, self.cell.out.unflatten(outs)
+        return self._after(before, steps, carry, traces), self.cell.out.unflatten(outs)
+
+    def _after(self, before: State, steps: int, carry: list[jax.Array], traces: PyTree) -> State:
+        """The state after `steps` steps, of one structure with that before them."""
+        together = self.cell.carry.together(carry)
+        return State(together, traces, counted(before.steps, steps), before.fingerprint)

@@ -6,11 +6,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PyTree
 
+_STATIC = {"static": True}  # part of the structure
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
     """What a learner of a function or an Equinox module carries from step to step: a pytree.
+
+    A learner takes the states that it made, and refuses those of another one. `vars(state)` is a
+    plain dict, and `State(**that)` the state again. Works with `pickle`, `jax.export` and
+    `flax.serialization`.
 
     >>> import braintrace, jax.numpy as jnp
     >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
@@ -25,6 +31,9 @@ class State:
         traces: the eligibility traces; None before they are formed (`init(..., traces=False)`).
         steps: int32 scalar, the number of steps consumed; it stops at its largest value instead of
             wrapping.
+        fingerprint: what made the state, as JSON: the algorithm with its options, the model's
+            parameters and carry, the traces, the version of the library. It is static, no array. A
+            state without one (None) is checked by structure, shapes and dtypes alone.
     """
 
     __module__ = "braintrace"
@@ -32,6 +41,7 @@ class State:
     carry: PyTree
     traces: PyTree
     steps: Int32[Array, "..."]  # a scalar, and the axes of jax.vmap over states
+    fingerprint: str | None = dataclasses.field(default=None, repr=False, metadata=_STATIC)
 
 
 @jax.tree_util.register_dataclass
@@ -67,3 +77,11 @@ def counted(before: Int32[Array, "..."], steps: int) -> Int32[Array, "..."]:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
     return jnp.where(before > last - steps, last, before + steps).astype(jnp.int32)
+
+
+def owned(tree: PyTree) -> PyTree:
+    """`tree` with arrays of its own, each in one place: whoever donates it, or what it was copied
+    from, deletes no other's. Shapes alone stay as they are.
+    """
+    abstract = lambda v: isinstance(v, jax.ShapeDtypeStruct)
+    return jax.tree.map(lambda v: v if abstract(v) else jnp.array(v), tree)

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
 from ..core.engine import Rule
-from ._options import Seed, floating, option, seed
+from ._options import Seed, floating, option, seed, text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,14 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def parts(self) -> Rule:
         """What the engine runs."""
+
+    def rule(self) -> Rule:
+        """`parts`, which say by what options they were chosen: what a state is known by. The dtype
+        of its traces speaks for `trace_dtype`.
+        """
+        names = [f.name for f in dataclasses.fields(self) if f.name != "trace_dtype"]
+        options = tuple((name, text(getattr(self, name))) for name in names)
+        return dataclasses.replace(self.parts(), options=options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import numbers
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,15 @@ def seed(name: str, value: object) -> int | tuple[int, ...]:
 def matrices(name: str, given: Any) -> tuple[np.ndarray, ...]:
     """Feedback matrices as arrays; a `FixedRandomFeedback` stands for its own."""
     return tuple(np.asarray(getattr(b, "B", b)) for b in given)
+
+
+def text(value: object) -> str:
+    """An option as a text that is the same for the same values; arrays by a sum over them."""
+    if isinstance(value, tuple):
+        return ", ".join(map(text, value))
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)} #{zlib.crc32(value.tobytes()):08x}"
+    return repr(value)
 
 
 def drawn_or_given(subject: str, key: Seed, weights: object) -> None:

@@ -27,6 +27,8 @@ class Rule:
     schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
+    # those that the algorithm was given, by name, as texts
+    options: tuple[tuple[str, str], ...] = ()
 
     def resolve(self, graph: CellGraph, params: Values | None, xs: Values | None) -> "Rule":
         """The rule with what it reads from the model, the leak of a group, put in as numbers."""
@@ -69,7 +71,7 @@ class Rule:
         carried = self.carrier.init(graph)
         if not graph.extra:
             return carried
-        return {"carrier": carried, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
+        return {"carrier": carried, "extra": [jnp.array(e.initial) for e in graph.extra]}
 
 
 def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:

@@ -19,12 +19,15 @@ from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Rule
-from ...learner import State, counted
+from ...learner import State, counted, owned, shallow_copy
 from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
+from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
 from ._states import as_before, states_of
 from ._step import StepFunction
+
+_STEPS_KEPT = 32
 
 
 class EligibilityTrace(brainstate.ShortTermState):
@@ -38,6 +41,8 @@ class EligibilityTrace(brainstate.ShortTermState):
     """
 
     __module__ = "braintrace"
+
+    fingerprint: str | None = None  # as in `braintrace.State`
 
 
 class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
@@ -85,11 +90,15 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._functional: ModuleLearner | None = None
         # what a call does instead of a step
         self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
-        # what is known of the step functions used last, for the drivers
-        self._steps = functools.lru_cache(32)(StepFunction)
-        self._zero: PyTree = None  # the traces when they are known to be zero
+        self._forget_steps()
         self._full = False
         self._analysis: dict[str, Any] = {}
+
+    __copy__, __reduce__ = shallow_copy, pickled
+
+    def _forget_steps(self) -> None:
+        """Start anew what is known of the step functions used last, for the drivers."""
+        self._steps = functools.lru_cache(_STEPS_KEPT)(StepFunction)
 
     # Compiling
     # ----------------------------------------------------------------------------------------------
@@ -150,8 +159,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
-        self._steps.cache_clear()
+        self._forget_steps()
         self.etrace = EligibilityTrace(self._clear())
+        # goes where the state goes, `treefy_split` and `treefy_merge` included
+        self.etrace.fingerprint = self._functional.border.fingerprint
         self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
         return self
 
@@ -162,12 +173,17 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
 
     @property
     def functional(self) -> ModuleLearner:
-        """The functional learner of the model as a pure cell."""
+        """The functional learner of the model as a pure cell; a copy of the learner gets one of
+        its own model when it is first used.
+        """
         if self._functional is None:
             raise UsageError(
                 f"{type(self).__name__} is not compiled.",
                 do="call compile_graph(x) with the inputs of one step first",
             )
+        if self._functional.model is not self.model:
+            self._functional = self._functional.of_copy(self.model)
+            self._forget_steps()
         return self._functional
 
     @property
@@ -246,9 +262,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         params, carry = self.functional.read()
         traces = self.etrace.value
-        pairs = zip(jax.tree.leaves(traces), jax.tree.leaves(self._zero), strict=True)
-        zero = known_zero and all(a is b for a, b in pairs)
-        return params, State(carry, None if zero else traces, self.running_index.value)
+        ids = lambda tree: [id(v) for v in jax.tree.leaves(tree)]
+        zero = known_zero and ids(traces) == ids(self.functional.zero)
+        kept, steps = None if zero else traces, self.running_index.value
+        return params, State(carry, kept, steps, self.etrace.fingerprint)
 
     def _move(self, new: State, *, hidden: bool = True) -> None:
         """Take over a state of the functional learner; without `hidden` only statistics and
@@ -300,15 +317,15 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
         if model:
-            functional.write(functional.initial, lasting=False)
+            functional.write(owned(functional.initial), lasting=False)
 
     def init_etrace_state(self) -> None:
         """Set the traces to zero, as `compile_graph` does at its end."""
         self.etrace.value = self._clear()
 
     def _clear(self) -> PyTree:
-        self._zero = self.functional.rule.init(self.functional.graph)
-        return self._zero
+        self.functional.zero = self.functional.rule.init(self.functional.graph)
+        return self.functional.zero
 
     def get_etrace_of(self, weight: object) -> dict[str, list[PyTree]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one

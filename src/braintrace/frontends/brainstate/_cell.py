@@ -1,7 +1,7 @@
 """From a brainstate module to a pure cell `(params, carry, x) -> (carry, out)`."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import brainstate
 import jax
@@ -30,6 +30,19 @@ class ModuleCell:
     # ids of the states with one value per sample, where the model is written for one
     mapped: frozenset[int]
     vmap: bool
+
+    def of_copy(
+        self, model: Callable[..., PyTree], copies: Mapping[int, brainstate.State]
+    ) -> "ModuleCell":
+        """The same of a copy of the model; `copies` are its states, by the ids of these. States
+        outside of the model are the same ones.
+        """
+        moved = lambda layout: dataclasses.replace(
+            layout, states=tuple(copies.get(id(s), s) for s in layout.states)
+        )
+        mapped = frozenset(id(copies[k]) if k in copies else k for k in self.mapped)
+        layouts = map(moved, (self.params, self.constants, self.carry))
+        return ModuleCell(model, *layouts, mapped, self.vmap)
 
     def read_params(self) -> Values:
         trainable, fixed = self.params.read(), self.constants.read()

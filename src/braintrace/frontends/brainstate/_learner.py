@@ -16,7 +16,7 @@ from ...core._compat import is_key
 from ...core._errors import CompilationError, UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
-from ...learner import FunctionLearner
+from ...learner import FunctionLearner, shallow_copy
 from ._cell import ModuleCell, functionalise
 from ._states import Axes, Layout, fit, states_of
 
@@ -45,6 +45,8 @@ class ModuleLearner(FunctionLearner):
     ):
         x = jax.tree.map(jnp.asarray, x)
         self.model = model
+        self._options = {"vmap": vmap, "samples": samples, "axes": axes, **analysis}
+        self._environment = brainstate.environ.all()
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         carry = jax.tree.map(jnp.asarray, self.module.carry.read())
         states = self.module.carry.leaf_states()
@@ -73,7 +75,8 @@ class ModuleLearner(FunctionLearner):
             rows=len(self.module.params.leaf_names),
             **analysis,
         )
-        self._ids = {id(s) for s in states_of(model).values()}
+        self._states = states_of(model)
+        self.zero: PyTree = None  # the traces when they are known to be zero
         _check_learnable(self.graph)
 
     @functools.cached_property
@@ -105,7 +108,8 @@ class ModuleLearner(FunctionLearner):
 
     def check_states(self) -> None:
         """The model must still hold the states that were compiled."""
-        if {id(s) for s in states_of(self.model).values()} != self._ids:
+        ids = lambda states: {id(s) for s in states.values()}
+        if ids(states_of(self.model)) != ids(self._states):
             raise UsageError(
                 "The model's states were made anew after it was compiled.",
                 got="other states than the compiled ones",
@@ -113,6 +117,34 @@ class ModuleLearner(FunctionLearner):
                 do="compile again after init_all_states; to reset call "
                 "learner.reset_state(model=True)",
             )
+
+    def made_of(self) -> tuple[PyTree, list[brainstate.State], dict[str, Any], dict[str, Any]]:
+        """What it is compiled of again: the shapes of the inputs, the states that are mapped, the
+        settings of brainstate's environment, and options.
+        """
+        mapped = [s for s in self._states.values() if id(s) in self.module.mapped]
+        return self.cell.x.shapes, mapped, self._environment, self._options
+
+    def of_copy(self, model: brainstate.nn.Module) -> "ModuleLearner":
+        """The learner of a copy of the model: it reads and writes the copy's states, and shares all
+        that was compiled.
+        """
+        states = states_of(model)
+        if states.keys() != self._states.keys():
+            raise UsageError(
+                "The learner's model is not the one that was compiled.",
+                got=f"a model with the states {sorted(map(str, states))}",
+                expected=f"a copy of it, with {sorted(map(str, self._states))}",
+                do="compile a learner of that model",
+            )
+        copied = shallow_copy(self)
+        vars(copied).pop("states_graph", None)
+        copied.model, copied._states = model, states
+        copied.module = self.module.of_copy(
+            model, {id(s): states[path] for path, s in self._states.items()}
+        )
+        copied.function = copied.module.cell
+        return copied
 
     # The model's states
     # --------------------------------------------------------------------------------------------

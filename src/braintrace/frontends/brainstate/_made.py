@@ -105,7 +105,7 @@ def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
 
     def __init__(self: Any, model: brainstate.nn.Module, *args: Any, **options: Any) -> None:
         chosen = {k: options.pop(k) for k in _SETTINGS & options.keys()}
-        ETraceVjpAlgorithm.__init__(self, model, algorithm(*args, **options).parts(), **chosen)
+        ETraceVjpAlgorithm.__init__(self, model, algorithm(*args, **options).rule(), **chosen)
 
     signature = inspect.Signature([own, model, *fields, name, settings])
     __init__.__signature__ = signature  # type: ignore[attr-defined]

@@ -36,6 +36,9 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
     def __init__(self, learner: ETraceAlgorithm):
         super().__init__(learner)
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.module,)
+
     @property
     def _driven(self) -> ETraceAlgorithm:
         return self.module

@@ -2,6 +2,7 @@
 and `compile_model`, which makes it.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,41 +11,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import UserStep, Values, check_loss, reduced, sequence_length
+from ...cell import Values, check_loss, reduced, sequence_length
 from ...checks import GradientReport
 from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...learner import FunctionLearner, Info, Objective, Options, State, fit_mode, step_options
-from ...reports import CompilationReport, Path
-from ._module import SplitModule, functionalise
-
-
-class HiddenCarry(nnx.Variable):
-    """The carry of a learner's model."""
-
-
-class EligibilityTrace(nnx.Variable):
-    """The eligibility traces of a learner: a tree of arrays, laid out by the algorithm's
-    carrier.
-    """
-
-
-class _Core(FunctionLearner):
-    """The learner of a module's cell."""
-
-    _called = "model"
-
-    def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
-        """`step_fn(model, call, *slices)` as a step of the cell."""
-        return self._functional.user_step(step_fn, has_aux)
-
-    @property
-    def _functional(self) -> SplitModule:
-        return self.function.__self__  # type: ignore[attr-defined]
-
-    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        return self._functional.paths
+from ...learner import Info, Objective, Options, State, fit_mode, owned, packed, step_options
+from ...reports import CompilationReport
+from ._core import Core, EligibilityTrace, HiddenCarry
+from ._module import functionalise
 
 
 class NNXLearner(nnx.Module):
@@ -100,7 +75,7 @@ class NNXLearner(nnx.Module):
         self.model = model
         self._functional = functional
         self._inputs_count = len(inputs)
-        self._core = _Core(
+        self._core = Core(
             functional.cell,
             rule,
             params,
@@ -111,10 +86,26 @@ class NNXLearner(nnx.Module):
             rows=len(functional.trained.names),
             **analysis,
         )
+        self._core.given = {k: v for k, v in given.items() if k != "carry"}
+        self._core.options = analysis
         first = self._core.init(params, start)
-        self.carry = HiddenCarry(carry)
-        self.traces = EligibilityTrace(first.traces)
+        self.carry = HiddenCarry(functional.user_carry(first.carry))
+        # the fingerprint goes where the traces go, `nnx.state` and `nnx.update` included
+        self.traces = EligibilityTrace(first.traces, fingerprint=first.fingerprint)
         self.steps = nnx.Variable(first.steps)
+
+    __copy__ = shallow_copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NNXLearner":
+        graphdef, state = nnx.split(self)
+        return nnx.merge(graphdef, owned(state))
+
+    def __reduce__(self) -> Any:
+        core, carry = self._core, self._functional.user_carry(self._core.initial)
+        given = core.given if carry is None else {**core.given, "carry": carry}
+        now = core.initial, self.carry.get_value(), self.traces.get_value(), self.steps.get_value()
+        made = self.model, core.rule, core.cell.x.shapes, given, core.options
+        return packed(functools.partial(_made_again, type(self), made, now))
 
     # What is known
     # ----------------------------------------------------------------------------------------------
@@ -346,7 +337,8 @@ class NNXLearner(nnx.Module):
     def _now(self) -> tuple[Values, State]:
         """The params and the state of the core."""
         params, carry = self._functional.read(self.model, self.carry.get_value())
-        return params, State(carry, self.traces.get_value(), self.steps.get_value())
+        traces, steps = self.traces.get_value(), self.steps.get_value()
+        return params, State(carry, traces, steps, self.traces.get_metadata("fingerprint", None))
 
     def _move(self, new: State, *, hidden: bool = True) -> None:
         self._functional.write(self.model, new.carry, hidden=hidden)
@@ -354,6 +346,18 @@ class NNXLearner(nnx.Module):
             self.carry.set_value(self._functional.user_carry(new.carry))
             self.traces.set_value(new.traces)
             self.steps.set_value(new.steps)
+
+
+def _made_again(kind: type[NNXLearner], made: Any, now: Any) -> NNXLearner:
+    """The learner of what was pickled, where it was."""
+    model, rule, shapes, given, options = made
+    inputs = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    learner = kind(model, rule, inputs, given, **options)
+    learner._core.initial, carry, traces, steps = now
+    learner.carry.set_value(carry)
+    learner.traces.set_value(traces)
+    learner.steps.set_value(steps)
+    return learner
 
 
 def compile_model(
