@@ -62,7 +62,6 @@ if _TYPE_CHECKING:
     from .compat._legacy import MatMulOp as MatMulOp
     from .compat._legacy import NonTempParam as NonTempParam
     from .compat._legacy import SpMatMulOp as SpMatMulOp
-    from .frontends.brainstate._algorithm import EligibilityTrace as EligibilityTrace
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
@@ -85,6 +84,7 @@ if _TYPE_CHECKING:
     )
     from .frontends.brainstate._made import ETraceVjpAlgorithm as ETraceVjpAlgorithm
     from .frontends.brainstate._sequences import SequenceDriverMixin as SequenceDriverMixin
+    from .frontends.brainstate._states import EligibilityTrace as EligibilityTrace
     from .frontends.brainstate._vmap import ETraceVmap as ETraceVmap
     from .frontends.equinox import EquinoxLearner as EquinoxLearner
     from .frontends.nnx import NNXLearner as NNXLearner
@@ -93,7 +93,7 @@ _PLACES = {  # of names that need brainstate
     ".compat._filters": "KappaFilter PresynapticTrace",
     ".compat._grad_expon": "GradExpon",
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
-    ".frontends.brainstate._algorithm": "EligibilityTrace ETraceAlgorithm",
+    ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
         "ParamDimVjpAlgorithm RFLO pp_prop"
@@ -104,6 +104,7 @@ _PLACES = {  # of names that need brainstate
     ),
     ".frontends.brainstate._made": "ETraceVjpAlgorithm",
     ".frontends.brainstate._sequences": "SequenceDriverMixin",
+    ".frontends.brainstate._states": "EligibilityTrace",
     ".frontends.brainstate._vmap": "ETraceVmap",
 }
 _BRAINSTATE = {name: place for place, names in _PLACES.items() for name in names.split()}

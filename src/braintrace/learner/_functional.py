@@ -92,8 +92,7 @@ class FunctionLearner:
     __copy__ = shallow_copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FunctionLearner":
-        """Nothing of a learner changes: a copy is the learner itself."""
-        return self
+        return self  # nothing of it ever changes
 
     def __reduce__(self) -> Any:
         given = self.rule, self.cell.params.shapes, self.initial, self.cell.x.shapes
@@ -272,8 +271,7 @@ class FunctionLearner:
         the outside values that moved on). Without `return_state` the state has the traces that it
         had before.
         """
-        self.border.check(state)
-        xs, *targets = sequences
+        start, (xs, *targets) = self._start(params, state, formed=False), sequences
         steps, reset = sequence_length(xs), options.reset
         check_driver(steps, targets, options.reduction, options.window)
         if objective.step_fn is None:
@@ -285,9 +283,7 @@ class FunctionLearner:
         plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
         initial = [] if reset is None else self.cell.carry.apart(self.initial)
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
-        gradients, carry, traces, info, moved = self._programs.gradient(
-            plan, self._flat(params), self.cell.carry.apart(state.carry), state.traces, given
-        )
+        gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)
         check_finite(info.losses, options.mask)
         kept = traces if keep else state.traces
         return gradients, self._after(state, steps, carry, kept), info, moved
@@ -344,13 +340,11 @@ class FunctionLearner:
     ) -> tuple[State, PyTree]:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
-        leaves = self._inputs(xs, (steps,))
+        start, leaves = self._start(params, state, formed=traces), self._inputs(xs, (steps,))
         if traces:
-            start, size = self._start(params, state), self._budget.window(steps, window)
+            size = self._budget.window(steps, window)
             return self._moved(state, steps, *self._programs.advance(*start, leaves, size=size))
-        self.border.check(state)
-        start = self._flat(params), self.cell.carry.apart(state.carry)
-        carry, outs = self._programs.evolve(*start, leaves)
+        carry, outs = self._programs.evolve(*start[:2], leaves)
         return self._moved(state, steps, carry, state.traces, outs)
 
     def check_gradients(
@@ -383,10 +377,12 @@ class FunctionLearner:
         """The leaves of the inputs of a step, or of a sequence, checked."""
         return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
 
-    def _start(self, params: PyTree, state: State) -> tuple[PyTree, ...]:
-        """(params, carry, traces) as the engine takes them."""
+    def _start(self, params: PyTree, state: State, *, formed: bool = True) -> tuple[PyTree, ...]:
+        """(params, carry, traces) as the engine takes them, `formed` in any case or as they are."""
         self.border.check(state)
-        traces = self.rule.init(self.graph) if state.traces is None else state.traces
+        traces = state.traces
+        if formed and traces is None:
+            traces = self.rule.init(self.graph)
         return self._flat(params), self.cell.carry.apart(state.carry), traces
 
     def _moved(

@@ -24,25 +24,10 @@ from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
-from ._states import as_before, states_of
+from ._states import EligibilityTrace, as_before, states_of
 from ._step import StepFunction
 
 _STEPS_KEPT = 32
-
-
-class EligibilityTrace(brainstate.ShortTermState):
-    """The eligibility traces of a learner: a pytree of arrays, laid out by the algorithm's carrier.
-
-    >>> import brainstate, braintrace, jax.numpy as jnp
-    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
-    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2))
-    >>> isinstance(learner.etrace, braintrace.EligibilityTrace)
-    True
-    """
-
-    __module__ = "braintrace"
-
-    fingerprint: str | None = None  # as in `braintrace.State`
 
 
 class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
@@ -94,7 +79,10 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._full = False
         self._analysis: dict[str, Any] = {}
 
-    __copy__, __reduce__ = shallow_copy, pickled
+    __copy__ = shallow_copy
+
+    def __reduce__(self) -> Any:
+        return pickled(self, self.functional if self.is_compiled else None)
 
     def _forget_steps(self) -> None:
         """Start anew what is known of the step functions used last, for the drivers."""

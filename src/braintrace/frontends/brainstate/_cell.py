@@ -41,8 +41,8 @@ class ModuleCell:
             layout, states=tuple(copies.get(id(s), s) for s in layout.states)
         )
         mapped = frozenset(id(copies[k]) if k in copies else k for k in self.mapped)
-        layouts = map(moved, (self.params, self.constants, self.carry))
-        return ModuleCell(model, *layouts, mapped, self.vmap)
+        params, constants, carry = map(moved, (self.params, self.constants, self.carry))
+        return ModuleCell(model, params, constants, carry, mapped, self.vmap)
 
     def read_params(self) -> Values:
         trainable, fixed = self.params.read(), self.constants.read()

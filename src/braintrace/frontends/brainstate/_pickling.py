@@ -16,13 +16,14 @@ _COMPILED = "_functional", "_steps"
 _OF_A_PROCESS = "_source_info", "_hooks_manager"  # what a state has that is of no other process
 
 
-def pickled(learner: Any) -> Any:
-    """What `__reduce__` returns for a learner, `made_again` of its attributes."""
-    core: ModuleLearner | None = learner._functional
+def pickled(learner: Any, core: ModuleLearner | None) -> Any:
+    """What `__reduce__` returns for a learner: what makes it of its attributes and, where it is
+    compiled, of what it was compiled of.
+    """
     held = {k: v for k, v in vars(learner).items() if k not in _COMPILED}
-    made = None if core is None else (learner.functional.made_of(), core.rule, core.initial)
-    made = functools.partial(_made_again, type(learner), held, made)
-    return packed(made, {brainstate.State: _reduced_state})
+    made = None if core is None else (core.made_of(), core.rule, core.initial)
+    make = functools.partial(_made_again, type(learner), held, made)
+    return packed(make, {brainstate.State: _reduced_state})
 
 
 def _made_again(kind: type, held: Mapping[str, Any], made: Any) -> Any:

@@ -236,6 +236,7 @@ class SequenceDriverMixin:
         step.check(Options(**options))
         step.check_windowed("For BPTT")
         params, state = learner._now()
+        core.border.check(state)
         start = core.init(params, state.carry)
 
         def tree_of(leaves: Sequence[Any]) -> PyTree:

@@ -20,6 +20,21 @@ from ...reports import Path
 Axes = tuple[int | EllipsisType | None, ...]
 
 
+class EligibilityTrace(brainstate.ShortTermState):
+    """The eligibility traces of a learner: a pytree of arrays, laid out by the algorithm's carrier.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
+    >>> learner = braintrace.compile(model, "d_rtrl", jnp.zeros(2))
+    >>> isinstance(learner.etrace, braintrace.EligibilityTrace)
+    True
+    """
+
+    __module__ = "braintrace"
+
+    fingerprint: str | None = None  # as in `braintrace.State`
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """Some states in order, each with its name and the tree of its value."""

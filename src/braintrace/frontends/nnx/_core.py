@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PyTree
 
@@ -40,3 +42,15 @@ class Core(FunctionLearner):
 
     def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
         return self._functional.paths
+
+
+def made_again(kind: Callable[..., Any], made: Any, now: Any) -> Any:
+    """The learner of what was pickled, where it was."""
+    model, rule, shapes, given, options = made
+    inputs = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
+    learner = kind(model, rule, inputs, given, **options)
+    learner._core.initial, carry, traces, steps = now
+    learner.carry.set_value(carry)
+    learner.traces.set_value(traces)
+    learner.steps.set_value(steps)
+    return learner

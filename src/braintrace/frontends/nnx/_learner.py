@@ -16,9 +16,9 @@ from ...checks import GradientReport
 from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...learner import Info, Objective, Options, State, fit_mode, owned, packed, step_options
+from ...learner import Info, Objective, Options, State, fit_mode, packed, shallow_copy, step_options
 from ...reports import CompilationReport
-from ._core import Core, EligibilityTrace, HiddenCarry
+from ._core import Core, EligibilityTrace, HiddenCarry, made_again
 from ._module import functionalise
 
 
@@ -96,16 +96,12 @@ class NNXLearner(nnx.Module):
 
     __copy__ = shallow_copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "NNXLearner":
-        graphdef, state = nnx.split(self)
-        return nnx.merge(graphdef, owned(state))
-
     def __reduce__(self) -> Any:
         core, carry = self._core, self._functional.user_carry(self._core.initial)
         given = core.given if carry is None else {**core.given, "carry": carry}
         now = core.initial, self.carry.get_value(), self.traces.get_value(), self.steps.get_value()
         made = self.model, core.rule, core.cell.x.shapes, given, core.options
-        return packed(functools.partial(_made_again, type(self), made, now))
+        return packed(functools.partial(made_again, type(self), made, now))
 
     # What is known
     # ----------------------------------------------------------------------------------------------
@@ -301,6 +297,7 @@ class NNXLearner(nnx.Module):
         before at the end.
         """
         params, state = self._now()
+        self._core.border.check(state)
         fresh = self._core.init(params, state.carry)
         given = xs if options.get("step_fn") is not None else self._inputs(xs)
         return self._core.check_gradients(params, fresh, given, *targets, **options)
@@ -346,18 +343,6 @@ class NNXLearner(nnx.Module):
             self.carry.set_value(self._functional.user_carry(new.carry))
             self.traces.set_value(new.traces)
             self.steps.set_value(new.steps)
-
-
-def _made_again(kind: type[NNXLearner], made: Any, now: Any) -> NNXLearner:
-    """The learner of what was pickled, where it was."""
-    model, rule, shapes, given, options = made
-    inputs = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
-    learner = kind(model, rule, inputs, given, **options)
-    learner._core.initial, carry, traces, steps = now
-    learner.carry.set_value(carry)
-    learner.traces.set_value(traces)
-    learner.steps.set_value(steps)
-    return learner
 
 
 def compile_model(
