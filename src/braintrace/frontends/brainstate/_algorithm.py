@@ -250,8 +250,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """
         params, carry = self.functional.read()
         traces = self.etrace.value
-        ids = lambda tree: [id(v) for v in jax.tree.leaves(tree)]
-        zero = known_zero and ids(traces) == ids(self.functional.zero)
+        known = lambda tree: (jax.tree.structure(tree), [id(v) for v in jax.tree.leaves(tree)])
+        zero = known_zero and known(traces) == known(self.functional.zero)
         kept, steps = None if zero else traces, self.running_index.value
         return params, State(carry, kept, steps, self.etrace.fingerprint)
 
