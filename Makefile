@@ -1,6 +1,7 @@
 # make demo          train a network online and watch it learn
 # make test          everything that must hold before a change goes in: style, types, import directions, tests
 # make fuzz          N random cells (1000) against their oracles; one again: make fuzz SEED=17
+# make sanitize      the C kernel under AddressSanitizer and UBSan, also with operands that do not fit; needs gcc, half a minute
 # make bench         speed and memory beside BPTT and the PyPI package braintrace; 15 to 20 minutes, writes benchmarks/README.md
 # make bench-short   the same for two cells at two sizes, under 3 minutes on two quiet cores (the first time it installs the peer)
 # make docs          the pages as a site in build/site; fails on a broken link and on a public name without a page
@@ -15,7 +16,7 @@ CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz bench bench-short docs lint format setup clean
+.PHONY: help demo test fuzz sanitize bench bench-short docs lint format setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +30,9 @@ test: lint
 
 fuzz: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED),-n $(N))
+
+sanitize: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m sanitize
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -8,9 +8,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "xla/ffi/api/c_api.h"
+#include "call.h"
 
 #define SLOTS 4 /* the most state slots */
 #define WIDE 4
@@ -91,34 +90,67 @@ static void call_helpers(const XLA_FFI_CallFrame *frame, Job *job) {
     }
 }
 
-static XLA_FFI_Error *fail(const XLA_FFI_CallFrame *frame, const char *message, XLA_FFI_Error_Code code) {
-    XLA_FFI_Error_Create_Args made = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, NULL, message, code};
-    return frame->api->XLA_FFI_Error_Create(&made);
+/* The plan, if it is one; else NULL. */
+static const int32_t *plan_of(Reader *reader) {
+    const XLA_FFI_Buffer *found = operand(reader, "the plan", XLA_FFI_DataType_S32, 1, SIZES(ANY));
+    const int32_t *plan = found->data;
+    const int64_t length = found->dims[0];
+    if (reader->error) return NULL;
+    const int32_t S = length > 3 ? plan[3] : 0;
+    char got[64], expected[64];
+    if (S < 1 || S > SLOTS || length != 4 + S * S + S) {
+        snprintf(got, sizeof got, "%lld values, S = %d", (long long)length, (int)S);
+        snprintf(expected, sizeof expected, "4 + S S + S values, S of 1 to %d", SLOTS);
+        refuse(reader, "plan", got, expected);
+    }
+    for (int64_t k = 0; !reader->error && k < length; k++)
+        if (k != 3 && plan[k] != 0 && plan[k] != 1) {
+            snprintf(got, sizeof got, "%d at %d", (int)plan[k], (int)k);
+            refuse(reader, "plan", got, "0 or 1");
+        }
+    return reader->error ? NULL : plan;
+}
+
+/* Operands and results, in their order; `reader` has an error where one does not fit. */
+static void find(Reader *reader, Job *job) {
+    const int32_t *plan = plan_of(reader);
+    if (!plan) return;
+    const int across = plan[0], has_now = plan[1], moves = plan[2], S = plan[3];
+    const int32_t *coupled = plan + 4, *driven = coupled + S * S;
+    const XLA_FFI_Buffer *gradient = operand(reader, "the gradient", F32_OR_F64, 2, SIZES(ANY, ANY)), *old[SLOTS];
+    const XLA_FFI_DataType dtype = reader->dtype = gradient->dtype;
+    const int64_t P = gradient->dims[0], Q = gradient->dims[1], O = across ? Q : P, I = across ? P : Q;
+    const XLA_FFI_Buffer *x = operand(reader, "x", dtype, 3, SIZES(ANY, has_now ? 1 : ANY, I));
+    const int64_t B = x->dims[0], K = x->dims[1];
+    job->across = across, job->S = S, job->B = B, job->O = O, job->I = I, job->K = K;
+    job->bytes = dtype == XLA_FFI_DataType_F32 ? 4 : 8;
+    job->x = x->data;
+    if (has_now) job->now = operand(reader, "now", dtype, 2, SIZES(B, O))->data;
+    for (int s = 0; s < S; s++)
+        for (int q = 0; q < S; q++)
+            if (coupled[s * S + q]) job->rows[s][q] = operand(reader, "a row", dtype, 2, SIZES(B, O))->data;
+    for (int s = 0; s < S; s++)
+        if (driven[s]) job->drive[s] = operand(reader, "a drive", dtype, 3, SIZES(B, K, O))->data;
+    for (int s = 0; s < S; s++) {
+        if (!K) job->drive[s] = NULL; /* of no step there is nothing to read */
+        job->signal[s] = operand(reader, "a signal", dtype, 2, SIZES(B, O))->data;
+    }
+    for (int s = 0; s < S; s++) job->old[s] = (old[s] = operand(reader, "a trace", dtype, 3, SIZES(B, P, Q)))->data;
+    job->gradient = result(reader, "the gradient", gradient, 2, SIZES(P, Q));
+    for (int s = 0; moves && s < S; s++) job->new[s] = result(reader, "a trace", old[s], 3, SIZES(B, P, Q));
+    nothing_else(reader);
 }
 
 static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
-    XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)frame->args.args, **out = (XLA_FFI_Buffer **)frame->rets.rets;
     Job *job = calloc(1, sizeof(Job));
     if (!job) return fail(frame, "out of memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
-    const int32_t *plan = in[0]->data;
-    const int has_now = plan[1], moves = plan[2], S = plan[3];
-    const int32_t *coupled = plan + 4, *driven = coupled + S * S;
-    XLA_FFI_Buffer **next = in + 3;
-    job->across = plan[0], job->S = S;
-    job->B = in[2]->dims[0], job->K = in[2]->dims[1], job->I = in[2]->dims[2];
-    job->x = in[2]->data, job->gradient = out[0]->data;
-    if (has_now) job->now = (*next++)->data;
-    for (int s = 0; s < S; s++)
-        for (int q = 0; q < S; q++)
-            if (coupled[s * S + q]) job->rows[s][q] = (*next++)->data;
-    for (int s = 0; s < S; s++)
-        if (driven[s]) job->drive[s] = (*next++)->data;
-    job->O = next[0]->dims[1];
-    for (int s = 0; s < S; s++) job->signal[s] = (*next++)->data;
-    for (int s = 0; s < S; s++) job->old[s] = (*next++)->data;
-    for (int s = 0; moves && s < S; s++) job->new[s] = out[1 + s]->data;
-    job->bytes = in[1]->dtype == XLA_FFI_DataType_F32 ? 4 : 8;
+    Reader reader = {.frame = frame};
+    find(&reader, job);
     const long P = job->across ? job->I : job->O, Q = job->across ? job->O : job->I;
+    if (reader.error || !job->B || !P || !Q) {
+        free(job);
+        return reader.error;
+    }
     const long fit = CACHE_BYTES / (Q * job->bytes + 1) / ROWS * ROWS;
     job->chunk = fit < ROWS ? ROWS : fit;
     job->chunks = (P + job->chunk - 1) / job->chunk;
