@@ -4,7 +4,6 @@ built.
 
 import dataclasses
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from braintrace.core.kernels import Operands, _build, _traces, advance_and_contract
+from braintrace.core.kernels import Operands, _traces, advance_and_contract, registered
 
 # slots, samples, outputs, inputs, steps: below, at and above the kernel's tiles, with remainders;
 # more chunks than one
@@ -26,7 +25,7 @@ SIZES = [
     (1, 2, 700, 192, 1),
 ]
 
-built = pytest.mark.skipif(_build.compiled() is None, reason="no C compiler here")
+built = pytest.mark.skipif(not registered(), reason="no C compiler here")
 
 
 def operands(slots, samples, outputs, inputs, steps, dtype, across=False, moves=True):
@@ -70,7 +69,7 @@ def by_hand(across, of):
 
 def distance(got, wanted):
     pairs = zip((got[0], *got[1]), (wanted[0], *wanted[1]), strict=True)
-    return max(float(np.abs(np.asarray(a) - b).max()) for a, b in pairs)
+    return max(float(np.abs(np.asarray(a) - b).max(initial=0)) for a, b in pairs)
 
 
 layouts = pytest.mark.parametrize("across", [False, True])
@@ -131,54 +130,101 @@ def test_it_maps_and_differentiates(across):
         np.testing.assert_allclose(a, b, atol=1e-10)
 
 
+PLAN = np.array([0, 1, 0, 1, 0, 0], np.int32)  # now, and one slot that does not move
+FITTING = (PLAN, (3, 2), (4, 1, 2), (4, 3), (4, 3), (4, 3, 2))
+
+
+def called(*shapes, dtype=np.float32, aliases=True):
+    """As `advance_and_contract` calls it, with operands that need not fit."""
+    given = [v if isinstance(v, np.ndarray) else np.ones(v, dtype) for v in shapes]
+    return jax.ffi.ffi_call(
+        "braintrace_traces",
+        jax.ShapeDtypeStruct(given[1].shape, dtype),
+        input_output_aliases={1: 0} if aliases else {},
+    )(*given)
+
+
+def with_operand(k, value):
+    return [value if n == k else v for n, v in enumerate(FITTING)]
+
+
+@built
+def test_what_does_not_fit_is_refused_before_it_is_read():
+    np.testing.assert_array_equal(called(*FITTING), np.full((3, 2), 9))  # control
+    for said, shapes in {
+        "operand 5, a trace.*none.*f32\\[4, 3, 2\\]": FITTING[:-1],
+        "numbers of operands.*7, 1.*6, 1": (*FITTING, (4, 3)),
+        "operand 2, x.*f32\\[4, 2, 2\\].*f32\\[any, 1, 2\\]": with_operand(2, (4, 2, 2)),
+        "operand 3, now.*f32\\[4, 2\\].*f32\\[4, 3\\]": with_operand(3, (4, 2)),
+        "operand 4, a signal.*f32\\[3\\]": with_operand(4, (3,)),
+        "plan.*3 values": with_operand(0, PLAN[:3]),
+        "plan.*S = 5": with_operand(0, np.array([0, 1, 0, 5, 0, 0], np.int32)),
+        "plan.*2 at 0": with_operand(0, np.array([2, 1, 0, 1, 0, 0], np.int32)),
+        "operand 0, the plan.*dtype 5": with_operand(0, PLAN.astype(np.int64)),
+    }.items():
+        with pytest.raises(Exception, match=f"(?s)INVALID_ARGUMENT: Invalid {said}"):
+            called(*shapes)
+    with pytest.raises(Exception, match=r"(?s)the gradient.*dtype 10.*f32 or f64"):
+        called(*FITTING, dtype=np.float16)
+    with pytest.raises(Exception, match=r"(?s)the gradient.*memory of its own"):
+        called(*FITTING, aliases=False)
+
+
+@built
+@layouts
+@pytest.mark.parametrize("empty", range(3))
+def test_of_nothing_comes_nothing(empty, across):
+    size = [2, 4, 5]
+    size[empty] = 0
+    of = operands(1, *size, 1, np.float32, across)
+    assert distance(advance_and_contract(across, of), by_hand(across, of)) == 0
+
+
 PROGRAM = """
 import warnings
 warnings.simplefilter("error" if {quiet} else "always")
-from braintrace.core.kernels import _build
-print(_build.compiled())
+from braintrace.core.kernels import registered
+print(registered(), registered())
 """
 
 
-def compiled_in(quiet, **environment):
-    """What a new process says of the library, and what it warns of."""
-    known = {k: v for k, v in os.environ.items() if k not in ("CC", "PATH")}
-    where = {"PATH": os.environ["PATH"], **known, **environment}
+def registered_in(folder, quiet=True, **environment):
+    """What a new process says, with a cache of its own, and what it warns of."""
+    known = {k: v for k, v in os.environ.items() if k != "CC"}
+    places = {"XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder)}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(quiet=quiet)],
         capture_output=True,
         text=True,
-        env=where,
+        env={**known, **places, **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), done.stderr
 
 
-def test_it_can_be_switched_off():
-    assert compiled_in(True, BRAINTRACE_KERNELS="0")[0] == "None"
+def test_it_can_be_switched_off(tmp_path):
+    assert registered_in(tmp_path, BRAINTRACE_KERNELS="0")[0] == "False False"
 
 
 def test_without_a_compiler_nothing_is_said(tmp_path):
-    assert compiled_in(True, PATH=str(tmp_path))[0] == "None"
+    assert registered_in(tmp_path, PATH=str(tmp_path))[0] == "False False"
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_compiler_that_fails_is_reported(tmp_path):
-    fake = tmp_path / "cc"
-    fake.write_text(
-        '#!/bin/sh\n[ "$1" = --version ] && exec echo fake 1.0\necho "traces.c:1: no such luck" '
-        ">&2\nexit 1\n"
-    )
+def test_a_compiler_that_fails_is_reported_once(tmp_path):
+    fake = tmp_path / "fake"
+    fake.write_text("#!/bin/sh\necho 'traces.c:1: no such luck' >&2\nexit 1\n")
     fake.chmod(0o755)
-    said, warned = compiled_in(False, CC=str(fake), XDG_CACHE_HOME=str(tmp_path / "cache"))
-    assert said == "None"
-    assert (
-        "RuntimeWarning" in warned and "no such luck" in warned and "BRAINTRACE_KERNELS=0" in warned
-    )
-    assert not list((tmp_path / "cache").rglob("*.so"))
+    said, warned = registered_in(tmp_path, False, CC=str(fake), PATH=str(tmp_path))
+    assert said == "False False"
+    assert warned.count("RuntimeWarning") == 1
+    assert f"got:      traces.c:1: no such luck (from {fake})" in warned
+    assert "BRAINTRACE_KERNELS=0" in warned
+    assert not list(tmp_path.rglob("*.so"))
 
 
 @built
-def test_it_is_built_once(tmp_path):
+def test_it_is_built_at_first_use_and_once(tmp_path):
     for _ in range(2):
-        said, _ = compiled_in(True, XDG_CACHE_HOME=str(tmp_path))
-        assert said != "None"
-    assert len(list(pathlib.Path(tmp_path).rglob("*.so"))) == 1
+        assert registered_in(tmp_path)[0] == "True True"
+        assert len(list(tmp_path.rglob("*.so"))) == 1

@@ -1,89 +1,147 @@
-"""Building the C sources: once for each machine and version, with the machine's own compiler, at
-first use.
+"""Compiling C sources with the machine's own compiler: once for each machine and version.
 
-The library is kept in the user's cache directory (`XDG_CACHE_HOME`, `~/.cache`), named by a digest
-of the sources, the compiler, the processor and jaxlib. Where nothing can be built, or with
-`BRAINTRACE_KERNELS=0` in the environment, the same functions run in JAX.
+The result is known by the sources and by what they are compiled for, not by the compiler: once it
+is built, none is needed.
 """
 
 import contextlib
 import ctypes
+import dataclasses
 import functools
-import getpass
 import hashlib
 import os
-import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
-import warnings
-from importlib import metadata
+import time
+from pathlib import Path
 
-import jax
+from . import _cache
 
-_SOURCES = ("traces.c", "traces.h")
-_FLAGS = ("-O2", "-march=native", "-std=gnu11", "-shared", "-fPIC")
-_SECONDS = 60
+_SECONDS = 120  # that a build may take, and that others wait for it
+_LEFT_OVER = 3600  # seconds after which nobody is at work any more
 
 
-@functools.cache
-def compiled() -> ctypes.CDLL | None:
-    """The kernels, built if need be; None where they cannot be had."""
-    if os.environ.get("BRAINTRACE_KERNELS", "1") == "0":
-        return None
-    names = (os.environ.get("CC"), "cc", "gcc", "clang")
-    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
-    if compiler is None:
-        return None
-    try:
-        return ctypes.CDLL(str(_built(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip() or type(error).__name__
-        warnings.warn(
-            "The C kernels of braintrace could not be built, so the same functions run in JAX, "
-            f"more slowly.\n  got       {said.splitlines()[-1]} (from {compiler})\n"
-            "  do        repair the compiler, or set BRAINTRACE_KERNELS=0 to do without",
-            RuntimeWarning,
-            stacklevel=2,
+class BuildError(Exception):
+    """Every attempt failed; `reasons` says why, one for each."""
+
+    def __init__(self, reasons: list[str]):
+        self.reasons = reasons
+        super().__init__("; ".join(reasons))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A library to be: `function` is what is called in it. `headers` are found in `include`, a
+    directory; what is there is known by `version`.
+    """
+
+    function: str
+    code: Path
+    headers: tuple[Path, ...] = ()
+    flags: tuple[str, ...] = ("-O2",)
+    include: str = "."
+    version: str = ""
+
+    @functools.cached_property
+    def stem(self) -> str:
+        """What the names of its files begin with."""
+        libc = "CS_GNU_LIBC_VERSION"
+        system = os.confstr(libc) if libc in os.confstr_names else platform.system()
+        target = (self.flags, self.version, platform.machine(), _processor(), system)
+        texts = b"\0".join(path.read_bytes() for path in (self.code, *self.headers))
+        digest = hashlib.sha256(texts + repr(target).encode()).hexdigest()
+        return f"{self.function}-{digest[:16]}"
+
+
+def load(source: Source) -> ctypes.CDLL | None:
+    """The library, if it is built."""
+    for place in _cache.places():
+        with contextlib.suppress(OSError):
+            for path in _cache.whole(_cache.verified(place), source.stem):
+                with contextlib.suppress(OSError):
+                    return ctypes.CDLL(str(path))
+    return None
+
+
+def build(source: Source) -> ctypes.CDLL | None:
+    """The library; None where there is no compiler."""
+    compilers = _compilers()
+    reasons = []
+    for place in _cache.places() if compilers else ():
+        try:
+            for folder in (place.parent, place):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = _cache.verified(place)
+            with _cache.alone(folder, _SECONDS):
+                if library := load(source):  # by another process, meanwhile
+                    return library
+                _clean(folder, source)
+                for compiler in compilers:
+                    try:
+                        return _compile(source, compiler, folder)
+                    except (AttributeError, subprocess.CalledProcessError, OSError) as error:
+                        said = (getattr(error, "stderr", None) or str(error)).strip()
+                        last = (said.splitlines() or [type(error).__name__])[-1]
+                        reasons.append(f"{last} (from {shlex.join(compiler)})")
+        except subprocess.TimeoutExpired as error:
+            raise BuildError([*reasons, str(error)]) from error
+        except OSError as error:
+            reasons.append(str(error))
+    if compilers:
+        raise BuildError(reasons)
+    return None
+
+
+def _compilers() -> list[tuple[str, ...]]:
+    """Commands whose program there is; the user's own choice may have arguments, or be no use."""
+    chosen = os.environ.get("CC", "")
+    commands: list[tuple[str, ...]] = [(chosen,)]
+    with contextlib.suppress(ValueError):  # an open quotation mark
+        commands.append(tuple(shlex.split(chosen)))
+    commands += [("cc",), ("gcc",), ("clang",)]
+    return [words for words in dict.fromkeys(commands) if words and shutil.which(words[0])]
+
+
+def _compile(source: Source, compiler: tuple[str, ...], folder: Path) -> ctypes.CDLL:
+    """Compiled and loaded out of sight, and only then put where others find it."""
+    with tempfile.TemporaryDirectory(
+        prefix="building-", dir=folder, ignore_cleanup_errors=True
+    ) as work:
+        made = Path(work, "library.so")
+        options = [*source.flags, "-shared", "-fPIC", f"-I{source.include}"]
+        subprocess.run(
+            [*compiler, *options, source.code, "-o", made],
+            check=True,
+            timeout=_SECONDS,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
-        return None
+        library = ctypes.CDLL(str(made))
+        getattr(library, source.function)
+        made.chmod(0o700)
+        made.replace(folder / _cache.file_name(source.stem, made.read_bytes()))
+        return library
 
 
-def _built(compiler: str) -> pathlib.Path:
-    here = pathlib.Path(__file__).parent
-    sources = b"".join((here / name).read_bytes() for name in _SOURCES)
-    run = functools.partial(subprocess.run, capture_output=True, check=True, timeout=_SECONDS)
-    version = run([compiler, "--version"]).stdout
-    known = repr((version, _processor(), metadata.version("jaxlib"), _FLAGS)).encode()
-    path = _cache() / f"traces-{hashlib.sha256(sources + known).hexdigest()[:20]}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = pathlib.Path(folder) / path.name
-            headers = f"-I{jax.ffi.include_dir()}"
-            command = [compiler, *_FLAGS, headers, here / _SOURCES[0], "-o", made]
-            run(command, text=True)
-            os.replace(made, path)
-    return path
+def _clean(folder: Path, source: Source) -> None:
+    """What a process that was ended left behind, and libraries that cannot be loaded."""
+    for path in folder.glob(f"{source.stem}-*.so"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    for path in folder.glob("building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _LEFT_OVER:
+                shutil.rmtree(path)
 
 
 def _processor() -> str:
     """What the compiler's `native` depends on."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
             if line.startswith(("flags", "Features")):
                 return line
-    return f"{platform.machine()} {platform.processor()}"
-
-
-def _cache() -> pathlib.Path:
-    """A directory that only this user can write to."""
-    wanted = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    private = f"{tempfile.gettempdir()}/braintrace-{getpass.getuser()}"
-    for folder in map(pathlib.Path, (f"{wanted}/braintrace", private)):
-        with contextlib.suppress(OSError):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            own = not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
-            if own and os.access(folder, os.W_OK):
-                return folder
-    raise OSError("no directory of the user's own for the compiled kernels")
+    return platform.processor()

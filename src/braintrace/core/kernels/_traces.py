@@ -16,10 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._build import compiled
+from ._target import TARGET, registered
 
 MOST_SLOTS = 4  # as SLOTS of traces.c
-_TARGET = "braintrace_traces"
 _EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 _WRITTEN_OUT = 8  # samples at once
 
@@ -55,7 +54,7 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Trace
     plain = functools.partial(in_jax, across)
     processor = (
         functools.partial(_in_c, across)
-        if _registered()
+        if registered()
         else functools.partial(plain, contract=_sample_by_sample)
     )
     return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
@@ -80,7 +79,7 @@ def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
     aliases = {1: 0} | {len(given) - slots + s: 1 + s for s in range(len(moved))}
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (operands.gradient, *moved)]
     gradient, *new = jax.ffi.ffi_call(
-        _TARGET, shapes, vmap_method="sequential", input_output_aliases=aliases
+        TARGET, shapes, vmap_method="sequential", input_output_aliases=aliases
     )(*given)
     return gradient, tuple(new)
 
@@ -139,13 +138,4 @@ def _outputs(across: bool, values: Array) -> Array:
 
 def in_place() -> bool:
     """Whether traces on the default device are moved where they lie."""
-    return jax.default_backend() == "cpu" and _registered()
-
-
-@functools.cache
-def _registered() -> bool:
-    found = compiled()
-    if found is None:
-        return False
-    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(found.braintrace_traces), platform="cpu")
-    return True
+    return jax.default_backend() == "cpu" and registered()
