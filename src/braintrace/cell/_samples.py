@@ -76,6 +76,25 @@ def reduced(losses: Float[Array, "T *B"], mask: Mask | None, reduction: str) -> 
     return weigh(losses, weights_of(mask, step, losses.shape[0], reduction))
 
 
+def without_padding(
+    values: PyTree, weight: Float[Array, "*B"], axes: Sequence[BatchAxis | None]
+) -> PyTree:
+    """What a step reads, with zeros for what is not finite where its loss has weight zero.
+
+    `axes` says where each leaf has the samples; what has none counts where the loss of any does.
+    """
+    leaves, structure = jax.tree.flatten(values)
+    for k, (value, axis) in enumerate(zip(leaves, axes, strict=True)):
+        if is_differentiable(value.dtype):
+            unread = weight == 0
+            if axis is None or unread.shape != (axis.size,):
+                unread = unread.all()
+            else:
+                unread = axis.along(unread, jnp.ndim(value))
+            leaves[k] = jnp.where(unread & ~jnp.isfinite(value), 0, value)
+    return structure.unflatten(leaves)
+
+
 @jax.custom_vjp
 def shield(out: jax.Array, weight: jax.Array) -> jax.Array:
     """`out`, whose cotangent is never NaN or infinite where the loss has weight zero (`sqrt` at 0,
@@ -100,6 +119,11 @@ def _shield_backward(dead: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, 
 shield.defvjp(lambda out, weight: (out, weight == 0), _shield_backward)
 
 
+def place(step: int, *sample: int) -> str:
+    """A step, or a sample at a step, in the words of a message."""
+    return f"step {step}" + (f", sample {sample[0]}" if sample else "")
+
+
 def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
     """Eagerly: name the first step whose loss is not finite."""
     if is_traced(losses) or is_traced(mask):
@@ -109,10 +133,9 @@ def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
         bad &= jnp.asarray(mask) != 0
     if bad.any():
         at = tuple(int(k) for k in jnp.argwhere(bad)[0])
-        place = f"step {at[0]}" + (f", sample {at[1]}" if len(at) > 1 else "")
         raise UsageError(
             "The loss is not finite.",
-            got=f"{losses[at]} at {place}",
+            got=f"{losses[at]} at {place(*at)}",
             expected="finite losses",
             do="look at the loss function and at the outputs of that step (etrace_evolve returns "
             "them); the learner and the model are as before the call",

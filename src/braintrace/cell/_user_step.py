@@ -4,7 +4,7 @@ output alone.
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,11 @@ from jaxtyping import PyTree
 
 from ..core._compat import trace_state
 from ..core._errors import UsageError
+from ..core.analysis import BatchAxis
 from ..core.engine import Body, Stepped
 from ._arguments import Mask
 from ._cell import Cell
-from ._samples import shielded, weigh
+from ._samples import shielded, weigh, without_padding
 
 #: The model's own step: its input to (new carry, output).
 Take = Callable[[PyTree], tuple[PyTree, PyTree]]
@@ -54,6 +55,7 @@ def user_body(
     stand behind the engine's carry.
     """
     count = len(cell.graph.carry)
+    axes = [cell.graph.batch_axis(v) for v in cell.graph.xs]
 
     def body(
         evaluate: Callable[..., PyTree],
@@ -64,9 +66,12 @@ def user_body(
         at: PyTree,
     ) -> Stepped:
         slices, weight = at
+        if mask is not None:
+            slices = without_padding(slices, weight, front_axes(slices, axes))
 
         def take(x: PyTree) -> PyTree:
             xs = cell.x.flatten(x, "input x")
+            xs = xs if mask is None else without_padding(xs, weight, axes)
             result = evaluate(cell.graph, ready, carry[:count], xs, perturbations)
             out = cell.out.unflatten(shielded(result.outs, weight, mask))
             return (cell.carry.together(result.carry), out), (result, xs)
@@ -78,6 +83,16 @@ def user_body(
         return Stepped(result, xs, weigh(loss, weight), (loss, aux))
 
     return body
+
+
+def front_axes(slices: PyTree, axes: Sequence[BatchAxis | None]) -> list[BatchAxis | None]:
+    """Where slices of sequences have the samples: on axis 0, if that is where the cell's inputs,
+    whose axes are `axes`, have theirs.
+    """
+    front, *others = [axis for axis in {*axes} if axis is not None] or [None]
+    if front is None or others or front != BatchAxis(0, front.size):
+        return [None for _ in jax.tree.leaves(slices)]
+    return [front if jnp.shape(v)[:1] == (front.size,) else None for v in jax.tree.leaves(slices)]
 
 
 def taken_once(

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import Timed, merged, sequence_length
+from ..cell import Timed, check_finite, merged, sequence_length
 from ..cell._arguments import check_choice
 from ..core._errors import UsageError
 from ..core.engine import Rule
+from ._finite import check_moved
 from ._state import Info, State
 
 #: (params, state of the optimiser, state of the learner)
@@ -53,6 +54,8 @@ def fit_sequence(
         before = learner.trained(params), opt_state, state
         (trained, opt_state, state), info = jax.lax.scan(step, before, (sequences, timed))
         info = jax.tree.map(lambda v: v[:, 0], info)
+        check_finite(info.losses, options.get("mask"))
+        check_moved(learner, (before[0], before[2]), (trained, state))
     return merged(trained, params), opt_state, state, info
 
 

@@ -113,12 +113,20 @@ def gradient(
     shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
     weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
     signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
-    (of_params, of_extra), state, (losses, aux) = sequence_gradient(
+    problem, marks = (
         Problem(cell.graph, rule, user_body(cell, on_flat, mask), plan.resets),
+        given.marks,
+    )
+    dead = None
+    if mask is not None and marks is not None:
+        counts = weights if weights.ndim > 1 else weights[:, None]
+        dead = problem.dead(counts != 0, marks, plan.keep_trace)
+    (of_params, of_extra), state, (losses, aux) = sequence_gradient(
+        problem,
         params,
         extra,
         EngineState.of(cell.graph, [*carry, *outside.moving], traces),
-        Steps((sequences, weights), signals, given.marks),
+        Steps((sequences, weights), signals, marks, dead),
         window=plan.window,
         keep_trace=plan.keep_trace,
         initial=given.initial,

@@ -258,6 +258,12 @@ class CellGraph:
         dim = None if y is None else site.rule.lane_axis(y.dim)
         return None if y is None or dim is None else y.at(dim)
 
+    def operand_axes(self, site: Site) -> list[BatchAxis | None]:
+        """Where the samples lie in each of a site's data."""
+        if self.batch is None:
+            return [None for _ in site.data]
+        return [self.batch.operand(site.equation, k) for k in site.rule.data]
+
     def weight_axis(self, site: Site) -> BatchAxis | None:
         """Where the samples lie in a weight that has a part for each of them."""
         return None if self.batch is None else self.batch.aligned.get(site.edge)

@@ -20,6 +20,8 @@ from ..traces import (
     FactorCarrier,
     Sensitivity,
     StepSignals,
+    cleared_data,
+    cleared_drives,
     every_drive,
     pulled_back,
     scan,
@@ -54,7 +56,8 @@ def factor_window(
         of_step, local, signals, report = _derivatives(problem, prepared, state.carry, at)
         before = state.traces
         if at.marks is not None:
-            before = carrier.reset(graph, before, at.marks)
+            restarted = at.marks if at.dead is None else at.marks | at.dead
+            before = carrier.reset(graph, before, restarted)
         after = carrier.advance(graph, before, local)
         factors = carrier.factors(graph, before, after, signals)
         distinct, arrays[:] = _distinct(factors)
@@ -111,7 +114,11 @@ def _derivatives(
         return rows, jax.tree.map(lambda d: d[None], drives)
 
     timed = [[d[None] for d in site] for site in data]
-    local = pulled_back(graph, end, with_time, timed, stop(list(last)))
+    unread = None if at.dead is None else at.dead[None]
+    local = pulled_back(graph, end, with_time, timed, stop(list(last)), unread)
+    if at.dead is not None:
+        drives = cleared_drives(graph, drives, at.dead)
+        data = cleared_data(graph, data, at.dead)
     signals = StepSignals(entry, every_drive(graph, drives), data)
     return (of_live, of_extra), local, signals, report
 

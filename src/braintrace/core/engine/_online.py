@@ -8,7 +8,7 @@ drives into the weight gradients of the rule: forward it is the identity on the 
 zero perturbations on each y; backward it asks the carrier.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from ..traces import (
     sensitivity,
     zero_perturbations,
 )
-from ._records import EngineState, Signals, with_signals
+from ._records import EngineState, Signals, Steps, with_signals
 from ._rule import Rule
 
 stop = jax.lax.stop_gradient
@@ -165,16 +165,21 @@ def advance_through(
     rule: Rule,
     ready: Values,
     state: EngineState,
-    xs: Sequence[Array | None],
-    evaluate: Callable[..., Step] = step,
+    xs: Values,
+    marked: Callable[..., Step] | None = None,
+    marks: Steps | None = None,
 ) -> Traces:
-    """The traces after all steps of `xs` (time first)."""
+    """The traces after all steps of `xs` (time first); with the marks of these steps `marked` is
+    the step (`Problem.marked_step`).
+    """
     state, ready, xs = stop((state, list(ready), list(xs)))
 
-    def move(state: EngineState, xs: Sequence[Array | None]) -> tuple[EngineState, None]:
-        local = sensitivity(graph, ready, state.carry, xs, evaluate=evaluate)
+    def move(state: EngineState, at: tuple[Values, Steps | None]) -> tuple[EngineState, None]:
+        xs, now = at
+        inputs, unread = (xs, None) if now is None else ([*xs, now.marks, now.dead], now.unread)
+        local = sensitivity(graph, ready, state.carry, inputs, marked or step, unread)
         return EngineState(local.carry, rule.carrier.advance(graph, state.traces, local)), None
 
     if isinstance(rule.carrier, TraceCarrier) and rule.carrier.longest_window is None:
-        return move(state, xs)[0].traces
-    return scan(move, state, jax.tree.map(lambda x: x[:, None], xs))[0].traces
+        return move(state, (xs, marks))[0].traces
+    return scan(move, state, jax.tree.map(lambda x: x[:, None], (xs, marks)))[0].traces

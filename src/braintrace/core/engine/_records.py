@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
+from .._compat import is_differentiable
 from .._errors import UsageError
-from ..analysis import CellGraph
+from ..analysis import CellGraph, ExtraLeaf
 from ..signals import RATE_SCALE, TARGET
 from ..step import Perturbations, Step, Values, step
-from ..traces import Traces
+from ..traces import Traces, Unread
 from ._rule import Rule
 
 stop = jax.lax.stop_gradient
@@ -60,13 +61,30 @@ class Prepared(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """What steps differ in, time first, or what one step has: slices of the sequences for the
-    body, the algorithm's signals, and marks (B,) of the samples that are reset before the step, or
-    None.
+    body, the algorithm's signals, and of the samples marks (B,) of those that are reset before the
+    step, or None, and of those on whose step nothing depends (`Problem.dead`), or None.
     """
 
     slices: PyTree
     signals: Signals
     marks: Bool[Array, "T B"] | Bool[Array, " B"] | None
+    dead: Bool[Array, "T B"] | Bool[Array, " B"] | None = None
+
+    @property
+    def unread(self) -> Unread:
+        """The samples of each step on which nothing after the last step depends."""
+        if self.marks is None or self.marks.shape[0] == 1:
+            return self.dead
+        later = jnp.zeros_like(self.marks).at[:-1].set(self.marks[1:])
+        later = jax.lax.cummax(later.astype(jnp.int8), axis=0, reverse=True) > 0
+        return later if self.dead is None else later | self.dead
+
+    @property
+    def restarted(self) -> Bool[Array, " B"] | None:
+        """The samples for which no step reads what came before, where that is known."""
+        if self.marks is None or self.dead is None:
+            return self.marks if self.marks is None else self.marks[0]
+        return self.marks[0] | self.dead[0]
 
     @property
     def count(self) -> int:
@@ -121,26 +139,57 @@ class Problem:
     def begin(self, prepared: Prepared, carry: Values, at: Steps) -> list[Array]:
         """The carry that a step reads: marked samples with their initial values, the algorithm's
         signals set. A reset is a selection, so that nothing of the old state passes, its derivative
-        neither.
+        neither. The same goes for a dead step: no derivative passes, and what is not finite is
+        replaced, so that what the samples share gets no NaN from it (0 times NaN).
         """
         graph, carry = self.graph, list(carry)
         if at.marks is not None:
-            first = len(graph.carry) - len(graph.extra)
             initial = {k: stop(prepared.initial[k]) for k in self.resets}
-            initial |= {first + k: v.initial for k, v in enumerate(graph.extra) if not v.shared}
+            initial |= {k: v.initial for k, v in self._restarting.items()}
             for k, value in initial.items():
                 if (axis := graph.leaf_axis(k)) is not None:
-                    carry[k] = jnp.where(axis.along(at.marks, carry[k].ndim), value, carry[k])
+                    along = lambda marks, axis=axis, k=k: axis.along(marks, carry[k].ndim)
+                    carry[k] = jnp.where(along(at.marks), value, carry[k])
+                    if at.dead is not None and is_differentiable(carry[k].dtype):
+                        finite = stop(jnp.where(jnp.isfinite(carry[k]), carry[k], value))
+                        carry[k] = jnp.where(along(at.dead), finite, carry[k])
         return with_signals(graph, carry, at.signals)
 
+    @property
+    def _restarting(self) -> dict[int, ExtraLeaf]:
+        """By number, the leaves of the algorithm that a reset sets to their first values."""
+        first = len(self.graph.carry) - len(self.graph.extra)
+        return {first + k: v for k, v in enumerate(self.graph.extra) if not v.shared}
+
+    def dead(
+        self, counts: Bool[Array, "T #B"], marks: Bool[Array, "T B"], keep: bool
+    ) -> Bool[Array, "T B"] | None:
+        """The samples of each step on which nothing depends: they are reset before the next loss
+        that counts, or before the state that is kept. None where that is not known: where the
+        losses are not of the samples, or a reset leaves some of the hidden state as it is.
+        """
+        if counts.shape[1] not in (1, marks.shape[1]):
+            return None
+        known = {*self.resets, *self._restarting}
+        if any(k not in known or self.graph.leaf_axis(k) is None for k in self.graph.hidden):
+            return None
+
+        def back(read: Bool[Array, " B"], at: PyTree) -> tuple[Bool[Array, " B"], Array]:
+            counts, mark = at
+            read = read | counts
+            return read & ~mark, ~read
+
+        end, every = jnp.full(marks.shape[1], keep), jnp.broadcast_to(counts, marks.shape)
+        return jax.lax.scan(back, end, (every, marks), reverse=True)[1]
+
     def marked_step(self, prepared: Prepared) -> Callable[..., Step]:
-        """`step` for inputs with the marks of the step behind them."""
+        """`step` for inputs with `marks` and `dead` of the step behind them."""
 
         def evaluate(
             graph: CellGraph, ready: Values, carry: Values, xs: Values, perturbations: Perturbations
         ) -> Step:
-            *xs, marks = xs
-            start = self.begin(prepared, carry, Steps(None, {}, marks))
+            *xs, marks, dead = xs
+            start = self.begin(prepared, carry, Steps(None, {}, marks, dead))
             return step(graph, ready, start, xs, perturbations)
 
         return evaluate
@@ -238,8 +287,9 @@ def driver_signals(
         if at_end:  # it acts at the last step of each sample whose weight is not zero
             number = jnp.arange(steps)[:, None]
             last = jnp.where((weights != 0).reshape(steps, -1), number, -1).max(0)
-            y = y * (number == last).astype(weights.dtype)[..., None]
-        signals[TARGET] = y * weights.reshape(steps, -1, 1)
+            y = jnp.where((number == last)[..., None], y, 0)
+        weight = weights.reshape(steps, -1, 1)
+        signals[TARGET] = jnp.where(weight == 0, 0, y * weight)
     if RATE_SCALE in names:
         (samples,) = names[RATE_SCALE]
         if weights.ndim == 1:

@@ -18,7 +18,16 @@ from jaxtyping import Array, PyTree
 from ..analysis import CellGraph, Site
 from ..sites import sum_steps
 from ..step import Perturbations, Values, calls_back, hidden_part, saving_step, step, with_hidden
-from ..traces import TraceCarrier, every_drive, pulled_back, scan, sensitivity, zero_perturbations
+from ..traces import (
+    TraceCarrier,
+    cleared_data,
+    cleared_drives,
+    every_drive,
+    pulled_back,
+    scan,
+    sensitivity,
+    zero_perturbations,
+)
 from ._online import advance_through
 from ._records import (
     EngineState,
@@ -75,22 +84,30 @@ def trace_window(
     )
     pulled = pull((jnp.ones_like(value), jax.tree.map(jnp.zeros_like, end)))
     of_live, of_extra = jax.tree.map(jnp.add, total, pulled[:2])
-    entry, drives = pulled[2], every_drive(graph, pulled[3])
-    last = [stop(c) for c in last]
-    traces = carrier.init(graph) if state.traces is None and keep_trace else state.traces
+    entry, drives, of_y = pulled[2], pulled[3], data
+    if steps.dead is not None:
+        drives = cleared_drives(graph, drives, steps.dead)
+        of_y = cleared_data(graph, data, steps.dead)
+    drives, last = every_drive(graph, drives), [stop(c) for c in last]
+    traces, restarted = state.traces, steps.restarted
+    if traces is None and keep_trace:
+        traces = carrier.init(graph)
+    elif traces is not None and restarted is not None:
+        traces = carrier.reset(graph, traces, restarted)
     together = keep_trace and not injects(graph)
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
-    of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, data, drives, later))
+    of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, of_y, drives, later))
     before = EngineState(stop(list(own_carry(graph, state.carry))), traces)
-    inputs, marked = [*xs, steps.marks], problem.marked_step(prepared)
+    marked, unread = problem.marked_step(prepared), steps.unread
     if together:
         if graph.layers is not None and not any(map(calls_back, graph.step)):
             # many reverse passes: through the local evaluation alone
-            local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked)
+            inputs = [*xs, steps.marks, steps.dead]
+            local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked, unread)
         else:
             pull_end = lambda end: pull((jnp.zeros_like(value), end))[2:]
-            local = pulled_back(graph, end, pull_end, data, last)
+            local = pulled_back(graph, end, pull_end, data, last, unread)
         variables = [v for v in graph.prelude_results if v.differentiable]
         sums = dict(zip(variables, of_live, strict=True))
         now = [d[0] for d in drives] if alone else None
@@ -98,10 +115,10 @@ def trace_window(
         of_live = [sums[v] for v in variables]
     else:
         if state.traces is not None:
-            of_live = added(graph, of_live, carrier.contract(graph, state.traces, entry))
+            of_live = added(graph, of_live, carrier.contract(graph, traces, entry))
         if keep_trace:
-            ready = prepared.ready
-            traces = advance_through(graph, problem.rule, ready, before, inputs, marked)
+            ready, marks = prepared.ready, Steps(None, {}, steps.marks, steps.dead)
+            traces = advance_through(graph, problem.rule, ready, before, xs, marked, marks)
     return (of_live, of_extra), EngineState(last, traces), reports
 
 

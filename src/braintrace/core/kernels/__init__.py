@@ -7,3 +7,4 @@ from ._traces import MOST_SLOTS as MOST_SLOTS
 from ._traces import Operands as Operands
 from ._traces import advance_and_contract as advance_and_contract
 from ._traces import in_place as in_place
+from ._traces import met as met

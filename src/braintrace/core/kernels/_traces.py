@@ -4,7 +4,8 @@ pass and in place.
 gradient[o, i] += sum_{b, s} signal[s, b, o] old[s, b, o, i] + sum_b now[b, o] x[b, 0, i]
 new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
 
-Gradient and traces are laid out [o, i], or `across`: [i, o].
+Gradient and traces are laid out [o, i], or `across`: [i, o]. An old trace whose factor is zero is
+not read: what a reset leaves behind may be NaN or infinite.
 """
 
 import dataclasses
@@ -84,9 +85,16 @@ def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
     return gradient, tuple(new)
 
 
+def met(factor: Array, trace: Array) -> Array:
+    """`factor * trace`; zero where the factor is, also where the trace is not finite.
+
+    A finite trace is always read, so that the derivative with respect to a factor of zero is right.
+    """
+    return factor * jnp.where((factor == 0) & ~jnp.isfinite(trace), 0, trace)
+
+
 def _contract_in_jax(across: bool, signal: Traces, old: Traces) -> Array:
-    form = "bo,bio->io" if across else "bo,boi->oi"
-    terms = [jnp.einsum(form, a, e, precision=_EXACT) for a, e in zip(signal, old, strict=True)]
+    terms = [met(_outputs(across, a), e).sum(0) for a, e in zip(signal, old, strict=True)]
     return functools.reduce(jnp.add, terms)
 
 
@@ -97,7 +105,8 @@ def _sample_by_sample(across: bool, signal: Traces, old: Traces) -> Array:
 
     def add(total: Array, sample: tuple[Traces, Traces]) -> tuple[Array, None]:
         signal, old = sample
-        return sum((_outputs(across, a) * e for a, e in zip(signal, old, strict=True)), total), None
+        pairs = zip(signal, old, strict=True)
+        return sum((met(_outputs(across, a), e) for a, e in pairs), total), None
 
     return jax.lax.scan(add, jnp.zeros_like(old[0][0]), (signal, old), unroll=_WRITTEN_OUT)[0]
 
@@ -115,7 +124,7 @@ def in_jax(
     new = []
     for reached, drive in zip(operands.rows, operands.drive, strict=True):
         terms = [
-            _outputs(across, row) * e
+            met(_outputs(across, row), e)
             for row, e in zip(reached, operands.old, strict=True)
             if row is not None
         ]

@@ -5,7 +5,8 @@
        gradient[o, i] += sum_{b, s} signal[s, b, o] old[s, b, o, i] + sum_b now[b, o] x[b, 0, i]
        new[s, b, o, i] = sum_q rows[s, q, b, o] old[q, b, o, i] + sum_k drive[s, b, k, o] x[b, k, i]
 
-   in one pass over the traces, in place; or the gradient alone. Matrices are [P, Q]: o and i, or `across` i and o, as the weight lies in
+   in one pass over the traces, in place; or the gradient alone. An old trace whose factor is zero is not read: what a reset leaves behind may be
+   NaN or infinite. Matrices are [P, Q]: o and i, or `across` i and o, as the weight lies in
    memory. What belongs to outputs is then a number for each row, or `across` for each column; x the other way round. One step is
    streamed. The sum over more steps is a product of matrices for each sample, done in registers, tile by tile: ROWS of P times WIDE vectors
    of Q. Where they are arguments, `across`, `moves`
@@ -15,6 +16,13 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 #define LENGTH ((long)(VECTOR_BYTES / sizeof(REAL)))
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+
+/* `trace`, or zero where the factor that it meets is. */
+INLINE NAME(vec) NAME(vec_met)(NAME(vec) factor, NAME(vec) trace) {
+    const __typeof__(factor != factor) met = factor != 0;
+    return (NAME(vec))(met & (__typeof__(met))trace);
+}
+INLINE REAL NAME(one_met)(REAL factor, REAL trace) { return factor != 0 ? trace : 0; }
 
 #define DEFINE_ELEMENT(KIND, VEC)                                                                                                   \
     typedef struct { /* where an operand is missing: zero */                                                                        \
@@ -48,7 +56,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
         VEC *gradient = (VEC *)((REAL *)job->gradient + at), old[SLOTS], sum = *gradient;                                           \
         UNROLL for (int s = 0; s < S; s++) {                                                                                        \
             old[s] = *(const VEC *)((const REAL *)job->old[s] + in_trace);                                                          \
-            sum += scales->signal[s] * old[s];                                                                                      \
+            sum += scales->signal[s] * NAME(KIND##_met)(scales->signal[s], old[s]);                                                 \
         }                                                                                                                           \
         if (!added) sum += scales->now * x;                                                                                         \
         *gradient = sum;                                                                                                            \
@@ -56,7 +64,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
             VEC new;                                                                                                                \
             if (added) new = added[s];                                                                                              \
             else new = scales->drive[s] * x;                                                                                        \
-            UNROLL for (int q = 0; q < S; q++) new += scales->rows[s][q] * old[q];                                                  \
+            UNROLL for (int q = 0; q < S; q++) new += scales->rows[s][q] * NAME(KIND##_met)(scales->rows[s][q], old[q]);            \
             *(VEC *)((REAL *)job->new[s] + in_trace) = new;                                                                         \
         }                                                                                                                           \
     }                                                                                                                               \

@@ -11,6 +11,7 @@ from jaxtyping import Array, Num
 
 from .._compat import Primitive, bind
 from ..jaxpr import Atom, Equation
+from ..kernels import met
 
 
 class SiteRule(abc.ABC):
@@ -84,7 +85,7 @@ class SiteRule(abc.ABC):
 
     def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
         """`collect(sum_s signals[s] traces[s])`, each signal shaped as y."""
-        terms = [self.at_entries(a) * e for a, e in zip(signals, traces, strict=True)]
+        terms = [met(self.at_entries(a), e) for a, e in zip(signals, traces, strict=True)]
         return self.collect(sum(terms[1:], terms[0]))
 
     @property

@@ -13,6 +13,9 @@ from ._filters import leaky_step as leaky_step
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._sensitivity import Sensitivity as Sensitivity
+from ._sensitivity import Unread as Unread
+from ._sensitivity import cleared_data as cleared_data
+from ._sensitivity import cleared_drives as cleared_drives
 from ._sensitivity import every_drive as every_drive
 from ._sensitivity import pulled_back as pulled_back
 from ._sensitivity import scan as scan

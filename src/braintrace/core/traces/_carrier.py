@@ -16,6 +16,7 @@ from ..jaxpr import Var
 from ..step import Values
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
+from ._slots import cleared
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
@@ -69,8 +70,12 @@ class Carrier(abc.ABC):
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         """The traces after the step (of a `TraceCarrier` also: steps) that `local` describes.
 
-        A sample that is reset before a step has D = 0 there, which clears what D moves.
+        A sample that is reset before a step has D = 0 there, and what D = 0 meets is not read.
         """
+
+    @abc.abstractmethod
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
+        """The traces with zeros for the samples that are marked, in what D does not move."""
 
     @abc.abstractmethod
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
@@ -171,15 +176,7 @@ class FactorCarrier(Carrier):
         return [graph.data_axis(site) for site in graph.sites]
 
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
-        """The traces with zeros for the samples that are marked."""
-
-        def clear(axis: BatchAxis | None, values: Traces) -> Traces:
-            if axis is None and marks.size > 1:
-                return values
-            # without an axis there is one sample, and everything is its own
-            mark = lambda v: marks.reshape(()) if axis is None else axis.along(marks, v.ndim)
-            return jax.tree.map(lambda v: jnp.where(mark(v), 0, v), values)
-
+        clear = lambda axis, of: jax.tree.map(lambda v: cleared(axis, v, marks), of)
         return jax.tree.map(clear, self.axes(graph), traces, is_leaf=lambda axis: axis is None)
 
     def gradients(

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Inexact
 
 from ..analysis import BatchAxis, CellGraph, Site
+from ..kernels import met
 from ..step import Values
 from ._carrier import FactorCarrier, StepSignals, Traces, along, represented, trace_dtype
 from ._filters import counting, kappa_step
@@ -81,8 +82,8 @@ class Factored(FactorCarrier):
         """The state traces at one place: `old` moved by D, and what y adds."""
         new = []
         for own, rows, drive in zip(old, *moves, strict=True):
-            met = [row * e for row, e in zip(rows, old, strict=True) if row is not None]
-            moved, added = sum(met, jnp.zeros_like(own)), 0 if drive is None else drive[0]
+            terms = [met(row, e) for row, e in zip(rows, old, strict=True) if row is not None]
+            moved, added = sum(terms, jnp.zeros_like(own)), 0 if drive is None else drive[0]
             new.append(kappa_step(moved, added, self.state_decay).astype(own.dtype))
         return new
 
@@ -117,5 +118,5 @@ class Factored(FactorCarrier):
         total = jnp.zeros(site.y.shape, trace_dtype(site, self.dtype))
         for signals, traces in zip(signals_at(graph, entry, site), states, strict=True):
             for signal, trace in zip(signals, traces, strict=True):
-                total = total + signal * trace
+                total = total + met(signal, trace)
         return total

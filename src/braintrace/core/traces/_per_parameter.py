@@ -19,14 +19,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from ..analysis import CellGraph, Site
-from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place
+from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
-from ._slots import signals_at
+from ._slots import cleared, signals_at
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
@@ -71,6 +71,15 @@ class PerParameter(TraceCarrier):
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         """The traces after the steps that `local` describes."""
         return [self._advance(graph, n, old, local) for n, old in enumerate(before)]
+
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
+        return [self._reset(graph, *of, marks) for of in zip(graph.sites, traces, strict=True)]
+
+    def _reset(self, graph: CellGraph, site: Site, of: OfSite, marks: Bool[Array, " B"]) -> OfSite:
+        if not isinstance(of, Passing):
+            return of
+        pairs = zip(graph.operand_axes(site), of.data, strict=True)
+        return of._replace(data=[cleared(axis, v, marks) for axis, v in pairs])
 
     def advance_and_contract(
         self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
@@ -139,7 +148,7 @@ class PerParameter(TraceCarrier):
 
         def moved(old: list[Array], rows: Sequence[Array | None], drive: Array | None) -> Array:
             terms = [
-                site.rule.at_entries(row.astype(jnp.finfo(e.dtype).dtype)) * e
+                met(site.rule.at_entries(row.astype(jnp.finfo(e.dtype).dtype)), e)
                 for row, e in zip(rows, old, strict=True)
                 if row is not None
             ]
@@ -171,7 +180,7 @@ class PerParameter(TraceCarrier):
         steps = [] if now is None else [now]
         if isinstance(traces, Passing):
             pairs = zip(chain(*signals), chain(*traces.drive), strict=True)
-            steps.append((traces.data, functools.reduce(jnp.add, [a * f for a, f in pairs])))
+            steps.append((traces.data, functools.reduce(jnp.add, [met(a, f) for a, f in pairs])))
         else:
             for of_place, at in zip(signals, traces, strict=True):
                 if at:

@@ -21,11 +21,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
-from ._slots import at_place, nbytes, one_slot, where_acting
+from ._slots import at_place, cleared, nbytes, one_slot, where_acting
 
 Carried = TypeVar("Carried")
 # cotangents of the hidden leaves, to those of the leaves before and of each perturbation
 Pull = Callable[[list[Array]], tuple[list[Array], list[Array | None]]]
+# (K, B): the samples of each step on which nothing depends that is read after the last step
+Unread = Bool[Array, "K B"] | None
 # Of one place, of which None is zero: for each pair of slots what carries one over into the other,
 # shaped as y, and for each slot its derivative with respect to y at each step, (K, *shape of y).
 Moves = tuple[tuple[tuple[Array | None, ...], ...], tuple[Array | None, ...]]
@@ -137,6 +139,26 @@ def every_drive(graph: CellGraph, drives: Perturbations) -> list[Array]:
     return [cast("Array", drives[first]) for first in graph.first_of_sum]
 
 
+def cleared_drives(
+    graph: CellGraph, drives: Perturbations, marks: Bool[Array, " *K B"]
+) -> list[Array | None]:
+    """Derivatives with respect to each y, zero for the samples that are marked."""
+    return [
+        None if drive is None else cleared(graph.y_axis(site), drive, marks)
+        for site, drive in zip(graph.sites, drives, strict=True)
+    ]
+
+
+def cleared_data(
+    graph: CellGraph, data: Sequence[Values], marks: Bool[Array, " *K B"]
+) -> list[list[Array]]:
+    """The data of each site, zero for the samples that are marked."""
+    return [
+        [cleared(*of, marks) for of in zip(graph.operand_axes(site), values, strict=True)]
+        for site, values in zip(graph.sites, data, strict=True)
+    ]
+
+
 def sensitivity_bytes(graph: CellGraph) -> int:
     """Bytes of D and f for one step: an entry for each pair of coupled slots, and one for each slot
     that a site feeds.
@@ -157,6 +179,7 @@ def sensitivity(
     carry: Values,
     xs: Sequence[Array | None],
     evaluate: Callable[..., Step] = step,
+    unread: Unread = None,
 ) -> Sensitivity:
     """Sensitivities over the steps of `xs` (time first)."""
 
@@ -170,11 +193,16 @@ def sensitivity(
 
     start = hidden_part(graph, carry), zero_perturbations(graph, jax.tree.leaves(xs)[0].shape[0])
     out, pull, (data, last) = jax.vjp(end, *start, has_aux=True)
-    return pulled_back(graph, out, pull, data, last)
+    return pulled_back(graph, out, pull, data, last, unread)
 
 
 def pulled_back(
-    graph: CellGraph, out: Values, pull: Pull, data: list[list[Array]], last: list[Array]
+    graph: CellGraph,
+    out: Values,
+    pull: Pull,
+    data: list[list[Array]],
+    last: list[Array],
+    unread: Unread = None,
 ) -> Sensitivity:
     """The sensitivities of the hidden leaves `out` of the local evaluation, by reverse passes
     through steps that are evaluated already.
@@ -182,6 +210,8 @@ def pulled_back(
     `pull` takes cotangents of `out` to (those of the hidden state before the steps, those of the
     perturbations).
     """
+    if unread is not None:
+        pull, data = _that_reads(graph, pull, unread), cleared_data(graph, data, unread)
     layers = graph.layers and [
         LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
     ]
@@ -195,6 +225,21 @@ def pulled_back(
         found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
     moved = [(rows, every_drive(graph, drives)) for rows, drives in found]
     return Sensitivity(dict(zip(needed, moved, strict=True)), data, last, layers)
+
+
+def _that_reads(graph: CellGraph, pull: Pull, unread: Bool[Array, "K B"]) -> Pull:
+    """`pull` without what the end does not depend on: a derivative that is zero there by a reset
+    further on may have met one that is not finite.
+    """
+    gone = unread.any(0)
+
+    def read(end: list[Array]) -> tuple[list[Array], list[Array | None]]:
+        rows, drives = pull(end)
+        axes = map(graph.leaf_axis, graph.hidden)
+        kept = [cleared(axis, row, gone) for axis, row in zip(axes, rows, strict=True)]
+        return kept, cleared_drives(graph, drives, unread)
+
+    return read
 
 
 def scan(

@@ -5,10 +5,26 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, PyTree
+from jaxtyping import Array, Bool, Float, Inexact, PyTree, Shaped
 
-from ..analysis import CellGraph, Place, Site, Slot, as_array
+from ..analysis import BatchAxis, CellGraph, Place, Site, Slot, as_array
 from ..step import Values
+
+
+def cleared(
+    axis: BatchAxis | None, values: Shaped[Array, "..."], marks: Bool[Array, " *K B"]
+) -> Array:
+    """`values` with zeros for the samples that are marked. With marks of steps, both are time
+    first. It is a selection: what is cleared may be NaN.
+
+    Without an axis there is one sample, and everything is its own; what several samples share stays
+    as it is.
+    """
+    if axis is None and marks.shape[-1] > 1:
+        return values
+    ndim = values.ndim - marks.ndim + 1
+    along = lambda mark: mark.reshape((1,) * ndim) if axis is None else axis.along(mark, ndim)
+    return jnp.where(jax.vmap(along)(marks) if marks.ndim > 1 else along(marks), 0, values)
 
 
 def one_slot(graph: CellGraph, hidden: Values, slot: Slot) -> list[Array]:

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
@@ -106,6 +106,10 @@ class WithinLayer(PerParameter):
         unread = [jnp.zeros(graph.carry[k].shape, graph.carry[k].dtype) for k in graph.hidden]
         return list(zip(self._through_layers(graph, before, local, unread)[0], own, strict=True))
 
+    def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
+        own = super().reset(graph, _of_neurons(traces), marks)
+        return [(layers, of) for (layers, _), of in zip(traces, own, strict=True)]
+
     def advance_and_contract(
         self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
@@ -144,6 +148,7 @@ class WithinLayer(PerParameter):
             for layer, trace in of_layers.items():
                 a = flat_layer(graph, layer, entry).astype(trace.dtype)
                 parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
+                parts = _met(a[:, None], parts[:, None])[:, 0]
                 total = total + self._of_samples(graph, site, parts)
             found.append(total)
         return found
@@ -312,7 +317,8 @@ def mix(
     def move(sample: Index, start: Index, width: int, state: _Moved) -> _Moved:
         flat, contracted = state
         old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
-        new = jnp.matmul(jax.lax.dynamic_slice_in_dim(left, sample, several), old, precision=EXACT)
+        factors = jax.lax.dynamic_slice_in_dim(left, sample, several)
+        new = _met(factors, jnp.matmul(factors, old, precision=EXACT))
         flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
         return flat, jax.lax.dynamic_update_slice(contracted, new[:, size], (sample, start))
 
@@ -326,6 +332,12 @@ def mix(
             samples // several, lambda k, s: move(k * several, width - last, last, s), state
         )
     return state[0].reshape(trace.shape), state[1].reshape(samples, *part)
+
+
+def _met(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:
+    """Products of traces with rows of factors: of zeros alone it is zero, whatever the traces."""
+    none = (factors == 0).all(-1).reshape(factors.shape[:2] + (1,) * (products.ndim - 2))
+    return jnp.where(none & ~jnp.isfinite(products), 0, products)
 
 
 def each_block(count: int, body: Callable[[Index, State], State], state: State) -> State:

@@ -17,6 +17,7 @@ from ...core._errors import CompilationError, UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
 from ...learner import FunctionLearner, shallow_copy
+from ...learner._finite import check_results, of_state
 from ._cell import ModuleCell, functionalise
 from ._states import Axes, Layout, fit, states_of
 
@@ -169,7 +170,9 @@ class ModuleLearner(FunctionLearner):
         """One step of the model, nothing learned."""
         params, carry = self.read()
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
-        flat, outs = self._programs.evolve(self._flat(params), self.cell.carry.apart(carry), xs)
+        before = self.cell.carry.apart(carry)
+        flat, outs = self._programs.evolve(self._flat(params), before, xs)
+        check_results(of_state(self.graph, self.rule.carrier, before, flat))
         self.write(self.cell.carry.together(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 

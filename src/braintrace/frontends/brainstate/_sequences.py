@@ -7,12 +7,14 @@ import brainstate
 import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import check_driver, reduced, sequence_length
+from ...cell import check_driver, check_finite, reduced, sequence_length
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
 from ...learner import Options, fit_mode, step_options
+from ...learner._finite import check_moved
+from ._states import all_or_nothing
 from ._step import StepFunction, by_state
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ class SequenceDriverMixin:
             step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a
                 scalar, or one value per sample, shape (B,). With `has_aux`, `(loss, aux)`.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per sample.
+                per sample. Where it is zero, what is not finite in the sequences is read as zero,
+                as in `FunctionLearner.etrace_grad`: padding may hold NaN.
             reset: (T, B) bool: where true, that sample's short-term states are set to their values
                 at compile time and its traces to zero before that step. The step must call the
                 learner once.
@@ -92,8 +95,8 @@ class SequenceDriverMixin:
             gives them; with `return_value`, and with `has_aux`, a tuple: gradients, losses, aux.
 
         Raises:
-            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
-                States are as before.
+            UsageError: for arguments that do not fit, and when a loss, a gradient or a state is not
+                finite (eager calls). States are as before.
         """
         learner, window = self._driven, chunk_size if window is None else window
         check_driver(_checked(learner, sequences, step_fn), (), reduction, window)
@@ -172,7 +175,14 @@ class SequenceDriverMixin:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
             return jax.tree.map(lambda v: v[0], learned(*slices, **given, **fixed))
 
-        return brainstate.transform.for_loop(one, sequences, timed)
+        learner = self._driven
+        with all_or_nothing():
+            before = learner._now()
+            result = brainstate.transform.for_loop(one, sequences, timed)
+            losses = result[0] if options.get("has_aux") else result
+            check_finite(losses, options.get("mask"))
+            check_moved(learner.functional, before, learner._now())
+        return result
 
     def etrace_evolve(
         self,

@@ -96,11 +96,27 @@ def lent(states: Iterable[brainstate.State] = ()) -> Iterator[brainstate.StateTr
                 state.value  # noqa: B018  (it is touched now)
             yield trace
     finally:
-        for state, value in zip(trace.states, trace.original_state_values, strict=True):
-            try:
-                state.restore_value(value)
-            except ValueError:  # it holds a value of another structure or unit
-                state.value = value
+        _restore(trace)
+
+
+@contextlib.contextmanager
+def all_or_nothing() -> Iterator[None]:
+    """Where what is inside fails, every state that was touched holds what it held before."""
+    trace = brainstate.StateTraceStack(name="braintrace")
+    try:
+        with trace:
+            yield
+    except Exception:
+        _restore(trace)
+        raise
+
+
+def _restore(trace: brainstate.StateTraceStack) -> None:
+    for state, value in zip(trace.states, trace.original_state_values, strict=True):
+        try:
+            state.restore_value(value)
+        except ValueError:  # it holds a value of another structure or unit
+            state.value = value
 
 
 @contextlib.contextmanager

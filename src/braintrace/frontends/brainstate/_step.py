@@ -17,6 +17,7 @@ from ...checks import bptt_gradient
 from ...core._compat import is_differentiable
 from ...core._errors import UsageError
 from ...learner import Objective, Options, State
+from ...learner._finite import Result, check_results
 from ._states import Layout, lent
 
 if TYPE_CHECKING:
@@ -285,6 +286,13 @@ class StepFunction:
         undone = [] if options.return_state else hidden
         try:
             check_finite(losses, options.mask)
+            layout = self.core.module.params
+            named = {id(s): name for s, name in zip(layout.states, layout.names, strict=True)}
+            check_results(
+                Result("gradient", named.get(k, "a state outside of the model"), leaf)
+                for k, tree in gradients.items()
+                for leaf in jax.tree.leaves(tree)
+            )
         except UsageError:
             undone = [s for s, _ in before]
             raise

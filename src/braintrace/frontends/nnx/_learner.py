@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import Values, check_loss, reduced, sequence_length
+from ...cell import Values, check_finite, check_loss, reduced, sequence_length
 from ...checks import GradientReport
 from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
 from ...learner import Info, Objective, Options, State, fit_mode, packed, shallow_copy, step_options
+from ...learner._finite import check_moved
 from ...reports import CompilationReport
 from ._core import Core, EligibilityTrace, HiddenCarry, made_again
 from ._module import functionalise
@@ -224,8 +225,8 @@ class NNXLearner(nnx.Module):
             or (T, B) and aux.
 
         Raises:
-            UsageError: for arguments that do not fit, and when a loss is not finite (eager calls).
-                All Variables are as before.
+            UsageError: for arguments that do not fit, and when a loss, a gradient or the state is
+                not finite (eager calls). All Variables are as before.
         """
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
@@ -274,6 +275,8 @@ class NNXLearner(nnx.Module):
 
         sequence_length(xs)
         state, info = jax.lax.scan(one, state, (xs, targets, timed))
+        check_finite(info.losses, options.get("mask"))
+        check_moved(self._core, self._now(), nnx.merge(graphdef, state)[0]._now())
         nnx.update((self, optimizer), state)
         return info
 
