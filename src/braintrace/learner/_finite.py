@@ -98,24 +98,25 @@ def check_results(results: Iterable[Result], hint: Callable[[], str] = lambda: "
 def check_moved(learner: Any, before: tuple[PyTree, State], after: tuple[PyTree, State]) -> None:
     """`check_results` of parameters and of a learner's state after a sequence."""
     (params, old), (updated, new) = before, after
-    carries = (learner.cell.carry.apart(state.carry) for state in (old, new))
-    made = of_state(learner.graph, learner.rule.carrier, *carries, new.traces)
+    was, now = (learner.cell.carry.apart(state.carry) for state in (old, new))
+    made = of_state(learner.graph, learner.rule.carrier, was, now, new.traces)
     check_results([*of_parameters(params, updated), *made])
 
 
-def first_input(graph: CellGraph, xs: PyTree, mask: ArrayLike | None) -> str:
+def first_input(graph: CellGraph, xs: PyTree, mask: ArrayLike | None, own: bool = True) -> str:
     """Where the inputs of a sequence that count are first not finite, as a hint; `xs` is time
-    first.
+    first. If they are not the cell's own inputs, what is known of them is the step.
     """
-    for value, v in zip(jax.tree.leaves(xs), graph.xs, strict=False):
+    leaves = jax.tree.leaves(xs)
+    axes = [graph.batch_axis(v) for v in graph.xs] if own else [None] * len(leaves)
+    for value, axis in zip(leaves, axes, strict=False):
         if is_traced(value) or is_traced(mask) or not is_differentiable(jnp.result_type(value)):
             continue
-        axis = graph.batch_axis(v)
         kept = (0,) if axis is None or not axis.is_plain else (0, 1 + axis.dim)
         others = tuple(k for k in range(jnp.ndim(value)) if k not in kept)
         bad = ~np.isfinite(np.asarray(value)).all(others)
-        if mask is not None and np.shape(mask) == bad.shape:
-            bad &= np.asarray(mask) != 0
+        if mask is not None:  # padding is none of it
+            bad &= np.shape(mask) == bad.shape and np.asarray(mask) != 0
         for at in np.argwhere(bad)[:1]:
             return f"; the inputs are not finite at {place(*at)}"
     return ""

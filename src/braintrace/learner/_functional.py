@@ -290,8 +290,7 @@ class FunctionLearner:
         check_finite(info.losses, options.mask)
         before = start[1]
         made = of_state(self.graph, self.rule.carrier, before, carry, traces) if keep else []
-        own = None if objective.step_fn else xs
-        hint = lambda: first_input(self.graph, own, options.mask)
+        hint = lambda: first_input(self.graph, xs, options.mask, objective.step_fn is None)
         check_results([*of_gradients(self.graph, *gradients), *made], hint)
         kept = traces if keep else state.traces
         return gradients, self._after(state, steps, carry, kept), info, moved

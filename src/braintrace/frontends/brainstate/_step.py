@@ -13,6 +13,8 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ...cell import Outside, Take, Values, check_finite, merged, sequence_length, weigh, weights_of
+from ...cell._samples import without_padding
+from ...cell._user_step import front_axes
 from ...checks import bptt_gradient
 from ...core._compat import is_differentiable
 from ...core._errors import UsageError
@@ -312,6 +314,9 @@ class StepFunction:
 
         def one(total: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             slices, weight = at
+            if mask is not None:
+                axes = [self.core.graph.batch_axis(v) for v in self.core.graph.xs]
+                slices = without_padding(slices, weight, front_axes(slices, axes))
 
             def objective() -> tuple[PyTree, PyTree]:
                 loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
