@@ -276,6 +276,11 @@ def test_a_link_of_the_users_own_is_followed(home, planted):
     assert home.answer() == "66"
 
 
+def test_what_is_built_is_closed_whatever_new_files_are(home):
+    assert home.answer("\nos.umask(0)") == "42"
+    assert home.answer(PATH="/nowhere") == "42"
+
+
 @needs_root
 def test_a_user_needs_no_name():
     with tempfile.TemporaryDirectory() as name:

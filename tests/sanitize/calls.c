@@ -150,21 +150,30 @@ static Call *make(Case of) {
     for (int k = 0; k < 1 + SLOTS; k++) call->outs[k] = &call->out[k], call->out_types[k] = XLA_FFI_RetType_BUFFER;
     call->frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
     call->frame.api = &api, call->frame.stage = XLA_FFI_ExecutionStage_EXECUTE;
-    call->frame.args.args = call->ins, call->frame.args.types = call->in_types;
-    call->frame.rets.rets = call->outs, call->frame.rets.types = call->out_types;
     return call;
 }
 static void drop(Call *call) {
     for (int k = 1; k < MOST; k++) free(call->memory[k]);
     free(call);
 }
+static void *exactly(const void *values, int64_t size, size_t each) { /* no memory behind the last one */
+    const size_t length = size > 0 ? size * each : 0;
+    void *copy = malloc(length);
+    return memcpy(copy, values, length);
+}
 static XLA_FFI_Error *go(Call *call) {
+    XLA_FFI_CallFrame *frame = &call->frame;
     scheduled = 0;
-    XLA_FFI_Error *error = braintrace_traces(&call->frame);
+    frame->args.args = exactly(call->ins, frame->args.size, sizeof *call->ins);
+    frame->args.types = exactly(call->in_types, frame->args.size, sizeof *call->in_types);
+    frame->rets.rets = exactly(call->outs, frame->rets.size, sizeof *call->outs);
+    frame->rets.types = exactly(call->out_types, frame->rets.size, sizeof *call->out_types);
+    XLA_FFI_Error *error = braintrace_traces(frame);
     for (int k = 0; k < scheduled; k++) {
         if (pool == LATE) tasks[k].run(tasks[k].data);
         if (pool == IN_THREADS) pthread_join(tasks[k].thread, NULL);
     }
+    free(frame->args.args), free(frame->args.types), free(frame->rets.rets), free(frame->rets.types);
     return error;
 }
 
@@ -268,11 +277,11 @@ static int spoil(Call *call, long n) {
     XLA_FFI_Rets *rets = &call->frame.rets;
     const int S = call->of.S, operands = call->old + S, results = 1 + call->of.moves * S;
     TRY(args->size--)
-    TRY(args->size++)
+    if (operands < MOST) TRY(args->size++)
     TRY(args->size = 0)
     TRY(args->size = -1)
     TRY(rets->size--)
-    TRY(rets->size++)
+    if (results < 1 + SLOTS) TRY(rets->size++)
     TRY(rets->size = 0)
     for (int at = 0; at < 4 + S * S + S; at++) {
         TRY(call->plan[at] = at == 3 ? call->plan[at] % SLOTS + 1 : !call->plan[at])
@@ -332,6 +341,14 @@ static long spoilt_at_random(long times) { /* two changes; they may undo each ot
     }
     return count;
 }
+static void too_many_numbers(void) { /* for an index; of no sample, so that none is needed but of the gradient */
+    Call *call = make((Case){4, 1, 0, 0, 0, NONE, 0, 1, 1, 1});
+    const int64_t much = 1L << 40;
+    for (int k = 0; k < 2; k++) call->in_sizes[1][k] = call->out_sizes[0][k] = call->in_sizes[call->old][1 + k] = much;
+    call->in_sizes[2][2] = call->in_sizes[call->signal][1] = much;
+    refused(call, XLA_FFI_Error_Code_INVALID_ARGUMENT);
+    drop(call);
+}
 static void other_calls(void) {
     Call *call = make(cases[0]);
     starved = 1, refused(call, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED);
@@ -354,6 +371,7 @@ int main(int count, char **arguments) {
     if (count > 1 && !strcmp(arguments[1], "short")) too_short = 1, go(make(cases[0]));
     if (count > 1 && !strcmp(arguments[1], "overflow")) most += count;
     const long right = sweep(), spoilt = each_spoilt(), random = spoilt_at_random(20000);
+    too_many_numbers();
     other_calls();
     printf("%ld calls agree with the definition, %ld that do not fit are refused, %ld at random do no harm\n", right, spoilt, random);
     return 0;
