@@ -12,7 +12,7 @@ from ..core import __version__
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ._serialization import offer_to_flax
-from ._state import State
+from ._state import Fingerprint, State
 
 _MOST_SHOWN = 4
 
@@ -34,7 +34,7 @@ class Border:
         told |= {f"option {name}": value for name, value in rule.options}
         params = zip(cell.params.names, cell.params.leaves, strict=True)
         told |= {f"parameter {name}": _text(leaf) for name, leaf in params}
-        self.fingerprint = json.dumps(told | self._texts(self._layout))
+        self.fingerprint = Fingerprint(json.dumps(told | self._texts(self._layout)))
 
     def check(self, state: object) -> None:
         """Refuse what is no state of this learner.

@@ -1,12 +1,20 @@
 """What goes from step to step, and what a sequence reports."""
 
 import dataclasses
+import zlib
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PyTree
 
 _STATIC = {"static": True}  # part of the structure
+
+
+class Fingerprint(str):
+    """The text of a fingerprint, which is long: where structures are printed it shows a sum."""
+
+    def __repr__(self) -> str:
+        return f"<{zlib.crc32(self.encode()):08x}>"
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +49,7 @@ class State:
     carry: PyTree
     traces: PyTree
     steps: Int32[Array, "..."]  # a scalar, and the axes of jax.vmap over states
-    fingerprint: str | None = dataclasses.field(default=None, repr=False, metadata=_STATIC)
+    fingerprint: str | None = dataclasses.field(default=None, metadata=_STATIC)
 
 
 @jax.tree_util.register_dataclass

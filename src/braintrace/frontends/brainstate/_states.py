@@ -34,6 +34,9 @@ class EligibilityTrace(brainstate.ShortTermState):
 
     fingerprint: str | None = None  # as in `braintrace.State`
 
+    def __pretty_repr_item__(self, k: str, v: Any) -> Any:
+        return None if k == "fingerprint" else super().__pretty_repr_item__(k, v)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
