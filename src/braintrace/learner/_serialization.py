@@ -26,14 +26,15 @@ def offer_to_flax() -> None:
     if flax is None or flax.is_serializable(State):
         return
 
-    def taken(like: Any, stored: dict[str, Any]) -> Any:
-        kept = {k: v for k, v in stored.items() if isinstance(v, str) or v is None}
-        trees = {
-            k: flax.from_state_dict(getattr(like, k), stored[k]) for k in stored if k not in kept
-        }
-        return type(like)(**kept, **trees)
+    is_text = lambda v: v is None or isinstance(v, str)
+
+    def written(state: Any) -> dict[str, Any]:
+        told = {k: v and str(v) for k, v in vars(state).items() if is_text(v)}
+        return {k: flax.to_state_dict(v) for k, v in vars(state).items() if k not in told} | told
+
+    def read(like: Any, stored: dict[str, Any]) -> Any:
+        found = lambda k, v: v if is_text(v) else flax.from_state_dict(getattr(like, k), v)
+        return type(like)(**{k: found(k, v) for k, v in stored.items()})
 
     for kind in (State, Info):
-        flax.register_serialization_state(
-            kind, lambda state: {k: flax.to_state_dict(v) for k, v in vars(state).items()}, taken
-        )
+        flax.register_serialization_state(kind, written, read)
