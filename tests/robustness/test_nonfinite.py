@@ -4,14 +4,23 @@ Samples 0 and 2 are well; sample 1 meets NaN, or overflows. Each program is comp
 program on clean data.
 """
 
+import dataclasses
 import functools
 
+import brainstate
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 import braintrace
+from braintrace.cell import _user_step
+from braintrace.core.engine import _records
+from braintrace.core.kernels import _traces, advance_and_contract
+from engine.test_kernels import operands
 
 T, B, IN, N, OUT = 7, 3, 2, 4, 2
 ILL = 1  # the sample
@@ -21,11 +30,7 @@ RULES = {
     "d_rtrl": {},
     "pp_prop": {"decay_or_rank": (0.9, 0.7)},
     "eprop": {"kappa_filter_decay": 0.7},
-    "eprop_feedback": {
-        "feedback": "random",
-        "random_feedback_key": 0,
-        "firing_rate": (0.1, 2.0),
-    },
+    "eprop_feedback": {"feedback": "random", "random_feedback_key": 0, "firing_rate": (0.1, 2.0)},
     "ostl_recurrent": {},
     "ostl_feedforward": {},
     "ottt": {"leak": 0.8},
@@ -35,15 +40,12 @@ RULES = {
     "rflo": {"random_feedback_key": 0},
 }
 NAMES = {"eprop_feedback": "eprop", "f_otpe": "otpe"}
-windows = pytest.mark.parametrize("window", [1, 3, None])
-rules = pytest.mark.parametrize("rule", RULES)
 
 
 def leaky(p, s, x):
-    """Two slots at each position, recurrence, a bias, a readout of its own."""
+    """Two slots at each position, recurrence, parameters of neurons, a readout of its own."""
     v, a = s
-    x = jnp.exp(x)
-    v = 0.8 * v - 0.3 * a + x @ p["W"] + jnp.tanh(v) @ p["U"] + p["b"]
+    v = jax.nn.sigmoid(p["tau"]) * v - 0.3 * a + jnp.exp(x) @ p["W"] + jnp.tanh(v) @ p["U"] + p["b"]
     a = 0.7 * a + 0.2 * v
     return (v, a), v @ p["o"]
 
@@ -54,8 +56,31 @@ def forgetful(p, h, x):
     return h, h @ p["o"]
 
 
-SHAPES = {"W": (IN, N), "U": (N, N), "b": (N,), "o": (N, OUT)}
-CELLS = {leaky: (jnp.full((B, N), 0.1), jnp.zeros((B, N))), forgetful: jnp.full((B, N), 0.1)}
+def convolved(p, h, x):
+    """A trace that the kernel does not move."""
+    image = jnp.exp(x).reshape(B, 1, IN, 1)
+    image = jax.lax.conv_general_dilated(
+        image, p["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    h = jax.nn.sigmoid(p["tau"]) * h + image.reshape(B, N) + p["b"]
+    return h, h @ p["o"]
+
+
+def samples_last(p, h, x):
+    """The batch is axis 1 of the state."""
+    h = 0.8 * h + p["W"].T @ jnp.exp(x).T + p["U"] @ jnp.tanh(h)
+    return h, h.T @ p["o"]
+
+
+SHAPES = {"W": (IN, N), "U": (N, N), "tau": (N,), "b": (N,), "o": (N, OUT), "k": (1, 2, 1, 2)}
+START = jnp.full((B, N), 0.1)
+CELLS = {
+    leaky: (START, jnp.zeros((B, N))),
+    forgetful: START,
+    convolved: START,
+    samples_last: START.T,
+}
+SAID = {samples_last: {"batch_axes": (1, 0)}}
 
 
 @functools.cache
@@ -68,12 +93,11 @@ def data():
 class Program:
     """One compiled program of a rule, a cell and a window, for all that happens here."""
 
-    def __init__(self, cell, rule, window, loss_of=braintrace.compile):
+    def __init__(self, cell, rule, window):
         self.params, self.xs, self.ys = data()
         self.carry, name = CELLS[cell], NAMES.get(rule, rule)
-        self.learner = braintrace.compile(
-            cell, name, self.xs[0], params=self.params, carry=self.carry, **RULES[rule]
-        )
+        given = {"params": self.params, "carry": self.carry, **RULES[rule], **SAID.get(cell, {})}
+        self.learner = braintrace.compile(cell, name, self.xs[0], **given)
         loss = lambda out, y: ((out - y) ** 2).mean(-1)
         targets = self.ys if name == "osttp" else None
 
@@ -123,43 +147,52 @@ def marks(*steps):
     return jnp.zeros((T, B), bool).at[jnp.array(steps), ILL].set(True)
 
 
-def cases():
-    for rule in RULES:
-        for window in (1, 3, None):
-            yield leaky, rule, window
-    for rule in ("d_rtrl", "ostl_recurrent", "pp_prop"):
-        yield forgetful, rule, 3
-
-
+CASES = [
+    *((leaky, rule, window) for rule in RULES for window in (1, 3, None)),
+    *((cell, rule, 3) for cell in CELLS if cell is not leaky for rule in ("d_rtrl", "pp_prop")),
+    (forgetful, "ostl_recurrent", 3),
+    (samples_last, "ostl_recurrent", 3),
+]
 every = pytest.mark.parametrize(
-    ("cell", "rule", "window"), list(cases()), ids=lambda v: getattr(v, "__name__", str(v))
+    ("cell", "rule", "window"), CASES, ids=lambda v: getattr(v, "__name__", str(v))
 )
 
 
 @every
-def test_a_reset_cures(cell, rule, window):
+def test_a_reset_lets_nothing_pass(cell, rule, window):
     run = program(cell, rule, window)
     ill = run.xs.at[3, ILL].set(jnp.nan)
-    # in the next call
     (gradient, bad), (_, good) = run(xs=ill), run()
     assert not is_finite(gradient)
     assert not is_finite(bad)
+    # in the next call
     assert_same(run(bad, reset=marks(0)), run(good, reset=marks(0)))
     assert not is_finite(run(bad)[0])  # control
     # later in the next call, where the steps before it do not count
     late, mask = marks(2), ~marks(0, 1)
-    assert_same(run(bad, mask=mask, reset=late), run(good, mask=mask, reset=late))
-    # in the same call: what is counted is not finite, but what is kept is
+    found, expected = (run(state, mask=mask, reset=late) for state in (bad, good))
+    if rule == "eprop_feedback":  # the mean firing rate is of all samples, also before the reset
+        assert is_finite(found)
+    else:
+        assert_same(found, expected)
+    # in the same call: what counts is not finite, what is kept is
     gradient, after = run(xs=ill, reset=marks(5))
     assert not is_finite(gradient)
     assert_same(after, run(reset=marks(5))[1])
-    # a step that overflows, in one window with the reset
-    mask = ~marks(3, 4)
-    huge = run.xs.at[3, ILL].set(OVERFLOWS)
-    found, expected = run(xs=huge, mask=mask, reset=marks(5)), run(mask=mask, reset=marks(5))
-    assert_same(found[1], expected[1])
-    of_readout, of_rest = ({k: g[k] for k in ks} for ks in ("o", "WUb") for g in (found[0],))
-    assert_same(of_rest, {k: expected[0][k] for k in "WUb"})
+
+
+@every
+def test_a_step_on_which_nothing_depends_may_overflow(cell, rule, window):
+    run = program(cell, rule, window)
+    huge, mask, reset = run.xs.at[3, ILL].set(OVERFLOWS), ~marks(3, 4), marks(5)
+    (found, after), (expected, clean) = (
+        run(xs=xs, mask=mask, reset=reset) for xs in (huge, run.xs)
+    )
+    assert_same(after, clean)
+    if rule not in ("eprop_feedback", "osttp"):  # as above; targets are the samples' together
+        without_readout = lambda g: {k: v for k, v in g.items() if k != "o"}
+        assert_same(without_readout(found), without_readout(expected))
+    assert not is_finite(run(xs=huge, mask=mask)[1])  # control
 
 
 @every
@@ -177,14 +210,253 @@ def test_padding_may_be_anything(cell, rule, window):
 @every
 def test_exploded_traces_are_reset(cell, rule, window):
     run = program(cell, rule, window)
-    start = run.start
+    start, everything = run.start, jnp.zeros((T, B), bool).at[0].set(True)
     for value in (jnp.inf, jnp.nan):
-        fill = lambda v, value=value: jnp.full_like(v, value) if v.dtype.kind == "f" else v
-        exploded = braintrace.State(
-            jax.tree.map(fill, start.carry), jax.tree.map(fill, start.traces), start.steps
-        )
-        if "feedback" in rule or rule == "osttp":  # a feedback weight is no trace
+        fill = lambda v, value=value: jnp.full_like(v, value)
+        exploded = braintrace.State(*jax.tree.map(fill, (start.carry, start.traces)), start.steps)
+        if run.learner.graph.extra:  # a feedback weight is no trace
             exploded.traces["extra"] = start.traces["extra"]
-        everything = jnp.zeros((T, B), bool).at[0].set(True)
         assert_same(run(exploded, reset=everything), run(reset=everything))
         assert not is_finite(run(exploded)[0])  # control
+
+
+def test_without_the_selections_the_tests_above_fail(monkeypatch):
+    unread = staticmethod(lambda *_: None)
+    for owner, name, test in (
+        (_records.Steps, "unread", test_a_reset_lets_nothing_pass),
+        (_records.Problem, "dead", test_a_step_on_which_nothing_depends_may_overflow),
+        (_user_step, "without_padding", test_padding_may_be_anything),
+    ):
+        with monkeypatch.context() as patch:
+            gone = property(lambda _: None) if name == "unread" else unread
+            gone = (lambda values, *_: values) if owner is _user_step else gone
+            patch.setattr(owner, name, gone)
+            patch.setitem(globals(), "program", Program)
+            with pytest.raises(AssertionError):
+                test(leaky, "d_rtrl", None)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_the_kernel_and_its_form_in_jax_read_no_trace_whose_factor_is_zero(across):
+    for size in ((2, 2, 13, 97, 3), (2, 2, 13, 97, 1), (1, 2, 6, 64, 1)):
+        of = operands(*size, jnp.float64, across)
+        still = lambda v: v.at[1].set(0.0)
+        bad = lambda v: v.at[1].set(jnp.nan).at[1, 0].set(jnp.inf)
+        of = dataclasses.replace(
+            of, signal=(*map(still, of.signal),), rows=jax.tree.map(still, of.rows)
+        )
+        ill = dataclasses.replace(of, old=(*map(bad, of.old),))
+        for form in (advance_and_contract, _traces.in_jax):
+            assert_same(form(across, ill), form(across, of))
+        assert_same(advance_and_contract(across, ill), _traces.in_jax(across, ill))
+        unlike = dataclasses.replace(ill, signal=operands(*size, jnp.float64, across).signal)
+        assert not is_finite(advance_and_contract(across, unlike))  # control
+
+
+def test_a_step_of_the_users_own_reads_no_padding():
+    """Its own parameters have no NaN from targets that do not count."""
+    params, xs, ys = data()
+    learner = program(leaky, "d_rtrl", 3).learner
+    step = lambda p, call, x, y: ((call(x) @ p["o"].T @ p["o"] - y) ** 2).mean(-1)
+    start, mask = learner.init(params, CELLS[leaky]), ~marks(4, 5, 6)
+    fill = lambda v, value: jnp.where(mask[..., None], v, value)
+
+    def run(value, mask=mask):
+        given = fill(xs, value), fill(ys, value)
+        return learner.etrace_grad(params, start, *given, step_fn=step, mask=mask)[:2]
+
+    assert_same(run(jnp.nan), run(0.0))
+    of_step = jnp.zeros(T).at[:4].set(1)
+    total = lambda p, call, x, y: step(p, call, x, y).sum()
+    given = jnp.where(of_step[:, None, None] > 0, xs, jnp.nan), jnp.where(True, ys, 0)
+    found = learner.etrace_grad(params, start, *given, step_fn=total, mask=of_step)[:2]
+    assert is_finite(found)
+
+
+# What eager calls refuse
+# --------------------------------------------------------------------------------------------------
+
+
+def refused(call, *said):
+    with pytest.raises(braintrace.UsageError) as error:
+        call()
+    text = str(error.value)
+    assert all(part in text for part in ("not finite", "got:", "expected:", "do:", *said)), text
+
+
+def copies(tree):
+    return [np.array(v) for v in jax.tree.leaves(tree)]
+
+
+SPOILED = "step 3, sample 1"
+
+
+def test_eager_calls_name_what_is_not_finite():
+    params, xs, ys = data()
+    learner = program(leaky, "d_rtrl", 3).learner
+    start, ill = learner.init(params, CELLS[leaky]), xs.at[3, ILL].set(jnp.nan)
+    count = lambda out, y: jnp.nansum(out, -1)
+    refused(lambda: learner.update(params, start, ill[3]), "nan in [0], sample 1")
+    refused(lambda: learner.update_window(params, start, ill), SPOILED, "nan in [0], sample 1")
+    refused(lambda: learner.etrace_evolve(params, start, ill), SPOILED)
+    refused(lambda: learner.etrace_evolve(params, start, ill, traces=False), SPOILED)
+    run = lambda **given: learner.etrace_grad(params, start, ill, ys, loss_fn=count, **given)
+    refused(run, SPOILED, "The gradient", "nan in [")
+    refused(lambda: run(window=1), SPOILED)
+    assert is_finite(run(mask=~marks(3))[:2])  # control
+    for mode in ("A", "O"):
+        optimizer = optax.adam(0.1)
+        fit = lambda xs, mode=mode, optimizer=optimizer: learner.etrace_fit(
+            params,
+            optimizer.init(params),
+            start,
+            xs,
+            ys,
+            optimizer=optimizer,
+            mode=mode,
+            loss_fn=count,
+        )
+        refused(functools.partial(fit, ill))
+        fit(xs)  # control
+    under_jit, _ = jax.jit(learner.update)(params, start, ill[3])
+    assert not is_finite(under_jit.carry)  # nothing is checked
+
+
+def test_a_trace_without_a_finite_derivative_is_refused():
+    """The values are finite, and the slope of sqrt at 0 is not."""
+
+    def cell(p, h, x):
+        h = jnp.sqrt(h) + x @ p
+        return h, h
+
+    w, xs, h = jnp.ones((2, 3)), jnp.zeros((T, B, 2)), jnp.zeros((B, 3))
+    learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
+    start = learner.init(w, h)
+    refused(lambda: learner.update_window(w, start, xs), "eligibility trace")
+    learner.update_window(w, learner.init(w, h + 1), xs)  # control
+
+
+def test_infinity_is_a_start_like_any_other():
+    """A running maximum, and a last input that is missing."""
+
+    def cell(p, s, x):
+        h, most, _ = s
+        h = 0.5 * h + jnp.nan_to_num(x) @ p
+        return (h, jnp.maximum(most, h), x), h
+
+    w, xs = jnp.ones((2, 3)), jnp.ones((T, B, 2)).at[3, ILL].set(jnp.nan)
+    start = jnp.zeros((B, 3)), jnp.full((B, 3), -jnp.inf), xs[0]
+    learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=start)
+    state = learner.init(w, start)
+    for x in xs[:4]:
+        state, _ = learner.update(w, state, x)
+    assert not is_finite(state.carry[2])
+
+
+# The other front ends
+# --------------------------------------------------------------------------------------------------
+
+
+def padded(value):
+    _, xs, ys = data()
+    return [jnp.where(marks(4, 5, 6)[..., None], value, v) for v in (xs, ys)]
+
+
+MASK = ~marks(4, 5, 6)
+
+
+def test_equinox():
+    _, xs, ys = data()
+    model = eqx.nn.GRUCell(IN, OUT, key=jax.random.key(0))
+    h = jnp.zeros((B, OUT))
+    learner = braintrace.compile(model, "pp_prop", xs[0], carry=h, vmap=True, decay_or_rank=0.9)
+    start, loss = learner.init(model, h), lambda out, y: ((out - y) ** 2).mean(-1)
+    run = lambda xs, ys, **given: learner.etrace_grad(model, start, xs, ys, loss_fn=loss, **given)
+    assert_same(run(*padded(jnp.nan), mask=MASK)[:2], run(*padded(0.0), mask=MASK)[:2])
+    refused(lambda: learner.update(model, start, xs[0].at[ILL].set(jnp.nan)), "sample 1")
+    optimizer = optax.adam(0.1)
+    opt_state = optimizer.init(learner.trained(model))
+    for mode in ("A", "O"):
+        fit = lambda xs, mode=mode: learner.etrace_fit(
+            model, opt_state, start, xs, ys, loss_fn=loss, optimizer=optimizer, mode=mode
+        )
+        refused(functools.partial(fit, padded(jnp.nan)[0]))
+        fit(xs)  # control
+
+
+def test_nnx():
+    _, xs, ys = data()
+    model = nnx.GRUCell(IN, OUT, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+    learner = braintrace.compile(model, "d_rtrl", xs[0], carry=jnp.zeros((B, OUT)))
+    loss = lambda out, y: ((out - y) ** 2).mean(-1)
+    everything = lambda: copies((nnx.state(learner), nnx.state(optimizer)))
+    found = []
+    for value in (0.0, jnp.nan):
+        learner.reset_state(model=True)
+        found.append(learner.etrace_grad(*padded(value), loss_fn=loss, mask=MASK)[0])
+        found.append(learner.carry.get_value())
+    assert_same(found[2:], found[:2])
+    before, ill = everything(), xs.at[3, ILL].set(jnp.nan)
+    ignoring = lambda out, y: jnp.nansum(out, -1)
+    refused(lambda: learner(ill[3]), "sample 1")
+    refused(lambda: learner.etrace_evolve(ill), SPOILED)
+    refused(lambda: learner.etrace_grad(ill, ys, loss_fn=ignoring), SPOILED)
+    for mode in ("A", "O"):
+        fit = lambda xs, mode=mode: learner.etrace_fit(
+            xs, ys, loss_fn=ignoring, optimizer=optimizer, mode=mode
+        )
+        refused(functools.partial(fit, ill))
+        np.testing.assert_equal(everything(), before)
+    fit(xs)
+    assert not all(map(np.array_equal, everything(), before))  # control
+
+
+class Optimizer:
+    """Momentum, in brainstate's states."""
+
+    def __init__(self, states):
+        self.states = states
+        self.moments = {
+            k: brainstate.State(jax.tree.map(jnp.zeros_like, s.value)) for k, s in states.items()
+        }
+
+    def update(self, gradients):
+        for k, state in self.states.items():
+            moment = self.moments[k]
+            moment.value = jax.tree.map(lambda m, g: 0.9 * m + g, moment.value, gradients[k])
+            state.value = jax.tree.map(lambda p, m: p - 0.1 * m, state.value, moment.value)
+
+
+def test_brainstate():
+    _, xs, ys = data()
+    xs, ys = xs.astype(jnp.float32), ys.astype(jnp.float32)
+    model = brainstate.nn.GRUCell(IN, OUT)
+    brainstate.nn.init_all_states(model, B)
+    learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
+    optimizer = Optimizer(model.states(brainstate.ParamState))
+    states = [*model.states().values(), *optimizer.moments.values()]
+    states += [learner.etrace, learner.running_index]
+    everything = lambda: copies([s.value for s in states])
+    step = lambda x, y: ((learner(x) - y) ** 2).mean(-1)
+    found = []
+    for value in (0.0, jnp.nan):
+        learner.reset_state(model=True)
+        given = [v.astype(jnp.float32) for v in padded(value)]
+        found.append(learner.etrace_grad(*given, step_fn=step, mask=MASK))
+        found.append(model.h.value)
+    assert_same(found[2:], found[:2])
+    before, ill = everything(), xs.at[3, ILL].set(jnp.nan)
+    ignoring = lambda x, y: jnp.nansum(learner(x), -1)
+    refused(lambda: learner(ill[3]), "sample 1")
+    refused(lambda: learner.etrace_evolve(ill), SPOILED)
+    refused(lambda: learner.etrace_evolve(ill, traces=False), SPOILED)
+    refused(lambda: learner.etrace_grad(ill, ys, step_fn=ignoring), "step 3")
+    for mode in ("A", "O"):
+        fit = lambda xs, mode=mode: learner.etrace_fit(
+            xs, ys, step_fn=ignoring, optimizer=optimizer, mode=mode
+        )
+        refused(functools.partial(fit, ill))
+        np.testing.assert_equal(everything(), before)
+    fit(xs)
+    assert not all(map(np.array_equal, everything(), before))  # control

@@ -48,8 +48,10 @@ def user_body(
     cell: Cell,
     step: Callable[[PyTree, PyTree, Take, Any, list[jax.Array]], tuple[PyTree, PyTree, PyTree]],
     mask: Mask | None,
+    reads_params: bool,
 ) -> Body:
-    """The body of a user's step; slices are (those of the sequences, weight).
+    """The body of a user's step; slices are (those of the sequences, weight). A step that
+    `reads_params` gets slices without padding: what they meet there has a gradient.
 
     What the step itself is differentiated by is the body's `extra`; the values that it carries on
     stand behind the engine's carry.
@@ -66,7 +68,7 @@ def user_body(
         at: PyTree,
     ) -> Stepped:
         slices, weight = at
-        if mask is not None:
+        if mask is not None and reads_params:
             slices = without_padding(slices, weight, front_axes(slices, axes))
 
         def take(x: PyTree) -> PyTree:

@@ -36,10 +36,10 @@ class Result(NamedTuple):
 def of_state(
     graph: CellGraph, carrier: Carrier, before: Values, carry: Values, traces: Traces = None
 ) -> list[Result]:
-    """The hidden leaves of a carry, and the traces of each site. Other leaves (the last input, say)
-    may be as the model wants them.
+    """The leaves of a carry that parameters influence, and the traces of each site. Other leaves
+    (the last input, say) may be as the model wants them.
     """
-    hidden = [k for k in graph.hidden if k < len(before)]
+    hidden = [k for k in graph.influenced if k < len(before)]
     found = [
         Result("new state", graph.leaf_paths[k], carry[k], before[k], graph.leaf_axis(k))
         for k in hidden

@@ -226,9 +226,9 @@ class FunctionLearner:
                 prepare the input and read params itself: what it does with them beside the call has
                 its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per sample. Where it is zero, inputs and targets that are not finite are read as
-                zeros, so that padding may hold NaN; finite ones are read as they are (a warm-up).
-                A sample's part of them is known where the cell's inputs have the batch on axis 0.
+                per sample. Where it is zero, inputs that are not finite are read as zeros, so that
+                padding may hold NaN; finite ones are read as they are (a warm-up). `step_fn` gets
+                all its slices so: by sample if the cell's inputs have the batch on axis 0.
             reset: (T, B) bool: where true, that sample's carry is set to the compiled carry and its
                 traces to zero before x_t is consumed, whatever they were: NaN does not pass. Random
                 keys and leaves of the carry without a batch axis stay as they are.

@@ -114,7 +114,7 @@ def gradient(
     weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
     signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
     problem, marks = (
-        Problem(cell.graph, rule, user_body(cell, on_flat, mask), plan.resets),
+        Problem(cell.graph, rule, user_body(cell, on_flat, mask, reads_params), plan.resets),
         given.marks,
     )
     dead = None

@@ -15,7 +15,7 @@ from ..sites import SiteRule
 from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
-from ._dependence import Edge
+from ._dependence import Edge, reach
 from ._elements import Elements
 
 
@@ -224,6 +224,16 @@ class CellGraph:
     def group_of(self) -> dict[int, int]:
         """The group of each hidden leaf."""
         return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
+
+    @functools.cached_property
+    def influenced(self) -> tuple[int, ...]:
+        """The hidden leaves that a parameter reaches, at its own step or at a later one."""
+        start, found = set[Atom](self.params), set[Atom]()
+        while not start <= found:
+            found = reach([*self.prelude, *self.step], start | found)
+            pairs = zip(self.carry, self.new_carry, strict=True)
+            start = {old for old, new in pairs if new in found}
+        return tuple(k for k in self.hidden if self.carry[k] in found)
 
     first_of_sum = functools.cached_property(_shared.first_of_sum)
     drive_biases = functools.cached_property(_shared.drive_biases)
