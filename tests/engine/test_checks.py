@@ -263,7 +263,20 @@ def test_half_precision_under_float32_parameters(where):
         lambda p, h, x: (h := 0.8 * h + jnp.tanh(x @ p["w"]), h), "d_rtrl", xs[0], params=p, carry=h
     )
     single = check_gradients(whole, *given, loss_fn=lambda out: (out**2).sum(-1))
-    assert single.ok and single.tolerance == 1e-3
+    assert single.ok and single.tolerance == 1e-3 and "as float32 takes part" in str(single)
+    coarse = braintrace.compile(
+        whole.function, "d_rtrl", xs[0], params=p, carry=h, trace_dtype=jnp.bfloat16
+    )
+    given = p, coarse.init(p, h), xs
+    report = check_gradients(coarse, *given, loss_fn=lambda out: (out**2).sum(-1), window=1)
+    assert report.ok and report.tolerance == 5e-2 and "as bfloat16 takes part" in str(report)
+    assert not dataclasses.replace(report, tolerance=1e-3, rounding=0).ok  # control
+
+
+def test_float16_has_a_tolerance_of_its_own():
+    same = {"w": jnp.ones(2, jnp.float16)}
+    report = compare_gradients(same, same, {"['w']": "exact"}, dtypes=[jnp.float32])
+    assert report.tolerance == 2e-2 and report.precision == "float16"
 
 
 def test_the_window_of_training_is_checked():

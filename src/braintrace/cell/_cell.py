@@ -16,9 +16,10 @@ from jaxtyping import PyTree
 
 from ..core._compat import is_traced
 from ..core._errors import CompilationError, UsageError
+from ..core._precision import narrowed
 from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
-from ..core.jaxpr import ControlFlowPolicy, Unfolding, stage, stop_trace
+from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, stage, stop_trace
 from ._batch import BatchSpec, claim_of
 from ._select import Patterns, select
 
@@ -33,6 +34,8 @@ class Tree:
     structure: Any
     names: tuple[str, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
+    #: The engine's leaves of a carry, where an algorithm holds some in a wider dtype.
+    held: tuple[Var, ...] = ()
 
     @classmethod
     def of(cls, tree: PyTree) -> "Tree":
@@ -90,13 +93,14 @@ class Tree:
     def apart(self, carry: PyTree) -> list[jax.Array]:
         """The engine's leaves of a carry."""
         leaves = self.flatten(carry, "carry")
-        return [_PARTS[part](leaves[k]) for k, part in self.parts]
+        flat = [_PARTS[part](leaves[k]) for k, part in self.parts]
+        return narrowed(flat, list(self.held)) if self.held else flat
 
     def together(self, flat: Sequence[jax.Array]) -> PyTree:
         """The carry of the engine's leaves."""
         rest, wholes = iter(flat), [part for _, part in self.parts if part != ".imag"]
         leaf = lambda part: jax.lax.complex(next(rest), next(rest)) if part else next(rest)
-        return self.unflatten([leaf(part) for part in wholes])
+        return self.unflatten(narrowed([leaf(part) for part in wholes], list(self.leaves)))
 
     def unflatten(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, list(leaves))
@@ -198,6 +202,7 @@ def compile_cell(
     if rule is not None:
         rule = rule.resolve(graph, p.concrete(params), i.concrete(x))
         graph = rule.apply(graph, signature, max_slots)
+        c = dataclasses.replace(c, held=tuple(graph.carry[:n_carry]))
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
     return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core._compat import is_differentiable, is_key, is_traced
 from ..core._errors import UsageError
+from ..core._precision import wide
 from ..core.analysis import BatchAxis
 from ._arguments import Mask
 
@@ -56,7 +57,7 @@ def weights_of(
             expected=f"a mask of shape {shape}",
             do="for a mask (T, B) return one loss per sample; for a mask (T,) return a scalar loss",
         )
-    weights = weights.astype(losses.dtype)
+    weights = weights.astype(wide(losses.dtype))
     if reduction == "sum":
         return weights
     total = weights.sum()

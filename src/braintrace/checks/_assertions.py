@@ -108,7 +108,11 @@ def assert_gradients_match(
         online = learner.etrace_grad(params, state, xs, *targets, return_state=False, **options)[0]
         certificates = {r.path: r.exactness for r in learner.graph.parameters}
         title = "online gradients against the reference"
-        given = {"tolerance": rtol, "title": title, "dtypes": inner_dtypes(learner.graph)}
+        given = {
+            "tolerance": rtol,
+            "title": title,
+            "dtypes": inner_dtypes(learner.graph, learner.rule),
+        }
         report = compare_gradients(online, reference, certificates, **given)
     off = lambda row: "" if report.equal(row) else f"differs by {row.relative_error:.1e}"
     return _asserted(report, paths, off)

@@ -14,7 +14,9 @@ from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
 
 _FAR = 2.0  # a norm that is off by more than this factor gets a warning
-_TOLERANCES = {64: 1e-8, 32: 1e-3, None: 0.0}  # by the bits of the least precise dtype
+# of the least precise dtype: what a computation in it may lose
+_TOLERANCES = {"float64": 1e-8, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
+_NARROWER = 0.5  # of eight bits and less: the direction at most
 _ADVICE = (
     "do: an exact rule, such as 'ostl_recurrent'; 'eprop' where the readout leaks; "
     "or the multi-step VJP, which keeps every path inside a window"
@@ -74,6 +76,7 @@ class GradientReport:
         title: what was compared.
         rounding: what rounding may add, relative to the norm of the whole reference.
         disagreements: where another window gave another gradient, a line each.
+        precision: the least precise dtype that takes part, which the tolerance is that of.
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
@@ -88,6 +91,7 @@ class GradientReport:
     title: str = "online gradients against BPTT"
     rounding: float = 0.0
     disagreements: tuple[str, ...] = ()
+    precision: str = ""
 
     def __getitem__(self, path: str) -> GradientRow:
         """The row of the parameter at `path`."""
@@ -169,6 +173,7 @@ class GradientReport:
         verdict = "every certificate holds" if self.ok else "NOT AS CERTIFIED"
         verdict = "WINDOWS DISAGREE" if self.disagreements else verdict
         equal = f"relative error at most {self.tolerance:.0e}"
+        equal += f", as {self.precision} takes part" if self.precision else ""
         title = f"{self.title}: {verdict} (equal: {equal}, beyond rounding)"
         total = f"total: cosine {self.cosine:.4f}, norm {self.norm_ratio:.3f} of the reference's"
         return "\n".join([title, *columns(rows), *self.disagreements, *self._warning(), total])
@@ -214,9 +219,9 @@ def compare_gradients(
         reference: a tree of the same structure.
         certificates: what is stated of each parameter, by path (`jax.tree_util.keystr`).
         tolerance: relative error up to which two gradients count as equal; by default 1e-8 in
-            float64, 1e-3 in float32 and 5e-2 in half precision. The least precise dtype of the
-            gradients and of `dtypes` decides. Rounding may add 1024 units of that dtype, at most
-            the tolerance, relative to the norm of the whole reference.
+            float64, 1e-3 in float32, 2e-2 in float16, 5e-2 in bfloat16 and 0.5 in less. The least
+            precise dtype of the gradients and of `dtypes` decides. Rounding may add 1024 units of
+            that dtype, at most the tolerance, relative to the norm of the whole reference.
         dropped: how many paths are left out, by path.
         title: what is compared.
         dtypes: in which the gradients were computed, beside their own: bfloat16 under float32
@@ -249,11 +254,14 @@ def compare_gradients(
             )
         count = (dropped or {}).get(path, 0)
         rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))
-    precisions = [jnp.finfo(d) for d in (*(jnp.result_type(a) for _, a in leaves), *dtypes)]
-    coarsest = min((p.bits for p in precisions), default=None)
-    allowed = tolerance if tolerance is not None else _TOLERANCES.get(coarsest, 5e-2)
-    rounding = min(1024 * max((float(p.eps) for p in precisions), default=0.0), allowed)
-    return GradientReport(tuple(rows), allowed, title, rounding)
+    every = [jnp.finfo(d) for d in (*(jnp.result_type(a) for _, a in leaves), *dtypes)]
+    if not every:
+        return GradientReport((), tolerance or 0.0, title)
+    coarsest = max(every, key=lambda precision: float(precision.eps))
+    precision = str(coarsest.dtype)
+    allowed = _TOLERANCES.get(precision, _NARROWER) if tolerance is None else tolerance
+    rounding = min(1024 * float(coarsest.eps), allowed)
+    return GradientReport(tuple(rows), allowed, title, rounding, precision=precision)
 
 
 def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:

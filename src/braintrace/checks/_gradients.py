@@ -12,8 +12,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree, Real
 
 from ..cell import Mask, Reset, Timed, Values, merged, sequence_length
+from ..core._compat import is_differentiable
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
+from ..core.engine import Rule
 from ._gradient_report import GradientReport, compare_gradients
 from ._oracles_cell import gradient_of
 from ._reference import bptt_gradient
@@ -56,9 +58,9 @@ def check_gradients(
             Over one window that is the whole sequence (window=None) it equals BPTT for every
             parameter and says nothing about the rule.
         tolerance: relative error up to which a gradient counts as equal; by default 1e-8 in
-            float64, 1e-3 in float32, 5e-2 in half precision, whichever is the largest of the
-            dtypes that parameters, state, losses and all that depends on them have. Rounding is
-            allowed for beside it: see `GradientReport`.
+            float64, 1e-3 in float32, 2e-2 in float16 and 5e-2 in bfloat16, whichever is the largest
+            of the dtypes that parameters, state, traces, losses and all that depends on them have:
+            the report names it. Rounding is allowed for beside it: see `GradientReport`.
 
     Returns:
         A `GradientReport`: for each parameter its certificate, cosine, relative error and norms;
@@ -114,7 +116,7 @@ def check_gradients(
         named(reference),
         {r.path: r for r in rows},
         tolerance,
-        [*inner_dtypes(learner.graph), losses.dtype],
+        [*inner_dtypes(learner.graph, learner.rule), losses.dtype],
     )
 
 
@@ -125,10 +127,14 @@ def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[in
     return tuple(windows) or (window,)
 
 
-def inner_dtypes(graph: CellGraph) -> set[np.dtype]:
-    """The dtypes of everything that derivatives of parameters and state pass through."""
+def inner_dtypes(graph: CellGraph, rule: Rule) -> set[np.dtype]:
+    """The dtypes of everything that derivatives of parameters and state pass through, and of the
+    traces.
+    """
     starts = (*graph.params, *(graph.carry[k] for k in graph.hidden))
-    return {v.dtype for v in reach([*graph.prelude, *graph.step], starts)}
+    traces = jax.tree.leaves(jax.eval_shape(lambda: rule.init(graph)))
+    inner = {v.dtype for v in (*reach([*graph.prelude, *graph.step], starts), *traces)}
+    return {dtype for dtype in inner if is_differentiable(dtype)}
 
 
 def judge(

@@ -19,6 +19,7 @@ from ..cell import (
     restarted,
     sequence_length,
 )
+from ..core._precision import narrowed, widened
 from ..core.step import prelude, step
 from ._oracles_cell import Gradients, gradient_of
 
@@ -81,18 +82,22 @@ def bptt_gradient(
         marks = check_reset(reset, sequence_length(xs), samples)
         axes = reset_axes(batch_axes, carry, marks.shape[1])
     initial = carry if initial is None else initial
-    live = lambda v: jnp.asarray(v) if jnp.issubdtype(jnp.result_type(v), jnp.inexact) else None
+    inexact = lambda v: jnp.asarray(v) if jnp.issubdtype(jnp.result_type(v), jnp.inexact) else None
+    live = jax.tree.map(inexact, params)
 
     def run(trained: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def advance(carry: PyTree, given: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             x, marked = given
             if marked is not None:
                 carry = restarted(initial, carry, marked, axes)
-            return cell(merged(trained, params), carry, x)
+            return cell(merged(narrowed(trained, live), params), carry, x)
 
         return jax.lax.scan(advance, carry, (xs, marks))[1], 0.0
 
-    return gradient_of(run, jax.tree.map(live, params), xs, targets, loss_fn, mask, reduction)
+    # the gradients of the steps add up in a wide dtype, and are then the parameters'
+    given = run, widened(live), xs, targets, loss_fn, mask, reduction
+    gradients, losses = gradient_of(*given)
+    return narrowed(gradients, live), losses
 
 
 def d_rtrl_oracle(

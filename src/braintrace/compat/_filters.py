@@ -6,16 +6,17 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..cell import fraction
+from ..core._precision import widened
 from ..core.traces import kappa_step, leaky_step
 from ._precision import brainstate
 
 
 class _Filter(brainstate.nn.Module):
-    """A value that is filtered over time, as a brainstate state."""
+    """A value that is filtered over time, as a brainstate state: at least float32."""
 
     def __init__(self, init_value: ArrayLike):
         super().__init__()
-        self._initial = jnp.asarray(init_value)
+        self._initial = widened(jnp.asarray(init_value))
         self.state = brainstate.ShortTermState(self._initial)
 
     @property

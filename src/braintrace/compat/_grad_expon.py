@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..core._errors import UsageError
+from ..core._precision import widened
 from ._precision import brainstate
 
 
@@ -23,7 +24,7 @@ class GradExpon(brainstate.nn.Module):
             :math:`\lambda = e^{-dt/\tau}` with `dt` of `brainstate.environ`.
 
     Attributes:
-        gradients: the state that holds the sum.
+        gradients: the state that holds the sum, in at least float32.
         decay: :math:`\lambda`.
 
     Raises:
@@ -41,7 +42,9 @@ class GradExpon(brainstate.nn.Module):
     def __init__(self, grad_shape: PyTree, tau_or_decay: ArrayLike):
         super().__init__()
         self.decay = _gradient_decay(tau_or_decay)
-        self.gradients = brainstate.ShortTermState(jax.tree.map(jnp.zeros_like, grad_shape))
+        self.gradients = brainstate.ShortTermState(
+            widened(jax.tree.map(jnp.zeros_like, grad_shape))
+        )
 
     def update(self, gradients: PyTree) -> PyTree:
         """Take in gradients; return the new sum."""

@@ -3,6 +3,7 @@
 from ._budget import Budget
 from ._fit import fit_mode, step_options
 from ._functional import FunctionLearner
+from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
 from ._state import Info, State, counted, owned

@@ -52,7 +52,9 @@ def fit_sequence(
             state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
         sequence_length(sequences[0])
         before = learner.trained(params), opt_state, state
-        (trained, opt_state, state), info = jax.lax.scan(step, before, (sequences, timed))
+        # jitted, so that its program goes with it
+        scan = jax.jit(lambda before, at: jax.lax.scan(step, before, at))
+        (trained, opt_state, state), info = scan(before, (sequences, timed))
         info = jax.tree.map(lambda v: v[:, 0], info)
         check_finite(info.losses, options.get("mask"))
         check_moved(learner, (before[0], before[2]), (trained, state))

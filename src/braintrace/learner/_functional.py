@@ -252,7 +252,7 @@ class FunctionLearner:
                 gradient or the new state is not finite (eager calls).
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
-        objective = Objective(loss_fn, step_fn, has_aux, self.user_step)
+        objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(mask, reset, window, reduction, return_state, y_target)
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
@@ -277,7 +277,7 @@ class FunctionLearner:
         start, (xs, *targets) = self._start(params, state, formed=False), sequences
         steps, reset = sequence_length(xs), options.reset
         check_driver(steps, targets, options.reduction, options.window)
-        if objective.step_fn is None:
+        if not objective.is_step:
             xs = self.cell.x.unflatten(self._inputs(xs, (steps,)))
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
@@ -290,7 +290,7 @@ class FunctionLearner:
         check_finite(info.losses, options.mask)
         before = start[1]
         made = of_state(self.graph, self.rule.carrier, before, carry, traces) if keep else []
-        hint = lambda: first_input(self.graph, xs, options.mask, objective.step_fn is None)
+        hint = lambda: first_input(self.graph, xs, options.mask, not objective.is_step)
         check_results([*of_gradients(self.graph, *gradients), *made], hint)
         kept = traces if keep else state.traces
         return gradients, self._after(state, steps, carry, kept), info, moved

@@ -12,8 +12,10 @@ from jaxtyping import PyTree, Real
 
 from ..cell import Cell, Mask, Reset, sequence_length, weights_of
 from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
+from ..core._precision import narrowed, widened
 from ..core.engine import Rule, driver_signals, sequence_gradient
 from ..core.engine._records import EngineState, Problem, Steps
+from ._kept import UserFunction
 from ._state import Info
 
 Target = Real[ArrayLike, "... O"] | None
@@ -21,20 +23,37 @@ Target = Real[ArrayLike, "... O"] | None
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What a step's loss is: `loss_fn` of the output and the targets, or a step of the user's own.
+    """What a step's loss is: a `function` of the output and the targets, or a step of the user's
+    own.
 
-    `adapt(step_fn, has_aux)` is that step on the cell's params.
+    `adapt(step_fn, has_aux)` is that step on the cell's params. `counts`: whether a new one counts
+    as compiled anew.
     """
 
-    loss_fn: Callable[..., PyTree] | None
-    step_fn: Callable[..., PyTree] | None
+    function: UserFunction
+    is_step: bool
     has_aux: bool
     adapt: Callable[[Any, bool], UserStep]
+    counts: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        loss_fn: Callable[..., PyTree] | None,
+        step_fn: Callable[..., PyTree] | None,
+        has_aux: bool,
+        adapt: Callable[[Any, bool], UserStep],
+    ) -> "Objective":
+        """Of one of `loss_fn` and `step_fn`."""
+        chosen: Any = step_fn if loss_fn is None else loss_fn
+        return cls(UserFunction(chosen), loss_fn is None, has_aux, adapt)
 
     def step(self) -> UserStep:
         """The loss of a step as a step of the user's own."""
-        if (loss_fn := self.loss_fn) is None:
-            return self.adapt(self.step_fn, self.has_aux)
+        function = self.function()
+        if self.is_step:
+            return self.adapt(function, self.has_aux)
+        loss_fn = function
         return user_step(lambda _, call, x, *target: loss_fn(call(x), *target), self.has_aux)
 
 
@@ -96,16 +115,17 @@ def gradient(
     carry.
     """
     sequences, mask, outside = given.sequences, given.mask, given.outside
-    step, reads_params = plan.objective.step(), plan.objective.loss_fn is None
+    step, reads_params = plan.objective.step(), plan.objective.is_step
     live = [k for k, v in enumerate(cell.graph.params) if v.differentiable and reads_params]
 
     def on_flat(
         chosen: PyTree, carry: PyTree, take: Take, slices: PyTree, moving: list[jax.Array]
     ) -> PyTree:
         values = [jax.lax.stop_gradient(v) for v in params]
-        for k, v in zip(live, chosen[0], strict=True):
+        own_params, own_live = narrowed(chosen, extra)
+        for k, v in zip(live, own_params, strict=True):
             values[k] = v
-        own = Outside(chosen[1], moving, outside.fixed)
+        own = Outside(own_live, moving, outside.fixed)
         return step(cell.params.unflatten(values), carry, take, slices, own)
 
     extra = [params[k] for k in live], outside.live
@@ -124,20 +144,20 @@ def gradient(
     (of_params, of_extra), state, (losses, aux) = sequence_gradient(
         problem,
         params,
-        extra,
+        widened(extra),
         EngineState.of(cell.graph, [*carry, *outside.moving], traces),
         Steps((sequences, weights), signals, marks, dead),
         window=plan.window,
         keep_trace=plan.keep_trace,
         initial=given.initial,
     )
-    gradients = list(of_params)
-    for k, more in zip(live, of_extra[0], strict=False):
+    gradients, (of_own, of_live) = list(of_params), narrowed(of_extra, extra)
+    for k, more in zip(live, of_own, strict=False):
         gradients[k] = gradients[k] + more
     kept = [g if wanted else None for g, wanted in zip(gradients, plan.wanted, strict=False)]
     after, traces = state.parts(cell.graph)
     own = len(carry)
-    return (kept, of_extra[1]), after[:own], traces, Info(losses, aux), after[own:]
+    return (kept, of_live), after[:own], traces, Info(losses, aux), after[own:]
 
 
 def _loss_shape(

@@ -6,10 +6,10 @@ import jax
 from jaxtyping import PyTree
 
 from ..cell import Cell
+from ..core._compat import is_traced
 from ..core.engine import Rule, advance, evolve, update, window
+from ._kept import Kept
 from ._objective import Plan, gradient
-
-_MOST_KEPT = 32
 
 
 class Programs:
@@ -21,11 +21,10 @@ class Programs:
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
         self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames="size")
         self.evolve = jax.jit(of(evolve, cell.graph))
-        # the programs of the objectives used last are kept
-        self._gradient_of = functools.lru_cache(_MOST_KEPT)(
-            lambda _: jax.jit(of(gradient, cell, rule), static_argnums=0)
-        )
+        self.gradients = Kept(lambda *_: jax.jit(of(gradient, cell, rule), static_argnums=0))
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
         """`gradient` of params, carry, traces and a `Given`."""
-        return self._gradient_of(plan.objective)(plan, *flat)
+        objective, traced = plan.objective, any(map(is_traced, jax.tree.leaves(flat)))
+        counts = not traced and objective.counts
+        return self.gradients.of(objective.function, objective, counts=counts)(plan, *flat)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._compat import is_differentiable
+from .._precision import narrowed, widened
 from ..analysis import CellGraph
 from ..step import Perturbations, Step, Values, free_step, hidden_part, prelude, step, with_hidden
 from ..traces import (
@@ -137,19 +138,20 @@ def window(
     without, it is the sum of the online gradients of its steps.
     """
     if not full and isinstance(rule.carrier, FactorCarrier):
+        wide = widened(list(params))  # so that the gradients of the steps add up in it
 
         def online(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
-            *after, outs = update(graph, rule, params, *state, xs)
+            *after, outs = update(graph, rule, narrowed(wide, list(params)), *state, xs)
             return tuple(after), outs
 
         (carry, traces), outs = scan(online, (list(carry), traces), list(xs))
         return list(carry), traces, outs
     before = EngineState.of(graph, carry, traces)
     ready = prelude(graph, params)
-    evaluate = free_step if full else step
+    evaluate, live = free_step if full else step, widened(ready)
 
     def single(carry: list[Array], xs: Values) -> tuple[list[Array], PyTree]:
-        result = evaluate(graph, ready, carry, xs)
+        result = evaluate(graph, narrowed(live, ready), carry, xs)
         return result.local, (result.carry, result.outs)
 
     contract = lambda graph, traces, entry, _: rule.carrier.contract(graph, traces, entry)

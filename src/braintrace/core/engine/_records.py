@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._compat import is_differentiable
 from .._errors import UsageError
+from .._precision import narrowed, widened
 from ..analysis import CellGraph, ExtraLeaf
 from ..signals import RATE_SCALE, TARGET
 from ..step import Perturbations, Step, Values, step
@@ -220,16 +221,17 @@ def own_carry(graph: CellGraph, carry: Values) -> Values:
 def differentiable_part(
     graph: CellGraph, ready: Values
 ) -> tuple[Callable[[list[Array]], list[Array]], list[Array]]:
-    """The differentiable values of the prelude, and a function that puts them back among the
-    others.
+    """The differentiable values of the prelude, wide, and a function that puts them back among the
+    others, in their own dtypes: what is added up over steps is the gradient of the wide ones.
     """
     numbers = [k for k, v in enumerate(graph.prelude_results) if v.differentiable]
+    own = [ready[k] for k in numbers]
 
     def merge(live: list[Array]) -> list[Array]:
-        of = dict(zip(numbers, live, strict=True))
+        of = dict(zip(numbers, narrowed(live, own), strict=True))
         return [of.get(k, stop(v)) for k, v in enumerate(ready)]
 
-    return merge, [ready[k] for k in numbers]
+    return merge, widened(own)
 
 
 def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> list[Array]:
@@ -240,7 +242,7 @@ def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> 
     sums = dict(zip(variables, live, strict=True))
     for site, gradient in zip(graph.sites, gradients, strict=True):
         if gradient is not None:
-            sums[site.weight] = sums[site.weight] + gradient.astype(site.weight.dtype)
+            sums[site.weight] = sums[site.weight] + gradient.astype(sums[site.weight].dtype)
     return [sums[v] for v in variables]
 
 

@@ -66,12 +66,10 @@ def trace_window(
     def objective(
         live: list[Array], extra: PyTree, hidden: list[Array], perturbations: Perturbations
     ) -> PyTree:
-        values = merge(live)
-
         def single(carry: list[Array], at: tuple[Perturbations, Steps]) -> PyTree:
             perturbations, now = at
             carry = problem.begin(prepared, carry, now)
-            done = problem.body(evaluate, values, extra, carry, perturbations, now.slices)
+            done = problem.body(evaluate, merge(live), extra, carry, perturbations, now.slices)
             return done.step.local, (done.loss, done.report, done.step.data, stop(done.xs))
 
         start = with_hidden(graph, state.carry, hidden)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._errors import CompilationError
+from .._precision import wide
 from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
@@ -70,8 +71,10 @@ class Editor:
         return old, new
 
     def leaky_sum(self, z: Var, leak: float, exits: Sequence[Exit]) -> Var:
-        """`F <- leak F + z` in a new leaf; its new value. `exits`: those that z belongs to."""
-        first, zero = len(self.carry), np.zeros(z.shape, z.dtype)
+        """`F <- leak F + z` in a new leaf, at least float32; its new value. `exits`: those that z
+        belongs to.
+        """
+        first, zero = len(self.carry), np.zeros(z.shape, wide(z.dtype))
         move = lambda f, z: leaky_step(f, z, leak)
         _, new = self.add_state("output filter", zero, move, z, inert=False)
         self._filtered += [(leaf, x) for leaf in self.carry[first:] for x in exits]
@@ -81,7 +84,7 @@ class Editor:
         """The mean over steps of `value`, a step weighted `leak` times the next one: a constant.
         Its weight is counted sample by sample.
         """
-        zero = np.zeros(value.shape, value.dtype)
+        zero = np.zeros(value.shape, wide(value.dtype))
         none = np.zeros(value.shape[:1], counting(value.dtype))
         count = lambda n: leaky_step(sg(n), jnp.ones_like(n), leak)
         _, n = self.add_state(f"weight of the {name}", none, count)

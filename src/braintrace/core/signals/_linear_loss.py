@@ -109,7 +109,7 @@ class FiringRate(Edit):
 
         def term(z: Array, m: Array, scale: Array) -> Array:
             excess = sg(m.mean(0, keepdims=True)) - self.target
-            return (self.strength * excess * z * sample_shaped(scale, z)).sum()
+            return (self.strength * excess * z * sample_shaped(scale, m)).sum()
 
         for z in read.values():
             if jnp.issubdtype(z.dtype, np.complexfloating):

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, DTypeLike
 
 from .._compat import is_key
 from .._errors import CompilationError
+from .._precision import wide
 from ..jaxpr import Var
 
 # a whole number, a key or the words of its data; None where the matrices are given
@@ -31,7 +32,7 @@ def matrices(
             )
             keys = [jax.random.fold_in(key, number) for number in range(len(wanted))]
             return [
-                np.asarray(jax.random.normal(key, shape, dtype) * scale)
+                np.asarray(jax.random.normal(key, shape, wide(dtype)) * scale).astype(dtype)
                 for key, (shape, dtype, scale) in zip(keys, wanted, strict=True)
             ]
     if len(given) != len(wanted):

@@ -64,13 +64,14 @@ class Postsynaptic(Edit):
             else:
                 here = [x for x in exits if x.group == g and x.kind in TO_OTHERS]
                 estimate = editor.leaky_sum(z, self.leak, here)
-            read = editor.apply(lambda z, r: sg(z) + (r - sg(r)), z, estimate)
+            read = editor.apply(lambda z, r: sg(z) + (r - sg(r)).astype(z.dtype), z, estimate)
             for y, y_read in drives:
                 slope = surrogate(editor, y, z)
                 if editor.graph.batch is not None:  # the mean's weight is counted by sample
                     check_batch_in_front(editor, y)
                 mean = editor.leaky_mean("mean surrogate", slope, self.leak)
-                read = editor.apply(lambda t, g, y: t + sg(g) * (y - sg(y)), read, mean, y_read)
+                seen = lambda t, g, y: t + (sg(g) * (y - sg(y))).astype(t.dtype)
+                read = editor.apply(seen, read, mean, y_read)
             through[z] = read
         for (equation, k), found in edges.items():
             read = {active[x.group]: through[active[x.group]] for x in found}
@@ -163,4 +164,6 @@ def _keeps_order(pulled: Callable[..., Array], y: Var, z: Var, others: list[Var]
         *values, c = [random_value(v, random) for v in (y, *others, z)]
         mixed, scaled = pulled(c, *values), pulled(jnp.ones_like(c), *values) * c
         a, b = (np.asarray(v).astype(np.float64) for v in (mixed, scaled))
-    return np.allclose(a, b, rtol=1e-2, atol=1e-6, equal_nan=True)
+    rounding = 8 * float(jnp.finfo(z.dtype).eps)
+    off, like = max(1e-2, rounding), np.max(np.abs(b), initial=0, where=np.isfinite(b))
+    return np.allclose(a, b, rtol=off, atol=1e-6 + rounding * like, equal_nan=True)

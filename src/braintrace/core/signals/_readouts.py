@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from .._errors import CompilationError
+from .._precision import wide
 from ..analysis import CellGraph, Exit, ExitKind
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
@@ -58,7 +59,7 @@ class OutputFilter(_OfReadouts):
             z = found[0].variable
             if z not in through:
                 new = editor.leaky_sum(z, self.leak, found)
-                through[z] = editor.apply(lambda z, f: sg(z) + (f - sg(f)), z, new)
+                through[z] = editor.apply(lambda z, f: sg(z) + (f - sg(f)).astype(z.dtype), z, new)
             equation.inputs[k] = through[z]
 
 
@@ -112,8 +113,9 @@ class Feedback(_OfReadouts):
         if not self.adaptive:
             return Const(b)
         decayed = lambda e: sg(e) * (1 - self.decay)
-        difference, _ = editor.add_state("feedback", b, decayed, shared=True)
-        return editor.apply(lambda w, e: sg(w) + sg(e), w, difference)
+        start = b.astype(wide(b.dtype))
+        difference, _ = editor.add_state("feedback", start, decayed, shared=True)
+        return editor.apply(lambda w, e: sg((w + e).astype(w.dtype)), w, difference)
 
 
 def _weight_of(equation: Equation, k: int, editor: Editor) -> Atom:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from .._compat import P, Primitive
 from .._errors import CompilationError
+from .._precision import wide
 from ..analysis import CellGraph, Exit, reach
 from ..jaxpr import Atom, Equation, Var, makers
 from ._editor import TO_OTHERS, Edit, Editor, sg
@@ -44,11 +45,16 @@ class ScalarLeak(Edit):
         inside = _inside(editor, ends)
         _check_read(editor, exits, list(old.values()), ends)
         for k, leaf in old.items():
-            editor.replace(leaf, editor.stopped, results=False)
+            held = _stop_readers(editor, k, leaf)
             if k in new:
-                editor.replace(
-                    new[k], lambda h, leaf=leaf: editor.apply(self._leaking, h, leaf), inside
-                )
+                made: list[Var] = []
+
+                def leaking(h: Var, held: Var = held, made: list[Var] = made) -> Var:
+                    made.append(editor.apply(self._leaking, h, held))
+                    return _in_dtype_of(editor, made[0], h)
+
+                editor.replace(new[k], leaking, inside)
+                editor.new_carry[k] = made[0]
         for whole, leaves in wholes.items():
             parts = [editor.new_carry[k] for k in leaves]
             editor.replace(
@@ -56,7 +62,27 @@ class ScalarLeak(Edit):
             )
 
     def _leaking(self, new: Array, old: Array) -> Array:
-        return new + self.leak * (old - sg(old)).astype(new.dtype)
+        return new.astype(old.dtype) + self.leak * (old - sg(old))
+
+
+def _stop_readers(editor: Editor, k: int, leaf: Var) -> Var:
+    """Let the leaf k be read through `sg`; the leaf that leaks. One in half precision becomes a
+    wide one, in which a leak of 0.999 is none of 1.
+    """
+    if wide(leaf.dtype) == leaf.dtype:
+        editor.replace(leaf, editor.stopped, results=False)
+        return leaf
+    held = editor.carry[k] = Var(leaf.shape, wide(leaf.dtype))
+    same = editor.new_carry[k] is leaf
+    editor.replace(leaf, lambda old: _in_dtype_of(editor, editor.stopped(held), old))
+    if same:
+        editor.new_carry[k] = held
+    return held
+
+
+def _in_dtype_of(editor: Editor, value: Var, like: Var) -> Var:
+    cast = lambda v: v.astype(like.dtype)
+    return value if value.dtype == like.dtype else editor.apply(cast, value)
 
 
 def _inside(editor: Editor, ends: set[Var]) -> list[Equation]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
+from .._precision import wide
 from ..analysis import BatchAxis, CellGraph, Site
 from ..jaxpr import Var
 from ..step import Values
@@ -196,10 +197,10 @@ class FactorCarrier(Carrier):
 
 def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
     """dtype of a site's traces: the chosen one, or that of y; by default at least float32."""
-    wide = np.promote_types(np.dtype(site.y.dtype), np.float32)
+    own = wide(site.y.dtype)
     if chosen is None:
-        return wide
-    return np.result_type(chosen, np.complex64) if wide.kind == "c" else np.dtype(chosen)
+        return own
+    return np.result_type(chosen, np.complex64) if own.kind == "c" else np.dtype(chosen)
 
 
 def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from .._precision import wide
 from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
@@ -153,11 +154,11 @@ class PerParameter(TraceCarrier):
                 if row is not None
             ]
             if drive is not None:
-                wide = drive.astype(np.result_type(dtype, np.float32))
+                drive = drive.astype(np.result_type(dtype, np.float32))
                 terms.append(
-                    site.rule.spread(wide[0], [d[0] for d in data])
-                    if wide.shape[0] == 1
-                    else site.rule.spread_sum(wide, data)
+                    site.rule.spread(drive[0], [d[0] for d in data])
+                    if drive.shape[0] == 1
+                    else site.rule.spread_sum(drive, data)
                 )
             total = sum(terms[1:], terms[0]).astype(dtype) if terms else jnp.zeros_like(old[0])
             return total if self.clip is None else jnp.clip(total, -self.clip, self.clip)
@@ -171,12 +172,12 @@ class PerParameter(TraceCarrier):
         self, graph: CellGraph, site: Site, traces: OfSite, entry: Values, now: Now | None = None
     ) -> Array:
         """With `now`, the gradient of that step is added."""
-        total = jnp.zeros(site.weight.shape, site.weight.dtype)
+        total = jnp.zeros(site.weight.shape, wide(site.weight.dtype))
         signals = signals_at(graph, entry, site)
         if not isinstance(traces, Passing) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
             return _pass_over(site, traces, signals, total, data, drive, None)[1]
-        wide = np.result_type(trace_dtype(site, self.dtype), np.float32)
+        dtype = np.result_type(trace_dtype(site, self.dtype), np.float32)
         steps = [] if now is None else [now]
         if isinstance(traces, Passing):
             pairs = zip(chain(*signals), chain(*traces.drive), strict=True)
@@ -184,12 +185,12 @@ class PerParameter(TraceCarrier):
         else:
             for of_place, at in zip(signals, traces, strict=True):
                 if at:
-                    a = [a.astype(jnp.finfo(wide).dtype) for a in of_place]
-                    found = site.rule.contract(a, [e.astype(wide) for e in at])
+                    a = [a.astype(jnp.finfo(dtype).dtype) for a in of_place]
+                    found = site.rule.contract(a, [e.astype(dtype) for e in at])
                     total = total + found.astype(total.dtype)
         if steps:
-            c = jnp.stack([c.astype(wide) for _, c in steps])
-            x = jnp.stack([represented(site, data, wide) for data, _ in steps])
+            c = jnp.stack([c.astype(dtype) for _, c in steps])
+            x = jnp.stack([represented(site, data, dtype) for data, _ in steps])
             total = total + site.rule.weight_gradient_sum(x, c).astype(total.dtype)
         return total
 

@@ -118,7 +118,7 @@ class WithinLayer(PerParameter):
         after, found = self._through_layers(graph, before, local, entry)
         for n, gradient in found:
             weight = graph.sites[n].weight
-            sums[weight] = sums[weight] + gradient.astype(weight.dtype)
+            sums[weight] = sums[weight] + gradient.astype(sums[weight].dtype)
         return list(zip(after, own, strict=True)), sums
 
     def _through_layers(

@@ -3,7 +3,6 @@ it.
 """
 
 import contextlib
-import functools
 from collections.abc import Callable, Collection, Iterator
 from types import EllipsisType
 from typing import Any, TextIO
@@ -19,15 +18,13 @@ from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Rule
-from ...learner import State, counted, owned, shallow_copy
+from ...learner import Kept, State, counted, owned, shallow_copy
 from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
 from ._states import EligibilityTrace, as_before, states_of
 from ._step import StepFunction
-
-_STEPS_KEPT = 32
 
 
 class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
@@ -86,7 +83,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
 
     def _forget_steps(self) -> None:
         """Start anew what is known of the step functions used last, for the drivers."""
-        self._steps = functools.lru_cache(_STEPS_KEPT)(StepFunction)
+        self._steps = Kept(StepFunction)
 
     # Compiling
     # ----------------------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ class SequenceDriverMixin:
         learner = self._driven
         with all_or_nothing():
             before = learner._now()
-            result = brainstate.transform.for_loop(one, sequences, timed)
+            result = _looped(one, sequences, timed)
             losses = result[0] if options.get("has_aux") else result
             check_finite(losses, options.get("mask"))
             check_moved(learner.functional, before, learner._now())
@@ -213,7 +213,7 @@ class SequenceDriverMixin:
         nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
         before = learner.etrace.value
         with learner._calling(None if traces or nested else learner._forward):
-            outs = brainstate.transform.for_loop(step_fn, *sequences)
+            outs = _looped(step_fn, *sequences)
         if not traces:
             learner.etrace.value = before  # a program that the step has kept moves them
         return outs if return_outputs else None
@@ -264,8 +264,14 @@ class SequenceDriverMixin:
             tree_of(step.bptt(sequences, Options(**options))),
             {jax.tree_util.keystr(path): row for path, row in rows},
             tolerance,
-            inner_dtypes(core.graph),
+            inner_dtypes(core.graph, core.rule),
         )
+
+
+def _looped(step: Callable[..., PyTree], *sequences: PyTree) -> PyTree:
+    """`for_loop`, jitted, so that its program goes with it."""
+    transform: Any = brainstate.transform
+    return transform.jit(lambda *given: transform.for_loop(step, *given))(*sequences)
 
 
 def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn: object) -> int:

@@ -16,9 +16,10 @@ from ...cell import Outside, Take, Values, check_finite, merged, sequence_length
 from ...cell._samples import without_padding
 from ...cell._user_step import front_axes
 from ...checks import bptt_gradient
-from ...core._compat import is_differentiable
+from ...core._compat import is_differentiable, is_traced
 from ...core._errors import UsageError
-from ...learner import Objective, Options, State
+from ...core._precision import narrowed, widened
+from ...learner import Objective, Options, State, UserFunction
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent
 
@@ -43,15 +44,15 @@ class StepFunction:
 
     def __init__(
         self,
-        learner: "ETraceAlgorithm",
         step_fn: Callable[..., PyTree],
+        learner: "ETraceAlgorithm",
         has_aux: bool,
         wanted: tuple[brainstate.State, ...],
         structure: Any,
         *slices: jax.ShapeDtypeStruct,
     ):
         self.learner, self.core = learner, learner.functional
-        self.step_fn, self.has_aux, self.wanted = step_fn, has_aux, wanted
+        self._function, self.has_aux, self.wanted = UserFunction(step_fn), has_aux, wanted
         self.calls, self.nested = 0, False
         self.disturbed: set[str] = set()
         written, read = self._look(structure.unflatten(slices))
@@ -62,7 +63,8 @@ class StepFunction:
         count = sum(tree.num_leaves for tree in self.fixed.structures[: len(outer)])
         # the leaves of `fixed` to differentiate by
         self.live = [k for k in range(count) if is_differentiable(jnp.result_type(leaves[k]))]
-        self.objective = Objective(None, step_fn, has_aux, lambda *_: self.step)
+        adapt = lambda *_: self.step
+        self.objective = Objective(self._function, True, has_aux, adapt, counts=False)
         self._compiled = transform.jit(self._run_one_by_one, static_argnums=2)
 
     @classmethod
@@ -77,7 +79,14 @@ class StepFunction:
         """The step at the slices of `sequences`; those used last are kept with the learner."""
         leaves, structure = jax.tree.flatten(sequences)
         slices = [jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)) for v in leaves]
-        return learner._steps(learner, step_fn, has_aux, tuple(wanted), structure, *slices)
+        counts = not any(map(is_traced, leaves))
+        key = (learner, has_aux, tuple(wanted), structure, *slices)
+        return learner._steps.of(UserFunction(step_fn), *key, counts=counts)
+
+    @property
+    def step_fn(self) -> Callable[..., PyTree]:
+        """The user's function, which its caller holds."""
+        return self._function()
 
     # What the step does
     # --------------------------------------------------------------------------------------------
@@ -326,7 +335,8 @@ class StepFunction:
             return jax.tree.map(jnp.add, total, found), report
 
         start = [jax.tree.map(jnp.zeros_like, s.value) for s in live]
-        total, reports = transform.scan(one, start, (sequences, weights))
+        total, reports = transform.scan(one, widened(start), (sequences, weights))
+        total = narrowed(total, start)
         nothing = {id(s): jax.tree.map(lambda _: None, s.value) for s in self.wanted}
         return nothing | {id(s): g for s, g in zip(live, total, strict=True)}, reports
 

@@ -230,7 +230,7 @@ class NNXLearner(nnx.Module):
         """
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
-        objective = Objective(loss_fn, step_fn, has_aux, self._core.user_step)
+        objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
         options = Options(mask, reset, window, reduction, return_state, y_target)
         given = xs if loss_fn is None else self._inputs(xs)
         (leaves, _), new, info, _ = self._core.sequence_gradient(
@@ -274,7 +274,9 @@ class NNXLearner(nnx.Module):
             return nnx.state((learner, tuner)), jax.tree.map(lambda v: v[0], info)
 
         sequence_length(xs)
-        state, info = jax.lax.scan(one, state, (xs, targets, timed))
+        # jitted, so that its program goes with it
+        scan = jax.jit(lambda state, at: jax.lax.scan(one, state, at))
+        state, info = scan(state, (xs, targets, timed))
         check_finite(info.losses, options.get("mask"))
         check_moved(self._core, self._now(), nnx.merge(graphdef, state)[0]._now())
         nnx.update((self, optimizer), state)
