@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from .cell import Patterns
 from .compat import ETraceConfig
+from .core._domains import flag, known
 from .core._errors import UsageError
 from .core.jaxpr import ControlFlowPolicy
 from .frontends import FRONT_ENDS, FrontEnd, front_end_of
@@ -120,8 +121,10 @@ def compile(
     chosen = algorithm_of(algorithm)
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)
-    if verbose not in (0, 1, 2):
-        raise UsageError("Unknown verbose.", got=repr(verbose), expected="0, 1 or 2")
+    if not isinstance(verbose, int) or verbose not in (0, 1, 2):
+        raise UsageError("Invalid verbose.", got=repr(verbose), expected="0, 1 or 2")
+    if "vmap" in given:
+        flag("vmap", vmap)
     if not example_inputs:
         raise UsageError(
             "No example input.",
@@ -157,10 +160,5 @@ def _check_options(made: Any, name: str, options: dict[str, Any], front_end: Fro
             if front_end.module == "nnx"
             else "leave them out; the multi-step form is learner.update_window(..., full=True)",
         )
-    if unknown := sorted(set(options) - {*own, *_OF_CLASSES}):
-        raise UsageError(
-            f"{getattr(made, '__name__', name) if is_class else name} has no such option.",
-            got=", ".join(unknown),
-            expected=f"some of {', '.join(own)}",
-            do="look at the signature of braintrace.compile and of the algorithm",
-        )
+    subject = getattr(made, "__name__", name) if is_class else name
+    known(subject, options, own, (*_OF_CLASSES, *_ANALYSIS, *front_end.options))

@@ -54,7 +54,8 @@ WRONG = [
     (
         "eprop",
         {"feedback": "random"},
-        "feedback='random' needs to know how to draw B.\n  expected: random_feedback_key\n"
+        "feedback='random' needs to know how to draw B.\n  got:      no key and no matrices\n"
+        "  expected: random_feedback_key\n"
         "  do:       pass random_feedback_key=0, say, or feedback_weights",
     ),
     (
@@ -70,7 +71,8 @@ WRONG = [
     (
         "ottt",
         {},
-        "OTTT needs the leak of the membrane.\n  expected: a number in [0, 1], one for each "
+        "OTTT needs the leak of the membrane.\n  got:      no leak\n"
+        "  expected: a number in [0, 1], one for each "
         "group, or 'model'\n"
         "  do:       pass leak=0.5, say, or leak='model' to read it from the model",
     ),
@@ -79,7 +81,8 @@ WRONG = [
     (
         "otpe",
         {},
-        "OTPE needs the leak of the membranes.\n  expected: a number in [0, 1)\n  do:       pass "
+        "OTPE needs the leak of the membranes.\n  got:      no leak\n"
+        "  expected: a number in [0, 1)\n  do:       pass "
         "leak=0.9, say",
     ),
     ("otpe", {"leak": 1.0}, "Invalid leak.\n  got:      1.0\n  expected: a number in [0, 1)"),
@@ -92,7 +95,8 @@ WRONG = [
     (
         "osttp",
         {},
-        "OSTTP needs its feedback matrices.\n  expected: B_list, or feedback_key to draw them\n"
+        "OSTTP needs its feedback matrices.\n  got:      no B_list and no feedback_key\n"
+        "  expected: B_list, or feedback_key to draw them\n"
         "  do:       pass feedback_key=0, say",
     ),
     (
@@ -108,7 +112,8 @@ WRONG = [
     (
         "rflo",
         {},
-        "RFLO needs to know how to draw B.\n  expected: random_feedback_key\n"
+        "RFLO needs to know how to draw B.\n  got:      no key and no matrices\n"
+        "  expected: random_feedback_key\n"
         "  do:       pass random_feedback_key=0, say, or feedback_weights",
     ),
     (

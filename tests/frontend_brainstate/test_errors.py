@@ -224,7 +224,7 @@ def test_wrong_options():
 D_RTRL has no such option.
   got:      decay
   expected: some of vjp_method, trace_dtype, config, random_feedback_key, name
-  do:       look at the signature of braintrace.compile and of the algorithm
+  do:       look at the signature of D_RTRL
 """,
         lambda: braintrace.compile(Readout(), "d_rtrl", X, batch_size=B, decay=0.9),
     )

@@ -1,9 +1,10 @@
 """The user's cell as data: trees and flat leaves, what is trained, losses, masks and resets."""
 
-from ._arguments import Mask, Reset, Timed, check_driver, check_reset, fraction, sequence_length
+from ._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ._batch import BatchSpec, reset_axes, said_batch, spread_axes
 from ._cell import Cell, CellFunction, Tree, compile_cell
+from ._loss import check_samples, split
 from ._samples import check_finite, common_size, reduced, restarted, weigh, weights_of
 from ._select import Patterns
-from ._user_step import Outside, Take, UserStep, check_loss, plain_user_step, split
+from ._user_step import Outside, Take, UserStep, check_loss, plain_user_step
 from ._values import Values, merged

@@ -1,15 +1,14 @@
 """What every sequence driver asks of its arguments."""
 
-import math
-import numbers
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree, Real, Shaped
 
+from ..core._domains import array, choice, leaf, on_host, whole
 from ..core._errors import UsageError
 
 #: A tree of arrays with time on axis 0.
@@ -20,13 +19,16 @@ Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bo
 Reset = Bool[ArrayLike, "T B"]
 
 
-def sequence_length(xs: Timed) -> int:
+def sequence_length(xs: Timed, what: str = "sequence") -> int:
     """The size of axis 0 that the arrays of a sequence share."""
-    sizes = {jnp.shape(v)[:1] for v in jax.tree.leaves(xs)}
+    paths = jax.tree_util.tree_leaves_with_path(xs)
+    name = lambda path: f"{what}{jax.tree_util.keystr(path)}"
+    shapes = [leaf(name(path), v).shape for path, v in paths]
+    sizes = {shape[:1] for shape in shapes}
     if len(sizes) != 1 or () in sizes or (0,) in sizes:
         raise UsageError(
             "The sequence has no common time axis.",
-            got=f"shapes {[jnp.shape(v) for v in jax.tree.leaves(xs)]}",
+            got=f"shapes {shapes}" if shapes else "no array",
             expected="arrays with time on axis 0, of one length and at least one step",
         )
     return sizes.pop()[0]
@@ -34,17 +36,78 @@ def sequence_length(xs: Timed) -> int:
 
 def check_driver(steps: int, targets: Sequence[Timed], reduction: str, window: int | None) -> None:
     """What every sequence driver asks of its arguments."""
-    check_choice("reduction", reduction, ("mean", "sum"))
-    if window is not None:
-        check_whole("Wrong window.", window, "a whole number of steps, at least 1, or None")
+    choice("reduction", reduction, ("mean", "sum"))
+    checked_window(window)
     for target in targets:
-        if (length := sequence_length(target)) != steps:
+        if (length := sequence_length(target, "target")) != steps:
             raise UsageError(
                 "The sequences have different lengths.",
                 got=f"{steps} inputs and {length} targets",
                 expected="one target for each step",
                 do="put time on axis 0 of every sequence",
             )
+
+
+def checked_window(window: int | None) -> int | None:
+    """A number of steps, or None."""
+    if window is None:
+        return None
+    return whole("window", window, "a whole number of steps, at least 1, or None")
+
+
+def checked_mask(mask: Mask, reduction: str) -> Real[Array, "..."]:
+    """`mask` as an array of finite weights. A mean divides by their sum, so that its weights are
+    at least 0; in a sum they may be below, as the advantages of a policy gradient are.
+    """
+    found = array("mask", mask, real=True)
+    if (values := on_host(found)) is not None:
+        bad = ~np.isfinite(values) | ((values < 0) & (reduction == "mean"))
+        if bad.any():
+            place = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise UsageError(
+                "The mask is not one of weights.",
+                got=f"{values[place]} at {place}",
+                expected="finite weights" + ", at least 0" * (reduction == "mean"),
+                do="give what does not count the weight 0"
+                + "; for weights below 0 pass reduction='sum'" * (reduction == "mean"),
+            )
+    return found
+
+
+def checked_marks(reset: Reset) -> Bool[Array, "..."]:
+    """`reset` as booleans; whole numbers stand for them where they are 0 and 1."""
+    found = array("reset", reset)
+    if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.bool_, jnp.integer)):
+        raise UsageError(
+            "The reset is not boolean.",
+            got=f"dtype {found.dtype}",
+            expected="booleans, or the whole numbers 0 and 1",
+            do="pass a comparison, such as reset > 0",
+        )
+    values = on_host(found)
+    if values is not None and ((values != 0) & (values != 1)).any():
+        raise UsageError(
+            "The reset is not boolean.",
+            got=f"whole numbers from {values.min()} to {values.max()}",
+            expected="booleans, or the whole numbers 0 and 1",
+            do="pass a comparison, such as reset > 0",
+        )
+    return found.astype(bool)
+
+
+def checked_target(y_target: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
+    """A target to project, real and finite."""
+    found = array("y_target", y_target, real=True)
+    values = on_host(found)
+    if values is not None and not (finite := np.isfinite(values)).all():
+        place = tuple(int(k) for k in np.argwhere(~finite)[0])
+        raise UsageError(
+            "The y_target is not finite.",
+            got=f"{values[place]} at {place}",
+            expected="finite targets",
+            do="a target of zeros gives no learning signal",
+        )
+    return found
 
 
 def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T B"]:
@@ -56,7 +119,7 @@ def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T
             expected="the number of samples, or their axes",
             do="pass batch_size= or batch_axes= to compile",
         )
-    reset = jnp.asarray(reset)
+    reset = checked_marks(reset)
     if reset.shape != (steps, samples):
         raise UsageError(
             "The reset has a wrong shape.",
@@ -65,32 +128,4 @@ def check_reset(reset: Reset, steps: int, samples: int | None) -> Bool[Array, "T
             do="mark each step and sample that starts afresh; jnp.broadcast_to repeats one mark "
             "for all samples",
         )
-    return reset.astype(bool)
-
-
-def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """One of `choices`."""
-    if value not in choices:
-        expected = " or ".join(map(repr, choices))
-        raise UsageError(f"Unknown {name}.", got=repr(value), expected=expected)
-
-
-def check_whole(problem: str, value: object, expected: str) -> None:
-    """A whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(problem, got=repr(value), expected=expected)
-
-
-def number(value: Any) -> float:
-    """`value` as a number; NaN, which is in no range, for what is none."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return float(value) if real else math.nan
-
-
-def fraction(name: str, value: object, *, one: bool = False) -> float:
-    """A number in [0, 1), or in [0, 1] with `one`."""
-    found = number(value)
-    if 0 <= found < 1 or (one and found == 1):
-        return found
-    expected = f"a number in [0, 1{']' if one else ')'}"
-    raise UsageError(f"Invalid {name}.", got=repr(value), expected=expected)
+    return reset

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..core._compat import is_key
+from ..core._domains import flag, whole
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis, BatchClaim
-from ._arguments import check_whole
 from ._samples import common_size
 
 
@@ -36,7 +36,7 @@ def said_batch(given: Mapping[str, Any], carry: PyTree, x: PyTree) -> BatchSpec 
     """The options `batch`, `batch_size`, `batch_axes` and `vmap` of `compile`; None where nothing
     is said. With `vmap` a model of one sample is mapped over axis 0 of every leaf.
     """
-    if given.get("vmap"):
+    if flag("vmap", given.get("vmap", False)):
         if said := [k for k in ("batch", "batch_size", "batch_axes") if k in given]:
             raise UsageError(
                 "With vmap=True the batch is axis 0 of the carry and of the inputs.",
@@ -63,7 +63,7 @@ def said_batch(given: Mapping[str, Any], carry: PyTree, x: PyTree) -> BatchSpec 
             )
         return BatchSpec()
     if size is not None:
-        check_whole("Invalid batch_size.", size, "a whole number of at least 1")
+        whole("batch_size", size)
     if axes is not None:
         return _with_axes(axes, carry, x, size)
     if size is not None and not any(v[:1] == (size,) for v in _shapes(carry)):

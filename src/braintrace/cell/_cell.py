@@ -11,15 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from ..core._compat import is_traced
+from ..core._compat import is_differentiable, is_traced
+from ..core._domains import check_elements, leaf, whole
 from ..core._errors import CompilationError, UsageError
 from ..core._precision import narrowed
 from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
-from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, stage, stop_trace
+from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, checked_policy, stage, stop_trace
 from ._batch import BatchSpec, claim_of
 from ._select import Patterns, select
 
@@ -38,9 +38,10 @@ class Tree:
     held: tuple[Var, ...] = ()
 
     @classmethod
-    def of(cls, tree: PyTree) -> "Tree":
+    def of(cls, tree: PyTree, what: str = "value") -> "Tree":
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-        leaves = tuple(jax.ShapeDtypeStruct(jnp.shape(v), _dtype(v)) for _, v in paths)
+        name = lambda path: f"{what}{jax.tree_util.keystr(path)}"
+        leaves = tuple(leaf(name(p), v, values=False) for p, v in paths)
         return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
 
     def flatten(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
@@ -55,8 +56,9 @@ class Tree:
                 expected=self.structure,
                 do=f"pass a {what} like the one given to compile, or compile again",
             )
-        for name, leaf, expected in zip(self.names, leaves, self.leaves, strict=True):
-            shape = tuple(jnp.shape(leaf))
+        for name, value, expected in zip(self.names, leaves, self.leaves, strict=True):
+            found = leaf(f"{what} at {name}", value)
+            shape = found.shape
             if shape != (*lead, *expected.shape):
                 raise UsageError(
                     f"The {what} has a wrong shape at {name}.",
@@ -64,15 +66,15 @@ class Tree:
                     expected=f"shape {(*lead, *expected.shape)}",
                     do="pass the shape that was compiled, or compile again",
                 )
-            if _kind(_dtype(leaf)) != _kind(expected.dtype):
+            if _kind(found.dtype) != _kind(expected.dtype):
                 raise UsageError(
                     f"The {what} has a wrong dtype at {name}.",
-                    got=_dtype(leaf),
+                    got=found.dtype,
                     expected=expected.dtype,
                     do="convert it, or compile again with an example of this dtype",
                 )
         return [
-            v if _dtype(v) == e.dtype else jnp.asarray(v, e.dtype)
+            v if getattr(v, "dtype", None) == e.dtype else jnp.asarray(v, e.dtype)
             for v, e in zip(leaves, self.leaves, strict=True)
         ]
 
@@ -109,11 +111,6 @@ class Tree:
     def shapes(self) -> PyTree:
         """The tree of shapes and dtypes."""
         return self.unflatten(self.leaves)
-
-
-def _dtype(value: PyTree) -> PyTree:
-    dtype = getattr(value, "dtype", None)
-    return jax.dtypes.canonicalize_dtype(np.result_type(value)) if dtype is None else dtype
 
 
 def _kind(dtype: Any) -> str:
@@ -170,7 +167,14 @@ def compile_cell(
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `trainable`
     says which of these are trained, and `exclude` which are kept out of the traces.
     """
-    p, c, i = Tree.of(params), Tree.of(carry), Tree.of(x)
+    max_slots = whole("max_slots", max_slots)
+    unroll_limit = whole("unroll_limit", unroll_limit, least=0)
+    checked_policy(control_flow)
+    p, c, i = Tree.of(params, "params"), Tree.of(carry, "carry"), Tree.of(x, "example input")
+    for tree, what in ((p, "params"), (c, "carry"), (i, "example input")):
+        for name, value in zip(tree.names, tree.leaves, strict=True):
+            if tree is i or is_differentiable(value.dtype):  # not what a model merely holds
+                check_elements(f"{what} at {name}", value.shape)
     n_params, n_carry = len(p.leaves), len(c.parts)
     out_tree: list[Tree] = []
     frozen, untraced = select(p.names[:rows], p.leaves[:rows], trainable, exclude)
@@ -187,7 +191,7 @@ def compile_cell(
             i.unflatten(leaves[n_params + n_carry :]),
         )
         new, out = _checked(c, got)
-        out_tree.append(Tree.of(out))
+        out_tree.append(Tree.of(out, "output"))
         return [*c.apart(new), *jax.tree.leaves(out)]
 
     parts = jax.eval_shape(lambda *leaves: c.apart(c.unflatten(leaves)), *c.leaves)
@@ -218,7 +222,7 @@ def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:
             do="write it as cell(params, carry, x) -> (carry, out); out may be None",
         )
     new, out = got
-    found = Tree.of(new)
+    found = Tree.of(new, "carry that the step returns")
     if found.structure != expected.structure:
         raise CompilationError(
             "The step returns a carry of another structure.",

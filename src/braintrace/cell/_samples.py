@@ -11,6 +11,7 @@ from ..core._errors import UsageError
 from ..core._precision import wide
 from ..core.analysis import BatchAxis
 from ._arguments import Mask
+from ._loss import check_samples
 
 
 def restarted(
@@ -41,13 +42,7 @@ def weights_of(
 
     `losses` is the shape of one step's loss: () or (B,).
     """
-    if len(losses.shape) > 1:
-        raise UsageError(
-            "The loss of a step has too many axes.",
-            got=f"shape {losses.shape}",
-            expected="a scalar, or one value per sample",
-            do="reduce it over everything but the samples",
-        )
+    check_samples(losses, None)
     shape = (steps, *losses.shape)
     weights = jnp.ones(shape) if mask is None else jnp.asarray(mask)
     if weights.shape != shape:

@@ -27,11 +27,15 @@ def select(
 
     def matching(option: str, patterns: Any) -> frozenset[int]:
         several = patterns if isinstance(patterns, (list, tuple, set, frozenset)) else [patterns]
+        if not several:
+            raise UsageError(
+                f"Invalid {option}.", got=repr(patterns), expected="at least one pattern, or None"
+            )
         found: set[int] = set()
         for pattern in several:
             if not isinstance(pattern, str) and not callable(pattern):
                 raise UsageError(
-                    f"Wrong {option}.",
+                    f"Invalid {option}.",
                     got=repr(pattern),
                     expected="a glob such as 'cell.*', a predicate (path, leaf) -> bool, or a list "
                     "of these",

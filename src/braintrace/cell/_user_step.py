@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..core._compat import trace_state
+from ..core._domains import described
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis
 from ..core.engine import Body, Stepped
 from ._arguments import Mask
 from ._cell import Cell
+from ._loss import split
 from ._samples import shielded, weigh, without_padding
 
 #: The model's own step: its input to (new carry, output).
@@ -149,26 +150,16 @@ def plain_user_step(
     return cell
 
 
-def user_step(step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
-    """`step_fn(params, call, *slices)`, with `call(x) -> out`, as a `UserStep`."""
+def user_step(step_fn: Callable[..., PyTree], has_aux: bool, name: str = "step_fn") -> UserStep:
+    """`step_fn(params, call, *slices)`, with `call(x) -> out`, as a `UserStep`; `name` is what the
+    user calls it.
+    """
 
     def step(params: PyTree, carry: PyTree, take: Take, slices: PyTree, outside: Outside) -> PyTree:
-        return *split(step_fn(params, lambda x: take(x)[1], *slices), has_aux), outside.moving
+        result = step_fn(params, lambda x: take(x)[1], *slices)
+        return *split(result, has_aux, name), outside.moving
 
     return step
-
-
-def split(result: PyTree, has_aux: bool) -> tuple[PyTree, PyTree]:
-    """(loss, aux) of what a loss function or a step returned."""
-    if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
-        raise UsageError(
-            "With has_aux, the loss comes in a pair.",
-            got=type(result).__name__,
-            expected="(loss, aux)",
-            do="return the loss and a tree of arrays, or leave has_aux out",
-        )
-    loss, aux = result if has_aux else (result, None)
-    return jnp.asarray(loss), aux
 
 
 def check_loss(
@@ -186,14 +177,28 @@ def check_loss(
             do="pass one of them",
         )
     if step_fn is None:
+        check_takes("loss_fn", loss_fn, sequences, "the output, and a slice of each target")
+    else:
+        slices = f"a slice of each of {sequences} sequences"
+        check_takes("step_fn", step_fn, 2 + sequences, f"({model}, call, *slices), with {slices}")
+
+
+def check_takes(name: str, function: Any, count: int, what: str) -> None:
+    """`function` is one, and takes `count` arguments."""
+    if not callable(function):
+        raise UsageError(
+            f"{name} is not a function.", got=described(function), expected=f"a function of {what}"
+        )
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some that are built in
         return
     try:
-        inspect.signature(step_fn).bind(*range(2 + sequences))
+        signature.bind(*range(count))
     except TypeError as error:
         raise UsageError(
-            "step_fn does not take what it is given.",
-            got=f"step_fn{inspect.signature(step_fn)}: {error}",
-            expected=f"step_fn({model}, call, *slices), with a slice of each of {sequences} "
-            "sequences",
-            do="call the model's step as call(x) in it",
+            f"{name} does not take what it is given.",
+            got=f"{name}{signature}: {error}",
+            expected=f"a function of {what}",
+            do="call the model's step as call(x) in it" if name == "step_fn" else "",
         ) from error

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..cell import Timed
+from ..core._domains import array, positive
+from ..core._errors import UsageError
 from ..core.analysis import Exactness
-from ._gradient_report import GradientReport, GradientRow, compare_gradients
+from ._gradient_report import GradientReport, GradientRow, checked_tolerance, compare_gradients
 from ._gradients import check_gradients, inner_dtypes
 
 
@@ -49,6 +51,7 @@ def assert_gradients_exact(
     ...     learner, params, learner.init(params, h), xs, loss_fn=loss
     ... )
     """
+    _check_paths(learner, paths)
     report = check_gradients(learner, params, state, xs, *targets, **options)
 
     def complaint(row: GradientRow) -> str:
@@ -102,6 +105,8 @@ def assert_gradients_match(
     >>> report.worst < 1e-5
     True
     """
+    _check_paths(learner, paths)
+    checked_tolerance("rtol", rtol)
     if reference is None:
         report = check_gradients(learner, params, state, xs, *targets, tolerance=rtol, **options)
     else:
@@ -133,13 +138,21 @@ def assert_not_dead(gradients: PyTree, *, floor: float = 0.0) -> None:
     Traceback (most recent call last):
     AssertionError: ...
     """
-    wrong = []
-    for key, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+    wrong, floor = [], positive("floor", floor, zero=True)
+    for key, value in jax.tree_util.tree_leaves_with_path(gradients):
+        leaf = array(f"gradient {jax.tree_util.keystr(key)}", value)
         norm = float(np.linalg.norm(np.asarray(leaf).astype(np.complex128).reshape(-1)))
         if not floor < norm < np.inf:
             wrong.append(f"{jax.tree_util.keystr(key) or 'value'} has norm {norm:.3g}")
     if wrong:
         raise AssertionError("\n  ".join(["Dead gradients:", *wrong]))
+
+
+def _check_paths(learner: Any, paths: Sequence[str] | None) -> None:
+    known = [row.path for row in learner.graph.parameters]
+    if paths is not None and not (isinstance(paths, list | tuple) and {*paths} <= {*known}):
+        expected = f"a list of some of {known}"
+        raise UsageError("Invalid paths.", got=repr(paths), expected=expected)
 
 
 def _asserted(

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree
 
+from ..core._domains import array, choice, positive
 from ..core._errors import UsageError
 from ..core.analysis import Exactness, columns, dims
 
@@ -236,6 +237,7 @@ def compare_gradients(
     >>> checks.compare_gradients(online, reference, {"['w']": "exact"}).ok
     False
     """
+    tolerance = checked_tolerance("tolerance", tolerance)
     leaves, structure = jax.tree_util.tree_flatten_with_path(online)
     if jax.tree.structure(reference) != structure:
         raise UsageError(
@@ -252,6 +254,12 @@ def compare_gradients(
                 got=list(certificates),
                 expected="one for each parameter",
             )
+        a, b = array(f"gradient of {path}", a), array(f"reference of {path}", b)
+        if a.shape != b.shape:
+            raise UsageError(
+                f"The gradients of {path} have different shapes.", got=b.shape, expected=a.shape
+            )
+        choice(f"certificate of {path}", str(certificates[path]), [str(e) for e in Exactness])
         count = (dropped or {}).get(path, 0)
         rows.append(GradientRow(path, np.shape(a), certificates[path], *_measure(a, b), count))
     every = [jnp.finfo(d) for d in (*(jnp.result_type(a) for _, a in leaves), *dtypes)]
@@ -262,6 +270,11 @@ def compare_gradients(
     allowed = _TOLERANCES.get(precision, _NARROWER) if tolerance is None else tolerance
     rounding = min(1024 * float(coarsest.eps), allowed)
     return GradientReport(tuple(rows), allowed, title, rounding, precision=precision)
+
+
+def checked_tolerance(name: str, value: float | None) -> float | None:
+    """A relative error, or None for what the precision allows."""
+    return None if value is None else positive(name, value, zero=True)
 
 
 def _measure(a: ArrayLike, b: ArrayLike) -> tuple[float, float, float, float]:

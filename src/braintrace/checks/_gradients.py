@@ -12,11 +12,13 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree, Real
 
 from ..cell import Mask, Reset, Timed, Values, merged, sequence_length
+from ..cell._arguments import checked_window
 from ..core._compat import is_differentiable
+from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ..core.engine import Rule
-from ._gradient_report import GradientReport, compare_gradients
+from ._gradient_report import GradientReport, checked_tolerance, compare_gradients
 from ._oracles_cell import gradient_of
 from ._reference import bptt_gradient
 
@@ -82,8 +84,8 @@ def check_gradients(
     True
     """
     options: dict[str, Any] = {"mask": mask, "reduction": reduction}
-    chosen = window_choice(window, windows)
-    if multi_step:
+    chosen = window_choice(window, windows, tolerance)
+    if flag("multi_step", multi_step):
         for name, given, do in (
             ("reset", reset is not None, "cut the sequence at the resets"),
             ("step_fn", loss_fn is None, "pass loss_fn(out, *targets)"),
@@ -120,11 +122,17 @@ def check_gradients(
     )
 
 
-def window_choice(window: int | None, windows: Sequence[int | None]) -> tuple[int | None, ...]:
+def window_choice(
+    window: int | None, windows: Sequence[int | None], tolerance: float | None
+) -> tuple[int | None, ...]:
     """The windows to check, the first of which is compared with the reference."""
+    checked_tolerance("tolerance", tolerance)
+    if not isinstance(windows, tuple | list):
+        expected = "a tuple of windows, such as (None, 1)"
+        raise UsageError("Invalid windows.", got=repr(windows), expected=expected)
     if windows and window is not None:
         raise UsageError("window does not go with windows.", got=(window, windows), do="pass one")
-    return tuple(windows) or (window,)
+    return tuple(map(checked_window, windows or (window,)))
 
 
 def inner_dtypes(graph: CellGraph, rule: Rule) -> set[np.dtype]:

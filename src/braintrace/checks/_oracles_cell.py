@@ -11,7 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ..cell import Mask, Timed, check_driver, sequence_length, weigh, weights_of
+from ..cell import Mask, Timed, check_driver, check_loss, sequence_length, split, weigh, weights_of
+from ..cell._arguments import checked_mask
+from ..core._domains import described, fraction
+from ..core._errors import UsageError
 
 sg = jax.lax.stop_gradient
 
@@ -38,6 +41,10 @@ class Layer:
     drive: Callable[..., PyTree]
     move: Callable[..., PyTree]
     out: Callable[[PyTree], jax.Array]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_function(f"{field.name} of a Layer", getattr(self, field.name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +74,18 @@ class LayeredCell:
     readout: Callable[[PyTree, jax.Array], jax.Array]
     leak: float | None = None
 
+    def __post_init__(self) -> None:
+        layers = self.layers
+        if not isinstance(layers, tuple | list) or not layers:
+            expected = "a tuple of layers, at least one"
+            raise UsageError("Invalid layers.", got=described(layers), expected=expected)
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise UsageError("Invalid layers.", got=described(layer), expected="a Layer")
+        _check_function("readout of a LayeredCell", self.readout)
+        if self.leak is not None:
+            fraction("leak", self.leak, one=True)
+
     def __call__(self, params: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
         move = lambda layer, h, z: layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0))
         return climbed(self, params, carry, x, move)
@@ -82,6 +101,22 @@ class LayeredCell:
             lambda h: h,
         )
         return (*self.layers, leaky)
+
+
+def _check_function(name: str, value: object) -> None:
+    if not callable(value):
+        raise UsageError(f"Invalid {name}.", got=described(value), expected="a function")
+
+
+def check_layered(cell: object) -> None:
+    """What the oracles of algorithms take apart is a `LayeredCell`."""
+    if not isinstance(cell, LayeredCell):
+        raise UsageError(
+            "The oracle takes layers apart, and this cell has none.",
+            got=described(cell),
+            expected="a LayeredCell",
+            do="say what its layers are: checks.LayeredCell((checks.Layer(...),), readout)",
+        )
 
 
 #: Gradients, and the losses that are not weighted.
@@ -102,8 +137,10 @@ def gradient_of(
     """
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
+    check_loss(loss_fn, None, 1 + len(targets), "")
+    mask = None if mask is None else checked_mask(mask, reduction)
 
-    losses_of = jax.vmap(lambda out, target: jnp.asarray(loss_fn(out, *target)))
+    losses_of = jax.vmap(lambda out, target: split(loss_fn(out, *target), False, "loss_fn")[0])
 
     def total(params: PyTree) -> tuple[jax.Array, jax.Array]:
         shape = jax.eval_shape(lambda p: losses_of(run(p, jnp.ones(steps))[0], targets), params)

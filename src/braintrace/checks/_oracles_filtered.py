@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import Mask, Timed
+from ..cell import Mask, Timed, split
+from ..core._domains import flag, fraction
+from ..core._errors import UsageError
 from ._oracles_cell import (
     Gradients,
     Layer,
     LayeredCell,
+    check_layered,
     climbed,
     gradient_of,
     replaced,
@@ -69,7 +72,11 @@ def pp_prop_oracle(
     >>> gradients["w"][0, 0].item()
     2.25
     """
-    a_x, a_f = decays
+    check_layered(cell)
+    if not isinstance(decays, tuple | list) or len(decays) != 2:
+        expected = "a pair of numbers in [0, 1)"
+        raise UsageError("Invalid decays.", got=repr(decays), expected=expected)
+    a_x, a_f = (fraction("decays", decay) for decay in decays)
     layers = cell.stateful
 
     def nudged(params: PyTree, carry: PyTree, x: PyTree, nudges: PyTree) -> tuple[PyTree, ...]:
@@ -92,7 +99,8 @@ def pp_prop_oracle(
             x, target, weight = at
             new, out, read = nudged(fixed, carry, x, still)
             traces = [filtered(e, v, a_x, True) for e, (_, v) in zip(traces, read, strict=True)]
-            loss = lambda n: jnp.sum(weight * loss_fn(nudged(fixed, carry, x, n)[1], *target))
+            loss_of = lambda out: split(loss_fn(out, *target), False, "loss_fn")[0]
+            loss = lambda n: jnp.sum(weight * loss_of(nudged(fixed, carry, x, n)[1]))
             return (new, traces), (read, traces, jax.grad(loss)(still), out)
 
         start = carry, traces_of(layers, carry, xs)
@@ -172,6 +180,8 @@ def ottt_oracle(
     >>> gradients["w"][0, 0].item()
     2.5
     """
+    check_layered(cell)
+    leak, bias_trace = fraction("leak", leak, one=True), flag("bias_trace", bias_trace)
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)
@@ -242,6 +252,8 @@ def otpe_oracle(
     >>> gradients["w"][0, 0].item()
     3.0
     """
+    check_layered(cell)
+    leak, approximate = fraction("leak", leak, one=True), flag("approximate", approximate)
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed = sg(params)

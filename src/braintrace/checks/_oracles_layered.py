@@ -14,8 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import Mask, Timed
-from ._oracles_cell import Gradients, LayeredCell, gradient_of, replaced, sg
+from ..cell import Mask, Timed, sequence_length
+from ..cell._arguments import checked_target
+from ..core._domains import described, flag, fraction
+from ..core._errors import UsageError
+from ._oracles_cell import Gradients, LayeredCell, check_layered, gradient_of, replaced, sg
 
 Feedback = Callable[[jax.Array], Any]
 
@@ -60,6 +63,8 @@ def layered_oracle(
     >>> gradients["w"][0, 0].item()
     2.5
     """
+    check_layered(cell)
+    recurrent = flag("recurrent", recurrent)
     run = _in_two_lanes(cell, carry, xs, kappa=0.0, recurrent=recurrent)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
@@ -107,6 +112,8 @@ def eprop_oracle(
     >>> gradients["w"][0, 0].item()
     3.0
     """
+    check_layered(cell)
+    kappa = None if kappa is None else fraction("kappa", kappa)
     run = _in_two_lanes(cell, carry, xs, kappa, feedback, firing_rate)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
@@ -160,6 +167,20 @@ def osttp_oracle(
     >>> gradients["w"][0, 0].item()
     -2.5
     """
+    check_layered(cell)
+    exact, y_target = flag("exact", exact), checked_target(y_target)
+    if not isinstance(B_list, list | tuple) or len(B_list) != len(cell.layers):
+        expected = f"{len(cell.layers)} matrices, one for each layer"
+        raise UsageError("Invalid B_list.", got=described(B_list), expected=expected)
+    for layer, h, B in zip(cell.layers, carry, B_list, strict=False):
+        n, z = jnp.shape(B), layer.out(h)
+        lead = sequence_length(xs), jnp.size(z) // (n[1] if len(n) == 2 else 1)
+        if len(n) != 2 or y_target.shape != (*lead, n[0]):
+            raise UsageError(
+                "The y_target and the matrices do not fit.",
+                got=f"shape {y_target.shape}, a matrix of shape {n}",
+                expected="y_target (T, B, n_target), a matrix (n_target, n_layer)",
+            )
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def one(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:

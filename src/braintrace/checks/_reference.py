@@ -19,6 +19,7 @@ from ..cell import (
     restarted,
     sequence_length,
 )
+from ..cell._arguments import checked_marks
 from ..core._precision import narrowed, widened
 from ..core.step import prelude, step
 from ._oracles_cell import Gradients, gradient_of
@@ -78,6 +79,7 @@ def bptt_gradient(
     """
     carry, marks, axes = jax.tree.map(jnp.asarray, carry), None, []
     if reset is not None:
+        reset = checked_marks(reset)
         samples = jnp.shape(reset)[1] if jnp.ndim(reset) == 2 else common_size(carry)
         marks = check_reset(reset, sequence_length(xs), samples)
         axes = reset_axes(batch_axes, carry, marks.shape[1])

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ..core._compat import is_differentiable
+from ..core._domains import array, described, positive, whole
 from ..core._errors import UsageError
 from ..core.jaxpr import ControlFlowPolicy, Equation, Var, evaluate, reader, stage
 from ..core.sites import SiteRule, site_rule
@@ -53,7 +54,15 @@ def check_site_rule(
     >>> type(checks.check_site_rule(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 4)), weight=1)).__name__
     'DotGeneralRule'
     """
-    values = [jnp.asarray(v) for v in operands]
+    if not callable(operation) or not callable(make):
+        got = described(make if callable(operation) else operation)
+        raise UsageError("Not a function.", got=got, expected="an operation, and a maker of rules")
+    weight, seed = whole("weight", weight, least=0), whole("seed", seed, least=0)
+    if weight >= len(operands):
+        expected = f"the number of an operand, below {len(operands)}"
+        raise UsageError("Invalid weight.", got=weight, expected=expected)
+    rtol = None if rtol is None else positive("rtol", rtol, zero=True)
+    values = [array(f"operand {k}", v) for k, v in enumerate(operands)]
     avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values]
     policy = ControlFlowPolicy(scan_unroll_limit=64)
     flat = lambda *v: jax.tree.leaves(operation(*v))

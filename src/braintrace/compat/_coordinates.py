@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from ..cell import fraction
+from ..core._domains import choice, fraction, whole
 from ..core._errors import UsageError
 
 AXES = {
@@ -88,8 +88,7 @@ class ETraceConfig:
             value = getattr(self, name)
             several = name == "temporal_recursion" and isinstance(value, tuple | list)
             for part in value if several else (value,):
-                if part not in legal:
-                    refuse(f"Unknown {name}.", repr(part), " or ".join(map(repr, legal)))
+                choice(name, part, legal)
         self._bring_to_one_form()
         self._check_coefficients()
         self._check_combination()
@@ -137,6 +136,8 @@ class ETraceConfig:
             self._set(kappa=fraction("kappa", self.kappa))
         if self.trace_filter == "kappa" and self.kappa == 0:
             self._set(trace_filter="none", kappa=None)
+        if self.recurrence_scope == "sparse_n" and self.sparse_n is not None:
+            self._set(sparse_n=whole("sparse_n", self.sparse_n))
         if self.recurrence_scope == "sparse_n" and self.sparse_n == 1:
             self._set(recurrence_scope="coupled", sparse_n=None)
 
@@ -154,8 +155,8 @@ class ETraceConfig:
                     self._given(axis, name),
                     f"both {axis}={value!r} and {name}, or neither",
                 )
-            if wanted and name != "kappa" and (type(given) is not int or given < 1):
-                refuse(f"Invalid {name}.", repr(given), "a whole number of at least 1")
+            if wanted and name != "kappa":
+                whole(name, given)
         if self.decay is not None and not self.is_factorized and self.recursion_f != "scalar_leak":
             refuse(
                 "decay has no effect here.",

@@ -1,11 +1,11 @@
 """Trace helpers as brainstate modules: an output filter, a presynaptic trace."""
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from ..cell import fraction
+from ..core._domains import array, fraction
+from ..core._errors import UsageError
 from ..core._precision import widened
 from ..core.traces import kappa_step, leaky_step
 from ._precision import brainstate
@@ -16,13 +16,19 @@ class _Filter(brainstate.nn.Module):
 
     def __init__(self, init_value: ArrayLike):
         super().__init__()
-        self._initial = widened(jnp.asarray(init_value))
+        self._initial = widened(array("init_value", init_value))
         self.state = brainstate.ShortTermState(self._initial)
 
     @property
     def value(self) -> jax.Array:
         """The present value."""
         return self.state.value
+
+    def _taken(self, x: ArrayLike) -> jax.Array:
+        found = array("x", x)
+        if found.shape != self._initial.shape:
+            raise UsageError("Invalid x.", got=found.shape, expected=f"shape {self._initial.shape}")
+        return found
 
     def reset_state(self) -> None:
         """Set the value to the first one."""
@@ -50,7 +56,7 @@ class KappaFilter(_Filter):
 
     def update(self, x: PyTree) -> jax.Array:
         """Take in x; return the new value."""
-        self.state.value = kappa_step(self.value, x, self.kappa)
+        self.state.value = kappa_step(self.value, self._taken(x), self.kappa)
         return self.value
 
 
@@ -75,5 +81,5 @@ class PresynapticTrace(_Filter):
 
     def update(self, x: PyTree) -> jax.Array:
         """Take in x; return the new value."""
-        self.state.value = leaky_step(self.value, x, self.leak)
+        self.state.value = leaky_step(self.value, self._taken(x), self.leak)
         return self.value

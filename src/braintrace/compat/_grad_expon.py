@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from ..core._domains import leaf
 from ..core._errors import UsageError
 from ..core._precision import widened
 from ._precision import brainstate
@@ -42,20 +43,30 @@ class GradExpon(brainstate.nn.Module):
     def __init__(self, grad_shape: PyTree, tau_or_decay: ArrayLike):
         super().__init__()
         self.decay = _gradient_decay(tau_or_decay)
+        for path, value in jax.tree_util.tree_leaves_with_path(grad_shape):
+            leaf(f"grad_shape{jax.tree_util.keystr(path)}", value, values=False)
         self.gradients = brainstate.ShortTermState(
             widened(jax.tree.map(jnp.zeros_like, grad_shape))
         )
 
     def update(self, gradients: PyTree) -> PyTree:
         """Take in gradients; return the new sum."""
-        held = jax.tree.structure(self.gradients.value)
-        if jax.tree.structure(gradients) != held:
+        structure = jax.tree.structure(self.gradients.value)
+        if jax.tree.structure(gradients) != structure:
             raise UsageError(
                 "The gradients have another structure.",
                 got=jax.tree.structure(gradients),
-                expected=held,
+                expected=structure,
                 do="make the GradExpon with a tree like the gradients",
             )
+        for held, (path, value) in zip(
+            jax.tree.leaves(self.gradients.value),
+            jax.tree_util.tree_leaves_with_path(gradients),
+            strict=True,
+        ):
+            name = f"gradient{jax.tree_util.keystr(path)}"
+            if (shape := leaf(name, value).shape) != held.shape:
+                raise UsageError(f"Invalid {name}.", got=shape, expected=f"shape {held.shape}")
         add = lambda g, new: self.decay * g + new
         self.gradients.value = jax.tree.map(add, self.gradients.value, gradients)
         return self.gradients.value

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
+from ..core._domains import array, flag
 from ..core._errors import UsageError
 from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
@@ -44,7 +46,11 @@ class ETraceOp:
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         """The result for data and a weight."""
-        raise NotImplementedError(f"{type(self).__name__} has no xw_to_y(inputs, weights)")
+        raise UsageError(
+            "The operation is not defined.",
+            got=f"{type(self).__name__} without xw_to_y",
+            expected="a subclass of ETraceOp with xw_to_y(inputs, weights)",
+        )
 
     def __call__(self, inputs: PyTree, weights: PyTree) -> PyTree:
         return self.xw_to_y(inputs, weights)
@@ -69,7 +75,8 @@ class MatMulOp(ETraceOp):
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
         weight, bias = _with_bias(weights)
-        function = self.weight_fn
+        function = None if self.weight_fn is None else _operation(self.weight_fn)
+        flag("apply_weight_fn_before_mask", self.apply_weight_fn_before_mask)
         if function is not None and self.apply_weight_fn_before_mask:
             weight, function = function(weight), None
         return matmul(inputs, _masked(weight, self.weight_mask), bias, weight_fn=function)
@@ -151,6 +158,7 @@ class LoraOp(ETraceOp):
     alpha: float | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
+        _check_names(weights, "B", "A")
         given = {"alpha": 1.0 if self.alpha is None else self.alpha, "bias": weights.get("bias")}
         return lora_matmul(inputs, weights["B"], weights["A"], **given)
 
@@ -281,14 +289,32 @@ def _operation(op: Operation) -> Operation:
 
 
 def _elementwise(op: Operation | None) -> ETraceOp:
-    return op if isinstance(op, ETraceOp) else ElemWiseOp(op)
+    if isinstance(op, ETraceOp):
+        return op
+    return ElemWiseOp(None if op is None else _operation(op))
 
 
 def _with_bias(weights: PyTree) -> tuple[PyTree, PyTree]:
     if isinstance(weights, dict):
+        _check_names(weights, "weight")
         return weights["weight"], weights.get("bias")
     return weights, None
 
 
+def _check_names(weights: PyTree, *names: str) -> None:
+    if not isinstance(weights, dict) or not set(names) <= set(weights):
+        raise UsageError(
+            "The weights of the operation are missing.",
+            got=list(weights) if isinstance(weights, dict) else type(weights).__name__,
+            expected=f"a dict with {' and '.join(map(repr, names))}",
+        )
+
+
 def _masked(weight: PyTree, mask: ArrayLike | None) -> PyTree:
-    return weight if mask is None else weight * mask
+    if mask is None:
+        return weight
+    found = array("weight_mask", mask)
+    if found.shape and found.shape != np.shape(weight):
+        expected = f"shape {np.shape(weight)}"
+        raise UsageError("Invalid weight_mask.", got=f"shape {found.shape}", expected=expected)
+    return weight * found

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import UserStep, Values, plain_user_step, said_batch
+from ..cell._user_step import check_takes
+from ..core._domains import arrays
 from ..core._errors import CompilationError, UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner, packed
@@ -174,7 +176,9 @@ def compile_model(
     call = given.get("call")
     if call is None:
         _check_call(model)
-    carry, x = jax.tree.map(jnp.asarray, (given["carry"], inputs[0]))
+    else:
+        check_takes("call", call, 3, "(model, carry, x)")
+    carry, x = arrays("carry", given["carry"]), arrays("example input", inputs[0])
     batch, vmap = said_batch(given, carry, x), given.get("vmap", False)
     return EquinoxLearner(model, call, rule, carry, x, vmap, batch=batch, **analysis)
 

@@ -2,7 +2,8 @@
 
 import functools
 
-from ..cell._arguments import check_driver, check_whole
+from ..cell._arguments import checked_window
+from ..core._domains import flag, whole
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
 from ..core.engine import Rule
@@ -22,7 +23,7 @@ class Budget:
 
     def __init__(self, graph: CellGraph, rule: Rule, limit: int | None):
         if limit is not None:
-            check_whole("Invalid memory_budget.", limit, "a number of bytes, or None")
+            limit = whole("memory_budget", limit, "a number of bytes, or None")
         self.graph, self.rule, self.limit = graph, rule, limit
         self._known = functools.cache(self.plan)
         self.window(1, 1)
@@ -46,9 +47,9 @@ class Budget:
         self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
     ) -> MemoryPlan:
         """The plan of a call, whether it fits or not."""
-        check_whole("Invalid number of steps.", steps, "a whole number, at least 1")
-        check_driver(steps, (), "mean", window)
-        wanted, options = self._wanted(steps, window), (return_state, traces)
+        steps, window = whole("number of steps", steps), checked_window(window)
+        options = flag("return_state", return_state), flag("traces", traces)
+        wanted = self._wanted(steps, window)
         if window is None:
             return self._fitted(self.rule, steps, wanted, *options)
         return memory_plan(self.graph, self.rule, steps, wanted, *options)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell import Timed, check_finite, merged, sequence_length
-from ..cell._arguments import check_choice
+from ..cell._arguments import check_driver
+from ..core._domains import choice
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ._finite import check_moved
+from ._objective import Options
 from ._state import Info, State
 
 #: (params, state of the optimiser, state of the learner)
@@ -43,14 +45,13 @@ def fit_sequence(
         slices, given = jax.tree.map(lambda v: v[None], at)
         return update(carried, slices, window=1, **given, **fixed)
 
-    timed, fixed = step_options(options)
     if fit_mode(mode, learner.rule, options) == "A":
         before = learner.trained(params), opt_state, state
         (trained, opt_state, state), info = update(before, sequences, **options)
     else:
+        timed, fixed = step_options(sequences, options)
         if state.traces is None:
             state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
-        sequence_length(sequences[0])
         before = learner.trained(params), opt_state, state
         # jitted, so that its program goes with it
         scan = jax.jit(lambda before, at: jax.lax.scan(step, before, at))
@@ -63,8 +64,7 @@ def fit_sequence(
 
 def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     """'A' or 'O': as asked for, else as the algorithm says, else 'A'."""
-    chosen = mode or rule.schedule or "A"
-    check_choice("mode", chosen, ("A", "O"))
+    chosen = choice("mode", (rule.schedule or "A") if mode is None else mode, ("A", "O"))
     late = rule.target_timing == "sequence-end" and options.get("y_target") is not None
     if chosen == "O" and late:
         raise UsageError(
@@ -75,11 +75,24 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
     return chosen
 
 
-def step_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def step_options(
+    sequences: tuple[Timed, ...], options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of `etrace_grad` for single steps: those with a time axis, and those that are the
-    same for each step.
+    same for each step. Checked here, with the lengths of the sequences: the steps see no values.
     """
-    timed = {k: options[k] for k in ("mask", "reset", "y_target") if options.get(k) is not None}
+    given = {f.name: options[f.name] for f in dataclasses.fields(Options) if f.name in options}
+    checked, steps = Options(**given), sequence_length(sequences[0])
+    check_driver(steps, sequences[1:], checked.reduction, checked.window)
+    timed = {k: getattr(checked, k) for k in ("mask", "reset", "y_target")}
+    timed = {k: v for k, v in timed.items() if v is not None}
+    for name, value in timed.items():
+        if value.shape[:1] != (steps,):
+            raise UsageError(
+                f"The {name} has another length than the sequences.",
+                got=f"shape {value.shape}",
+                expected=f"time on axis 0, {steps} steps",
+            )
     # every step is a window, and moves the state on
     sequence_only = ("window", "chunk_size", "return_state")
     return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}

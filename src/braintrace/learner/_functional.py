@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
+from ..cell._arguments import (
+    Mask,
+    Reset,
+    Timed,
+    check_driver,
+    check_reset,
+    checked_target,
+    sequence_length,
+)
 from ..cell._batch import BatchSpec
 from ..cell._cell import Cell, compile_cell
 from ..cell._samples import check_finite
@@ -16,6 +24,7 @@ from ..cell._select import Patterns
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..checks import GradientReport, check_gradients
 from ..core._compat import is_key
+from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness
 from ..core.engine import MemoryPlan, Rule, target_signal
@@ -158,7 +167,7 @@ class FunctionLearner:
         offer_to_flax()
         self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
-        zero = self.rule.init(self.graph) if traces else None
+        zero = self.rule.init(self.graph) if flag("traces", traces) else None
         return State(start, zero, jnp.zeros((), jnp.int32), self.border.fingerprint)
 
     def update(
@@ -172,7 +181,7 @@ class FunctionLearner:
         algorithms that project targets: (B, n_target).
         """
         start, xs = self._start(params, state), self._inputs(x)
-        y = None if y_target is None else jnp.asarray(y_target)
+        y = None if y_target is None else checked_target(y_target)
         signals = target_signal(self.graph, y, self.rule.target_timing)
         return self._moved(state, 1, (), *self._programs.update(*start, xs, signals))
 
@@ -187,7 +196,7 @@ class FunctionLearner:
         the window plus the traces at its entry (the multi-step VJP), which is another number.
         """
         steps = sequence_length(xs)
-        if full and self.rule.multi_step_problem:
+        if flag("full", full) and self.rule.multi_step_problem:
             raise UsageError(
                 f"{self.rule.name} has no multi-step form.",
                 got="full=True",
@@ -348,7 +357,7 @@ class FunctionLearner:
         """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
         start, leaves = self._start(params, state, formed=traces), self._inputs(xs, (steps,))
-        if traces:
+        if flag("traces", traces):
             size = self._budget.window(steps, window)
             moved = self._programs.advance(*start, leaves, size=size)
             return self._moved(state, steps, leaves, *moved)

@@ -10,8 +10,11 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import Cell, Mask, Reset, sequence_length, weights_of
+from ..cell import Cell, Mask, Reset, check_samples, sequence_length, weights_of
+from ..cell._arguments import checked_marks, checked_mask, checked_target, checked_window
+from ..cell._loss import check_axis
 from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
+from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
 from ..core.engine import Rule, driver_signals, sequence_gradient
 from ..core.engine._records import EngineState, Problem, Steps
@@ -48,13 +51,16 @@ class Objective:
         chosen: Any = step_fn if loss_fn is None else loss_fn
         return cls(UserFunction(chosen), loss_fn is None, has_aux, adapt)
 
+    def __post_init__(self) -> None:
+        flag("has_aux", self.has_aux)
+
     def step(self) -> UserStep:
         """The loss of a step as a step of the user's own."""
         function = self.function()
         if self.is_step:
             return self.adapt(function, self.has_aux)
-        loss_fn = function
-        return user_step(lambda _, call, x, *target: loss_fn(call(x), *target), self.has_aux)
+        step = lambda _, call, x, *target: function(call(x), *target)
+        return user_step(step, self.has_aux, "loss_fn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +97,9 @@ class Given:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`."""
+    """What `etrace_grad` of every front end takes, beside the loss; see `FunctionLearner`. Each is
+    checked when it is given, as far as its values are known, and held in one form.
+    """
 
     mask: Mask | None = None
     reset: Reset | None = None
@@ -99,6 +107,19 @@ class Options:
     reduction: str = "mean"
     return_state: bool = True
     y_target: Target = None
+
+    def __post_init__(self) -> None:
+        choice("reduction", self.reduction, ("mean", "sum"))
+        forms = {
+            "mask": lambda mask: checked_mask(mask, self.reduction),
+            "reset": checked_marks,
+            "window": checked_window,
+            "return_state": lambda value: flag("return_state", value),
+            "y_target": checked_target,
+        }
+        for name, form in forms.items():
+            if (value := getattr(self, name)) is not None or name == "return_state":
+                object.__setattr__(self, name, form(value))
 
 
 def gradient(
@@ -163,9 +184,9 @@ def gradient(
 def _loss_shape(
     cell: Cell, step: Callable[..., PyTree], live: PyTree, slices: PyTree, moving: list[jax.Array]
 ) -> jax.ShapeDtypeStruct:
-    """The shape of a user's loss, from shapes alone."""
+    """The shape of a user's loss, from shapes alone; what is a vector is one of samples."""
 
-    def look(live: PyTree, carry: PyTree, outs: PyTree, *given: PyTree) -> PyTree:
+    def look(outs: PyTree, live: PyTree, carry: PyTree, *given: PyTree) -> jax.Array:
         before = cell.carry.unflatten(carry)
 
         def take(x: PyTree) -> PyTree:
@@ -174,4 +195,9 @@ def _loss_shape(
 
         return taken_once(lambda take: step(live, before, take, *given), take)[0][0]
 
-    return jax.eval_shape(look, live, cell.carry.leaves, cell.out.leaves, slices, moving)
+    given = live, cell.carry.leaves, slices, moving
+    loss = jax.eval_shape(look, cell.out.leaves, *given)
+    check_samples(loss, cell.graph.batch_size)
+    if loss.shape:
+        check_axis(cell.graph, look, cell.out.leaves, *given)
+    return loss

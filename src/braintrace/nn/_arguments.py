@@ -1,13 +1,13 @@
 """What the arguments of the layers have in common."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import brainstate
 import brainunit
 import jax
-import numpy as np
 
+from ..core._domains import array, whole
 from ..core._errors import UsageError
 
 Size = int | Sequence[int]
@@ -27,15 +27,16 @@ FIVE_MS = 5.0 * brainunit.ms
 
 def features(size: Size, name: str) -> int:
     """The number of features of a size: an integer, or a tuple with one."""
-    found = (size,) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(found) != 1 or not isinstance(found[0], (int, np.integer)) or found[0] <= 0:
+    single = isinstance(size, tuple | list) and len(size) == 1
+    try:
+        return whole(name, size[0] if isinstance(size, tuple | list) and single else size)
+    except UsageError:
         raise UsageError(
             f"{name} is not a number of features.",
-            got=size,
+            got=repr(size),
             expected="a positive integer, or a tuple of one",
             do="flatten the input in front of the cell",
-        )
-    return int(found[0])
+        ) from None
 
 
 def sizes(in_size: Size, out_size: Size) -> tuple[int, int]:
@@ -47,14 +48,30 @@ def activation_of(activation: str | Activation) -> Activation:
     """The function of a name, such as 'tanh'; a function as it is."""
     if callable(activation):
         return activation
-    found = getattr(jax.nn, activation, None) or getattr(jax.numpy, activation, None)
-    if found is None:
-        raise UsageError(
-            "Unknown activation.",
-            got=repr(activation),
-            expected="a function, or a name in jax.nn, such as 'tanh'",
-        )
-    return found
+    rooms = jax.nn, jax.numpy
+    known = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
+    return next((f for f in known if callable(f)), None) or _unknown(activation, "jax.nn")
+
+
+def named_activation(activation: str | Activation) -> str | Activation:
+    """A function, or the name of one in `brainstate.nn`."""
+    known = isinstance(activation, str) and hasattr(brainstate.nn, activation)
+    return activation if known or callable(activation) else _unknown(activation, "brainstate.nn")
+
+
+def _unknown(activation: object, room: str) -> NoReturn:
+    raise UsageError(
+        "Unknown activation.",
+        got=repr(activation),
+        expected=f"a function, or a name in {room}, such as 'tanh'",
+    )
+
+
+def check_inits(**inits: Init | None) -> None:
+    """Each is an initializer `(shape) -> array`, an array, or None."""
+    for name, init in inits.items():
+        if init is not None and not callable(init) and getattr(init, "unit", None) is None:
+            array(name, init)
 
 
 class OneState(Module):

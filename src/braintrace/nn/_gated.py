@@ -4,7 +4,18 @@ from typing import Any
 
 import brainstate
 
-from ._arguments import ORTHOGONAL, XAVIER, ZERO, Activation, Init, Module, Size, sizes
+from ._arguments import (
+    ORTHOGONAL,
+    XAVIER,
+    ZERO,
+    Activation,
+    Init,
+    Module,
+    Size,
+    check_inits,
+    named_activation,
+    sizes,
+)
 
 # untyped: their annotations leave out what they take
 _ValinaRNNCell: Any = brainstate.nn.ValinaRNNCell
@@ -45,6 +56,8 @@ class ValinaRNNCell(_ValinaRNNCell):
         activation: str | Activation = "relu",
         name: str | None = None,
     ):
+        check_inits(state_init=state_init, w_init=w_init, b_init=b_init)
+        activation = named_activation(activation)
         super().__init__(*sizes(in_size, out_size), state_init, w_init, b_init, activation, name)
 
 
@@ -61,6 +74,8 @@ class _Sized(Module):
         activation: str | Activation = "tanh",
         name: str | None = None,
     ):
+        check_inits(w_init=w_init, b_init=b_init, state_init=state_init)
+        activation = named_activation(activation)
         super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
@@ -144,6 +159,8 @@ class LSTMCell(_LSTMCell):
         activation: str | Activation = "tanh",
         name: str | None = None,
     ):
+        check_inits(w_init=w_init, b_init=b_init, state_init=state_init)
+        activation = named_activation(activation)
         super().__init__(*sizes(in_size, out_size), w_init, b_init, state_init, activation, name)
 
 
@@ -180,4 +197,6 @@ class URLSTMCell(_URLSTMCell):
         activation: str | Activation = "tanh",
         name: str | None = None,
     ):
+        check_inits(w_init=w_init, state_init=state_init)
+        activation = named_activation(activation)
         super().__init__(*sizes(in_size, out_size), w_init, state_init, activation, name)

@@ -6,13 +6,20 @@ import brainstate
 import jax
 import numpy as np
 
+from ..core._domains import described
 from ..core._errors import UsageError
 from ..operators import grouped_matmul, lora_matmul, matmul, sparse_matmul
-from ..operators._sparse import Matrix
+from ..operators._sparse import Matrix, no_matrix, with_elements
 from ..operators._units import Value, join, split
-from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, features
+from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, check_inits, features
 
 _LoRA: Any = brainstate.nn.LoRA
+
+
+def _check_kind(param_type: object) -> None:
+    if not (isinstance(param_type, type) and issubclass(param_type, brainstate.State)):
+        expected = "a class of states, such as brainstate.ParamState"
+        raise UsageError("Invalid param_type.", got=repr(param_type), expected=expected)
 
 
 class GroupedLinear(Module):
@@ -46,6 +53,8 @@ class GroupedLinear(Module):
         super().__init__(name=name)
         G = features(num_groups, "num_groups")
         I, O = features(in_features, "in_features"), features(out_features, "out_features")
+        check_inits(w_init=w_init, b_init=b_init)
+        _check_kind(param_type)
         self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
         value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
         if b_init is not None:
@@ -86,10 +95,16 @@ class LoRA(_LoRA):
         param_type: type = brainstate.ParamState,
         in_size: Size | None = None,
     ):
+        lora_rank = features(lora_rank, "lora_rank")
+        check_inits(kernel_init=kernel_init)
+        _check_kind(param_type)
+        if not isinstance(base_module, brainstate.nn.Module | None):
+            got, expected = described(base_module), "a brainstate module, or None"
+            raise UsageError("Invalid base_module.", got=got, expected=expected)
         super().__init__(
-            in_features,
+            features(in_features, "in_features"),
             lora_rank,
-            out_features,
+            features(out_features, "out_features"),
             base_module=base_module,
             kernel_init=kernel_init,
             param_type=param_type,
@@ -138,7 +153,11 @@ class SparseLinear(Module):
         param_type: type = brainstate.ParamState,
     ):
         super().__init__(name=name)
+        if not hasattr(spar_mat, "data") or np.ndim(getattr(spar_mat, "shape", None)) != 1:
+            raise no_matrix(spar_mat)
         rows, columns = spar_mat.shape
+        with_elements(spar_mat, split(spar_mat.data)[0])  # which refuses a dense matrix
+        check_inits(b_init=b_init)
         size = (rows,) if in_size is None else tuple(np.atleast_1d(in_size).tolist())
         self.in_size, self.out_size = size, (columns,)
         if size[-1] != rows:

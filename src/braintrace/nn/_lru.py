@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..core._domains import number
 from ..core._errors import UsageError
 from ._arguments import OneState, features
 
@@ -54,7 +55,7 @@ class LRUCell(OneState):
         name: str | None = None,
     ):
         super().__init__(name=name)
-        if not (0 <= r_min < r_max <= 1 and max_phase > 0):
+        if not (0 <= number(r_min) < number(r_max) <= 1 and 0 < number(max_phase) < np.inf):
             raise UsageError(
                 "No ring to draw the eigenvalues from.",
                 got=f"r_min={r_min}, r_max={r_max}, max_phase={max_phase}",

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._arguments import ORTHOGONAL, ZERO, Activation, Init, OneState, Size, activation_of, sizes
+from ._arguments import (
+    ORTHOGONAL,
+    ZERO,
+    Activation,
+    Init,
+    OneState,
+    Size,
+    activation_of,
+    check_inits,
+    sizes,
+)
 
 _RNNCell: Any = brainstate.nn.RNNCell
 
@@ -30,6 +40,7 @@ class _Cell(OneState, _RNNCell):
     ):
         super().__init__(name=name)
         self.num_in, self.num_out = sizes(in_size, out_size)
+        check_inits(w_init=w_init, b_init=b_init, state_init=state_init)
         self.in_size, self.out_size = (self.num_in,), (self.num_out,)
         self._state_init, of = state_init, {"x": self.num_in, "h": self.num_out}
         for layer, reads in self._layers:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..core._domains import choice
 from ..core._errors import UsageError
 from ..operators import matmul
 from ..operators._units import Value, join, split
-from ._arguments import FIVE_MS, KAIMING, ZERO, Init, OneState, Size, sizes
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, OneState, Size, check_inits, sizes
 
 
 class _Leaky(OneState):
@@ -25,6 +26,7 @@ class _Leaky(OneState):
         super().__init__(name=name)
         inputs, outputs = sizes(in_size, out_size)
         self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
+        check_inits(w_init=w_init)
         self.decay = _decay(tau)
         self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
 
@@ -138,12 +140,11 @@ class LeakySpikeReadout(_Leaky):
         name: str | None = None,
     ):
         super().__init__(in_size, out_size, tau, w_init, name)
-        if spk_reset not in ("soft", "hard") or not split(V_th)[0] > 0:
-            raise UsageError(
-                "These spikes have no reset.",
-                got=f"spk_reset={spk_reset!r}, V_th={V_th}",
-                expected="'soft' or 'hard', and a positive threshold",
-            )
+        choice("spk_reset", spk_reset, ("soft", "hard"))
+        if not jnp.all(split(V_th)[0] > 0):
+            raise UsageError("Invalid V_th.", got=str(V_th), expected="a threshold above 0")
+        if not callable(spk_fun):
+            raise UsageError("Invalid spk_fun.", got=repr(spk_fun), expected="a function of v")
         self.V_th, self.spk_fun, self.spk_reset = V_th, spk_fun, spk_reset
         self._state_init = V_initializer
 
@@ -165,6 +166,7 @@ def _decay(tau: Value) -> float | jax.Array:
     if dt is None:
         raise UsageError(
             "The environment has no time step.",
+            got="no dt",
             expected="brainstate.environ.set(dt=...) before the layer is made",
             do="set dt, or make the layer in brainstate.environ.context(dt=...)",
         )
@@ -174,5 +176,7 @@ def _decay(tau: Value) -> float | jax.Array:
             got=f"tau={tau}, dt={dt}",
             do="give both a unit of time",
         )
+    if not np.all(np.asarray(split(tau)[0]) > 0):
+        raise UsageError("Invalid tau.", got=str(tau), expected="a time constant above 0")
     decay = np.exp(-np.asarray(dt / tau, np.float64))  # whatever the precision of the layer
     return float(decay) if decay.ndim == 0 else jnp.asarray(decay, brainstate.environ.dftype())

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..core._domains import whole
 from ..core._errors import UsageError
-from ._units import Transform, Value, join, split, transformed, with_bias
+from ._units import Transform, Value, fitted, join, split, transformed, with_bias
 
 
 def conv(
@@ -65,10 +66,14 @@ def conv(
             do="give x its batch axis: x[None]",
         )
     space = data.ndim - 2
+    if not isinstance(strides, tuple | list) or len(strides) not in (1, space):
+        expected = f"a tuple of {space} whole numbers, or of one"
+        raise UsageError("Invalid strides.", got=repr(strides), expected=expected)
+    steps = [whole("stride", step) for step in strides] * (space if len(strides) == 1 else 1)
     numbers = jax.lax.conv_dimension_numbers(data.shape, weight.shape, dimension_numbers)
-    strides = tuple(strides) * (space if len(strides) == 1 else 1)
     layout = lhs_dilation, rhs_dilation, numbers, feature_group_count, batch_group_count
-    y = jax.lax.conv_general_dilated(data, weight, strides, padding, *layout)
+    convolved = lambda: jax.lax.conv_general_dilated(data, weight, steps, padding, *layout)
+    y = fitted("conv", convolved, x=data, kernel=weight)
     if bias is not None and np.ndim(bias) == 1:
         channel = numbers.out_spec[1]
         number, unit = split(bias)

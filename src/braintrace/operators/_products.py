@@ -1,10 +1,14 @@
 """Products of data with a dense weight."""
 
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..core._domains import number
 from ..core._errors import UsageError
-from ._units import Transform, Value, check_operands, join, split, transformed, with_bias
+from ._units import Transform, Value, check_operands, fitted, join, split, transformed, with_bias
 
 
 def matmul(
@@ -99,7 +103,7 @@ def einsum(equation: str, x: Value, weight: Value, *, weight_fn: Transform | Non
     >>> braintrace.einsum("bhd,hde->bhe", jnp.ones((5, 2, 3)), jnp.ones((2, 3, 4))).shape
     (5, 2, 4)
     """
-    operands, arrow, _ = equation.partition("->")
+    operands, arrow, _ = equation.partition("->") if isinstance(equation, str) else ("", "", "")
     if not arrow or operands.count(",") != 1:
         raise UsageError(
             "einsum takes the data and one weight.",
@@ -146,10 +150,14 @@ def lora_matmul(
     meeting = np.shape(x)[-1:] + np.shape(B)[1:], np.shape(B)[:1] + np.shape(A)[:1]
     fits = np.ndim(B) == np.ndim(A) == 2 and meeting[0] == meeting[1]
     check_operands("lora_matmul", fits, x=(x, "(..., I)"), B=(B, "(I, r)"), A=(A, "(r, O)"))
+    if not isinstance(alpha, jax.Array) and math.isnan(number(alpha)):
+        raise UsageError("Invalid alpha.", got=repr(alpha), expected="a number")
     low = _einsum("...i,ir->...r", x, transformed(B, b_fn))
     return with_bias(alpha * _einsum("...r,ro->...o", low, transformed(A, a_fn)), bias, bias_fn)
 
 
 def _einsum(equation: str, x: Value, weight: Value) -> Value:
     (data, of_data), (kernel, of_kernel) = split(x), split(weight)
-    return join(jnp.einsum(equation, data, kernel), of_data, of_kernel)
+    product = lambda: jnp.einsum(equation, data, kernel)
+    y = fitted(f"einsum {equation!r}", product, x=data, weight=kernel)
+    return join(y, of_data, of_kernel)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..core._errors import problem
-from ._units import Transform, Value, check_operands, join, split, transformed, with_bias
+from ..core._errors import UsageError
+from ._units import Transform, Value, check_operands, fitted, join, split, transformed, with_bias
 
 Matrix = Any  # a sparse matrix of brainevent, brainunit or JAX
 
@@ -38,8 +38,7 @@ def sparse_matmul(
         (O,) or (batch, O), in the product of the units of x and weight.
 
     Raises:
-        TypeError: when `sparse_mat` is not a sparse matrix.
-        UsageError: when x does not fit the matrix.
+        UsageError: when `sparse_mat` is not a sparse matrix, or an operand does not fit it.
 
     The trace has an entry for each stored element; see the page on sparse weights.
 
@@ -51,11 +50,12 @@ def sparse_matmul(
     Array([[6., 5., 7.]], dtype=float32)
     """
     if not hasattr(sparse_mat, "shape"):
-        raise TypeError(_no_matrix(sparse_mat))
+        raise no_matrix(sparse_mat)
     fits = np.shape(x)[-1:] == tuple(sparse_mat.shape)[:1]
     check_operands("sparse_matmul", fits, x=(x, "(..., I)"), sparse_mat=(sparse_mat, "(I, O)"))
     number, unit = split(transformed(weight, weight_fn))
-    y = x @ with_elements(sparse_mat, number)
+    product = lambda: x @ with_elements(sparse_mat, number)
+    y = fitted("sparse_matmul", product, x=x, weight=number)
     own = getattr(sparse_mat.data, "unit", None)  # which the elements have taken over
     return with_bias(join(y if own is None else y / own, unit), bias, bias_fn)
 
@@ -67,12 +67,12 @@ def with_elements(matrix: Matrix, elements: jax.Array) -> Matrix:
         known = {"indices_sorted": matrix.indices_sorted, "unique_indices": matrix.unique_indices}
         return sparse.BCOO((elements, matrix.indices), shape=matrix.shape, **known)
     if not hasattr(matrix, "with_data"):
-        raise TypeError(_no_matrix(matrix))
+        raise no_matrix(matrix)
     return matrix.with_data(join(elements, getattr(matrix.data, "unit", None)))
 
 
-def _no_matrix(value: object) -> str:
-    return problem(
+def no_matrix(value: object) -> UsageError:
+    return UsageError(
         "Not a sparse matrix.",
         got=type(value).__name__,
         expected="a matrix of brainevent or brainunit.sparse, or a jax.experimental.sparse.BCOO",

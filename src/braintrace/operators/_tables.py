@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from ..core._errors import UsageError, problem
+from ..core._domains import array
+from ..core._errors import UsageError
 from ._units import Transform, Value, join, split, transformed
 
 
@@ -20,8 +21,7 @@ def embedding(indices: ArrayLike, weight: Value, *, weight_fn: Transform | None 
         `(*indices.shape, *weight.shape[1:])`, in the unit of the weight.
 
     Raises:
-        TypeError: when the indices are no integers.
-        UsageError: when the weight has no rows.
+        UsageError: when the indices are no integers, or the weight has no rows.
 
     The trace of a per-parameter rule has an entry for each row of the table; a factored rule's does
     not (`pp_prop`).
@@ -32,9 +32,13 @@ def embedding(indices: ArrayLike, weight: Value, *, weight_fn: Transform | None 
     Array([[0., 1.],
            [4., 5.]], dtype=float32)
     """
-    if not jnp.issubdtype(jnp.result_type(indices), jnp.integer):
-        got = f"dtype {jnp.result_type(indices)}"
-        raise TypeError(problem("Indices of an embedding are integers.", got=got))
+    found = array("indices", indices)
+    if not jnp.issubdtype(found.dtype, jnp.integer):
+        raise UsageError(
+            "Indices of an embedding are integers.",
+            got=f"dtype {found.dtype}",
+            expected="whole numbers, of rows of the table",
+        )
     if np.ndim(weight) < 2:
         raise UsageError(
             "The table of an embedding has rows.",
@@ -42,7 +46,7 @@ def embedding(indices: ArrayLike, weight: Value, *, weight_fn: Transform | None 
             expected="(number of rows, ...)",
         )
     number, unit = split(transformed(weight, weight_fn))
-    return join(number[jnp.asarray(indices)], unit)
+    return join(number[found], unit)
 
 
 def element_wise(weight: Value, *, weight_fn: Transform | None = None) -> Value:
@@ -61,4 +65,5 @@ def element_wise(weight: Value, *, weight_fn: Transform | None = None) -> Value:
     >>> braintrace.element_wise(jnp.zeros(2), weight_fn=jnp.exp)
     Array([1., 1.], dtype=float32)
     """
-    return transformed(weight, weight_fn)
+    split(weight)  # which refuses what is no array
+    return transformed(weight, weight_fn, same=False)

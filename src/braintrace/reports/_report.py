@@ -2,6 +2,9 @@
 
 from typing import Any, TextIO
 
+from ..cell import Cell
+from ..core._domains import whole
+from ..core._errors import UsageError
 from ..core.analysis import Exactness
 from ..core.traces import Carrier
 from ._diagnostics import CompilationRecord, DiagnosticLevel, Path
@@ -46,6 +49,13 @@ class CompilationReport:
     __module__ = "braintrace"
 
     def __init__(self, graph: Any, carrier: Carrier | None = None, title: str = "Model"):
+        if not isinstance(getattr(graph, "cell", None), Cell):
+            raise UsageError(
+                "Not a compiled graph.",
+                got=type(graph).__name__,
+                expected="what learner.report.graph is",
+                do="take learner.report",
+            )
         self.graph = graph
         self._carrier, self._title = carrier, title
 
@@ -107,6 +117,8 @@ class CompilationReport:
         """The report as text: 1 is the table of groups, parameters, sites and dropped paths, 2 also
         the warnings.
         """
+        if whole("level", level) > 2:
+            raise UsageError("Invalid level.", got=level, expected="1 or 2")
         text = self.graph.cell.graph.table(self._carrier, self._title)
         if level < 2:
             return text

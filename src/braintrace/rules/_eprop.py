@@ -7,24 +7,25 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from ..cell import fraction
+from ..core._domains import fraction, positive
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, FiringRate, OutputFilter
 from ..core.traces import PerParameter
 from ._algorithm import Algorithm
-from ._options import Seed, drawn_or_given, floating, matrices, one_of, option, positive, seed
+from ._options import Seed, drawn_or_given, floating, matrices, one_of, option, seed
 
 
 def _kappa(name: str, value: object) -> object:
-    return value if value == "readout" else fraction(name, value)
+    return value if isinstance(value, str) and value == "readout" else fraction(name, value)
 
 
 def _firing_rate(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, tuple | list) or len(value) != 2:
         expected = "(target, strength), or None"
         raise UsageError(f"Invalid {name}.", got=repr(value), expected=expected)
-    return float(value[0]), positive(f"strength of {name}", value[1])
+    target = positive(f"target of {name}", value[0], zero=True)
+    return target, positive(f"strength of {name}", value[1])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

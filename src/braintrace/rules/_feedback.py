@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from ..cell._arguments import check_whole
-from ._options import positive
+from ..core._domains import array, positive, whole
+from ..core._errors import UsageError
+from ._options import seed
 
 
 class FixedRandomFeedback:
@@ -31,10 +31,18 @@ class FixedRandomFeedback:
 
     def __init__(self, n_target: int, n_layer: int, key: Any, init_scale: float = 0.1):
         for name, value in (("n_target", n_target), ("n_layer", n_layer)):
-            check_whole(f"Invalid {name}.", value, "a whole number of at least 1")
-        drawn = jax.random.key(key) if isinstance(key, int) else key
+            whole(name, value)
+        words = seed("key", key)
+        drawn = jax.random.key(words) if isinstance(words, int) else key
         self.B = positive("init_scale", init_scale) * jax.random.normal(drawn, (n_target, n_layer))
 
     def project(self, target: jax.Array) -> jax.Array:
         """`target @ B`, with no gradient: (..., n_target) -> (..., n_layer)."""
-        return jax.lax.stop_gradient(jnp.asarray(target) @ self.B)
+        found = array("target", target)
+        if found.shape[-1:] != self.B.shape[:1]:
+            raise UsageError(
+                "The target does not fit the matrix.",
+                got=f"shape {found.shape}",
+                expected=f"shape (..., {self.B.shape[0]})",
+            )
+        return jax.lax.stop_gradient(found @ self.B)

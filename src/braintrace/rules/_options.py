@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ..cell._arguments import check_choice, number
-from ..core._compat import is_key
+from ..core._domains import array, choice, described, key_or_number, number
 from ..core._errors import UsageError
 
 #: A whole number or a PRNG key, and the hashable form that `seed` gives it.
@@ -58,39 +57,41 @@ def decay(name: str, value: object) -> float:
     )
 
 
-def positive(name: str, value: object) -> float:
-    """A number above zero."""
-    if not number(value) > 0:
-        raise UsageError(f"Invalid {name}.", got=repr(value), expected="a number above 0")
-    return number(value)
-
-
 def one_of(*choices: str) -> Check:
     """One of `choices`, in any case."""
 
     def check(name: str, value: object) -> object:
-        found = {choice.lower(): choice for choice in choices}.get(str(value).lower(), value)
-        check_choice(name, found, choices)
-        return found
+        found = {c.lower(): c for c in choices}.get(str(value).lower(), value)
+        return choice(name, found, choices)
 
     return check
 
 
 def seed(name: str, value: object) -> int | tuple[int, ...]:
     """A whole number or a PRNG key as something hashable."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
     if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
         return value  # it has this form already
-    if isinstance(value, jax.Array):
-        words = jax.random.key_data(value) if is_key(value.dtype) else value
-        return tuple(map(int, np.ravel(words)))
-    raise UsageError(f"Invalid {name}.", got=repr(value), expected="a whole number or a PRNG key")
+    found = key_or_number(name, value)
+    return found if isinstance(found, int) else tuple(map(int, np.ravel(found)))
 
 
 def matrices(name: str, given: Any) -> tuple[np.ndarray, ...]:
-    """Feedback matrices as arrays; a `FixedRandomFeedback` stands for its own."""
-    return tuple(np.asarray(getattr(b, "B", b)) for b in given)
+    """Feedback matrices as finite arrays; a `FixedRandomFeedback` stands for its own."""
+    if not isinstance(given, list | tuple):
+        expected = "a list of matrices"
+        raise UsageError(f"Invalid {name}.", got=described(given), expected=expected)
+    found = [_matrix(f"{name}[{k}]", b) for k, b in enumerate(given)]
+    for k, matrix in enumerate(found):
+        if not np.isfinite(matrix).all():
+            got = f"{name}[{k}] with values that are not finite"
+            raise UsageError(f"Invalid {name}.", got=got, expected="finite values")
+    return tuple(found)
+
+
+def _matrix(name: str, value: Any) -> np.ndarray:
+    given = getattr(value, "B", value)
+    array(name, given)  # which refuses; and what is wider than JAX's floats stays so
+    return np.asarray(given)
 
 
 def text(value: object) -> str:
@@ -107,6 +108,7 @@ def drawn_or_given(subject: str, key: Seed, weights: object) -> None:
     if key is None and weights is None:
         raise UsageError(
             f"{subject} needs to know how to draw B.",
+            got="no key and no matrices",
             expected="random_feedback_key",
             do="pass random_feedback_key=0, say, or feedback_weights",
         )

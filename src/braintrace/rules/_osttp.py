@@ -5,12 +5,13 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from ..core._domains import positive
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import TargetProjection
 from ..core.traces import PerParameter, WithinLayer
 from ._algorithm import Algorithm
-from ._options import Seed, floating, matrices, one_of, option, positive, seed
+from ._options import Seed, floating, matrices, one_of, option, seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ class OSTTPRule(Algorithm):
         if self.B_list is None and self.feedback_key is None:
             raise UsageError(
                 "OSTTP needs its feedback matrices.",
+                got="no B_list and no feedback_key",
                 expected="B_list, or feedback_key to draw them",
                 do="pass feedback_key=0, say",
             )

@@ -5,19 +5,20 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from ..cell import fraction
+from ..core._domains import fraction, positive
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
 from ._algorithm import Algorithm
-from ._options import floating, one_of, option, positive
+from ._options import floating, one_of, option
 
 
 def _leak(name: str, value: object) -> float:
     if value is None:
         raise UsageError(
             "OTPE needs the leak of the membranes.",
+            got="no leak",
             expected="a number in [0, 1)",
             do="pass leak=0.9, say",
         )

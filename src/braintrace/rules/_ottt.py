@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from ..cell import fraction
+from ..core._domains import flag, fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Presynaptic
@@ -18,11 +18,14 @@ def _leaks(name: str, value: Any) -> Any:
     if value is None:
         raise UsageError(
             "OTTT needs the leak of the membrane.",
+            got="no leak",
             expected="a number in [0, 1], one for each group, or 'model'",
             do="pass leak=0.5, say, or leak='model' to read it from the model",
         )
     given = value if isinstance(value, tuple | list) else (value,)
-    return value if value == "model" else tuple(fraction(name, v, one=True) for v in given)
+    if isinstance(value, str) and value == "model":
+        return value
+    return tuple(fraction(name, v, one=True) for v in given)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +77,12 @@ class OTTTRule(Algorithm):
     leak: Any = option(None, _leaks, needed=True)
     _: dataclasses.KW_ONLY
     mode: str = option("A", one_of("A", "O"))
-    bias_trace: bool = False
+    bias_trace: bool = option(False, flag)
     trace_dtype: DTypeLike | None = option(None, floating)
 
     def parts(self) -> Rule:
         leaks = None if self.leak == "model" else self.leak
-        carrier = Presynaptic(leaks, bool(self.bias_trace), dtype=self.trace_dtype)
+        carrier = Presynaptic(leaks, self.bias_trace, dtype=self.trace_dtype)
         why = (
             "use vjp_method='single-step': the trace holds no dynamics that BPTT inside a window "
             "could continue"

@@ -5,11 +5,12 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from ..core._domains import positive
 from ..core.engine import Rule
 from ..core.signals import Feedback
 from ..core.traces import PerParameter
 from ._algorithm import Algorithm
-from ._options import Seed, drawn_or_given, floating, matrices, option, positive, seed
+from ._options import Seed, drawn_or_given, floating, matrices, option, seed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

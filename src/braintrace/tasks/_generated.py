@@ -5,6 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Shaped
 
+from ..core._domains import fraction, number, positive, whole
+from ..core._errors import UsageError
+
 
 class Trials(NamedTuple):
     """A batch of B trials of T steps.
@@ -54,6 +57,9 @@ def delayed_match_to_sample(
     ... ).x.shape  # (T, B, I)
     (12, 4, 20)
     """
+    lengths = {"batch": batch, "stimulus": stimulus, "response": response, "channels": channels}
+    _check(seed, lengths, delay, channels_of=2)
+    positive("noise", noise, zero=True)
     random = np.random.default_rng(seed)
     first, second = random.integers(0, 2, (2, batch))
     steps = 2 * stimulus + delay + response
@@ -102,11 +108,16 @@ def evidence_accumulation(
     >>> tasks.evidence_accumulation(2, seed=0, cues=3, cue=4, slot=6, delay=10, recall=5).x.shape
     (33, 2, 40)
     """
+    lengths = {"batch": batch, "cues": cues, "cue": cue, "slot": slot, "recall": recall}
+    _check(seed, {**lengths, "channels": channels}, delay)
+    for name, value in (("rate", rate), ("background", background), ("majority", majority)):
+        fraction(name, value, one=True)
+    if cue > slot:
+        expected = f"at most a slot, {slot} steps"
+        raise UsageError("A cue is longer than its slot.", got=cue, expected=expected)
     if channels % 4:
-        raise ValueError(
-            f"evidence_accumulation got {channels} channels; it needs a multiple of 4, one "
-            "quarter a population."
-        )
+        expected = "a multiple of 4, one quarter a population"
+        raise UsageError("Invalid channels.", got=channels, expected=expected)
     random = np.random.default_rng(seed)
     side = random.integers(0, 2, batch)
     sides = np.where(random.random((cues, batch)) < majority, side, 1 - side)
@@ -142,6 +153,7 @@ def copy_memory(
     ... ].sum()  # the symbols that are asked for
     np.float32(2.0)
     """
+    _check(seed, {"batch": batch, "symbols": symbols, "length": length}, delay)
     random = np.random.default_rng(seed)
     string = random.integers(0, symbols, (length, batch))
     steps = 2 * length + delay
@@ -180,6 +192,14 @@ def pattern_generation(
     >>> tasks.pattern_generation(2, seed=0).y.dtype.name
     'float32'
     """
+    _check(seed, {"batch": batch, "steps": steps, "channels": channels, "targets": targets})
+    fraction("rate", rate, one=True)
+    if pattern_seed is not None:
+        whole("pattern_seed", pattern_seed, least=0)
+    of_time = isinstance(periods, tuple | list) and all(0 < number(p) < np.inf for p in periods)
+    if not of_time or not periods:
+        expected = "a tuple of numbers of steps, above 0"
+        raise UsageError("Invalid periods.", got=repr(periods), expected=expected)
     random = np.random.default_rng(seed)
     spikes = (random.random((steps, 1, channels)) < rate).astype(np.float32)
     shape = np.random.default_rng(seed if pattern_seed is None else pattern_seed)
@@ -218,11 +238,9 @@ def delayed_xor(
     >>> sorted(set(tasks.delayed_xor(8, seed=0).y.ravel().tolist()))
     [0, 1]
     """
-    if channels < 2:
-        raise ValueError(
-            f"delayed_xor got {channels} channel; it needs at least 2: the pulses and the signal "
-            "to answer."
-        )
+    lengths = {"batch": batch, "pulse": pulse, "response": response, "channels": channels}
+    _check(seed, lengths, delay, channels_of=2)
+    positive("noise", noise, zero=True)
     random = np.random.default_rng(seed)
     bits = random.integers(0, 2, (2, batch))
     steps = 2 * pulse + 2 * delay + response
@@ -231,6 +249,16 @@ def delayed_xor(
         x[start : start + pulse, :, 0] += 2 * bits[k] - 1
     x[steps - response :, :, 1] += 1
     return _asked(x, bits[0] ^ bits[1], response)
+
+
+def _check(
+    seed: int, lengths: dict[str, int], delay: int = 0, channels_of: int | None = None
+) -> None:
+    """What every task asks of its arguments."""
+    whole("seed", seed, least=0)
+    whole("delay", delay, least=0)
+    for name, value in lengths.items():
+        whole(name, value, least=channels_of or 1 if name == "channels" else 1)
 
 
 def _asked(x: np.ndarray, answer: np.ndarray, count: int) -> Trials:

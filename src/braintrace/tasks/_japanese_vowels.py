@@ -5,6 +5,7 @@ from importlib import resources
 
 import numpy as np
 
+from ..core._domains import flag
 from ._sequences import Sequences, pad_sequences
 
 _STEPS = 29  # the longest of all utterances; both sets are padded to it
@@ -59,6 +60,7 @@ def japanese_vowels(*, standardize: bool = True) -> JapaneseVowels:
     >>> tasks.japanese_vowels().train.label[:5].tolist()
     [0, 0, 0, 0, 0]
     """
+    flag("standardize", standardize)
     with (
         (resources.files("braintrace.tasks") / "data" / "japanese_vowels.npz").open("rb") as file,
         np.load(file, allow_pickle=False) as stored,

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core._domains import described, flag, whole
+from ..core._errors import UsageError
+
 
 class Sequences(NamedTuple):
     """N labelled sequences of up to T frames with C channels, time first, padded with zeros at the
@@ -46,7 +49,7 @@ def pad_sequences(
         steps: T, the number of steps to pad to. By default the longest length.
 
     Raises:
-        ValueError: if the lengths do not add up to the number of frames, if there is not one label
+        UsageError: if the lengths do not add up to the number of frames, if there is not one label
             for each length, or if a sequence is longer than `steps`.
 
     >>> import numpy as np
@@ -54,27 +57,44 @@ def pad_sequences(
     >>> tasks.pad_sequences(np.ones((5, 2)), np.array([2, 3]), np.array([0, 1]), steps=4).x.shape
     (4, 2, 2)
     """
-    length = np.asarray(length, np.int32)
-    label = np.asarray(label, np.int32)
+    length, label = _whole_numbers("length", length), _whole_numbers("label", label)
+    frames = np.asarray(frames)
+    if frames.ndim != 2 or not np.isrealobj(frames) or frames.dtype.kind not in "biuf":
+        expected = "real numbers, (sum of the lengths, channels)"
+        raise UsageError("Invalid frames.", got=described(frames), expected=expected)
     if label.shape != length.shape:
-        raise ValueError(
-            f"pad_sequences got {label.size} labels for {length.size} lengths; each sequence "
-            "needs both."
+        raise UsageError(
+            "Each sequence needs a length and a label.",
+            got=f"{label.size} labels for {length.size} lengths",
+            expected="one label for each length",
         )
-    if length.sum() != len(frames):
-        raise ValueError(
-            f"pad_sequences got {len(frames)} frames, but the lengths add up to {length.sum()}."
+    if length.sum() != len(frames) or length.min(initial=0) < 0:
+        raise UsageError(
+            "The lengths do not add up to the frames.",
+            got=f"{len(frames)} frames, lengths from {length.min(initial=0)} that add up to "
+            f"{length.sum()}",
+            expected="as many frames as the lengths say",
         )
     longest = int(length.max(initial=0))
-    steps = longest if steps is None else steps
-    if steps < longest:
-        raise ValueError(
-            f"pad_sequences cannot pad to {steps} steps: the longest sequence has {longest} frames."
+    if steps is not None and whole("steps", steps) < longest:
+        raise UsageError(
+            "A sequence is longer than what it is padded to.",
+            got=f"{steps} steps, a sequence of {longest} frames",
+            expected=f"at least {longest} steps",
         )
+    steps = longest if steps is None else steps
     mask = np.arange(steps)[:, None] < length
     x = np.zeros((length.size, steps, frames.shape[1]), np.float32)
     x[mask.T] = frames  # batch first, since that is the order in which the frames stand
     return Sequences(np.ascontiguousarray(x.swapaxes(0, 1)), mask, label, length)
+
+
+def _whole_numbers(name: str, value: np.ndarray) -> np.ndarray:
+    found = np.asarray(value)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        expected = "whole numbers, one for each sequence"
+        raise UsageError(f"Invalid {name}.", got=described(found), expected=expected)
+    return found.astype(np.int32)
 
 
 def minibatches(
@@ -108,18 +128,21 @@ def minibatches(
         Batches with x `(T, B, C)`, mask `(T, B)`, label `(B,)` and length `(B,)`.
 
     Raises:
-        ValueError: if `batch_size` is not in 1 to N.
+        UsageError: if `batch_size` is not in 1 to N.
 
     >>> from braintrace import tasks
     >>> len(list(tasks.minibatches(tasks.japanese_vowels().train, 90, seed=0)))
     3
     """
-    count = data.label.size
-    if not 1 <= batch_size <= count:
-        raise ValueError(
-            f"minibatches got batch_size={batch_size}; it must be 1 to {count}, the number of "
-            "sequences."
-        )
+    if not isinstance(data, Sequences):
+        got, expected = described(data), "Sequences, such as japanese_vowels().train"
+        raise UsageError("Invalid data.", got=got, expected=expected)
+    count, expected = data.label.size, "a whole number from 1 to the number of sequences"
+    if whole("batch_size", batch_size, expected) > count:
+        raise UsageError("Invalid batch_size.", got=batch_size, expected=f"{expected}, {count}")
+    whole("epoch", epoch, least=0), flag("drop_remainder", drop_remainder)
+    if seed is not None:
+        whole("seed", seed, least=0)
     order = (
         np.arange(count)
         if seed is None

@@ -5,6 +5,7 @@ parameters meet data.
 from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
 from ._batch import BatchClaim as BatchClaim
+from ._batch import axes_of_results as axes_of_results
 from ._batch_axis import BatchAxis as BatchAxis
 from ._dependence import reach as reach
 from ._elements import as_array as as_array

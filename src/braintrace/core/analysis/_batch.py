@@ -113,6 +113,14 @@ def find_batch(
     return batch
 
 
+def axes_of_results(program: Program, axes: Mapping[Atom, BatchAxis]) -> list[BatchAxis | None]:
+    """Where axes of some of the inputs lie in each output, as far as that is proven."""
+    samples = Samples(dict(axes))
+    for e in program.equations:
+        follow(samples, e)
+    return [samples.axes.get(v) for v in program.outputs]
+
+
 def _start(known: Mapping[Var, BatchAxis | None], size: int) -> Batch:
     return Batch({v: axis for v, axis in known.items() if axis}, size=size)
 

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from .._compat import is_differentiable
@@ -267,7 +266,7 @@ def target_signal(
         )
     if shape is None or y_target is None:
         return {}
-    if jnp.size(y_target) != np.prod(shape) or jnp.shape(y_target)[-1:] != shape[-1:]:
+    if jnp.shape(y_target) not in (shape, shape[1:] if shape[0] == 1 else shape):
         raise UsageError("The target has a wrong shape.", got=got, expected=f"shape {shape}")
     return {TARGET: y_target}
 
@@ -283,7 +282,15 @@ def driver_signals(
     steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
     signals: dict[str, Array] = {}
     at_end = timing == "sequence-end" and y_target is not None
-    of_step = y_target if y_target is None or at_end else y_target[0]
+    of_step = y_target
+    if TARGET in names and y_target is not None and not at_end:
+        if jnp.shape(y_target)[:1] != (steps,):
+            raise UsageError(
+                "The target does not have the steps of the sequence.",
+                got=f"an array of shape {jnp.shape(y_target)}",
+                expected=f"shape {(steps, *names[TARGET])}",
+            )
+        of_step = y_target[0]
     if target_signal(graph, of_step, timing):
         y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
         if at_end:  # it acts at the last step of each sample whose weight is not zero

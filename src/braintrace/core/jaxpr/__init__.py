@@ -11,6 +11,7 @@ from ._linear import keeps_activity as keeps_activity
 from ._linear import scales as scales
 from ._policy import ControlFlowPolicy as ControlFlowPolicy
 from ._policy import Unfolding as Unfolding
+from ._policy import checked_policy as checked_policy
 from ._program import Atom as Atom
 from ._program import Const as Const
 from ._program import Equation as Equation

@@ -4,6 +4,7 @@ reach.
 
 import dataclasses
 
+from .._domains import choice, whole
 from .._errors import UsageError
 
 
@@ -60,25 +61,24 @@ class ControlFlowPolicy:
             "scan_descent": ("auto", "off"),
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                _refuse(name, getattr(self, name), " or ".join(map(repr, known)))
-        if not _whole(self.scan_unroll_limit):
-            _refuse("scan_unroll_limit", self.scan_unroll_limit, "a whole number")
-        depth = self.fixpoint_iteration_limit
-        if not _whole(depth) or depth < 1:
-            _refuse("fixpoint_iteration_limit", depth, "a whole number of at least 1")
+            choice(f"{name} in a ControlFlowPolicy", getattr(self, name), known)
+        for name, least in (("scan_unroll_limit", 0), ("fixpoint_iteration_limit", 1)):
+            whole(f"{name} in a ControlFlowPolicy", getattr(self, name), least=least)
 
     def unrolls(self, length: int) -> bool:
         """Whether a loop of `length` sub-steps is unrolled."""
         return length <= self.scan_unroll_limit or self.scan_descent == "auto"
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _refuse(name: str, got: object, expected: str) -> None:
-    raise UsageError(f"Invalid {name} in a ControlFlowPolicy.", got=repr(got), expected=expected)
+def checked_policy(value: object) -> None:
+    """Refuse what is neither a policy nor None."""
+    if not isinstance(value, ControlFlowPolicy | None):
+        raise UsageError(
+            "Invalid control_flow.",
+            got=repr(value),
+            expected="a ControlFlowPolicy, or None",
+            do="pass braintrace.ControlFlowPolicy(cond='opaque'), say",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

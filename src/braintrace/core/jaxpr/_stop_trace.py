@@ -6,6 +6,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from .._compat import P, is_differentiable
+from .._domains import leaf
 from ._program import Atom, Equation, Var
 
 _MARK = "braintrace.stop_trace"
@@ -55,6 +56,8 @@ def stop_trace(x: T) -> T:
         >>> learner.graph.parameters[0].dropped[0].operation
         'braintrace.stop_trace'
     """
+    for path, value in jax.tree_util.tree_leaves_with_path(x):
+        leaf(f"argument of stop_trace{jax.tree_util.keystr(path)}", value)
     return jax.tree.map(_marked, x)
 
 

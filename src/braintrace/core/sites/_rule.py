@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Num
 
 from .._compat import Primitive, bind
+from .._domains import described
+from .._errors import UsageError
 from ..jaxpr import Atom, Equation
 from ..kernels import met
 
@@ -191,6 +193,12 @@ def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
     >>> no_rule = lambda equation, operand: None
     >>> braintrace.register_site_rule(stencil_p, no_rule)
     """
+    if not isinstance(primitive, Primitive) or not callable(make):
+        raise UsageError(
+            "Not a primitive and a maker of rules.",
+            got=f"{described(primitive)}, {described(make)}",
+            expected="a jax.extend.core.Primitive, and a function (equation, operand) -> rule",
+        )
     _MAKERS[primitive] = make
 
 

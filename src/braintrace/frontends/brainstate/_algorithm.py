@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from ...cell import Values
 from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
+from ...core._domains import flag, known, whole
 from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Rule
 from ...learner import Kept, State, counted, owned, shallow_copy
@@ -25,6 +26,8 @@ from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
 from ._states import EligibilityTrace, as_before, states_of
 from ._step import StepFunction
+
+_ANALYSIS = "unroll_limit", "max_slots", "control_flow", "trainable", "exclude"
 
 
 class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
@@ -121,9 +124,13 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             CompilationError: for a model that cannot be analysed; its states are as before.
             UsageError: where one step needs more than `memory_budget`; nothing is allocated then.
         """
+        known("compile_graph", analysis, _ANALYSIS, ("axes",))
+        flag("vmap", vmap)
+        lanes = lanes if isinstance(lanes, EllipsisType | None) else whole("lanes", lanes)
         if not example_inputs:
             raise UsageError(
                 "No example input.",
+                got="compile_graph()",
                 expected="the inputs of one step",
                 do="compile_graph(x), with x as in learner(x)",
             )
@@ -301,7 +308,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             )
         self.init_etrace_state()
         self.running_index.value = jnp.zeros((), jnp.int32)
-        if model:
+        if flag("model", model):
             functional.write(owned(functional.initial), lasting=False)
 
     def init_etrace_state(self) -> None:
@@ -334,7 +341,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 return state
         raise UsageError(
             "No such parameter of the model.",
-            got=weight,
+            got=repr(weight),
             expected=f"one of {list(layout.names)}",
             do="pass a ParamState of the model, or its path",
         )

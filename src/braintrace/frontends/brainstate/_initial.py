@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ...cell import common_size
+from ...core._domains import arrays, key_or_number, whole
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
 from ._states import Axes, as_before, lent, named_states, states_of
@@ -52,7 +53,11 @@ def compile_model(
     """
     learner = algorithm(model)
     batch_size, vmap = given.get("batch_size"), given.get("vmap", False)
-    samples = common_size(jax.tree.map(jnp.asarray, inputs))
+    if batch_size is not None:
+        batch_size = whole("batch_size", batch_size)
+    if (seed := given.get("seed")) is not None:
+        key_or_number("seed", seed)
+    samples = common_size(arrays("example input", inputs))
 
     def attempt(batch_size: int | None) -> None:
         axes = None if vmap or batch_size is None else batch_axes(model, batch_size, inputs)

@@ -6,11 +6,15 @@ import brainstate
 from jaxtyping import PyTree
 
 from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from ...core._domains import flag, known
+from ...core._errors import UsageError
 from ...core.engine import Rule
 from ...core.jaxpr import ControlFlowPolicy
 from ...core.traces import PerParameter, WithinLayer
 from ...reports import Path
 from ._learner import ModuleLearner
+
+_OPTIONS = "include_hidden_perturb", "include_recurrent_mixing", "control_flow"
 
 
 def compile_etrace_graph(
@@ -40,7 +44,11 @@ def compile_etrace_graph(
     >>> [group.hidden_paths for group in graph.hidden_groups]
     [(('h',),)]
     """
-    within = include_recurrent_mixing
+    within = flag("include_recurrent_mixing", include_recurrent_mixing)
+    flag("include_hidden_perturb", include_hidden_perturb)
+    if not isinstance(model, brainstate.nn.Module):
+        got, expected = type(model).__name__, "a brainstate.nn.Module whose states are initialised"
+        raise UsageError("Not a brainstate module.", got=got, expected=expected)
     rule = Rule("OSTL with recurrence", WithinLayer()) if within else Rule("D-RTRL", PerParameter())
     return ModuleLearner(model, rule, model_args, control_flow=control_flow).states_graph
 
@@ -58,6 +66,7 @@ def find_hidden_groups_from_module(
     >>> of_path["h",].varshape
     (4,)
     """
+    known("find_hidden_groups_from_module", options, _OPTIONS)
     graph = compile_etrace_graph(model, *model_args, **options)
     return graph.hidden_groups, graph.hid_path_to_group
 
@@ -75,4 +84,5 @@ def find_hidden_param_op_relations_from_module(
     >>> sorted({relation.operation for relation in relations})
     ['add', 'dot_general']
     """
+    known("find_hidden_param_op_relations_from_module", options, _OPTIONS)
     return compile_etrace_graph(model, *model_args, **options).hidden_param_op_relations

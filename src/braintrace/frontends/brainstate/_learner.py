@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from ...cell import BatchSpec, Values, common_size, said_batch
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
+from ...core._domains import arrays
 from ...core._errors import CompilationError, UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import Rule
@@ -44,7 +45,7 @@ class ModuleLearner(FunctionLearner):
         axes: Mapping[str, Axes] | None = None,
         **analysis: Any,
     ):
-        x = jax.tree.map(jnp.asarray, x)
+        x = arrays("example input", x)
         self.model = model
         self._options = {"vmap": vmap, "samples": samples, "axes": axes, **analysis}
         self._environment = brainstate.environ.all()

@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 
 import brainstate
 
+from ...core._domains import choice, known
 from ...core._errors import UsageError
 from ...core.engine import Rule
-from ...core.jaxpr import ControlFlowPolicy
+from ...core.jaxpr import ControlFlowPolicy, checked_policy
 from ...rules import Algorithm
 from ._algorithm import ETraceAlgorithm
 
@@ -62,14 +63,10 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         snap_max_jacobian_elements: int | None = None,
     ):
         super().__init__(model, rule, name)
+        checked_policy(control_flow)
         if control_flow is not None:
             self._analysis = {"control_flow": control_flow}
-        if vjp_method not in ("single-step", "multi-step"):
-            raise UsageError(
-                "Unknown vjp_method.",
-                got=repr(vjp_method),
-                expected="'single-step' or 'multi-step'",
-            )
+        choice("vjp_method", vjp_method, ("single-step", "multi-step"))
         if vjp_method == "multi-step" and rule.multi_step_problem:
             raise UsageError(
                 f"{rule.name} has no multi-step form.",
@@ -98,12 +95,13 @@ def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
     of `trace_dtype` where the algorithm has a multi-step form.
     """
     own, model, method, name, settings = inspect.signature(_template).parameters.values()
-    fields = []
+    fields, names = [], tuple(inspect.signature(algorithm).parameters)
     for field in inspect.signature(algorithm).parameters.values():
         in_front = algorithm.multi_step and field.name == "trace_dtype"
         fields += [method, field] if in_front else [field]
 
     def __init__(self: Any, model: brainstate.nn.Module, *args: Any, **options: Any) -> None:
+        known(type(self).__name__, options, (*names, "name"), _SETTINGS)
         chosen = {k: options.pop(k) for k in _SETTINGS & options.keys()}
         ETraceVjpAlgorithm.__init__(self, model, algorithm(*args, **options).rule(), **chosen)
 

@@ -8,8 +8,11 @@ import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import check_driver, check_finite, reduced, sequence_length
+from ...cell._arguments import checked_window
+from ...cell._user_step import check_takes
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
+from ...core._domains import choice, flag
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
 from ...learner import Options, fit_mode, step_options
@@ -99,14 +102,9 @@ class SequenceDriverMixin:
                 finite (eager calls). States are as before.
         """
         learner, window = self._driven, chunk_size if window is None else window
-        check_driver(_checked(learner, sequences, step_fn), (), reduction, window)
-        loss_output = {"per_step": "step", "scalar": "total"}.get(loss_output, loss_output)
-        if loss_output not in ("step", "total"):
-            raise UsageError(
-                "Unknown loss_output.",
-                got=repr(loss_output),
-                expected="'step' or 'total' ('per_step' and 'scalar' are the same)",
-            )
+        _checked(learner, sequences, step_fn)
+        choice("loss_output", loss_output, ("step", "total", "per_step", "scalar"))
+        flag("return_value", return_value), flag("has_aux", has_aux)
         wanted, together = _wanted(learner, weights)
         options = Options(mask, reset, window, reduction, return_state, y_target)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted)
@@ -114,7 +112,7 @@ class SequenceDriverMixin:
         gradients, losses, aux = step.gradient(sequences, options)
         result = [together([gradients[id(s)] for s in wanted])]
         if return_value:
-            total = loss_output == "total"
+            total = loss_output in ("total", "scalar")
             result.append(reduced(losses, mask, reduction) if total else losses)
         if has_aux:
             result.append(aux)
@@ -168,8 +166,8 @@ class SequenceDriverMixin:
                 expected="loss_output='step', or mode='A'",
                 do="add up the losses that are returned",
             )
-        timed, fixed = step_options(options)
-        sequence_length(sequences)
+        _checked(self._driven, sequences, step_fn)
+        timed, fixed = step_options(sequences, options)
 
         def one(slices: PyTree, given: PyTree) -> PyTree:
             slices, given = jax.tree.map(lambda v: v[None], (slices, given))
@@ -204,7 +202,9 @@ class SequenceDriverMixin:
                 evaluation, or where `reset_state` follows.
         """
         learner = self._driven
-        check_driver(_checked(learner, sequences, step_fn), (), "mean", chunk_size)
+        _checked(learner, sequences, step_fn)
+        chunk_size = checked_window(chunk_size)
+        flag("return_outputs", return_outputs), flag("traces", traces)
         if step_fn is None:
             params, state = learner._now()
             new, outs = learner.functional._evolved(params, state, sequences, traces, chunk_size)
@@ -240,7 +240,7 @@ class SequenceDriverMixin:
         """
         learner, core = self._driven, self._driven.functional
         _checked(learner, sequences, step_fn)
-        chosen = window_choice(options.pop("window", None), options.pop("windows", ()))
+        chosen = window_choice(options.pop("window", None), options.pop("windows", ()), tolerance)
         wanted, together = _wanted(learner, None)
         step = StepFunction.of(learner, step_fn, False, sequences, wanted)
         step.check(Options(**options))
@@ -274,8 +274,8 @@ def _looped(step: Callable[..., PyTree], *sequences: PyTree) -> PyTree:
     return transform.jit(lambda *given: transform.for_loop(step, *given))(*sequences)
 
 
-def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn: object) -> int:
-    """The length of the sequences of a driver, whose arguments are checked."""
+def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn: object) -> None:
+    """Check what every driver is given."""
     learner.functional.check_states()
     if not sequences:
         raise UsageError(
@@ -283,17 +283,13 @@ def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn:
             expected="arrays with time on axis 0",
             do="etrace_grad(xs, ys, step_fn=f)",
         )
-    if step_fn is not None and not callable(step_fn):
-        raise UsageError(
-            "step_fn is not a function.",
-            got=type(step_fn).__name__,
-            expected="a function of one slice of each sequence",
-        )
+    if step_fn is not None:
+        check_takes("step_fn", step_fn, len(sequences), "one slice of each sequence")
     if learner._active is not None:
         raise UsageError(
             "A sequence driver is called inside a step function.", do="call learner(x) there"
         )
-    return sequence_length(sequences)
+    check_driver(sequence_length(sequences[0]), sequences[1:], "mean", None)
 
 
 def _wanted(

@@ -6,17 +6,28 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import brainstate
-import brainunit
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from ...cell import Outside, Take, Values, check_finite, merged, sequence_length, weigh, weights_of
+from ...cell import (
+    Outside,
+    Take,
+    Values,
+    check_finite,
+    check_samples,
+    merged,
+    sequence_length,
+    split,
+    weigh,
+    weights_of,
+)
 from ...cell._samples import without_padding
 from ...cell._user_step import front_axes
 from ...checks import bptt_gradient
 from ...core._compat import is_differentiable, is_traced
+from ...core._domains import array, leaf
 from ...core._errors import UsageError
 from ...core._precision import narrowed, widened
 from ...learner import Objective, Options, State, UserFunction
@@ -78,7 +89,8 @@ class StepFunction:
     ) -> "StepFunction":
         """The step at the slices of `sequences`; those used last are kept with the learner."""
         leaves, structure = jax.tree.flatten(sequences)
-        slices = [jax.ShapeDtypeStruct(jnp.shape(v)[1:], jnp.result_type(v)) for v in leaves]
+        known = [leaf("sequence", v) for v in leaves]
+        slices = [jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in known]
         counts = not any(map(is_traced, leaves))
         key = (learner, has_aux, tuple(wanted), structure, *slices)
         return learner._steps.of(UserFunction(step_fn), *key, counts=counts)
@@ -126,7 +138,7 @@ class StepFunction:
                 result = self.step_fn(*slices)
             if not self.nested:
                 look()
-            return jax.tree.map(jnp.asarray, result)
+            return jax.tree.map(lambda v: array("result of step_fn", v), result)
 
         own = self.learner._own_states
         known = [*self.core.module.states, *own]
@@ -159,7 +171,8 @@ class StepFunction:
                 do="to reset samples pass reset=, a (T, B) array; to reset all call "
                 "reset_state(model=True)",
             )
-        _split_loss(self.result, self.has_aux)
+        loss, _ = split(self.result, self.has_aux)
+        check_samples(loss, self.core.graph.batch_size)
         for name in ("reset", "y_target"):
             if getattr(options, name) is not None:
                 self.check_windowed(f"With {name}")
@@ -238,7 +251,7 @@ class StepFunction:
             self.core.module.carry.put([stop(v) for v in carry.leaves])  # the past is the traces'
             self.moving.put(outside.moving)
             self.fixed.put(self._with_live([stop(v) for v in outside.fixed], outside.live))
-            loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
+            loss, aux = split(self.step_fn(*slices), self.has_aux)
             return loss, aux, self._moved(outside.moving)
 
     def _moved(self, before: list[jax.Array]) -> list[jax.Array]:
@@ -316,7 +329,7 @@ class StepFunction:
     def _run_one_by_one(
         self, sequences: tuple[PyTree, ...], mask: ArrayLike | None, reduction: str
     ) -> PyTree:
-        loss, _ = _split_loss(self.result, self.has_aux)
+        loss, _ = split(self.result, self.has_aux)
         weights = weights_of(mask, loss, sequence_length(sequences), reduction)
         has_gradient = lambda v: is_differentiable(jnp.result_type(v))
         live = [s for s in self.wanted if all(map(has_gradient, jax.tree.leaves(s.value)))]
@@ -328,7 +341,7 @@ class StepFunction:
                 slices = without_padding(slices, weight, front_axes(slices, axes))
 
             def objective() -> tuple[PyTree, PyTree]:
-                loss, aux = _split_loss(self.step_fn(*slices), self.has_aux)
+                loss, aux = split(self.step_fn(*slices), self.has_aux)
                 return weigh(loss, weight), (loss, aux)
 
             found, report = transform.grad(objective, live, has_aux=True)()
@@ -349,32 +362,3 @@ def _layout(states: list[brainstate.State]) -> Layout:
 def by_state(layout: Layout, leaves: Sequence[Any]) -> dict[int, PyTree]:
     """Values of the states by their ids, made of `leaves`."""
     return {id(s): v for s, v in zip(layout.states, layout.values(leaves), strict=True)}
-
-
-def _split_loss(result: PyTree, has_aux: bool) -> tuple[PyTree, PyTree]:
-    """(loss, aux) of what a step returned."""
-    if has_aux and not (isinstance(result, (tuple, list)) and len(result) == 2):
-        raise UsageError(
-            "With has_aux, step_fn returns a pair.",
-            got=type(result).__name__,
-            expected="(loss, aux)",
-            do="return the loss and a tree of arrays, or leave has_aux out",
-        )
-    loss, aux = result if has_aux else (result, None)
-    if isinstance(loss, brainunit.Quantity):
-        raise UsageError(
-            "The loss has a unit.",
-            got=str(loss.unit),
-            expected="a plain number",
-            do="divide by a scale, as in jnp.square((out / brainunit.mV))",
-        )
-    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
-    if shape is None or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise UsageError(
-            "step_fn does not return a loss.",
-            got=type(loss).__name__ if shape is None else f"{dtype}{list(shape)}",
-            expected="a floating-point scalar, or one value per sample",
-            do="return the loss of the step"
-            + ("" if has_aux else "; pass has_aux=True to return (loss, aux)"),
-        )
-    return loss, aux

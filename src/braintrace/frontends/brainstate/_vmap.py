@@ -5,6 +5,7 @@ from typing import Any
 import brainstate
 from jaxtyping import PyTree
 
+from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
 from ._sequences import SequenceDriverMixin
 
@@ -34,6 +35,13 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
     module: ETraceAlgorithm
 
     def __init__(self, learner: ETraceAlgorithm):
+        if not isinstance(learner, ETraceAlgorithm):
+            raise UsageError(
+                "Not a learner.",
+                got=type(learner).__name__,
+                expected="a learner of a brainstate module",
+                do="compile a model of one sample with vmap=True",
+            )
         super().__init__(learner)
 
     def __reduce__(self) -> Any:

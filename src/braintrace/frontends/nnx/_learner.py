@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import Values, check_finite, check_loss, reduced, sequence_length
+from ...cell import Values, check_finite, check_loss, reduced
 from ...checks import GradientReport
+from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
@@ -69,7 +69,8 @@ class NNXLearner(nnx.Module):
         given: Mapping[str, Any],
         **analysis: Any,
     ):
-        inputs, carry = jax.tree.map(jnp.asarray, (inputs, given.get("carry")))
+        inputs = arrays("example input", inputs)
+        carry = arrays("carry", given.get("carry"))
         wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
         params, start = functional.read(model, carry)
@@ -175,8 +176,10 @@ class NNXLearner(nnx.Module):
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
         """
         if self.rule.target_timing != "sequence-end" and y_target is not None:
-            y_target = jnp.asarray(y_target)[None]
-        xs, ys, mask = jax.tree.map(lambda v: jnp.asarray(v)[None], (x, targets, mask))
+            y_target = array("y_target", y_target)[None]
+        mask = None if mask is None else array("mask", mask)[None]
+        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
+        xs, ys = in_front("input x", x), in_front("target", targets)
         how = {"loss_fn": loss_fn, "step_fn": step_fn, "reduction": reduction, "has_aux": has_aux}
         gradients, info = self.etrace_grad(xs, *ys, mask=mask, y_target=y_target, window=1, **how)
         loss = reduced(info.losses, mask, reduction)
@@ -263,7 +266,7 @@ class NNXLearner(nnx.Module):
             gradients, info = self.etrace_grad(xs, *targets, **options)
             optimizer.update(self.model, gradients)
             return info
-        timed, fixed = step_options(options)
+        timed, fixed = step_options((xs, *targets), options)
         graphdef, state = nnx.split((self, optimizer))
 
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, Info]:
@@ -273,7 +276,6 @@ class NNXLearner(nnx.Module):
             tuner.update(learner.model, gradients)
             return nnx.state((learner, tuner)), jax.tree.map(lambda v: v[0], info)
 
-        sequence_length(xs)
         # jitted, so that its program goes with it
         scan = jax.jit(lambda state, at: jax.lax.scan(one, state, at))
         state, info = scan(state, (xs, targets, timed))
@@ -319,7 +321,7 @@ class NNXLearner(nnx.Module):
         first = self._core.init(self._now()[0], self._core.initial)
         self.traces.set_value(first.traces)
         self.steps.set_value(first.steps)
-        if model:
+        if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))
             self._functional.write(self.model, first.carry, lasting=False)
 

@@ -304,6 +304,11 @@ def functionalise(
     """Trace the module once to see which of its arrays a step writes. `carry` is None for
     `model(x)`.
     """
+    try:
+        nnx.filterlib.to_predicate(wrt)
+    except (TypeError, ValueError) as error:
+        expected = "an NNX filter, such as nnx.Param"
+        raise UsageError("Invalid wrt.", got=repr(wrt), expected=expected) from error
     whole = SplitModule.of(model, (wrt, nnx.Nothing(), nnx.Nothing(), ...), carry, vmap)
     if not whole.trained.names:
         raise UsageError(
