@@ -1,5 +1,6 @@
 """`compile`: one call from a model to a learner."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from .cell import Patterns
+from .cell import MisfitError, Patterns, first_steps, shown, whole_sequence
 from .compat import ETraceConfig
 from .core._domains import flag, known
 from .core._errors import UsageError
@@ -118,6 +119,7 @@ def compile(
     arguments = locals()  # before any other name is bound
     given = {k: v for k, v in arguments.items() if k in _OF_MODELS and v is not _ABSENT}
     analysis = {k: v for k, v in arguments.items() if k in _ANALYSIS}
+    front_end = front_end_of(model)
     chosen = algorithm_of(algorithm)
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)
@@ -132,7 +134,6 @@ def compile(
             expected="the inputs of one step",
             do="compile(model, algorithm, x), with x as in learner(x)",
         )
-    front_end = front_end_of(model)
     front_end.check(given, example_inputs)
     made: Any = chosen
     if of_brainstate := front_end.module == "brainstate":
@@ -140,10 +141,75 @@ def compile(
         made = algorithm if is_class else front_end.load().class_of(chosen)
     _check_options(made, chosen.name, options, front_end)
     rule = functools.partial(made, **options) if of_brainstate else made(**options).rule()
-    learner = front_end.load().compile_model(model, rule, example_inputs, given, **analysis)
+    compile_model = functools.partial(front_end.load().compile_model, **analysis)
+    try:
+        learner = compile_model(model, rule, example_inputs, given)
+    except MisfitError as error:
+        if of_brainstate:  # which has looked for a remedy with the model's states as they were
+            raise
+        works = functools.partial(_works, compile_model, rule)
+        raise _remedy(works, front_end, model, example_inputs, given) or error from error
     if verbose:
         learner.report.show(verbose)
     return learner
+
+
+def _works(compile_model: Callable[..., object], rule: Any, *arguments: Any) -> bool:
+    """Whether (model, inputs, given) can be compiled."""
+    model, *others = arguments
+    with contextlib.suppress(Exception):  # whatever a model raises that was not meant so
+        compile_model(model, rule, *others)
+        return True
+    return False
+
+
+def _remedy(
+    works: Callable[..., bool],
+    front_end: FrontEnd,
+    model: Any,
+    inputs: tuple[PyTree, ...],
+    given: dict[str, Any],
+) -> UsageError | None:
+    """What is wrong with a model that does not fit its example; each remedy has been tried."""
+    first, mapped = first_steps(inputs), {**given, "vmap": True}
+    can_map = "vmap" in front_end.options and not given.get("vmap")
+    one_sample = can_map and works(model, inputs, mapped)
+    if not one_sample and first is not None:
+        if works(model, first, given):
+            return whole_sequence(inputs, first)
+        one_sample = can_map and works(model, first, mapped)
+    if one_sample:
+        return UsageError(
+            "The module is written for one sample.",
+            got=f"carry {shown(given.get('carry'))}, inputs {shown(inputs)}",
+            expected="vmap=True, which maps it over axis 0 of both",
+            do="pass vmap=True, and the inputs of one step",
+        )
+    if front_end.module != "function":
+        return None
+    orders = {
+        "(params, x, carry)": lambda p, h, x: model(p, x, h),
+        "(carry, params, x)": lambda p, h, x: model(h, p, x),
+        "(carry, x, params)": lambda p, h, x: model(h, x, p),
+        "(x, carry, params)": lambda p, h, x: model(x, h, p),
+        "(x, params, carry)": lambda p, h, x: model(x, p, h),
+    }
+    swapped = {**given, "params": given["carry"], "carry": given["params"]}
+    if works(model, inputs, swapped):
+        return UsageError(
+            "params and carry are in each other's place.",
+            got=f"params {shown(given['params'])}, carry {shown(given['carry'])}",
+            expected="the parameters as params, the state before the first step as carry",
+            do="exchange them",
+        )
+    if order := next((o for o, cell in orders.items() if works(cell, inputs, given)), None):
+        return UsageError(
+            "The function takes its arguments in another order.",
+            got=f"a function of {order}",
+            expected="a function of (params, carry, x)",
+            do=f"compile lambda params, carry, x: cell{order}",
+        )
+    return None
 
 
 def _check_options(made: Any, name: str, options: dict[str, Any], front_end: FrontEnd) -> None:

@@ -199,10 +199,12 @@ def test_a_carry_that_changes():
         learner_for(lambda p, h, x: (h.astype(jnp.float32), h), PARAMS, H, X)
     with says(CompilationError, "['h']", "[2, 3]"):
         learner_for(lambda p, c, x: ({"h": x}, x), PARAMS, {"h": H}, X)
+    with says(CompilationError, "a carry of another structure", "the second value is like"):
+        learner_for(lambda p, h, x: ((h, h), h), PARAMS, H, X)
     with says(
         CompilationError, "a carry of another structure", "cell(params, carry, x) -> (carry, out)"
     ):
-        learner_for(lambda p, h, x: ((h, h), h), PARAMS, H, X)
+        learner_for(lambda p, h, x: ((h, h), x), PARAMS, H, X)
 
 
 def test_a_cell_that_returns_something_else():

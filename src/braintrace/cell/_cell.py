@@ -6,6 +6,7 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,9 +22,11 @@ from ..core.analysis import CellGraph, Signature, analyse
 from ..core.engine import Rule
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, checked_policy, stage, stop_trace
 from ._batch import BatchSpec, claim_of
+from ._failing import IN_ORDER, MisfitError, is_swapped, shown, users_step
 from ._select import Patterns, select
 
 _PARTS: dict[str, Any] = {"": lambda v: v, ".real": jnp.real, ".imag": jnp.imag}
+_WIDE = "float64", "complex128", "int64", "uint64"
 CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 
@@ -44,10 +47,24 @@ class Tree:
         leaves = tuple(leaf(name(p), v, values=False) for p, v in paths)
         return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
 
+    @functools.cached_property
+    def _wide(self) -> list[str]:
+        """The leaves that JAX has in its 64-bit mode alone."""
+        leaves = zip(self.names, self.leaves, strict=True)
+        return [name for name, leaf in leaves if str(leaf.dtype) in _WIDE]
+
     def flatten(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of `tree`, checked against this structure; `lead` are axes in front of each
         leaf's shape.
         """
+        if self._wide and not jax.config.jax_enable_x64:
+            raise UsageError(
+                "JAX's 64-bit mode was on when the learner was compiled, and is off now.",
+                got="jax_enable_x64=False",
+                expected=f"jax_enable_x64=True: {', '.join(self._wide)} of the {what} has 64 bits",
+                do="jax.config.update('jax_enable_x64', True), after the imports (brainstate turns "
+                "it off); or compile again with values of 32 bits",
+            )
         leaves, structure = jax.tree.flatten(tree)
         if structure != self.structure:
             raise UsageError(
@@ -185,11 +202,12 @@ def compile_cell(
         return stop_trace(value) if k in untraced else value
 
     def flat(*leaves: jax.Array) -> list[jax.Array]:
-        got = cell(
-            p.unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
-            c.together(leaves[n_params : n_params + n_carry]),
-            i.unflatten(leaves[n_params + n_carry :]),
-        )
+        with users_step({"carry": carry, "x": x}, "write it as cell(params, carry, x)"):
+            got = cell(
+                p.unflatten([admitted(k, v) for k, v in enumerate(leaves[:n_params])]),
+                c.together(leaves[n_params : n_params + n_carry]),
+                i.unflatten(leaves[n_params + n_carry :]),
+            )
         new, out = _checked(c, got)
         out_tree.append(Tree.of(out, "output"))
         return [*c.apart(new), *jax.tree.leaves(out)]
@@ -214,7 +232,7 @@ def compile_cell(
 def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:
     """What a cell returned: a pair, with a carry that is like the old one, leaf by leaf."""
     if not isinstance(got, (tuple, list)) or len(got) != 2:
-        found = f"{len(got)} values" if isinstance(got, (tuple, list)) else type(got).__name__
+        found = f"{len(got)} values" if isinstance(got, (tuple, list)) else shown(got)
         raise CompilationError(
             "The cell does not return a pair.",
             got=found,
@@ -223,21 +241,26 @@ def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:
         )
     new, out = got
     found = Tree.of(new, "carry that the step returns")
+    swapped = is_swapped(expected.unflatten(expected.leaves), got)
     if found.structure != expected.structure:
-        raise CompilationError(
+        raise MisfitError(
             "The step returns a carry of another structure.",
             got=found.structure,
             expected=expected.structure,
-            do="return the new carry as a tree like the carry that came in: cell(params, "
+            do=IN_ORDER
+            if swapped
+            else "return the new carry as a tree like the carry that came in: cell(params, "
             "carry, x) -> (carry, out)",
         )
     for name, a, b in zip(expected.names, found.leaves, expected.leaves, strict=True):
         if a.shape != b.shape or a.dtype != b.dtype:
-            raise CompilationError(
+            raise MisfitError(
                 f"The step changes the shape or dtype of the state {name}.",
                 got=f"{a.dtype}{list(a.shape)}",
                 expected=f"{b.dtype}{list(b.shape)}",
-                do="start with a state of the shape and dtype that the step returns, or "
+                do=IN_ORDER
+                if swapped
+                else "start with a state of the shape and dtype that the step returns, or "
                 "convert it in the step",
             )
     return new, out

@@ -1,5 +1,6 @@
 """Samples along axis 0: masks weigh their losses, a reset gives them their initial state."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -66,6 +67,7 @@ def weigh(loss: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, 
     return jnp.sum(jnp.where(weight != 0, loss, 0) * weight)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def reduced(losses: Float[Array, "T *B"], mask: Mask | None, reduction: str) -> Float[Array, ""]:
     """The reduced loss of a sequence, from those of its steps, (T,) or (T, B)."""
     step = jax.ShapeDtypeStruct(losses.shape[1:], losses.dtype)

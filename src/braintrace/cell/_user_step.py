@@ -174,7 +174,7 @@ def check_loss(
             "The loss is said in one way.",
             got="neither" if loss_fn is None else "loss_fn and step_fn",
             expected=f"loss_fn(out, *targets), or step_fn({model}, call, *slices)",
-            do="pass one of them",
+            do="pass one of them by its name, as in loss_fn=f",
         )
     if step_fn is None:
         check_takes("loss_fn", loss_fn, sequences, "the output, and a slice of each target")

@@ -3,14 +3,16 @@ programs.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 from jax.extend.core import primitives
+from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 Literal = jex_core.Literal
@@ -59,6 +61,51 @@ def bind(primitive: Primitive, values: Sequence[jax.Array], params: Params) -> l
     return list(out) if primitive.multiple_results else [out]
 
 
+Refuse = Callable[[Any], NoReturn]
+Identity = Callable[[jax.Array, Any], jax.Array]
+
+
+def identity_without_derivative(name: str, refuse: Refuse) -> Identity:
+    """An identity `f(value, reason)` whose derivative calls `refuse(reason)`, which raises.
+
+    It is a primitive of its own: partial evaluation, as in the derivative of a scan, drops the rule
+    of a `custom_jvp`, and a second derivative would pass.
+    """
+    primitive = _identity(name)
+    ad.primitive_jvps[primitive] = lambda *_, reason: refuse(reason)
+    return lambda value, reason: primitive.bind(value, reason=reason)
+
+
+def identity_of_reverse_mode(name: str, refuse: Refuse) -> Identity:
+    """An identity `f(value, reason)` with a derivative in reverse mode; forward mode calls
+    `refuse(reason)`, which raises. A `custom_vjp` would raise an error of JAX's.
+    """
+    primitive, tangent = _identity(name), Primitive(f"{name}_tangent")
+    refused = lambda *_, reason: refuse(reason)
+    tangent.def_impl(refused)
+    tangent.def_abstract_eval(lambda value, *, reason: value)
+    mlir.register_lowering(tangent, refused)
+    batching.primitive_batchers[tangent] = refused
+    ad.primitive_jvps[tangent] = refused
+    ad.primitive_transposes[tangent] = lambda cotangent, _, *, reason: [cotangent]
+
+    def derivative(primals: Any, tangents: Any, *, reason: Any) -> Any:
+        return primitive.bind(*primals, reason=reason), tangent.bind(*tangents, reason=reason)
+
+    ad.primitive_jvps[primitive] = derivative
+    return lambda value, reason: primitive.bind(value, reason=reason)
+
+
+def _identity(name: str) -> Primitive:
+    """A primitive that gives its operand back, and has no derivative yet."""
+    primitive = Primitive(name)
+    primitive.def_impl(lambda value, *, reason: value)
+    primitive.def_abstract_eval(lambda value, *, reason: value)
+    mlir.register_lowering(primitive, lambda _, value, *, reason: [value])
+    batching.defvectorized(primitive)
+    return primitive
+
+
 def sub_jaxprs(params: Params) -> list[ClosedJaxpr]:
     """The closed sub-programs that an equation's parameters hold, one level deep."""
     values = [v if isinstance(v, (tuple, list)) else (v,) for v in params.values()]
@@ -74,12 +121,23 @@ def source_line(equation: JaxprEqn) -> str:
     """'file:line (function)' of the user's frame that made the equation, or '' when it is not
     known.
     """
-    traceback = getattr(getattr(equation, "source_info", None), "traceback", None)
-    for frame in getattr(traceback, "frames", ()):
-        name = frame.file_name
-        if not name.startswith("<") and not any(part in name for part in _LIBRARIES):
-            return f"{name}:{frame.line_num} ({frame.function_name})"
+    source = getattr(getattr(equation, "source_info", None), "traceback", None)
+    for frame in getattr(source, "frames", ()):
+        if _is_users(frame.file_name):
+            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
     return ""
+
+
+def raised_line(error: BaseException) -> str:
+    """'file:line (function)' of the user's frame that an error came through last, or ''."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next(
+        (f"{f.filename}:{f.lineno} ({f.name})" for f in frames if _is_users(f.filename)), ""
+    )
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith("<") and not any(part in file for part in _LIBRARIES)
 
 
 def is_traced(value: object) -> bool:

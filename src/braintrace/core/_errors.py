@@ -59,3 +59,9 @@ def problem(
     said = {"got": got, "expected": expected, "do": do or None, "at": at or None}
     lines = [f"  {name + ':':9} {value}" for name, value in said.items() if value is not None]
     return "\n".join([what, *lines])
+
+
+def first_line(error: BaseException) -> str:
+    """An error of other code in one line: its kind, and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *said[:1]])

@@ -75,7 +75,9 @@ def front_end_of(model: object) -> FrontEnd:
             got=f"the class {model.__name__}" if is_class else type(model).__name__,
             expected="a brainstate, NNX or Equinox module, or a function (params, carry, x) -> "
             "(carry, out)",
-            do="make an instance of the class" if is_class else "",
+            do="make an instance of the class"
+            if is_class
+            else "call compile(model, algorithm, x), with the model first",
         )
     return FRONT_ENDS[-1]
 

@@ -12,10 +12,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import UserStep, Values, plain_user_step, said_batch
+from ..cell import (
+    IN_ORDER,
+    MisfitError,
+    UserStep,
+    Values,
+    is_swapped,
+    plain_user_step,
+    said_batch,
+    shown,
+    users_step,
+)
 from ..cell._user_step import check_takes
 from ..core._domains import arrays
-from ..core._errors import CompilationError, UsageError
+from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..learner import FunctionLearner, packed
 
@@ -141,17 +151,21 @@ class EquinoxLearner(FunctionLearner):
 
     def _once(self, model: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """One call: a module may return its carry alone, which is then its output, too."""
-        got = model(x, carry) if self._call is None else self._call(model, carry, x)
+        written = "write it for model(x, carry), or say call=lambda model, carry, x: ..."
+        with users_step({"x": x, "carry": carry}, written):
+            got = model(x, carry) if self._call is None else self._call(model, carry, x)
         expected = jax.tree.structure(carry)
         if jax.tree.structure(got) == expected:
             return got, got[0] if isinstance(model, eqx.nn.LSTMCell) else got
-        if isinstance(got, tuple) and len(got) == 2 and jax.tree.structure(got[0]) == expected:
+        pair = isinstance(got, tuple) and len(got) == 2
+        swapped = pair and is_swapped(carry, got)
+        if pair and not swapped and jax.tree.structure(got[0]) == expected:
             return got
-        raise CompilationError(
+        raise MisfitError(
             "The module returns neither a carry nor a pair.",
-            got=jax.tree.structure(got),
-            expected=f"the new carry, {expected}, or (carry, out)",
-            do="adapt it with call=lambda model, carry, x: (new carry, out)",
+            got=shown(got),
+            expected=f"the new carry, {shown(carry)}, or (carry, out)",
+            do=IN_ORDER if swapped else "adapt it with call=lambda model, carry, x: (carry, out)",
         )
 
 

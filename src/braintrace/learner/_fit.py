@@ -1,6 +1,8 @@
 """Learning from a sequence with an optimiser: one update for the sequence, or one for each step."""
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from jaxtyping import PyTree
 from ..cell import Timed, check_finite, merged, sequence_length
 from ..cell._arguments import check_driver
 from ..core._domains import choice
-from ..core._errors import UsageError
+from ..core._errors import UsageError, first_line
 from ..core.engine import Rule
 from ._finite import check_moved
 from ._objective import Options
@@ -31,13 +33,18 @@ def fit_sequence(
     """`(params, opt_state, state, info)` after the sequence; `options` are those of
     `etrace_grad`.
     """
-    params, opt_state, state = start
+    params, given_state, state = start
+    before = learner.trained(params)
+    opt_state, back = _of_trained(optimizer, before, params, given_state)
 
     def update(carried: Fitted, sequences: PyTree, **given: Any) -> tuple[Fitted, Info]:
         trained, opt_state, state = carried
         now = merged(trained, params)
         gradients, state, info = learner.etrace_grad(now, state, *sequences, **given)
-        updates, opt_state = optimizer.update(gradients, opt_state, trained)
+        with taking_gradients(
+            "an optax optimiser, and its state optimizer.init(learner.trained(params))"
+        ):
+            updates, opt_state = optimizer.update(gradients, opt_state, trained)
         moved = lambda p, u: (p + u).astype(jnp.asarray(p).dtype)
         return (jax.tree.map(moved, trained, updates), opt_state, state), info
 
@@ -46,20 +53,55 @@ def fit_sequence(
         return update(carried, slices, window=1, **given, **fixed)
 
     if fit_mode(mode, learner.rule, options) == "A":
-        before = learner.trained(params), opt_state, state
-        (trained, opt_state, state), info = update(before, sequences, **options)
+        (trained, opt_state, state), info = update((before, opt_state, state), sequences, **options)
     else:
         timed, fixed = step_options(sequences, options)
         if state.traces is None:
             state = dataclasses.replace(state, traces=learner.rule.init(learner.graph))
-        before = learner.trained(params), opt_state, state
+        began = before, opt_state, state
         # jitted, so that its program goes with it
-        scan = jax.jit(lambda before, at: jax.lax.scan(step, before, at))
-        (trained, opt_state, state), info = scan(before, (sequences, timed))
+        scan = jax.jit(lambda began, at: jax.lax.scan(step, began, at))
+        (trained, opt_state, state), info = scan(began, (sequences, timed))
         info = jax.tree.map(lambda v: v[:, 0], info)
         check_finite(info.losses, options.get("mask"))
-        check_moved(learner, (before[0], before[2]), (trained, state))
-    return merged(trained, params), opt_state, state, info
+        check_moved(learner, (before, began[2]), (trained, state))
+    return merged(trained, params), back(opt_state), state, info
+
+
+def _of_trained(
+    optimizer: Any, trained: PyTree, params: PyTree, opt_state: PyTree
+) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """What an optimiser's state holds for the trained leaves, and a function that puts it back: a
+    state that was made of all params, `optimizer.init(params)`, holds what nothing updates, too.
+    """
+    if jax.tree.structure(trained) == jax.tree.structure(params):
+        return opt_state, lambda new: new
+    flat, structure = jax.tree_util.tree_flatten_with_path(opt_state)
+    wanted = jax.eval_shape(optimizer.init, trained)
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(wanted)[0]]
+    held = dict(flat)
+    if structure == jax.tree.structure(wanted) or not held.keys() >= set(paths):
+        return opt_state, lambda new: new
+
+    def back(new: PyTree) -> PyTree:
+        moved = dict(zip(paths, jax.tree.leaves(new), strict=True))
+        return structure.unflatten({**held, **moved}.values())
+
+    return jax.tree.unflatten(jax.tree.structure(wanted), [held[p] for p in paths]), back
+
+
+@contextlib.contextmanager
+def taking_gradients(expected: str) -> Iterator[None]:
+    """Inside, an optimiser takes gradients; what it raises is said in words of ours."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise UsageError(
+            "The optimiser does not take the gradients.",
+            got=first_line(error),
+            expected=expected,
+            do="make the optimiser's state of the parameters that are trained, as compiled",
+        ) from error
 
 
 def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..cell._arguments import (
@@ -37,7 +36,7 @@ from ._objective import Given, Objective, Options, Plan, Target
 from ._pickling import packed, shallow_copy
 from ._programs import Programs
 from ._serialization import offer_to_flax
-from ._state import Info, State, counted, owned
+from ._state import Info, State, counted, no_steps, owned
 
 
 class FunctionLearner:
@@ -167,8 +166,8 @@ class FunctionLearner:
         offer_to_flax()
         self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
-        zero = self.rule.init(self.graph) if flag("traces", traces) else None
-        return State(start, zero, jnp.zeros((), jnp.int32), self.border.fingerprint)
+        zero = self._programs.zero() if flag("traces", traces) else None
+        return State(start, zero, no_steps(), self.border.fingerprint)
 
     def update(
         self, params: PyTree, state: State, x: PyTree, *, y_target: Target = None
@@ -342,19 +341,20 @@ class FunctionLearner:
         return fit_sequence(self, start, (xs, *targets), optimizer, mode, options)
 
     def etrace_evolve(
-        self, params: PyTree, state: State, xs: Timed, *, traces: bool = True
+        self,
+        params: PyTree,
+        state: State,
+        xs: Timed,
+        *,
+        traces: bool = True,
+        window: int | None = None,
     ) -> tuple[State, Timed]:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
-        with `traces=False` they stay as they are, which is faster: for an evaluation.
+        with `traces=False` they stay as they are, which is faster: for an evaluation. `window`
+        steps are done at once, as in `etrace_grad`.
         """
-        return self._evolved(params, state, xs, traces, None)
-
-    def _evolved(
-        self, params: PyTree, state: State, xs: Timed, traces: bool, window: int | None
-    ) -> tuple[State, PyTree]:
-        """As `etrace_evolve`, `window` steps at once."""
         steps = sequence_length(xs)
         start, leaves = self._start(params, state, formed=traces), self._inputs(xs, (steps,))
         if flag("traces", traces):
@@ -399,7 +399,7 @@ class FunctionLearner:
         self.border.check(state)
         traces = state.traces
         if formed and traces is None:
-            traces = self.rule.init(self.graph)
+            traces = self._programs.zero()
         return self._flat(params), self.cell.carry.apart(state.carry), traces
 
     def _moved(

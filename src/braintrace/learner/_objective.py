@@ -16,7 +16,7 @@ from ..cell._loss import check_axis
 from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
 from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
-from ..core.engine import Rule, driver_signals, sequence_gradient
+from ..core.engine import Refusal, Rule, driver_signals, sequence_gradient, undifferentiated
 from ..core.engine._records import EngineState, Problem, Steps
 from ._kept import UserFunction
 from ._state import Info
@@ -135,6 +135,9 @@ def gradient(
     values that moved on). The values that the user's step carries on stand behind the engine's
     carry.
     """
+    params = _constant("params", params)
+    carry, traces = _constant("the state", (carry, traces))
+    given = _constant("the sequences, the mask or what step_fn reads", given)
     sequences, mask, outside = given.sequences, given.mask, given.outside
     step, reads_params = plan.objective.step(), plan.objective.is_step
     live = [k for k, v in enumerate(cell.graph.params) if v.differentiable and reads_params]
@@ -179,6 +182,20 @@ def gradient(
     after, traces = state.parts(cell.graph)
     own = len(carry)
     return (kept, of_live), after[:own], traces, Info(losses, aux), after[own:]
+
+
+def _constant(what: str, values: PyTree) -> PyTree:
+    """`values`, which what `etrace_grad` returns is not differentiated by. Hyperparameters that a
+    loss holds are: the traces do not depend on them.
+    """
+    refusal = Refusal(
+        "What etrace_grad returns is not differentiated.",
+        f"a derivative with respect to {what}",
+        "values that do not depend on what is differentiated",
+        "use the gradients that it returns; for derivatives of them differentiate the cell itself; "
+        "where none is meant, pass jax.lax.stop_gradient of the values",
+    )
+    return undifferentiated(values, refusal)
 
 
 def _loss_shape(

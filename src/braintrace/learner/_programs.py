@@ -13,10 +13,13 @@ from ._objective import Plan, gradient
 
 
 class Programs:
-    """Steps, windows and sequences of a cell on flat lists, jitted."""
+    """Steps, windows and sequences of a cell on flat lists, jitted. Zero traces, too: constants
+    are then part of a program, and `jax.transfer_guard` has nothing to disallow.
+    """
 
     def __init__(self, cell: Cell, rule: Rule):
         of = functools.partial
+        self.zero = jax.jit(of(rule.init, cell.graph))
         self.update = jax.jit(of(update, cell.graph, rule))
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
         self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames="size")

@@ -1,6 +1,7 @@
 """What goes from step to step, and what a sequence reports."""
 
 import dataclasses
+import functools
 import zlib
 
 import jax
@@ -81,6 +82,7 @@ class Info:
     aux: PyTree = None
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def counted(before: Int32[Array, "..."], steps: int) -> Int32[Array, "..."]:
     """A number of steps that has grown by `steps`; it stops at its largest value."""
     last = jnp.iinfo(jnp.int32).max
@@ -93,3 +95,9 @@ def owned(tree: PyTree) -> PyTree:
     """
     abstract = lambda v: isinstance(v, jax.ShapeDtypeStruct)
     return jax.tree.map(lambda v: v if abstract(v) else jnp.array(v), tree)
+
+
+@jax.jit
+def no_steps() -> Int32[Array, ""]:
+    """The number of steps before the first."""
+    return jnp.zeros((), jnp.int32)

@@ -2,6 +2,8 @@
 one reader of what `compile` is given for one.
 """
 
+import difflib
+
 from ..compat import ETraceConfig
 from ..core._errors import UsageError
 from ._algorithm import Algorithm
@@ -37,14 +39,17 @@ def algorithm_of(given: object) -> type[Algorithm]:
     if isinstance(given, ETraceConfig):
         return PPPropRule if given.is_factorized else DRTRLRule
     if isinstance(given, str):
-        found = ALGORITHMS.get(given.lower())
+        found = ALGORITHMS.get(given.lower().replace("-", "_"))
     else:
         found = getattr(given, "algorithm", given) if isinstance(given, type) else None
     if isinstance(found, type) and issubclass(found, Algorithm):
         return found
+    near = difflib.get_close_matches(given.lower(), ALGORITHMS, 1) if isinstance(given, str) else ()
     raise UsageError(
         "Unknown algorithm.",
-        got=repr(given),
+        got=repr(given) if isinstance(given, str | type) else f"a {type(given).__name__}",
         expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
-        do="pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
+        do=f"pass {near[0]!r}, which is the nearest"
+        if near
+        else "pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
     )

@@ -2,6 +2,8 @@
 
 from ._memory import MemoryPlan as MemoryPlan
 from ._memory import ParameterMemory as ParameterMemory
+from ._once import Refusal as Refusal
+from ._once import undifferentiated as undifferentiated
 from ._online import update as update
 from ._online import window as window
 from ._records import Body as Body

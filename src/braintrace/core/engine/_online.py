@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from .._compat import is_differentiable
 from .._precision import narrowed, widened
@@ -29,6 +29,7 @@ from ..traces import (
     sensitivity,
     zero_perturbations,
 )
+from ._once import Refusal, in_reverse, undifferentiated
 from ._records import EngineState, Signals, Steps, with_signals
 from ._rule import Rule
 
@@ -36,6 +37,12 @@ stop = jax.lax.stop_gradient
 
 NO_SIGNALS: Signals = {}
 
+_SECOND = Refusal(
+    "An online gradient has no derivative.",
+    "a second derivative (jax.hessian, a grad of a grad) through a step of the learner",
+    "one derivative",
+    "differentiate a loss of the step once; for second derivatives differentiate the cell itself",
+)
 
 Kept = PyTree[Array]  # what the reverse pass of a step reads
 Advanced = tuple[list[Array], Traces, list[Array]]  # (carry, traces, outputs)
@@ -45,32 +52,38 @@ Gradients = Callable[[CellGraph, Kept, Values, Values], list[Array]]
 
 
 def link(
-    graph: CellGraph, gradients: Gradients, ready: Values, carry: Values, kept: Kept
+    graph: CellGraph, gradients: Gradients, ready: Values, carry: Values, xs: Values, kept: Kept
 ) -> Linked:
     """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(graph,
     kept, entry, drives)`.
 
     `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the
-    traces.
+    traces. `forward` refuses a second derivative: of `ready` and `xs`, which the traces depend
+    on.
     """
 
     @jax.custom_vjp
-    def identity(weights: list[Array], hidden: list[Array], kept: Kept) -> Linked:
+    def identity(weights: list[Array], hidden: list[Array], read: PyTree, kept: Kept) -> Linked:
         return apart((hidden, zero_perturbations(graph)), (weights, hidden, kept))
 
-    def forward(weights: list[Array], hidden: list[Array], kept: Kept) -> tuple[Linked, Kept]:
-        return identity(weights, hidden, kept), kept
+    def forward(
+        weights: list[Array], hidden: list[Array], read: PyTree, kept: Kept
+    ) -> tuple[Linked, PyTree]:
+        once = undifferentiated(first_elements((weights, read)), _SECOND)
+        return identity(weights, hidden, read, kept), (kept, once)
 
     def backward(kept: Kept, cotangents: Any) -> Any:  # None where nothing is differentiated
-        (kept, structure), (entry, drives) = kept, cotangents
+        ((kept, structure), once), (entry, drives) = kept, cotangents
         found = gradients(graph.bound(structure), kept, entry, every_drive(graph, drives))
+        found = [beside(g, once) for g in found]
         of_weights = [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
-        return of_weights, None, None
+        return of_weights, None, None, None
 
     identity.defvjp(forward, backward)
     env, start = dict(zip(graph.prelude_results, ready, strict=True)), stop(list(carry))
     weights, kept = [env[s.weight] for s in graph.sites], (kept, stop(graph.structure(ready)))
-    hidden, perturbations = identity(weights, hidden_part(graph, start), kept)
+    read = list(ready), list(xs)
+    hidden, perturbations = identity(weights, hidden_part(graph, start), read, kept)
     return with_hidden(graph, start, hidden), perturbations
 
 
@@ -81,13 +94,23 @@ def apart(values: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
     A value that nothing mapped takes part in has one cotangent, the sum over the map, also where it
     meets mapped ones later.
     """
-    mark = jnp.zeros((), jnp.float32)
-    for leaf in stop(jax.tree.leaves(like)):
-        if is_differentiable(leaf.dtype) and leaf.size:
-            mark = jax.lax.select(
-                jnp.zeros((), bool), leaf.reshape(-1)[0].real.astype(jnp.float32), mark
-            )
+    mark = beside(jnp.zeros((), jnp.float32), first_elements(stop(like)))
     return jax.tree.map(lambda v: v + mark.astype(v.dtype), values)
+
+
+def first_elements(values: PyTree[Array]) -> Float[Array, ""]:
+    """A number that depends on every floating-point array of `values`."""
+    total = jnp.zeros((), jnp.float32)
+    for leaf in jax.tree.leaves(values):
+        if is_differentiable(leaf.dtype) and leaf.size:
+            total = total + leaf.reshape(-1)[0].real.astype(jnp.float32)
+    return total
+
+
+def beside(value: Array, other: Float[Array, ""]) -> Array:
+    """`value`, which for transformations of JAX depends on `other`, too."""
+    never = jnp.zeros((), bool)
+    return jax.lax.select(never, jnp.full(value.shape, other.astype(value.dtype)), value)
 
 
 def update(
@@ -104,6 +127,7 @@ def update(
     """
     state = EngineState.of(graph, carry, traces)
     carry = with_signals(graph, state.carry, signals)
+    params, xs = in_reverse((list(params), list(xs)))
     ready = prelude(graph, params)
     bound = graph.bound(stop(graph.structure(ready)))
     timed = [x[None] for x in stop(list(xs))]
@@ -118,7 +142,7 @@ def update(
     # what is kept for a reverse pass is memory
     after = moved if isinstance(rule.carrier, FactorCarrier) else None
     kept = ((state.traces, after), data)
-    start, perturbations = link(graph, gradients, ready, carry, kept)
+    start, perturbations = link(graph, gradients, ready, carry, xs, kept)
     result = step(graph, ready, start, xs, perturbations)
     return *EngineState(result.carry, moved).parts(graph), result.outs
 
@@ -147,6 +171,7 @@ def window(
         (carry, traces), outs = scan(online, (list(carry), traces), list(xs))
         return list(carry), traces, outs
     before = EngineState.of(graph, carry, traces)
+    params, xs = in_reverse((list(params), list(xs)))
     ready = prelude(graph, params)
     evaluate, live = free_step if full else step, widened(ready)
 
@@ -155,7 +180,7 @@ def window(
         return result.local, (result.carry, result.outs)
 
     contract = lambda graph, traces, entry, _: rule.carrier.contract(graph, traces, entry)
-    start, _ = link(graph, contract, ready, before.carry, before.traces)
+    start, _ = link(graph, contract, ready, before.carry, xs, before.traces)
     _, (carries, outs) = scan(single, start, list(xs))
     bound = graph.bound(stop(graph.structure(ready)))
     after = advance_through(bound, rule, stop(ready), before, xs)

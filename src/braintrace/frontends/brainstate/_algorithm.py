@@ -9,7 +9,6 @@ from typing import Any, TextIO
 
 import brainstate
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
@@ -17,9 +16,9 @@ from ...cell import Values
 from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._domains import flag, known, whole
-from ...core._errors import UsageError
+from ...core._errors import UsageError, first_line
 from ...core.engine import MemoryPlan, Rule
-from ...learner import Kept, State, counted, owned, shallow_copy
+from ...learner import Kept, State, counted, no_steps, owned, shallow_copy
 from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._pickling import pickled
@@ -76,6 +75,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         # what a call does instead of a step
         self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
         self._forget_steps()
+        self._optimizers: dict[Any, brainstate.State] = {}  # the states of those of optax
         self._full = False
         self._analysis: dict[str, Any] = {}
 
@@ -155,7 +155,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.etrace = EligibilityTrace(self._clear())
         # goes where the state goes, `treefy_split` and `treefy_merge` included
         self.etrace.fingerprint = self._functional.border.fingerprint
-        self.running_index = brainstate.LongTermState(jnp.zeros((), jnp.int32))
+        self.running_index = brainstate.LongTermState(no_steps())
         return self
 
     @property
@@ -171,6 +171,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         if self._functional is None:
             raise UsageError(
                 f"{type(self).__name__} is not compiled.",
+                got="a call before compile_graph",
+                expected="a compiled learner",
                 do="call compile_graph(x) with the inputs of one step first",
             )
         if self._functional.model is not self.model:
@@ -263,10 +265,19 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """Take over a state of the functional learner; without `hidden` only statistics and
         keys.
         """
-        self.functional.write(new.carry, hidden=hidden)
-        if hidden:
-            self.etrace.value = new.traces
-            self.running_index.value = new.steps
+        try:
+            self.functional.write(new.carry, hidden=hidden)
+            if hidden:
+                self.etrace.value = new.traces
+                self.running_index.value = new.steps
+        except brainstate.TraceContextError as error:
+            raise UsageError(
+                "The learner is called inside a transformation of JAX.",
+                got=first_line(error),
+                expected="a transformation of brainstate, which knows the states that it writes",
+                do="use brainstate.transform (jit, vmap, for_loop, ...); to map over samples "
+                "compile with vmap=True",
+            ) from error
 
     @property
     def _own_states(self) -> list[brainstate.State]:
@@ -307,7 +318,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 do="compile again for another batch size",
             )
         self.init_etrace_state()
-        self.running_index.value = jnp.zeros((), jnp.int32)
+        self.running_index.value = no_steps()
         if flag("model", model):
             functional.write(owned(functional.initial), lasting=False)
 
@@ -316,7 +327,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.etrace.value = self._clear()
 
     def _clear(self) -> PyTree:
-        self.functional.zero = self.functional.rule.init(self.functional.graph)
+        self.functional.zero = self.functional._programs.zero()
         return self.functional.zero
 
     def get_etrace_of(self, weight: object) -> dict[str, list[PyTree]]:

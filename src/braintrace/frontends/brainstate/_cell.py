@@ -7,7 +7,7 @@ import brainstate
 import jax
 from jaxtyping import PyTree
 
-from ...cell import Values
+from ...cell import Values, users_step
 from ...core._errors import CompilationError
 from ._states import Layout, lent, named_states
 
@@ -151,19 +151,31 @@ def _try(
     model: brainstate.nn.Module, x: tuple[PyTree, ...], own: dict[str, brainstate.State]
 ) -> None:
     """Trace the model's step, which must find all its states made."""
-    try:
-        arrays = lambda out: [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
-        jax.eval_shape(lambda x: arrays(model(*x)), x)
-    except AttributeError as error:
-        if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
-            raise
-        raise CompilationError(
-            "The step fails, and the model has no hidden state.",
-            got=f"AttributeError: {error}",
-            expected="a model whose states are initialised",
-            do="call braintrace.compile, or brainstate.nn.init_all_states(model, batch_size=...) "
-            "first",
-        ) from error
+    arrays = lambda out: [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
+    with users_step({"the inputs": x}, "call it with the inputs of one step, batch first"):
+        try:
+            jax.eval_shape(lambda x: arrays(model(*x)), x)
+        except AttributeError as error:
+            if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
+                raise
+            raise CompilationError(
+                "The step fails, and the model has no hidden state.",
+                got=f"AttributeError: {error}",
+                expected="a model whose states are initialised",
+                do="call braintrace.compile, or brainstate.nn.init_all_states(model, "
+                "batch_size=...) first",
+            ) from error
+        except KeyError as error:
+            if "not found in environment" not in str(error):
+                raise
+            key = str(error.args[0]).split("'")[1]
+            raise CompilationError(
+                f"The step reads {key!r} from brainstate.environ, where it is not set.",
+                got=f"no {key!r}",
+                expected="a value while the model is compiled, which the learner keeps",
+                do=f"compile inside `with brainstate.environ.context({key}=...):`"
+                + (" (True in training, where dropout acts)" if key == "fit" else ""),
+            ) from error
     made = set(named_states(model)) - set(own)
     if made:
         raise CompilationError(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
-from ...cell import common_size
+from ...cell import MisfitError, common_size, first_steps, whole_sequence
 from ...core._domains import arrays, key_or_number, whole
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
@@ -59,7 +59,7 @@ def compile_model(
         key_or_number("seed", seed)
     samples = common_size(arrays("example input", inputs))
 
-    def attempt(batch_size: int | None) -> None:
+    def attempt(batch_size: int | None, inputs: tuple[PyTree, ...] = inputs) -> None:
         axes = None if vmap or batch_size is None else batch_axes(model, batch_size, inputs)
         made = initialise(model, batch_size, vmap, given.get("seed"))
         hidden = {id(s) for s in states_of(model).values() if isinstance(s, brainstate.HiddenState)}
@@ -86,6 +86,9 @@ def compile_model(
                 expected=f"batch_size={samples}",
                 do=f"pass batch_size={samples}, or vmap=True for a model of one sample",
             ) from error
+        first = first_steps(inputs) if isinstance(error, MisfitError) else None
+        if first is not None and _succeeds(model, lambda: attempt(batch_size, first)):
+            raise whole_sequence(inputs, first) from error
         raise
     return ETraceVmap(learner) if vmap else learner
 

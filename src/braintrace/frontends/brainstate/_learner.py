@@ -1,6 +1,7 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
+import re
 from collections.abc import Collection, Mapping
 from types import EllipsisType
 from typing import Any
@@ -79,6 +80,7 @@ class ModuleLearner(FunctionLearner):
         )
         self._states = states_of(model)
         self.zero: PyTree = None  # the traces when they are known to be zero
+        self._mode = _mode()
         _check_learnable(self.graph)
 
     @functools.cached_property
@@ -119,6 +121,26 @@ class ModuleLearner(FunctionLearner):
                 do="compile again after init_all_states; to reset call "
                 "learner.reset_state(model=True)",
             )
+        compiled = self._mode
+        if compiled is not None and _mode() not in (None, compiled) and self._depends_on_mode:
+            raise UsageError(
+                "The model is in another mode than the one that it was compiled in.",
+                got=f"fit={_mode()}",
+                expected=f"fit={compiled}: the step depends on it",
+                do="call the model itself for an evaluation, or compile a learner in that mode",
+            )
+
+    @functools.cached_property
+    def _depends_on_mode(self) -> bool:
+        """Whether the step is another one in the other mode: `fit` of the environment."""
+        example = [v.unflatten(v.leaves) for v in (self.cell.params, self.cell.carry, self.cell.x)]
+
+        def step(mode: bool) -> str:
+            with brainstate.environ.context(fit=mode):
+                program = jax.make_jaxpr(lambda *given: self.module.cell(*given))(*example)
+            return re.sub("0x[0-9a-f]+", "", str(program))  # where functions lie
+
+        return step(True) != step(False)
 
     def made_of(self) -> tuple[PyTree, list[brainstate.State], dict[str, Any], dict[str, Any]]:
         """What it is compiled of again: the shapes of the inputs, the states that are mapped, the
@@ -196,6 +218,11 @@ class ModuleLearner(FunctionLearner):
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(params, "model")
+
+
+def _mode() -> bool | None:
+    """Whether the environment says that models are trained; None where it says nothing."""
+    return brainstate.environ.get("fit", None)
 
 
 def _check_learnable(graph: CellGraph) -> None:

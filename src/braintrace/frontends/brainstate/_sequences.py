@@ -1,5 +1,6 @@
 """`SequenceDriverMixin`: what a learner of a brainstate module does with whole sequences."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -7,7 +8,7 @@ import brainstate
 import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import check_driver, check_finite, reduced, sequence_length
+from ...cell import check_driver, check_finite, check_loss, reduced, sequence_length
 from ...cell._arguments import checked_window
 from ...cell._user_step import check_takes
 from ...checks import GradientReport
@@ -17,6 +18,7 @@ from ...core._errors import UsageError
 from ...core.analysis import Exactness
 from ...learner import Options, fit_mode, step_options
 from ...learner._finite import check_moved
+from ._optimizer import unchanged_on_error, update_of
 from ._states import all_or_nothing
 from ._step import StepFunction, by_state
 
@@ -51,7 +53,8 @@ class SequenceDriverMixin:
     def etrace_grad(
         self,
         *sequences: PyTree,
-        step_fn: Callable[..., PyTree],
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
         mask: Num[Array, "T ..."] | None = None,
         reset: Bool[Array, "T B"] | None = None,
         chunk_size: int | None = None,
@@ -67,9 +70,12 @@ class SequenceDriverMixin:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
         Args:
-            *sequences: arrays (or trees of arrays) with time on axis 0.
-            step_fn: `step_fn(*slices)`, the loss of one step: calls `learner(x)` and returns a
-                scalar, or one value per sample, shape (B,). With `has_aux`, `(loss, aux)`.
+            *sequences: arrays (or trees of arrays) with time on axis 0; with `loss_fn` the inputs
+                first, as one tuple for a model that takes several.
+            loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per sample, shape (B,). With
+                `has_aux`, `(loss, aux)`.
+            step_fn: instead of `loss_fn` a whole step, `step_fn(*slices)`, which calls `learner(x)`
+                and returns the same.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
                 per sample. Where it is zero, what is not finite in the sequences is read as zero,
                 as in `FunctionLearner.etrace_grad`: padding may hold NaN.
@@ -102,6 +108,7 @@ class SequenceDriverMixin:
                 finite (eager calls). States are as before.
         """
         learner, window = self._driven, chunk_size if window is None else window
+        step_fn = _step_of(learner, loss_fn, step_fn, sequences)
         _checked(learner, sequences, step_fn)
         choice("loss_output", loss_output, ("step", "total", "per_step", "scalar"))
         flag("return_value", return_value), flag("has_aux", has_aux)
@@ -121,18 +128,20 @@ class SequenceDriverMixin:
     def etrace_fit(
         self,
         *sequences: PyTree,
-        step_fn: Callable[..., PyTree],
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
         optimizer: Any,
         mode: str | None = None,
         **options: Any,
     ) -> PyTree:
-        """Learn from one sequence with an optimiser that holds the parameters; returns the losses,
-        with `has_aux` (losses, aux).
+        """Learn from one sequence with an optimiser; returns the losses, with `has_aux` (losses,
+        aux).
 
         Args:
-            *sequences, step_fn: as for `etrace_grad`.
-            optimizer: an object with `update(gradients)`, such as those of braintools.optim, with
-                the model's parameters registered.
+            *sequences, loss_fn, step_fn: as for `etrace_grad`.
+            optimizer: an optax optimiser, whose state the learner keeps from its first call on; or
+                an object with `update(gradients)`, such as those of braintools.optim, with the
+                model's parameters registered.
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
                 gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
             **options: of `etrace_grad`, but for `return_value`: the losses are returned. In mode
@@ -150,14 +159,18 @@ class SequenceDriverMixin:
                 do="leave it out: the losses are returned in any case",
             )
 
+        learner = self._driven
+        update = update_of(learner, optimizer, *_wanted(learner, options.get("weights")))
+
         def learned(*sequences: PyTree, **options: Any) -> PyTree:
-            gradients, *rest = self.etrace_grad(
-                *sequences, step_fn=step_fn, return_value=True, **options
-            )
-            optimizer.update(gradients)
+            with unchanged_on_error(learner):
+                gradients, *rest = self.etrace_grad(
+                    *sequences, loss_fn=loss_fn, step_fn=step_fn, return_value=True, **options
+                )
+                update(gradients)
             return tuple(rest) if options.get("has_aux") else rest[0]
 
-        if fit_mode(mode, self._driven._rule, options) == "A":
+        if fit_mode(mode, learner._rule, options) == "A":
             return learned(*sequences, **options)
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
@@ -188,6 +201,7 @@ class SequenceDriverMixin:
         return_outputs: bool = True,
         step_fn: Callable[..., PyTree] | None = None,
         chunk_size: int | None = None,
+        window: int | None = None,
         traces: bool = True,
     ) -> PyTree:
         """Drive the model over a sequence without a gradient, for a warm-up or an evaluation.
@@ -196,18 +210,20 @@ class SequenceDriverMixin:
             *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
             return_outputs: whether to return the outputs, stacked over time; else None.
             step_fn: what to do at each step instead of `learner(*slices)`.
-            chunk_size: steps done at once: speed and memory, never values.
+            chunk_size: steps done at once (`window` is the same): speed and memory, never values.
             traces: whether the traces move on too, so that a gradient taken afterwards reaches back
                 into this sequence. False leaves them as they are, which is faster: for an
                 evaluation, or where `reset_state` follows.
         """
-        learner = self._driven
+        learner, window = self._driven, chunk_size if window is None else window
         _checked(learner, sequences, step_fn)
-        chunk_size = checked_window(chunk_size)
+        window = checked_window(window)
         flag("return_outputs", return_outputs), flag("traces", traces)
         if step_fn is None:
             params, state = learner._now()
-            new, outs = learner.functional._evolved(params, state, sequences, traces, chunk_size)
+            new, outs = learner.functional.etrace_evolve(
+                params, state, sequences, traces=traces, window=window
+            )
             learner._move(new)
             return outs if return_outputs else None
         nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
@@ -221,7 +237,8 @@ class SequenceDriverMixin:
     def check_gradients(
         self,
         *sequences: PyTree,
-        step_fn: Callable[..., PyTree],
+        loss_fn: Callable[..., PyTree] | None = None,
+        step_fn: Callable[..., PyTree] | None = None,
         tolerance: float | None = None,
         **options: Any,
     ) -> GradientReport:
@@ -232,13 +249,14 @@ class SequenceDriverMixin:
         before at the end.
 
         Args:
-            *sequences, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
+            *sequences, loss_fn, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
             tolerance: relative error up to which a gradient counts as equal, as for
                 `braintrace.checks.check_gradients`.
             **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
                 `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, core = self._driven, self._driven.functional
+        step_fn = _step_of(learner, loss_fn, step_fn, sequences)
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()), tolerance)
         wanted, together = _wanted(learner, None)
@@ -274,6 +292,39 @@ def _looped(step: Callable[..., PyTree], *sequences: PyTree) -> PyTree:
     return transform.jit(lambda *given: transform.for_loop(step, *given))(*sequences)
 
 
+@dataclasses.dataclass(frozen=True)
+class _LossOfOutput:
+    """A step function that takes a loss of the learner's output."""
+
+    learner: "ETraceAlgorithm"
+    loss_fn: Callable[..., PyTree]
+
+    def __call__(self, x: PyTree, *targets: PyTree) -> PyTree:
+        several = len(self.learner.functional.cell.x.structure.children()) > 1
+        inputs = x if several and isinstance(x, (tuple, list)) else (x,)
+        return self.loss_fn(self.learner(*inputs), *targets)
+
+
+def _step_of(
+    learner: "ETraceAlgorithm",
+    loss_fn: Callable[..., PyTree] | None,
+    step_fn: Callable[..., PyTree] | None,
+    sequences: tuple[PyTree, ...],
+) -> Callable[..., PyTree]:
+    """The step function: that of the user, or one for a loss of the output."""
+    if loss_fn is not None and step_fn is None:
+        check_loss(loss_fn, None, len(sequences), learner.functional._called)
+        return _LossOfOutput(learner, loss_fn)
+    if loss_fn is not None or step_fn is None:
+        raise UsageError(
+            "The loss is said in one way.",
+            got="loss_fn and step_fn" if loss_fn is not None else "neither",
+            expected="loss_fn(out, *targets), or step_fn(*slices), which calls learner(x)",
+            do="pass one of them by its name, as in loss_fn=f",
+        )
+    return step_fn
+
+
 def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn: object) -> None:
     """Check what every driver is given."""
     learner.functional.check_states()
@@ -281,7 +332,7 @@ def _checked(learner: "ETraceAlgorithm", sequences: tuple[PyTree, ...], step_fn:
         raise UsageError(
             "No sequence.",
             expected="arrays with time on axis 0",
-            do="etrace_grad(xs, ys, step_fn=f)",
+            do="etrace_grad(xs, ys, loss_fn=f)",
         )
     if step_fn is not None:
         check_takes("step_fn", step_fn, len(sequences), "one slice of each sequence")

@@ -1,11 +1,10 @@
-"""A learner of an NNX module: itself a module, which holds the model, the carry and the traces;
-and `compile_model`, which makes it.
-"""
+"""A learner of an NNX module: itself a module, which holds the model, the carry and the traces."""
 
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax
 import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Num, PyTree
@@ -13,10 +12,20 @@ from jaxtyping import Array, Bool, Num, PyTree
 from ...cell import Values, check_finite, check_loss, reduced
 from ...checks import GradientReport
 from ...core._domains import array, arrays, flag
-from ...core._errors import UsageError
+from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...learner import Info, Objective, Options, State, fit_mode, packed, shallow_copy, step_options
+from ...learner import (
+    Info,
+    Objective,
+    Options,
+    State,
+    fit_mode,
+    packed,
+    shallow_copy,
+    step_options,
+    taking_gradients,
+)
 from ...learner._finite import check_moved
 from ...reports import CompilationReport
 from ._core import Core, EligibilityTrace, HiddenCarry, made_again
@@ -262,9 +271,22 @@ class NNXLearner(nnx.Module):
                 window of its own and moves the state on: `window` and `return_state` are for mode
                 'A' alone, and are not looked at.
         """
+        if not isinstance(optimizer, nnx.Optimizer):
+            raise UsageError(
+                "This is no optimizer of NNX.",
+                got=type(optimizer).__name__,
+                expected="an nnx.Optimizer, which holds the model's parameters",
+                do="pass nnx.Optimizer(model, optimizer, wrt=learner.wrt)",
+            )
         if fit_mode(mode, self.rule, options) == "A":
+            _, before = self._now()
             gradients, info = self.etrace_grad(xs, *targets, **options)
-            optimizer.update(self.model, gradients)
+            try:
+                with taking_gradients("an nnx.Optimizer made with wrt=learner.wrt"):
+                    optimizer.update(self.model, gradients)
+            except UsageError:
+                self._move(before)
+                raise
             return info
         timed, fixed = step_options((xs, *targets), options)
         graphdef, state = nnx.split((self, optimizer))
@@ -284,15 +306,19 @@ class NNXLearner(nnx.Module):
         nnx.update((self, optimizer), state)
         return info
 
-    def etrace_evolve(self, xs: PyTree, *, traces: bool = True) -> PyTree:
+    def etrace_evolve(
+        self, xs: PyTree, *, traces: bool = True, window: int | None = None
+    ) -> PyTree:
         """Forward only over a sequence, for a warm-up or an evaluation: the outputs, stacked over
         time.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
-        with `traces=False` they stay as they are, which is faster.
+        with `traces=False` they stay as they are, which is faster. `window` steps are done at once,
+        as in `etrace_grad`.
         """
         params, state = self._now()
-        new, outs = self._core.etrace_evolve(params, state, self._inputs(xs), traces=traces)
+        given = {"traces": traces, "window": window}
+        new, outs = self._core.etrace_evolve(params, state, self._inputs(xs), **given)
         self._move(new)
         return outs
 
@@ -345,42 +371,17 @@ class NNXLearner(nnx.Module):
         return params, State(carry, traces, steps, self.traces.get_metadata("fingerprint", None))
 
     def _move(self, new: State, *, hidden: bool = True) -> None:
-        self._functional.write(self.model, new.carry, hidden=hidden)
-        if hidden:
-            self.carry.set_value(self._functional.user_carry(new.carry))
-            self.traces.set_value(new.traces)
-            self.steps.set_value(new.steps)
-
-
-def compile_model(
-    model: nnx.Module,
-    rule: Rule,
-    inputs: tuple[PyTree, ...],
-    given: dict[str, Any],
-    **analysis: Any,
-) -> NNXLearner:
-    """A learner of `model`; `given` may hold `carry`, `wrt`, `vmap` and what is said about the
-    batch.
-    """
-    if isinstance(model, (nnx.RNN, nnx.Bidirectional)):
-        raise UsageError(
-            f"nnx.{type(model).__name__} runs whole sequences.",
-            expected="a module that does one step",
-            do="pass its cell, with carry=cell.initialize_carry(x.shape, rngs); etrace_grad runs "
-            "the sequence",
-        )
-    if "carry" not in given and hasattr(model, "initialize_carry"):
-        raise UsageError(
-            "The carry is missing.",
-            got=f"{type(model).__name__}, called as model(carry, x)",
-            expected="carry=...",
-            do="pass carry=model.initialize_carry(x.shape, rngs)",
-        )
-    if not callable(model):
-        raise UsageError(
-            "The module cannot be called.",
-            got=type(model).__name__,
-            expected="a module called as model(carry, x) -> (carry, out) or model(x) -> out",
-            do="give it __call__",
-        )
-    return NNXLearner(model, rule, inputs, given, **analysis)
+        try:
+            self._functional.write(self.model, new.carry, hidden=hidden)
+            if hidden:
+                self.carry.set_value(self._functional.user_carry(new.carry))
+                self.traces.set_value(new.traces)
+                self.steps.set_value(new.steps)
+        except flax.errors.TraceContextError as error:
+            raise UsageError(
+                "The learner is called inside a transformation that it is no argument of.",
+                got=first_line(error),
+                expected="the learner as an argument of nnx.jit, nnx.vmap, nnx.scan, ...",
+                do="pass it to a transformation of NNX; for those of JAX take it apart with "
+                "nnx.split(learner)",
+            ) from error

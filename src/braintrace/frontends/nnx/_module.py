@@ -12,20 +12,26 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from ...cell import (
+    IN_ORDER,
     BatchSpec,
+    MisfitError,
     Outside,
     Take,
     UserStep,
     Values,
     common_size,
+    is_swapped,
     said_batch,
+    shown,
     split,
     spread_axes,
+    users_step,
 )
 from ...core._errors import CompilationError, UsageError
 
 stop = jax.lax.stop_gradient
 
+_CALLED = "write it for model(carry, x) -> (carry, out), with carry= given to compile, or model(x)"
 # statistics and random streams: no hidden state, and never reset
 _LASTING = nnx.BatchStat, nnx.RngState
 
@@ -239,7 +245,10 @@ class SplitModule:
     ) -> tuple[PyTree, PyTree, list[list[jax.Array]]]:
         """(new carry, out, the arrays afterwards) of one call of the module."""
         trained = self._arrays(model)[0]
-        new, out = (None, model(*x)) if carry is None else self._pair(model(carry, *x))
+        given = (*x,) if carry is None else (carry, *x)
+        with users_step({"the arguments": given}, _CALLED):
+            got = model(*given)
+        new, out = (None, got) if carry is None else self._pair(carry, got)
         after = self._arrays(model)
         pairs = zip(self.trained.names, after[0], trained, strict=True)
         if written := [n for n, a, b in pairs if a is not b]:
@@ -251,21 +260,23 @@ class SplitModule:
             )
         return new, out, after
 
-    def _pair(self, got: PyTree) -> tuple[PyTree, PyTree]:
+    def _pair(self, carry: PyTree, got: PyTree) -> tuple[PyTree, PyTree]:
         if not isinstance(got, (tuple, list)) or len(got) != 2:
             raise CompilationError(
                 "The module does not return a pair.",
-                got=type(got).__name__,
+                got=f"{len(got)} values" if isinstance(got, (tuple, list)) else shown(got),
                 expected="(carry, out)",
                 do="return (carry, out) from model(carry, x); leave carry out of compile for a "
                 "module called as model(x)",
             )
-        if jax.tree.structure(got[0]) != self.carry_structure:
-            raise CompilationError(
+        if jax.tree.structure(got[0]) != self.carry_structure or is_swapped(carry, got):
+            raise MisfitError(
                 "The module returns a carry of another structure.",
-                got=jax.tree.structure(got[0]),
-                expected=self.carry_structure,
-                do="return the new carry first, as a tree like the one that came in",
+                got=shown(got[0]),
+                expected=shown(carry),
+                do=IN_ORDER
+                if is_swapped(carry, got)
+                else "return the new carry first, as a tree like the one that came in",
             )
         return got[0], got[1]
 
