@@ -18,7 +18,7 @@ from ..core._compat import is_differentiable, is_traced
 from ..core._domains import check_elements, leaf, whole
 from ..core._errors import CompilationError, UsageError
 from ..core._precision import narrowed
-from ..core.analysis import CellGraph, Signature, analyse
+from ..core.analysis import CellGraph, Signature, analyse, reach
 from ..core.engine import Rule
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, checked_policy, stage, stop_trace
 from ._batch import BatchSpec, claim_of
@@ -150,6 +150,17 @@ class Cell:
     out: Tree
     rule: Rule | None = None  # with what it reads from the model put in
     unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
+
+    @functools.cached_property
+    def influenced(self) -> tuple[int, ...]:
+        """The hidden leaves that a parameter reaches, at its own step or at a later one."""
+        graph, found = self.graph, set[Var]()
+        start = set(graph.params)
+        while not start <= found:
+            found = reach([*graph.prelude, *graph.step], start | found)
+            pairs = zip(graph.carry, graph.new_carry, strict=True)
+            start = {old for old, new in pairs if new in found}
+        return tuple(k for k in graph.hidden if graph.carry[k] in found)
 
     @property
     def leaf_numbers(self) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, PyTree
 
+from ..cell import Cell
 from ..cell._samples import place
 from ..core._compat import is_differentiable, is_traced
 from ..core._errors import UsageError
@@ -34,12 +35,12 @@ class Result(NamedTuple):
 
 
 def of_state(
-    graph: CellGraph, carrier: Carrier, before: Values, carry: Values, traces: Traces = None
+    cell: Cell, carrier: Carrier, before: Values, carry: Values, traces: Traces = None
 ) -> list[Result]:
     """The leaves of a carry that parameters influence, and the traces of each site. Other leaves
     (the last input, say) may be as the model wants them.
     """
-    hidden = [k for k in graph.influenced if k < len(before)]
+    graph, hidden = cell.graph, [k for k in cell.influenced if k < len(before)]
     found = [
         Result("new state", graph.leaf_paths[k], carry[k], before[k], graph.leaf_axis(k))
         for k in hidden
@@ -99,7 +100,7 @@ def check_moved(learner: Any, before: tuple[PyTree, State], after: tuple[PyTree,
     """`check_results` of parameters and of a learner's state after a sequence."""
     (params, old), (updated, new) = before, after
     was, now = (learner.cell.carry.apart(state.carry) for state in (old, new))
-    made = of_state(learner.graph, learner.rule.carrier, was, now, new.traces)
+    made = of_state(learner.cell, learner.rule.carrier, was, now, new.traces)
     check_results([*of_parameters(params, updated), *made])
 
 

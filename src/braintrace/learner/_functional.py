@@ -297,7 +297,7 @@ class FunctionLearner:
         gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)
         check_finite(info.losses, options.mask)
         before = start[1]
-        made = of_state(self.graph, self.rule.carrier, before, carry, traces) if keep else []
+        made = of_state(self.cell, self.rule.carrier, before, carry, traces) if keep else []
         hint = lambda: first_input(self.graph, xs, options.mask, not objective.is_step)
         check_results([*of_gradients(self.graph, *gradients), *made], hint)
         kept = traces if keep else state.traces
@@ -412,7 +412,7 @@ class FunctionLearner:
         looked_at = traces if steps > 1 and traces is not before.traces else None
         old = self.cell.carry.apart(before.carry)
         hint = lambda: first_input(self.graph, xs, None)
-        check_results(of_state(self.graph, self.rule.carrier, old, carry, looked_at), hint)
+        check_results(of_state(self.cell, self.rule.carrier, old, carry, looked_at), hint)
         return self._after(before, steps, carry, traces), self.cell.out.unflatten(outs)
 
     def _after(self, before: State, steps: int, carry: list[jax.Array], traces: PyTree) -> State:

@@ -15,7 +15,7 @@ from ..sites import SiteRule
 from . import _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
-from ._dependence import Edge, reach
+from ._dependence import Edge
 from ._elements import Elements
 
 
@@ -225,16 +225,6 @@ class CellGraph:
         """The group of each hidden leaf."""
         return {leaf: g for g, group in enumerate(self.groups) for leaf in group.leaves}
 
-    @functools.cached_property
-    def influenced(self) -> tuple[int, ...]:
-        """The hidden leaves that a parameter reaches, at its own step or at a later one."""
-        start, found = set[Atom](self.params), set[Atom]()
-        while not start <= found:
-            found = reach([*self.prelude, *self.step], start | found)
-            pairs = zip(self.carry, self.new_carry, strict=True)
-            start = {old for old, new in pairs if new in found}
-        return tuple(k for k in self.hidden if self.carry[k] in found)
-
     first_of_sum = functools.cached_property(_shared.first_of_sum)
     drive_biases = functools.cached_property(_shared.drive_biases)
 
@@ -267,12 +257,6 @@ class CellGraph:
         y = self.y_axis(site)
         dim = None if y is None else site.rule.lane_axis(y.dim)
         return None if y is None or dim is None else y.at(dim)
-
-    def operand_axes(self, site: Site) -> list[BatchAxis | None]:
-        """Where the samples lie in each of a site's data."""
-        if self.batch is None:
-            return [None for _ in site.data]
-        return [self.batch.operand(site.equation, k) for k in site.rule.data]
 
     def weight_axis(self, site: Site) -> BatchAxis | None:
         """Where the samples lie in a weight that has a part for each of them."""

@@ -27,7 +27,7 @@ from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
-from ._slots import cleared, signals_at
+from ._slots import cleared, operand_axes, signals_at
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
@@ -79,7 +79,7 @@ class PerParameter(TraceCarrier):
     def _reset(self, graph: CellGraph, site: Site, of: OfSite, marks: Bool[Array, " B"]) -> OfSite:
         if not isinstance(of, Passing):
             return of
-        pairs = zip(graph.operand_axes(site), of.data, strict=True)
+        pairs = zip(operand_axes(graph, site), of.data, strict=True)
         return of._replace(data=[cleared(axis, v, marks) for axis, v in pairs])
 
     def advance_and_contract(

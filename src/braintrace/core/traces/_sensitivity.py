@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
-from ._slots import at_place, cleared, nbytes, one_slot, where_acting
+from ._slots import at_place, cleared, nbytes, one_slot, operand_axes, where_acting
 
 Carried = TypeVar("Carried")
 # cotangents of the hidden leaves, to those of the leaves before and of each perturbation
@@ -154,7 +154,7 @@ def cleared_data(
 ) -> list[list[Array]]:
     """The data of each site, zero for the samples that are marked."""
     return [
-        [cleared(*of, marks) for of in zip(graph.operand_axes(site), values, strict=True)]
+        [cleared(*of, marks) for of in zip(operand_axes(graph, site), values, strict=True)]
         for site, values in zip(graph.sites, data, strict=True)
     ]
 

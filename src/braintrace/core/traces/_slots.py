@@ -27,6 +27,13 @@ def cleared(
     return jnp.where(jax.vmap(along)(marks) if marks.ndim > 1 else along(marks), 0, values)
 
 
+def operand_axes(graph: CellGraph, site: Site) -> list[BatchAxis | None]:
+    """Where the samples lie in each of a site's data."""
+    if graph.batch is None:
+        return [None for _ in site.data]
+    return [graph.batch.operand(site.equation, k) for k in site.rule.data]
+
+
 def one_slot(graph: CellGraph, hidden: Values, slot: Slot) -> list[Array]:
     """Arrays shaped as the hidden leaves: ones on the slot of every sample, zeros elsewhere."""
     number, size = graph.hidden.index(slot.leaf), graph.sample_size(slot.leaf)

@@ -195,7 +195,7 @@ class ModuleLearner(FunctionLearner):
         xs = [jnp.asarray(v)[None] for v in self._inputs(x)]
         before = self.cell.carry.apart(carry)
         flat, outs = self._programs.evolve(self._flat(params), before, xs)
-        check_results(of_state(self.graph, self.rule.carrier, before, flat))
+        check_results(of_state(self.cell, self.rule.carrier, before, flat))
         self.write(self.cell.carry.together(flat))
         return self.cell.out.unflatten([v[0] for v in outs])
 
