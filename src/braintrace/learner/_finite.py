@@ -20,6 +20,8 @@ from ..core.step import Values
 from ..core.traces import Carrier, Traces
 from ._state import State
 
+_SMALL = 1 << 16  # elements that are looked at faster here than by a program
+
 
 class Result(NamedTuple):
     """A value of a call: what it is, its name, and the value before the call where there was one.
@@ -77,10 +79,11 @@ def check_results(results: Iterable[Result], hint: Callable[[], str] = lambda: "
     results = [r for r in results if r.value is not None and is_differentiable(r.value.dtype)]
     if any(is_traced(v) for r in results for v in (r.value, r.before)):
         return
-    pairs = [(r.value, r.before) for r in results]
-    if not results or not jax.device_get(_any_spoilt(pairs)):
+    if _all_finite([r.value for r in results]):
         return
-    bad = next(r for r, pair in zip(results, pairs, strict=True) if np.any(_spoilt(*pair)))
+    bad = next((r for r in results if _spoilt(r.value, r.before).any()), None)
+    if bad is None:
+        return
     at = np.argwhere(np.asarray(_spoilt(bad.value, bad.before)))[0]
     value = np.asarray(bad.value)[tuple(at)]
     sample = ""
@@ -123,9 +126,18 @@ def first_input(graph: CellGraph, xs: PyTree, mask: ArrayLike | None, own: bool 
     return ""
 
 
+def _all_finite(values: list[Array]) -> bool:
+    small, large = [], []
+    for v in values:
+        (small if v.size <= _SMALL else large).append(v)
+    if not all(np.isfinite(v).all() for v in jax.device_get(small)):
+        return False
+    return not large or bool(jax.device_get(_each_finite(large)))
+
+
 @jax.jit
-def _any_spoilt(pairs: list[tuple[Array, Array | None]]) -> Bool[Array, ""]:
-    return jnp.stack([_spoilt(*pair).any() for pair in pairs]).any()
+def _each_finite(values: list[Array]) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(v).all() for v in values]).all()
 
 
 def _spoilt(value: Array, before: Array | None) -> Bool[Array, "..."]:
