@@ -73,8 +73,8 @@ def test_wrong_structures(made):
 
 def test_wrong_dtypes(made):
     this, state = made
-    with says(UsageError, "The input x has a wrong dtype", "int32", "float64", "convert it"):
-        this.update(PARAMS, state, X.astype(jnp.int32))
+    with says(UsageError, "The input x has a wrong dtype", "complex", "float64", "convert it"):
+        this.update(PARAMS, state, X.astype(complex))
     with says(UsageError, "The carry has a wrong dtype", "complex"):
         this.init(PARAMS, H.astype(complex))
 

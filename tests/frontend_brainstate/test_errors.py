@@ -96,11 +96,11 @@ The input has a wrong shape at [0].
         UsageError,
         """
 The input has a wrong dtype at [0].
-  got:      int64
+  got:      complex128
   expected: float64
   do:       convert it, or compile again with an example of this dtype
 """,
-        lambda: learner(jnp.zeros((B, IN), int)),
+        lambda: learner(jnp.zeros((B, IN), complex)),
     )
 
 

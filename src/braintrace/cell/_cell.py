@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from ..core._compat import is_differentiable, is_traced
@@ -22,6 +23,7 @@ from ..core.analysis import CellGraph, Signature, analyse, reach
 from ..core.engine import Rule
 from ..core.jaxpr import ControlFlowPolicy, Unfolding, Var, checked_policy, stage, stop_trace
 from ._batch import BatchSpec, claim_of
+from ._convert import unfit
 from ._failing import IN_ORDER, MisfitError, is_swapped, shown, users_step
 from ._select import Patterns, select
 
@@ -53,9 +55,23 @@ class Tree:
         leaves = zip(self.names, self.leaves, strict=True)
         return [name for name, leaf in leaves if str(leaf.dtype) in _WIDE]
 
-    def flatten(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
+    def inputs(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
+        """As `flatten`, for what a user hands in at each step: a leaf of another dtype is converted
+        where that keeps its values.
+        """
+        return self.flatten(tree, what, lead=lead, unfit=unfit)
+
+    def flatten(
+        self,
+        tree: PyTree,
+        what: str,
+        *,
+        lead: tuple[int, ...] = (),
+        unfit: Callable[[Any, Any], str | None] | None = None,
+    ) -> list[jax.Array]:
         """The leaves of `tree`, checked against this structure; `lead` are axes in front of each
-        leaf's shape.
+        leaf's shape. `unfit(leaf, compiled dtype)`: None, or what to say of its dtype; by default
+        its kind must be the compiled one.
         """
         if self._wide and not jax.config.jax_enable_x64:
             raise UsageError(
@@ -83,15 +99,16 @@ class Tree:
                     expected=f"shape {(*lead, *expected.shape)}",
                     do="pass the shape that was compiled, or compile again",
                 )
-            if _kind(found.dtype) != _kind(expected.dtype):
+            if (why := (unfit or _other_kind)(value, expected.dtype)) is not None:
                 raise UsageError(
                     f"The {what} has a wrong dtype at {name}.",
-                    got=found.dtype,
+                    got=f"{found.dtype}{why}",
                     expected=expected.dtype,
                     do="convert it, or compile again with an example of this dtype",
                 )
+        of_arrays = lambda v, dtype: isinstance(v, (jax.Array, np.ndarray)) and v.dtype == dtype
         return [
-            v if getattr(v, "dtype", None) == e.dtype else jnp.asarray(v, e.dtype)
+            v if of_arrays(v, e.dtype) else jnp.asarray(v, e.dtype)
             for v, e in zip(leaves, self.leaves, strict=True)
         ]
 
@@ -128,6 +145,10 @@ class Tree:
     def shapes(self) -> PyTree:
         """The tree of shapes and dtypes."""
         return self.unflatten(self.leaves)
+
+
+def _other_kind(value: Any, wanted: Any) -> str | None:
+    return None if _kind(leaf("value", value).dtype) == _kind(wanted) else ""
 
 
 def _kind(dtype: Any) -> str:

@@ -74,7 +74,7 @@ def user_body(
             slices = without_padding(slices, weight, front_axes(slices, axes))
 
         def take(x: PyTree) -> PyTree:
-            xs = cell.x.flatten(x, "input x")
+            xs = cell.x.inputs(x, "input x")
             xs = xs if mask is None else without_padding(xs, weight, axes)
             result = evaluate(cell.graph, ready, carry[:count], xs, perturbations)
             out = cell.out.unflatten(shielded(result.outs, weight, mask))

@@ -165,7 +165,8 @@ class LoraOp(ETraceOp):
 
 @dataclasses.dataclass(eq=False)
 class ElemWiseOp(ETraceOp):
-    """`fn(w)`: `braintrace.element_wise`.
+    """`fn(w)`: `braintrace.element_wise`. A weight of several entries, a dict say, is handed to
+    `fn` whole. `op(w)` is the same as `op(None, w)`.
 
     >>> import warnings, braintrace, jax.numpy as jnp
     >>> with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
@@ -178,7 +179,17 @@ class ElemWiseOp(ETraceOp):
     fn: Operation | None = None
 
     def xw_to_y(self, inputs: PyTree, weights: PyTree) -> PyTree:
+        if isinstance(weights, (dict, list, tuple)):
+            return weights if self.fn is None else self.fn(weights)
         return element_wise(weights, weight_fn=self.fn)
+
+    def __call__(self, *operands: PyTree) -> PyTree:
+        """Of the weight alone, or of data, which are not read, and the weight."""
+        if len(operands) not in (1, 2):
+            raise UsageError(
+                "Invalid number of operands.", got=len(operands), expected="op(w), or op(x, w)"
+            )
+        return self.xw_to_y(None, operands[-1])
 
 
 class ETraceParam(brainstate.ParamState):

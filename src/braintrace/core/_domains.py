@@ -97,10 +97,14 @@ def array(what: str, value: Any, *, real: bool = False) -> Array:
 
 
 def arrays(what: str, tree: PyTree) -> PyTree:
-    """A tree with its numbers as arrays, none without elements; a `ShapeDtypeStruct` stays as it
-    is.
-    """
-    made = lambda v: v if isinstance(v, jax.ShapeDtypeStruct) else array(what, v)
+    """A tree with its numbers as arrays, none without elements; a `ShapeDtypeStruct` stays one."""
+
+    def made(v: Any) -> Array | jax.ShapeDtypeStruct:
+        if not isinstance(v, jax.ShapeDtypeStruct):
+            return array(what, v)
+        dtype = jax.dtypes.canonicalize_dtype(v.dtype, allow_extended_dtype=True)
+        return v.update(dtype=dtype)
+
     found = jax.tree.map(made, tree)
     for path, value in jax.tree_util.tree_leaves_with_path(found):
         check_elements(f"{what}{jax.tree_util.keystr(path)}", value.shape)

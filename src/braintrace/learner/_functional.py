@@ -292,7 +292,7 @@ class FunctionLearner:
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
-        initial = [] if reset is None else self.cell.carry.apart(self.initial)
+        initial = [] if reset is None else self._initial_values()
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
         gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)
         check_finite(info.losses, options.mask)
@@ -392,7 +392,18 @@ class FunctionLearner:
 
     def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of the inputs of a step, or of a sequence, checked."""
-        return self.cell.x.flatten(x, "input sequence" if lead else "input x", lead=lead)
+        return self.cell.x.inputs(x, "input sequence" if lead else "input x", lead=lead)
+
+    def _initial_values(self) -> list[jax.Array]:
+        """What a reset goes back to, as the engine has it."""
+        if any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(self.initial)):
+            raise UsageError(
+                "A reset has no values to go back to.",
+                got="a carry that was compiled from shapes alone",
+                expected="the values of the carry before the first step",
+                do="pass the carry itself to compile",
+            )
+        return self.cell.carry.apart(self.initial)
 
     def _start(self, params: PyTree, state: State, *, formed: bool = True) -> tuple[PyTree, ...]:
         """(params, carry, traces) as the engine takes them, `formed` in any case or as they are."""

@@ -207,7 +207,7 @@ def _loss_shape(
         before = cell.carry.unflatten(carry)
 
         def take(x: PyTree) -> PyTree:
-            cell.x.flatten(x, "input x")
+            cell.x.inputs(x, "input x")
             return (before, cell.out.unflatten(outs)), None
 
         return taken_once(lambda take: step(live, before, take, *given), take)[0][0]

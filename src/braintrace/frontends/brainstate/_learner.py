@@ -214,7 +214,7 @@ class ModuleLearner(FunctionLearner):
 
     def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         what = "input sequence" if lead else "input"
-        return self.cell.x.flatten(self.fitted(x), what, lead=lead)
+        return self.cell.x.inputs(self.fitted(x), what, lead=lead)
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(params, "model")

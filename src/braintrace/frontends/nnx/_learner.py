@@ -80,6 +80,7 @@ class NNXLearner(nnx.Module):
     ):
         inputs = arrays("example input", inputs)
         carry = arrays("carry", given.get("carry"))
+        _check_held(carry)
         wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
         params, start = functional.read(model, carry)
@@ -385,3 +386,13 @@ class NNXLearner(nnx.Module):
                 do="pass it to a transformation of NNX; for those of JAX take it apart with "
                 "nnx.split(learner)",
             ) from error
+
+
+def _check_held(carry: PyTree) -> None:
+    if any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(carry)):
+        raise UsageError(
+            "The carry has no values.",
+            got="shapes alone",
+            expected="arrays: the learner of an NNX module holds its carry",
+            do="pass jnp.zeros of these shapes, say; for the inputs shapes are enough",
+        )
