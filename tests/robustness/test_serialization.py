@@ -207,6 +207,19 @@ def test_an_exported_step_takes_states():
         read.call(made("eprop filtered less")[2], xs()[0])
 
 
+def test_an_exported_sequence_gives_states_and_reports():
+    pytest.importorskip("flatbuffers")
+    learner, params, start = made("d_rtrl")
+    of = lambda s, xs: learner.etrace_grad(params, s, xs, loss_fn=loss)
+    kernel = jax.export.DisabledSafetyCheck.custom_call("braintrace_traces")
+    exported = jax.export.export(jax.jit(of), disabled_checks=[kernel])(start, xs())
+    found = jax.export.deserialize(exported.serialize()).call(start, xs())
+    expected = of(start, xs())
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 LATE = """
 import sys
 import braintrace, jax.numpy as jnp

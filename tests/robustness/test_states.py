@@ -194,7 +194,8 @@ def test_a_state_of_another_version_is_refused():
     learner, params, own = made("d_rtrl")
     told = own.fingerprint.replace('"version": "', '"version": "9.')
     old = State(own.carry, own.traces, own.steps, told)
-    assert "version: 9." in refusal(lambda: learner.update(params, old, xs()[0]))
+    text = refusal(lambda: learner.update(params, old, xs()[0]))
+    assert "version: 9." in text and "drops the fingerprint" in text
 
 
 @pytest.mark.parametrize("fingerprint", ["", "[]", "spoilt"])

@@ -133,10 +133,12 @@ def _refuse(expected: Mapping[str, str], got: Mapping[str, str]) -> None:
         names = ["algorithm"]
     more = f"; and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     show = lambda of: "; ".join(f"{k}: {of.get(k, 'none')}" for k in names[:_MOST_SHOWN]) + more
-    raise UsageError(
-        "The state is not one of this learner.",
-        got=show(got),
-        expected=show(expected),
-        do="pass a state of this learner, from init or a call of its own; or compile the learner "
-        "that the state is of",
+    do = (
+        "pass a state of this learner, from init or a call of its own; or compile the learner that "
     )
+    do += "the state is of"
+    if names == ["version"]:
+        do = "braintrace.State(s.carry, s.traces, s.steps) drops the fingerprint of s: structure, "
+        do += "shapes and dtypes alone are checked then"
+    what = "The state is not one of this learner."
+    raise UsageError(what, got=show(got), expected=show(expected), do=do)
