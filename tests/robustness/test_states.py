@@ -3,6 +3,7 @@
 import copy
 import functools
 import itertools
+import json
 import pickle
 
 import brainstate
@@ -196,6 +197,12 @@ def test_a_state_of_another_version_is_refused():
     old = State(own.carry, own.traces, own.steps, told)
     text = refusal(lambda: learner.update(params, old, xs()[0]))
     assert "version: 9." in text and "drops the fingerprint" in text
+
+
+def test_a_fingerprint_is_read_as_json():
+    learner, params, own = made("d_rtrl")
+    spaced = json.dumps(json.loads(own.fingerprint), indent=1)
+    learner.update(params, State(own.carry, own.traces, own.steps, spaced), xs()[0])
 
 
 @pytest.mark.parametrize("fingerprint", ["", "[]", "spoilt"])

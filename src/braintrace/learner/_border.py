@@ -15,6 +15,14 @@ from ._serialization import offer_to_flax
 from ._state import Fingerprint, State
 
 _MOST_SHOWN = 4
+_OTHER_LEARNER = (
+    "pass a state of this learner, from init or a call of its own; or compile the learner that the "
+    "state is of"
+)
+_OTHER_VERSION = (
+    "braintrace.State(s.carry, s.traces, s.steps) drops the fingerprint of s; then structure, "
+    "shapes and dtypes alone are checked"
+)
 
 
 class Border:
@@ -51,7 +59,7 @@ class Border:
                 do="pass the state that learner.init(params, carry) or the last call returned",
             )
         if state.fingerprint not in (None, self.fingerprint):
-            _refuse(_told(self.fingerprint), _told(state.fingerprint))
+            _compare(_told(self.fingerprint), _told(state.fingerprint))
         layout = self._layout if state.traces is not None else self._unformed
         tree = state.carry, state.traces, state.steps
         leaves, structure = jax.tree.flatten(tree)
@@ -59,11 +67,9 @@ class Border:
             return
         # slowly: what JAX would convert itself, a Python number or a wide NumPy array, is right
         found = Tree.of(jax.tree.map(_shaped, tree))
-        expected, got = self._texts(layout), self._texts(found)
-        if expected != got:
-            _refuse(expected, got)
+        _compare(self._texts(layout), self._texts(found))
         if structure != layout.structure:
-            _refuse({"structure": str(layout.structure)}, {"structure": str(structure)})
+            _compare({"structure": str(layout.structure)}, {"structure": str(structure)})
 
     def _texts(self, tree: Tree) -> dict[str, str]:
         """What each leaf of (carry, traces, steps) is, by its name."""
@@ -127,18 +133,18 @@ def _told(fingerprint: object) -> dict[str, str]:
     return told if isinstance(told, dict) else {"fingerprint": repr(fingerprint)}
 
 
-def _refuse(expected: Mapping[str, str], got: Mapping[str, str]) -> None:
+def _compare(expected: Mapping[str, str], got: Mapping[str, str]) -> None:
+    """Refuse what differs."""
     names = [k for k in {**expected, **got} if expected.get(k) != got.get(k)]
+    if not names:
+        return
     if "algorithm" in names:  # which has options of its own
         names = ["algorithm"]
     more = f"; and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     show = lambda of: "; ".join(f"{k}: {of.get(k, 'none')}" for k in names[:_MOST_SHOWN]) + more
-    do = (
-        "pass a state of this learner, from init or a call of its own; or compile the learner that "
+    raise UsageError(
+        "The state is not one of this learner.",
+        got=show(got),
+        expected=show(expected),
+        do=_OTHER_VERSION if names == ["version"] else _OTHER_LEARNER,
     )
-    do += "the state is of"
-    if names == ["version"]:
-        do = "braintrace.State(s.carry, s.traces, s.steps) drops the fingerprint of s: structure, "
-        do += "shapes and dtypes alone are checked then"
-    what = "The state is not one of this learner."
-    raise UsageError(what, got=show(got), expected=show(expected), do=do)
