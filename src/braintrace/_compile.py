@@ -148,7 +148,9 @@ def compile(
         if of_brainstate:  # which has looked for a remedy with the model's states as they were
             raise
         works = functools.partial(_works, compile_model, rule)
-        raise _remedy(works, front_end, model, example_inputs, given) or error from error
+        if (remedy := _remedy(works, front_end, model, example_inputs, given)) is None:
+            raise
+        raise remedy from error
     if verbose:
         learner.report.show(verbose)
     return learner

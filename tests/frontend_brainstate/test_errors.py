@@ -109,6 +109,8 @@ def test_calling_before_compiling():
         UsageError,
         """
 D_RTRL is not compiled.
+  got:      a call before compile_graph
+  expected: a compiled learner
   do:       call compile_graph(x) with the inputs of one step first
 """,
         lambda: braintrace.D_RTRL(Readout())(X),

@@ -6,7 +6,6 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,11 +33,15 @@ CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The structure of a pytree of arrays, with the path, shape and dtype of each leaf."""
+    """The structure of a pytree of arrays, with the path, shape and dtype of each leaf. `wide`:
+    the paths of those that JAX has in its 64-bit mode alone.
+    """
 
     structure: Any
     names: tuple[str, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
+    #: The leaves that JAX has in its 64-bit mode alone.
+    wide: tuple[str, ...] = ()
     #: The engine's leaves of a carry, where an algorithm holds some in a wider dtype.
     held: tuple[Var, ...] = ()
 
@@ -47,13 +50,9 @@ class Tree:
         paths, structure = jax.tree_util.tree_flatten_with_path(tree)
         name = lambda path: f"{what}{jax.tree_util.keystr(path)}"
         leaves = tuple(leaf(name(p), v, values=False) for p, v in paths)
-        return cls(structure, tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths), leaves)
-
-    @functools.cached_property
-    def _wide(self) -> list[str]:
-        """The leaves that JAX has in its 64-bit mode alone."""
-        leaves = zip(self.names, self.leaves, strict=True)
-        return [name for name, leaf in leaves if str(leaf.dtype) in _WIDE]
+        names = tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths)
+        wide = [n for n, v in zip(names, leaves, strict=True) if str(v.dtype) in _WIDE]
+        return cls(structure, names, leaves, tuple(wide) if jax.config.jax_enable_x64 else ())
 
     def inputs(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """As `flatten`, for what a user hands in at each step: a leaf of another dtype is converted
@@ -73,11 +72,11 @@ class Tree:
         leaf's shape. `unfit(leaf, compiled dtype)`: None, or what to say of its dtype; by default
         its kind must be the compiled one.
         """
-        if self._wide and not jax.config.jax_enable_x64:
+        if self.wide and not jax.config.jax_enable_x64:
             raise UsageError(
                 "JAX's 64-bit mode was on when the learner was compiled, and is off now.",
                 got="jax_enable_x64=False",
-                expected=f"jax_enable_x64=True: {', '.join(self._wide)} of the {what} has 64 bits",
+                expected=f"jax_enable_x64=True: {self.wide[0]} of the {what} has 64 bits",
                 do="jax.config.update('jax_enable_x64', True), after the imports (brainstate turns "
                 "it off); or compile again with values of 32 bits",
             )
