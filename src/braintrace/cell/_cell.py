@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..core._compat import is_differentiable, is_traced
+from ..core._compat import is_differentiable, is_traced, is_wide_mode
 from ..core._domains import check_elements, leaf, whole
 from ..core._errors import CompilationError, UsageError
 from ..core._precision import narrowed
@@ -52,7 +52,7 @@ class Tree:
         leaves = tuple(leaf(name(p), v, values=False) for p, v in paths)
         names = tuple(jax.tree_util.keystr(p) or "value" for p, _ in paths)
         wide = [n for n, v in zip(names, leaves, strict=True) if str(v.dtype) in _WIDE]
-        return cls(structure, names, leaves, tuple(wide) if jax.config.jax_enable_x64 else ())
+        return cls(structure, names, leaves, tuple(wide) if is_wide_mode() else ())
 
     def inputs(self, tree: PyTree, what: str, *, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """As `flatten`, for what a user hands in at each step: a leaf of another dtype is converted
@@ -72,7 +72,7 @@ class Tree:
         leaf's shape. `unfit(leaf, compiled dtype)`: None, or what to say of its dtype; by default
         its kind must be the compiled one.
         """
-        if self.wide and not jax.config.jax_enable_x64:
+        if self.wide and not is_wide_mode():
             raise UsageError(
                 "JAX's 64-bit mode was on when the learner was compiled, and is off now.",
                 got="jax_enable_x64=False",

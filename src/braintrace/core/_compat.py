@@ -156,6 +156,11 @@ def scan_counts(params: Params) -> tuple[int, int]:
     return len(tuple(constants)), len(tuple(carried))
 
 
+def is_wide_mode() -> bool:
+    """Whether JAX has values of 64 bits."""
+    return jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+
+
 def is_key(dtype: DTypeLike) -> bool:
     """Whether `dtype` is that of typed PRNG keys."""
     return jnp.issubdtype(dtype, jax.dtypes.prng_key)

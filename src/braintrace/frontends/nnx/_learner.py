@@ -4,9 +4,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax
 import jax
-from flax import nnx
+from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, reduced
@@ -378,7 +377,7 @@ class NNXLearner(nnx.Module):
                 self.carry.set_value(self._functional.user_carry(new.carry))
                 self.traces.set_value(new.traces)
                 self.steps.set_value(new.steps)
-        except flax.errors.TraceContextError as error:
+        except errors.TraceContextError as error:
             raise UsageError(
                 "The learner is called inside a transformation that it is no argument of.",
                 got=first_line(error),
