@@ -29,7 +29,7 @@ def test_program_runs(path):
 
 
 def test_programs_are_in_the_style_of_the_package():
-    assert len(PROGRAMS) >= 25
+    assert len(PROGRAMS) >= 50
     for path in PROGRAMS:
         text = path.read_text()
         assert "import braintrace" in text and re.search(r"^assert ", text, re.MULTILINE), path
