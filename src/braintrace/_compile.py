@@ -56,7 +56,10 @@ def compile(
             Equinox module, called as `model(x, carry)`, which returns the new carry or `(carry,
             out)`; or a function `(params, carry, x) -> (carry, out)`.
         algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
-        *example_inputs: the inputs of one step. Only shapes and dtypes count.
+        *example_inputs: the inputs of one step. Only shapes and dtypes count, so that trees of
+            `jax.ShapeDtypeStruct` are enough; of a function's params and carry, and of an Equinox
+            module's carry, they are too, but where a rule or a reset needs values. Later inputs may
+            have another dtype where converting them keeps their values.
         batch_size: the number of samples. brainstate: the module's states are initialised with it
             (`init_state(batch_size=...)`), and the axis of each whose size follows it is the batch.
             Others: the size of axis 0 of the carry's arrays that have a batch; by default the size

@@ -201,3 +201,16 @@ def test_scalars_compile_one_program():
 def test_arrays_of_numpy_are_those_of_jax():
     wide = [np.asarray(v, np.float64) for v in (XS[0], H, P)]
     np.testing.assert_array_equal(function(*wide), function(XS[0]))
+
+
+def test_a_loss_with_a_unit_is_refused_and_a_ratio_is_not():
+    cell = lambda p, h, x: ((h := 0.5 * h + x @ p), h)
+    params, carry, xs = P * u.nS, H * u.pA, XS * u.mV
+    learner = braintrace.compile(cell, "d_rtrl", xs[0], params=params, carry=carry)
+    given = params, learner.init(params, carry), xs
+    with pytest.raises(braintrace.UsageError, match="The loss has a unit"):
+        learner.etrace_grad(*given, loss_fn=lambda out: out.mean())
+    found = learner.etrace_grad(*given, loss_fn=lambda out: (out / u.pA).mean())[0]
+    plain = braintrace.compile(cell, "d_rtrl", XS[0], params=P, carry=H)
+    expected = plain.etrace_grad(P, plain.init(P, H), XS, loss_fn=jnp.mean)[0]
+    np.testing.assert_allclose(u.get_mantissa(found), expected, rtol=1e-6)

@@ -52,7 +52,7 @@ class UserFunction:
     @property
     def code(self) -> types.CodeType | None:
         """Where it is written."""
-        function = self()
+        function: Any = self()
         while isinstance(function, functools.partial):
             function = function.func
         return getattr(function, "__code__", None)

@@ -43,7 +43,8 @@ class LeakyRateReadout(_Leaky):
         in_size, out_size: numbers of inputs and outputs.
         tau: time constant, in the unit of the environment's `dt` (5 ms).
         w_init: of W, (in, out).
-        r_init: of the state; by default zeros in the unit of W.
+        r_init: of the state; by default zeros in the unit of W, which is that of the state where x
+            has none: `ZeroInit(unit=...)` else.
         name: of the module.
 
     Raises:

@@ -47,9 +47,9 @@ class ScalarLeak(Edit):
         for k, leaf in old.items():
             held = _stop_readers(editor, k, leaf)
             if k in new:
-                made: list[Var] = []
+                made: list[Atom] = []
 
-                def leaking(h: Var, held: Var = held, made: list[Var] = made) -> Var:
+                def leaking(h: Var, held: Var = held, made: list[Atom] = made) -> Atom:
                     made.append(editor.apply(self._leaking, h, held))
                     return _in_dtype_of(editor, made[0], h)
 
@@ -80,7 +80,7 @@ def _stop_readers(editor: Editor, k: int, leaf: Var) -> Var:
     return held
 
 
-def _in_dtype_of(editor: Editor, value: Var, like: Var) -> Var:
+def _in_dtype_of(editor: Editor, value: Atom, like: Var) -> Atom:
     cast = lambda v: v.astype(like.dtype)
     return value if value.dtype == like.dtype else editor.apply(cast, value)
 
