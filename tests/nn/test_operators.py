@@ -142,10 +142,10 @@ def test_shapes_that_do_not_fit(name):
 
 
 def test_types_that_do_not_fit():
-    with pytest.raises(UsageError, match="integers"):
+    with pytest.raises(braintrace.UsageError, match="integers"):
         braintrace.embedding(jnp.array([0.5]), W)
     for value in (W, object()):
-        with pytest.raises(UsageError, match="Not a sparse matrix"):
+        with pytest.raises(braintrace.UsageError, match="Not a sparse matrix"):
             braintrace.sparse_matmul(X, W, sparse_mat=value)
 
 

@@ -303,7 +303,10 @@ class Brainstate(FrontEnd):
 
 
 class Mapped(Brainstate):
+    """Its methods are those of the learner that is mapped: a few are enough."""
+
     name = "brainstate, mapped"
+    methods = ("etrace_grad", "update", "reset_state")
     compiled = {"batch_size": B, "vmap": True}  # noqa: RUF012
 
     def states(self):

@@ -1,6 +1,7 @@
 """What the loss of a step must be: a floating-point scalar, or one value for each sample."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,12 @@ from ..core._compat import is_key
 from ..core._domains import array, described, flag
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis, CellGraph, axes_of_results
-from ..core.jaxpr import ControlFlowPolicy, stage
+from ..core.jaxpr import Atom, ControlFlowPolicy, stage
 
 _OPAQUE = ControlFlowPolicy(cond="opaque")
 
 
-def split(result: PyTree, has_aux: bool, name: str = "step_fn") -> tuple[jax.Array, PyTree]:
+def split(result: Any, has_aux: bool, name: str = "step_fn") -> tuple[Any, PyTree]:
     """(loss, aux) of what a loss function or a step (`name`) returned."""
     if flag("has_aux", has_aux) and not (isinstance(result, (tuple, list)) and len(result) == 2):
         raise UsageError(
@@ -26,10 +27,10 @@ def split(result: PyTree, has_aux: bool, name: str = "step_fn") -> tuple[jax.Arr
             do="return the loss and a tree of arrays, or leave has_aux out",
         )
     loss, aux = result if has_aux else (result, None)
-    if getattr(loss, "unit", None) is not None:
+    if (unit := getattr(loss, "unit", None)) is not None:
         raise UsageError(
             "The loss has a unit.",
-            got=str(loss.unit),
+            got=str(unit),
             expected="a plain number",
             do="divide by a scale, as in jnp.square((out / brainunit.mV))",
         )
@@ -42,7 +43,7 @@ def split(result: PyTree, has_aux: bool, name: str = "step_fn") -> tuple[jax.Arr
     return loss, aux
 
 
-def _no_loss(name: str, got: str, has_aux: bool, dtype: DTypeLike = None) -> UsageError:
+def _no_loss(name: str, got: str, has_aux: bool, dtype: DTypeLike | None = None) -> UsageError:
     do = "return the loss of the step" + "; pass has_aux=True to return (loss, aux)" * (not has_aux)
     if dtype is not None and not is_key(dtype):
         is_complex = jnp.issubdtype(dtype, jnp.complexfloating)
@@ -104,7 +105,8 @@ def check_axis(
 
     def leads(axes: Sequence[BatchAxis | None]) -> bool:
         """Whether these axes of the outputs are axis 0 of the loss."""
-        claimed = {v: a for v, a in zip(program.inputs, axes, strict=False) if a is not None}
+        pairs = zip(program.inputs, axes, strict=False)
+        claimed: dict[Atom, BatchAxis] = {v: a for v, a in pairs if a is not None}
         (found,) = axes_of_results(program, claimed)
         return found == BatchAxis(0, samples)
 

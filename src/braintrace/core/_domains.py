@@ -46,9 +46,10 @@ def known(
         )
 
 
-def whole(name: str, value: object, expected: str = "", *, least: int = 1) -> int:
+def whole(name: str, value: Any, expected: str = "", *, least: int = 1) -> int:
     """A whole number of at least `least`."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least:
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if is_whole and int(value) >= least:
         return int(value)
     expected = expected or f"a whole number of at least {least}"
     raise UsageError(f"Invalid {name}.", got=repr(value), expected=expected)
@@ -137,12 +138,17 @@ def leaf(name: str, value: Any, *, values: bool = True) -> jax.ShapeDtypeStruct:
     """Shape and dtype of a leaf of a tree, which is an array or a number; without `values` a
     `ShapeDtypeStruct` will do.
     """
-    dtype = getattr(value, "dtype", None)
+    dtype: Any = getattr(value, "dtype", None)
+    number: Any = value
     if dtype is None and isinstance(value, numbers.Number):
-        dtype = jax.dtypes.canonicalize_dtype(np.result_type(value))
-    is_value = dtype is not None and not (values and isinstance(value, jax.ShapeDtypeStruct))
-    if is_value and (is_key(dtype) or any(jnp.issubdtype(dtype, k) for k in _NUMBERS)):
-        return jax.ShapeDtypeStruct(np.shape(value), dtype)
+        dtype = jax.dtypes.canonicalize_dtype(np.result_type(number))
+    is_value = not (values and isinstance(value, jax.ShapeDtypeStruct))
+    if (
+        dtype is not None
+        and is_value
+        and (is_key(dtype) or any(jnp.issubdtype(dtype, k) for k in _NUMBERS))
+    ):
+        return jax.ShapeDtypeStruct(np.shape(number), dtype)
     raise UsageError(
         f"The {name} is not an array.",
         got=described(value),

@@ -227,19 +227,22 @@ class FunctionLearner:
             state: the state before the sequence.
             xs: inputs, time on axis 0 of every array.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
-            loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
-                With `has_aux`, `(loss, aux)`.
+            loss_fn: `loss_fn(out_t, *target_t)`: a floating-point scalar, or one value per sample,
+                shape (B,). With `has_aux`, `(loss, aux)`. B is that of the batch analysis; a vector
+                of B values that is proven to run along another axis of the outputs is refused.
             step_fn: instead of `loss_fn` a whole step, `step_fn(params, call, x_t, *target_t)`,
                 which takes the cell's step once, `out = call(x)`, and returns the same. It may
                 prepare the input and read params itself: what it does with them beside the call has
                 its ordinary gradient, of the loss of the same step.
             mask: weights of the losses: (T,) for a scalar loss, (T, B) for a loss with one value
-                per sample. Where it is zero, inputs that are not finite are read as zeros, so that
-                padding may hold NaN; finite ones are read as they are (a warm-up). `step_fn` gets
-                all its slices so: by sample if the cell's inputs have the batch on axis 0.
-            reset: (T, B) bool: where true, that sample's carry is set to the compiled carry and its
-                traces to zero before x_t is consumed, whatever they were: NaN does not pass. Random
-                keys and leaves of the carry without a batch axis stay as they are.
+                per sample. Real and finite; at least 0, but for reduction='sum'. Where it is zero,
+                inputs that are not finite are read as zeros, so that padding may hold NaN; finite
+                ones are read as they are (a warm-up). `step_fn` gets all its slices so: by sample
+                if the cell's inputs have the batch on axis 0.
+            reset: (T, B) bool (or whole numbers, 0 and 1): where true, that sample's carry is set
+                to the compiled carry and its traces to zero before x_t is consumed, whatever they
+                were: NaN does not pass. Random keys and leaves of the carry without a batch axis
+                stay as they are.
             window: steps done at once; it changes speed and memory, never the values beyond
                 rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
                 factorised, 64 of one sample).
@@ -256,8 +259,9 @@ class FunctionLearner:
             not trained), the state after the sequence, and the losses.
 
         Raises:
-            UsageError: for a wrong structure, shape, dtype, mask or reduction, and when a loss, a
-                gradient or the new state is not finite (eager calls).
+            UsageError: for a wrong structure, shape, dtype, mask or reduction; in eager calls also
+                for values of mask, reset and y_target, and when a loss, a gradient or the new state
+                is not finite.
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)

@@ -55,8 +55,11 @@ def activation_of(activation: str | Activation) -> Activation:
 
 def named_activation(activation: str | Activation) -> str | Activation:
     """A function, or the name of one in `brainstate.nn`."""
-    known = isinstance(activation, str) and hasattr(brainstate.nn, activation)
-    return activation if known or callable(activation) else _unknown(activation, "brainstate.nn")
+    if isinstance(activation, str) and not hasattr(brainstate.nn, activation):
+        _unknown(activation, "brainstate.nn")
+    if not isinstance(activation, str) and not callable(activation):
+        _unknown(activation, "brainstate.nn")
+    return activation
 
 
 def _unknown(activation: object, room: str) -> NoReturn:

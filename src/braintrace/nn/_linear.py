@@ -153,7 +153,7 @@ class SparseLinear(Module):
         param_type: type = brainstate.ParamState,
     ):
         super().__init__(name=name)
-        if not hasattr(spar_mat, "data") or np.ndim(getattr(spar_mat, "shape", None)) != 1:
+        if not hasattr(spar_mat, "data") or len(getattr(spar_mat, "shape", ())) != 2:
             raise no_matrix(spar_mat)
         rows, columns = spar_mat.shape
         with_elements(spar_mat, split(spar_mat.data)[0])  # which refuses a dense matrix

@@ -140,7 +140,8 @@ def minibatches(
     count, expected = data.label.size, "a whole number from 1 to the number of sequences"
     if whole("batch_size", batch_size, expected) > count:
         raise UsageError("Invalid batch_size.", got=batch_size, expected=f"{expected}, {count}")
-    whole("epoch", epoch, least=0), flag("drop_remainder", drop_remainder)
+    whole("epoch", epoch, least=0)
+    flag("drop_remainder", drop_remainder)
     if seed is not None:
         whole("seed", seed, least=0)
     order = (

@@ -111,7 +111,8 @@ class SequenceDriverMixin:
         step_fn = _step_of(learner, loss_fn, step_fn, sequences)
         _checked(learner, sequences, step_fn)
         choice("loss_output", loss_output, ("step", "total", "per_step", "scalar"))
-        flag("return_value", return_value), flag("has_aux", has_aux)
+        for name, value in (("return_value", return_value), ("has_aux", has_aux)):
+            flag(name, value)
         wanted, together = _wanted(learner, weights)
         options = Options(mask, reset, window, reduction, return_state, y_target)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted)
@@ -218,7 +219,8 @@ class SequenceDriverMixin:
         learner, window = self._driven, chunk_size if window is None else window
         _checked(learner, sequences, step_fn)
         window = checked_window(window)
-        flag("return_outputs", return_outputs), flag("traces", traces)
+        for name, value in (("return_outputs", return_outputs), ("traces", traces)):
+            flag(name, value)
         if step_fn is None:
             params, state = learner._now()
             new, outs = learner.functional.etrace_evolve(
