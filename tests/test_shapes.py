@@ -71,7 +71,7 @@ from braintrace.core.engine._sequence import default_window
 calls = {
     "cell": lambda: weigh(jnp.ones(2), jnp.ones(())),
     "learner": lambda: learner.etrace_grad(
-        params, state, xs, ys, loss_fn=loss, reset=jnp.zeros((T, B))
+        params, state, xs, ys, loss_fn=loss, mask=[[1.0] * B] * T
     ),
     "time": lambda: learner.etrace_grad(params, state, xs, ys[1:], loss_fn=loss),
     "engine": lambda: default_window(learner.graph, learner.rule, float(T)),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, PyTree, Real, Shaped
+from jaxtyping import Array, Bool, Int, PyTree, Real, Shaped
 
 from ..core._domains import array, choice, leaf, on_host, whole
 from ..core._errors import UsageError
@@ -16,7 +16,7 @@ Timed = PyTree[Shaped[ArrayLike, "T ..."]]
 #: Weights of the losses of a sequence: one for each step, or one for each sample at each step.
 Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bool[ArrayLike, "T B"]
 #: Marks of the samples that are reset before a step.
-Reset = Bool[ArrayLike, "T B"]
+Reset = Bool[ArrayLike, "T B"] | Int[ArrayLike, "T B"]
 
 
 def sequence_length(xs: Timed, what: str = "sequence") -> int:
@@ -60,7 +60,7 @@ def checked_mask(mask: Mask, reduction: str) -> Real[Array, "..."]:
     at least 0; in a sum they may be below, as the advantages of a policy gradient are.
     """
     found = array("mask", mask, real=True)
-    if (values := on_host(found)) is not None:
+    if (values := on_host(mask, found)) is not None:
         bad = ~np.isfinite(values) | ((values < 0) & (reduction == "mean"))
         if bad.any():
             place = tuple(int(k) for k in np.argwhere(bad)[0])
@@ -84,7 +84,7 @@ def checked_marks(reset: Reset) -> Bool[Array, "..."]:
             expected="booleans, or the whole numbers 0 and 1",
             do="pass a comparison, such as reset > 0",
         )
-    values = on_host(found)
+    values = on_host(reset, found)
     if values is not None and ((values != 0) & (values != 1)).any():
         raise UsageError(
             "The reset is not boolean.",
@@ -98,7 +98,7 @@ def checked_marks(reset: Reset) -> Bool[Array, "..."]:
 def checked_target(y_target: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
     """A target to project, real and finite."""
     found = array("y_target", y_target, real=True)
-    values = on_host(found)
+    values = on_host(y_target, found)
     if values is not None and not (finite := np.isfinite(values)).all():
         place = tuple(int(k) for k in np.argwhere(~finite)[0])
         raise UsageError(

@@ -89,7 +89,7 @@ class Tree:
                 do=f"pass a {what} like the one given to compile, or compile again",
             )
         for name, value, expected in zip(self.names, leaves, self.leaves, strict=True):
-            found = leaf(f"{what} at {name}", value)
+            found = value if isinstance(value, jax.Array) else leaf(f"{what} at {name}", value)
             shape = found.shape
             if shape != (*lead, *expected.shape):
                 raise UsageError(

@@ -61,16 +61,15 @@ def check_samples(loss: jax.ShapeDtypeStruct, samples: int | None) -> None:
     """The loss of a step is a scalar or has a value for each sample; where their number is not
     known, any vector will do.
     """
-    known = samples is None or loss.shape == (samples,)
-    if loss.shape and not (known and len(loss.shape) == 1):
-        vector = "" if samples is None else f", shape ({samples},)"
+    several, vector = len(loss.shape) > 1, "" if samples is None else f", shape ({samples},)"
+    if several or (loss.shape and samples not in (None, *loss.shape)):
+        problem = "has too many axes" if several else "is not one of samples"
+        unsaid = "; where axis 0 of the carry is none of samples, say batch=None to compile"
         raise UsageError(
-            "The loss of a step has too many axes."
-            if len(loss.shape) > 1
-            else "The loss of a step is not one of samples.",
+            f"The loss of a step {problem}.",
             got=f"shape {loss.shape}",
             expected=f"a scalar, or one value per sample{vector}",
-            do="reduce it over everything but the samples",
+            do="reduce it over everything but the samples" + unsaid * (not several),
         )
 
 

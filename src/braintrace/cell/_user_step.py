@@ -163,6 +163,9 @@ def user_step(step_fn: Callable[..., PyTree], has_aux: bool, name: str = "step_f
     return step
 
 
+OF_OUTPUT = "the output, and a slice of each target"
+
+
 def check_loss(
     loss_fn: Callable[..., PyTree] | None,
     step_fn: Callable[..., PyTree] | None,
@@ -178,7 +181,7 @@ def check_loss(
             do="pass one of them by its name, as in loss_fn=f",
         )
     if step_fn is None:
-        check_takes("loss_fn", loss_fn, sequences, "the output, and a slice of each target")
+        _check_function("loss_fn", loss_fn, OF_OUTPUT)  # when it is traced, what it takes
     else:
         slices = f"a slice of each of {sequences} sequences"
         check_takes("step_fn", step_fn, 2 + sequences, f"({model}, call, *slices), with {slices}")
@@ -186,10 +189,7 @@ def check_loss(
 
 def check_takes(name: str, function: Any, count: int, what: str) -> None:
     """`function` is one, and takes `count` arguments."""
-    if not callable(function):
-        raise UsageError(
-            f"{name} is not a function.", got=described(function), expected=f"a function of {what}"
-        )
+    _check_function(name, function, what)
     try:
         signature = inspect.signature(function)
     except ValueError:  # of some that are built in
@@ -203,3 +203,10 @@ def check_takes(name: str, function: Any, count: int, what: str) -> None:
             expected=f"a function of {what}",
             do="call the model's step as call(x) in it" if name == "step_fn" else "",
         ) from error
+
+
+def _check_function(name: str, function: object, what: str) -> None:
+    if not callable(function):
+        raise UsageError(
+            f"{name} is not a function.", got=described(function), expected=f"a function of {what}"
+        )

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from ..cell import Mask, Timed, check_driver, check_loss, sequence_length, split, weigh, weights_of
 from ..cell._arguments import checked_mask
+from ..cell._user_step import OF_OUTPUT, check_takes
 from ..core._domains import described, fraction
 from ..core._errors import UsageError
 
@@ -138,6 +139,7 @@ def gradient_of(
     steps = sequence_length(xs)
     check_driver(steps, targets, reduction, None)
     check_loss(loss_fn, None, 1 + len(targets), "")
+    check_takes("loss_fn", loss_fn, 1 + len(targets), OF_OUTPUT)
     mask = None if mask is None else checked_mask(mask, reduction)
 
     losses_of = jax.vmap(lambda out, target: split(loss_fn(out, *target), False, "loss_fn")[0])

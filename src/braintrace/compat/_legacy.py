@@ -16,6 +16,7 @@ from ..core._domains import array, flag
 from ..core._errors import UsageError
 from ..core.jaxpr import stop_trace
 from ..operators import conv, element_wise, lora_matmul, matmul, sparse_matmul
+from ..operators._units import fitted
 from ._precision import brainstate
 
 #: Of data and a weight, or of a weight alone.
@@ -324,8 +325,8 @@ def _check_names(weights: PyTree, *names: str) -> None:
 def _masked(weight: PyTree, mask: ArrayLike | None) -> PyTree:
     if mask is None:
         return weight
-    found = array("weight_mask", mask)
-    if found.shape and found.shape != np.shape(weight):
-        expected = f"shape {np.shape(weight)}"
-        raise UsageError("Invalid weight_mask.", got=f"shape {found.shape}", expected=expected)
-    return weight * found
+    masked = fitted("MatMulOp", lambda: weight * array("weight_mask", mask), weight_mask=mask)
+    if np.shape(masked) != np.shape(weight):
+        got, expected = f"shape {np.shape(mask)}", f"one that fits {np.shape(weight)}"
+        raise UsageError("Invalid weight_mask.", got=got, expected=expected)
+    return masked

@@ -143,11 +143,8 @@ def leaf(name: str, value: Any, *, values: bool = True) -> jax.ShapeDtypeStruct:
     if dtype is None and isinstance(value, numbers.Number):
         dtype = jax.dtypes.canonicalize_dtype(np.result_type(number))
     is_value = not (values and isinstance(value, jax.ShapeDtypeStruct))
-    if (
-        dtype is not None
-        and is_value
-        and (is_key(dtype) or any(jnp.issubdtype(dtype, k) for k in _NUMBERS))
-    ):
+    numeric = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in _NUMBERS)
+    if is_value and (numeric or (dtype is not None and is_key(dtype))):
         return jax.ShapeDtypeStruct(np.shape(number), dtype)
     raise UsageError(
         f"The {name} is not an array.",
@@ -157,11 +154,15 @@ def leaf(name: str, value: Any, *, values: bool = True) -> jax.ShapeDtypeStruct:
     )
 
 
-def on_host(value: Any) -> Shaped[np.ndarray, "..."] | None:
-    """The values of an array where they are known to this process, else None."""
-    if is_traced(value) or not getattr(value, "is_fully_addressable", True):
+def on_host(given: Any, found: Array) -> Shaped[np.ndarray, "..."] | None:
+    """The values of the array `found`, made of what is `given`, where they are known to this
+    process, else None.
+    """
+    if isinstance(given, np.ndarray):
+        return given
+    if is_traced(found) or not found.is_fully_addressable:
         return None
-    return np.asarray(jax.device_get(value))
+    return np.asarray(jax.device_get(found))
 
 
 def described(value: Any) -> str:

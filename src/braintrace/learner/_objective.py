@@ -13,7 +13,16 @@ from jaxtyping import PyTree, Real
 from ..cell import Cell, Mask, Reset, check_samples, sequence_length, weights_of
 from ..cell._arguments import checked_marks, checked_mask, checked_target, checked_window
 from ..cell._loss import check_axis
-from ..cell._user_step import Outside, Take, UserStep, taken_once, user_body, user_step
+from ..cell._user_step import (
+    OF_OUTPUT,
+    Outside,
+    Take,
+    UserStep,
+    check_takes,
+    taken_once,
+    user_body,
+    user_step,
+)
 from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
 from ..core.engine import Refusal, Rule, driver_signals, sequence_gradient, undifferentiated
@@ -59,7 +68,11 @@ class Objective:
         function = self.function()
         if self.is_step:
             return self.adapt(function, self.has_aux)
-        step = lambda _, call, x, *target: function(call(x), *target)
+
+        def step(_: PyTree, call: Callable[[PyTree], PyTree], x: PyTree, *target: PyTree) -> PyTree:
+            check_takes("loss_fn", function, 1 + len(target), OF_OUTPUT)
+            return function(call(x), *target)
+
         return user_step(step, self.has_aux, "loss_fn")
 
 

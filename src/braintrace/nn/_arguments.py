@@ -27,9 +27,9 @@ FIVE_MS = 5.0 * brainunit.ms
 
 def features(size: Size, name: str) -> int:
     """The number of features of a size: an integer, or a tuple with one."""
-    single = isinstance(size, tuple | list) and len(size) == 1
+    found = size[0] if isinstance(size, tuple | list) and len(size) == 1 else size
     try:
-        return whole(name, size[0] if isinstance(size, tuple | list) and single else size)
+        return whole(name, found)
     except UsageError:
         raise UsageError(
             f"{name} is not a number of features.",
@@ -49,8 +49,9 @@ def activation_of(activation: str | Activation) -> Activation:
     if callable(activation):
         return activation
     rooms = jax.nn, jax.numpy
-    known = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
-    return next((f for f in known if callable(f)), None) or _unknown(activation, "jax.nn")
+    known: list[Any] = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
+    found = [f for f in known if callable(f)]
+    return found[0] if found else _unknown(activation, "jax.nn")
 
 
 def named_activation(activation: str | Activation) -> str | Activation:
