@@ -6,6 +6,7 @@ trees and the flat lists of the engine.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -46,8 +46,9 @@ class UserFunction:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        same = isinstance(other, UserFunction) and self._key == other._key
-        return same and self() is not None and other() is not None
+        if not isinstance(other, UserFunction) or self._key != other._key:
+            return False
+        return self() is not None and other() is not None
 
     @property
     def code(self) -> types.CodeType | None:
