@@ -46,7 +46,7 @@ def sizes(in_size: Size, out_size: Size) -> tuple[int, int]:
 
 def activation_of(activation: str | Activation) -> Activation:
     """The function of a name, such as 'tanh'; a function as it is."""
-    if callable(activation) and not isinstance(activation, str):
+    if not isinstance(activation, str) and callable(activation):
         return activation
     rooms = jax.nn, jax.numpy
     known: list[Any] = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
