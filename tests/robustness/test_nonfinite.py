@@ -18,8 +18,10 @@ from flax import nnx
 
 import braintrace
 from braintrace.cell import _user_step
-from braintrace.core.engine import _records
+from braintrace.core.engine import Rule, _records
 from braintrace.core.kernels import _traces, advance_and_contract
+from braintrace.core.traces import PerParameter
+from braintrace.learner import FunctionLearner
 from engine.test_kernels import operands
 
 T, B, IN, N, OUT = 7, 3, 2, 4, 2
@@ -234,6 +236,32 @@ def test_without_the_selections_the_tests_above_fail(monkeypatch):
             patch.setitem(globals(), "program", Program)
             with pytest.raises(AssertionError):
                 test(leaky, "d_rtrl", None)
+
+
+def test_what_a_reset_leaves_as_it_is_keeps_its_derivative(monkeypatch):
+    """A lasting state goes on over a reset, and so does the influence of the steps before it."""
+
+    def cell(p, s, x):
+        h, lasting = s
+        h = 0.5 * h + x @ p["W"]
+        lasting = 0.9 * lasting + h
+        return (h, lasting), lasting
+
+    params, xs, _ = data()
+    carry, mask = (START, START), ~marks(0, 1, 2, 3)
+
+    def gradient(window):
+        rule = Rule("D_RTRL", PerParameter())
+        learner = FunctionLearner(cell, rule, params, carry, xs[0], resets=(True, False))
+        given = {"window": window, "mask": mask, "reset": marks(2), "loss_fn": lambda o: o.sum(-1)}
+        return learner.etrace_grad(params, learner.init(params, carry), xs, **given)[0]["W"]
+
+    expected = gradient(1)
+    for window in (3, None):
+        assert_same(gradient(window), expected)
+    monkeypatch.setattr(_records.Problem, "resets_whole", True)
+    with pytest.raises(AssertionError):  # control
+        assert_same(gradient(3), expected)
 
 
 @pytest.mark.parametrize("across", [False, True])

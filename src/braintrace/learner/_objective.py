@@ -183,7 +183,7 @@ def gradient(
         params,
         widened(extra),
         EngineState.of(cell.graph, [*carry, *outside.moving], traces),
-        Steps((sequences, weights), signals, marks, dead),
+        Steps((sequences, weights), signals, marks, dead, problem.resets_whole),
         window=plan.window,
         keep_trace=plan.keep_trace,
         initial=given.initial,

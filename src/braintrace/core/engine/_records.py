@@ -63,17 +63,20 @@ class Steps:
     """What steps differ in, time first, or what one step has: slices of the sequences for the
     body, the algorithm's signals, and of the samples marks (B,) of those that are reset before the
     step, or None, and of those on whose step nothing depends (`Problem.dead`), or None.
+
+    `whole`: whether a reset sets all the hidden state of a sample, so that nothing passes it.
     """
 
     slices: PyTree
     signals: Signals
     marks: Bool[Array, "T B"] | Bool[Array, " B"] | None
     dead: Bool[Array, "T B"] | Bool[Array, " B"] | None = None
+    whole: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
     def unread(self) -> Unread:
         """The samples of each step on which nothing after the last step depends."""
-        if self.marks is None or self.marks.shape[0] == 1:
+        if self.marks is None or not self.whole or self.marks.shape[0] == 1:
             return self.dead
         later = jnp.zeros_like(self.marks).at[:-1].set(self.marks[1:])
         later = jax.lax.cummax(later.astype(jnp.int8), axis=0, reverse=True) > 0
@@ -82,9 +85,9 @@ class Steps:
     @property
     def restarted(self) -> Bool[Array, " B"] | None:
         """The samples for which no step reads what came before, where that is known."""
-        if self.marks is None or self.dead is None:
-            return self.marks if self.marks is None else self.marks[0]
-        return self.marks[0] | self.dead[0]
+        if self.marks is None or not self.whole:
+            return None
+        return self.marks[0] if self.dead is None else self.marks[0] | self.dead[0]
 
     @property
     def count(self) -> int:
@@ -161,6 +164,12 @@ class Problem:
         first = len(self.graph.carry) - len(self.graph.extra)
         return {first + k: v for k, v in enumerate(self.graph.extra) if not v.shared}
 
+    @property
+    def resets_whole(self) -> bool:
+        """Whether a reset sets all the hidden state of a sample."""
+        known = {*self.resets, *self._restarting}
+        return all(k in known and self.graph.leaf_axis(k) is not None for k in self.graph.hidden)
+
     def dead(
         self, counts: Bool[Array, "T #B"], marks: Bool[Array, "T B"], keep: bool
     ) -> Bool[Array, "T B"] | None:
@@ -168,10 +177,7 @@ class Problem:
         that counts, or before the state that is kept. None where that is not known: where the
         losses are not of the samples, or a reset leaves some of the hidden state as it is.
         """
-        if counts.shape[1] not in (1, marks.shape[1]):
-            return None
-        known = {*self.resets, *self._restarting}
-        if any(k not in known or self.graph.leaf_axis(k) is None for k in self.graph.hidden):
+        if not self.resets_whole or counts.shape[1] not in (1, marks.shape[1]):
             return None
 
         def back(read: Bool[Array, " B"], at: PyTree) -> tuple[Bool[Array, " B"], Array]:

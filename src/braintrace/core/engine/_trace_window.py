@@ -11,6 +11,8 @@ replaces K outer products and the trace is read once. When no later step needs t
 formed.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -115,7 +117,7 @@ def trace_window(
         if state.traces is not None:
             of_live = added(graph, of_live, carrier.contract(graph, traces, entry))
         if keep_trace:
-            ready, marks = prepared.ready, Steps(None, {}, steps.marks, steps.dead)
+            ready, marks = prepared.ready, dataclasses.replace(steps, slices=None, signals={})
             traces = advance_through(graph, problem.rule, ready, before, xs, marked, marks)
     return (of_live, of_extra), EngineState(last, traces), reports
 
