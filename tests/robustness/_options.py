@@ -28,6 +28,9 @@ PATTERNS = {"number": 3, "of numbers": [3], "unknown": "nothing*", "empty": []}
 AXES = {"no such axis": 5, "fraction": 0.5, "string": "0", "three": (0, 0, 0), "boolean": True}
 SEEDS = {"fraction": 1.5, "string": "x", "boolean": True, "list": [1], "floats": jnp.ones(2)}
 
+#: Where a real number, or one of at least 0, is meant.
+REALS = {"NaN": np.nan, "string": "x", "None": None, "negative": -1.0, "complex": 1j, "list": [1.0]}
+
 _ANALYSIS = {
     "max_slots": WHOLE,
     "unroll_limit": FROM_ZERO,
