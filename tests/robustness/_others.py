@@ -16,12 +16,6 @@ def other_cases() -> Iterator[Case]:
     checks, operators, layers = calls_of_checks(), calls_of_operators(), calls_of_layers()
     calls = (*checks, *operators, *layers, *calls_of_tasks(), *calls_of_compat())
     for name, call, arguments in calls:
-        *calls_of_checks(),
-        *calls_of_operators(),
-        *calls_of_layers(),
-        *calls_of_tasks(),
-        *calls_of_compat(),
-    ):
         valid, kinds = arguments
         for argument, kind in kinds.items():
             for label, value in kind.items():
