@@ -50,8 +50,8 @@ def activation_of(activation: str | Activation) -> Activation:
         return activation
     rooms = jax.nn, jax.numpy
     known: list[Any] = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
-    found = [f for f in known if callable(f)]
-    return found[0] if found else _unknown(activation, "jax.nn")
+    found: Any = next((f for f in known if callable(f)), None)
+    return _unknown(activation, "jax.nn") if found is None else found
 
 
 def named_activation(activation: str | Activation) -> str | Activation:
