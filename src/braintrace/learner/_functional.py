@@ -44,8 +44,8 @@ class FunctionLearner:
     `braintrace.compile`.
 
     The batch is axis 0 of every array of the carry and of x. All methods are pure: the
-    state goes in and comes out. They work under `jax.jit`, `jax.vmap` (over seeds, say), `jax.grad`
-    and inside `jax.lax.scan`; eager calls are compiled once for each shape.
+    state goes in and comes out. They work under `jax.jit`, `jax.vmap` (over seeds, say) and inside
+    `jax.lax.scan`, and steps under `jax.grad`; eager calls are compiled once for each shape.
 
     Attributes:
         function: the cell, as given.
@@ -176,8 +176,8 @@ class FunctionLearner:
 
         `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is
         the online gradient of this step, and with respect to `x` the ordinary one. No gradient
-        leaves through the incoming state. `y_target`, for
-        algorithms that project targets: (B, n_target).
+        leaves through the incoming state; second derivatives and forward mode are refused.
+        `y_target`, for algorithms that project targets: (B, n_target).
         """
         start, xs = self._start(params, state), self._inputs(x)
         y = None if y_target is None else checked_target(y_target)
@@ -220,7 +220,8 @@ class FunctionLearner:
         return_state: bool = True,
         y_target: Target = None,
     ) -> tuple[PyTree, State | None, Info]:
-        """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`.
+        """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
+        whose derivatives with respect to these arguments are refused.
 
         Args:
             params: the parameters, as compiled.
@@ -332,7 +333,8 @@ class FunctionLearner:
 
         Args:
             params, state, xs, targets: as for `etrace_grad`.
-            opt_state: the optimiser's state, `optimizer.init(learner.trained(params))`.
+            opt_state: the optimiser's state, `optimizer.init(learner.trained(params))`, or of all
+                params.
             optimizer: an optax `GradientTransformation` (anything with `update(gradients,
                 opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
