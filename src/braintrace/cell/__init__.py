@@ -3,6 +3,7 @@
 from ._arguments import Mask, Reset, Timed, check_driver, check_reset, sequence_length
 from ._batch import BatchSpec, reset_axes, said_batch, spread_axes
 from ._cell import Cell, CellFunction, Tree, compile_cell
+from ._convert import check_values
 from ._failing import (
     IN_ORDER,
     MisfitError,

@@ -5,9 +5,16 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ..core._compat import is_key, is_traced
+from ..core._errors import UsageError
 
 #: Indices of a wider dtype are converted to one of these bits also while they are traced.
 _USUAL_BITS = 32
+
+
+def check_values(tree: PyTree, problem: str, do: str) -> None:
+    """Refuse shapes alone."""
+    if any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(tree)):
+        raise UsageError(problem, got="shapes alone", expected="arrays", do=do)
 
 
 def unfit(value: PyTree, wanted: np.dtype) -> str | None:

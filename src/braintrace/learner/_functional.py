@@ -18,6 +18,7 @@ from ..cell._arguments import (
 )
 from ..cell._batch import BatchSpec
 from ..cell._cell import Cell, compile_cell
+from ..cell._convert import check_values
 from ..cell._samples import check_finite
 from ..cell._select import Patterns
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
@@ -402,13 +403,8 @@ class FunctionLearner:
 
     def _initial_values(self) -> list[jax.Array]:
         """What a reset goes back to, as the engine has it."""
-        if any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(self.initial)):
-            raise UsageError(
-                "A reset has no values to go back to.",
-                got="a carry that was compiled from shapes alone",
-                expected="the values of the carry before the first step",
-                do="pass the carry itself to compile",
-            )
+        do = "pass the carry itself to compile"
+        check_values(self.initial, "A reset has no values to go back to.", do)
         return self.cell.carry.apart(self.initial)
 
     def _start(self, params: PyTree, state: State, *, formed: bool = True) -> tuple[PyTree, ...]:

@@ -8,7 +8,7 @@ import jax
 from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import Values, check_finite, check_loss, reduced
+from ...cell import Values, check_finite, check_loss, check_values, reduced
 from ...checks import GradientReport
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
@@ -79,7 +79,8 @@ class NNXLearner(nnx.Module):
     ):
         inputs = arrays("example input", inputs)
         carry = arrays("carry", given.get("carry"))
-        _check_held(carry)
+        do = "pass jnp.zeros of these shapes, say; for the inputs shapes are enough"
+        check_values(carry, "The learner of an NNX module holds its carry.", do)
         wrt, vmap = given.get("wrt", nnx.Param), given.get("vmap", False)
         functional = functionalise(model, wrt, carry, inputs, vmap)
         params, start = functional.read(model, carry)
@@ -385,13 +386,3 @@ class NNXLearner(nnx.Module):
                 do="pass it to a transformation of NNX; for those of JAX take it apart with "
                 "nnx.split(learner)",
             ) from error
-
-
-def _check_held(carry: PyTree) -> None:
-    if any(isinstance(v, jax.ShapeDtypeStruct) for v in jax.tree.leaves(carry)):
-        raise UsageError(
-            "The carry has no values.",
-            got="shapes alone",
-            expected="arrays: the learner of an NNX module holds its carry",
-            do="pass jnp.zeros of these shapes, say; for the inputs shapes are enough",
-        )
