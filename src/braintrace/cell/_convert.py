@@ -1,5 +1,6 @@
 """Inputs of a dtype that is not the example's: converted where that changes no value."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
