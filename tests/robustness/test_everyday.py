@@ -245,6 +245,8 @@ def test_calls_of_a_learner(made, front_end):
     step = getattr(learner, "update", learner)
     says(lambda: step(*first, XS), "wrong shape", "(6, 4, 3)")
     says(lambda: step(*first, XS[0, :2]), "wrong shape", "(2, 3)")
+    if front_end == "nnx":
+        says(lambda: learner.value_and_grad(XS[0], loss), "The loss is said in one way.")
 
 
 def test_the_front_ends_take_the_same_arguments(made):

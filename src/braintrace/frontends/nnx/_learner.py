@@ -185,6 +185,7 @@ class NNXLearner(nnx.Module):
         Returns:
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
         """
+        check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         if self.rule.target_timing != "sequence-end" and y_target is not None:
             y_target = array("y_target", y_target)[None]
         mask = None if mask is None else array("mask", mask)[None]
