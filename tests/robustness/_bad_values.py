@@ -180,7 +180,6 @@ INPUTS = {
     "no features": X[..., :0],
     "samples first": X.swapaxes(0, 1),
     "complex": X.astype(complex),
-    "booleans": X > 0,
     "None": None,
     "scalar": 1.0,
     "string": "inputs",

@@ -63,7 +63,6 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
     of_xs = {k: values.in_step(v) if k in fits else v for k, v in _bad(values.INPUTS).items()}
     scan = Refusal(TypeError, "carry has type float32", "JAX's scan says which dtypes differ")
     of_xs["complex"] = values.Refused(of_xs["complex"].value, scan)
-    del of_xs["booleans"]  # which a cell may take
     sequences = {"xs": of_xs, "ys": _bad(values.TARGETS)}
     yield "checks.bptt_gradient", _sequence(checks.bptt_gradient), ({}, of_reset | sequences)
     analysis = {"max_slots": WHOLE, "unroll_limit": FROM_ZERO}

@@ -9,7 +9,7 @@ import numpy as np
 
 import braintrace
 
-from ._bad_values import Refused, in_step
+from ._bad_values import Refused
 from ._front_ends import FRONT_ENDS, LEFT_OUT, PARAMS, B, Brainstate, FrontEnd, I, N, O, X
 from ._outcomes import Case
 
@@ -55,8 +55,8 @@ CARRIES = {
     "objects": np.full((B, N), None),
     "no samples": jnp.zeros((0, N)),
     "no neurons": jnp.zeros((B, 0)),
-    "another size": in_step(jnp.zeros((B, N + 1))),
-    "ragged": in_step([[0.0], [0.0, 1.0]]),
+    "another size": jnp.zeros((B, N + 1)),
+    "ragged": [[0.0], [0.0, 1.0]],
 }
 _OF_NNX = {k: v for k, v in CARRIES.items() if v is not LEFT_OUT}  # it may have no carry
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -66,12 +66,12 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "carry": CARRIES,
         "params": {
             "left out": LEFT_OUT,
-            "None": in_step(None),
+            "None": None,
             "string": "params",
             "objects": PARAMS | {"w": np.full((I, N), None)},
             "a function": PARAMS | {"w": jnp.tanh},
             "no inputs": PARAMS | {"w": jnp.ones((0, N))},
-            "another size": in_step(PARAMS | {"w": jnp.ones((I, N + 1))}),
+            "another size": PARAMS | {"w": jnp.ones((I, N + 1))},
         },
         "wrt": {"of others": None},
         "vmap": {"of others": True},
@@ -86,15 +86,15 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 INPUTS = {
-    "more features": in_step(jnp.ones((B, I + 1))),
+    "more features": jnp.ones((B, I + 1)),
     "no samples": X[0, :0],
     "no features": X[0, :, :0],
     "string": "x",
-    "None": in_step(None),
+    "None": None,
     "a function": jnp.tanh,
     "objects": np.full((B, I), None),
-    "ragged": in_step([[1.0], [1.0, 2.0]]),
-    "two inputs": in_step((X[0], X[0])),
+    "ragged": [[1.0], [1.0, 2.0]],
+    "two inputs": (X[0], X[0]),
 }
 ALGORITHMS = {
     "misspelt": "d_rtl",

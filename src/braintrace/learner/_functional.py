@@ -87,8 +87,8 @@ class FunctionLearner:
     ):
         analysis |= {"batch": batch, "trainable": trainable, "exclude": exclude}
         self._given = {**analysis, "resets": resets, "memory_budget": memory_budget}
-        self.function, self.initial, self._resets = cell, owned(carry), resets
         self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
+        self.function, self.initial, self._resets = cell, owned(carry), resets
         self.rule = self.cell.rule or rule
         self.border = Border(self.cell, self.rule)  # every state passes it
         self._budget = Budget(self.graph, self.rule, memory_budget)
@@ -363,8 +363,9 @@ class FunctionLearner:
         steps are done at once, as in `etrace_grad`.
         """
         steps = sequence_length(xs)
-        start, leaves = self._start(params, state, formed=traces), self._inputs(xs, (steps,))
-        if flag("traces", traces):
+        moves = flag("traces", traces)
+        start, leaves = self._start(params, state, formed=moves), self._inputs(xs, (steps,))
+        if moves:
             size = self._budget.window(steps, window)
             moved = self._programs.advance(*start, leaves, size=size)
             return self._moved(state, steps, leaves, *moved)
