@@ -20,10 +20,12 @@ T, B, I, N, O = 6, 4, 3, 5, 2
 
 @pytest.fixture(autouse=True, scope="module")
 def single_precision():
-    before = jax.config.jax_enable_x64
+    before = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
     jax.config.update("jax_enable_x64", False)
+    brainstate.environ.set(precision=32)
     yield
-    jax.config.update("jax_enable_x64", before)
+    brainstate.environ.set(precision=before[1])
+    jax.config.update("jax_enable_x64", before[0])
 
 
 XS = np.random.default_rng(0).normal(size=(T, B, I)).astype(np.float32)

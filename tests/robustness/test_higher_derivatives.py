@@ -23,10 +23,12 @@ WINDOWS = 1, 3, None
 
 @pytest.fixture(autouse=True, scope="module")
 def double_precision():
-    before = jax.config.jax_enable_x64
+    before = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
+    brainstate.environ.set(precision=64)
     jax.config.update("jax_enable_x64", True)
     yield
-    jax.config.update("jax_enable_x64", before)
+    brainstate.environ.set(precision=before[1])
+    jax.config.update("jax_enable_x64", before[0])
 
 
 def cell(params, h, x):
@@ -302,7 +304,7 @@ def test_equinox():
 
 
 def test_brainstate():
-    xs = jnp.ones((T, B, I), jnp.float32)
+    xs = jnp.ones((T, B, I))
     learner = braintrace.compile(brainstate.nn.GRUCell(I, N), "d_rtrl", xs[0], batch_size=B)
 
     def of_losses():

@@ -74,7 +74,8 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self._functional: ModuleLearner | None = None
         # what a call does instead of a step
         self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
-        self._forget_steps()
+        # what is known of the step functions used last, for the drivers
+        self._steps = Kept(StepFunction)
         self._optimizers: dict[Any, brainstate.State] = {}  # the states of those of optax
         self._full = False
         self._analysis: dict[str, Any] = {}
@@ -83,10 +84,6 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
 
     def __reduce__(self) -> Any:
         return pickled(self, self.functional if self.is_compiled else None)
-
-    def _forget_steps(self) -> None:
-        """Start anew what is known of the step functions used last, for the drivers."""
-        self._steps = Kept(StepFunction)
 
     # Compiling
     # ----------------------------------------------------------------------------------------------
@@ -151,7 +148,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},
             )
-        self._forget_steps()
+        self._steps = Kept(StepFunction)
         self.etrace = EligibilityTrace(self._clear())
         # goes where the state goes, `treefy_split` and `treefy_merge` included
         self.etrace.fingerprint = self._functional.border.fingerprint
@@ -177,7 +174,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             )
         if self._functional.model is not self.model:
             self._functional = self._functional.of_copy(self.model)
-            self._forget_steps()
+            self._steps = Kept(StepFunction)
         return self._functional
 
     @property

@@ -1,0 +1,133 @@
+"""A cell and a rule, compiled: what goes in is checked and made flat, and what comes out is
+checked and made the user's.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from ..cell._batch import BatchSpec
+from ..cell._cell import Cell, compile_cell
+from ..cell._convert import check_values
+from ..cell._select import Patterns
+from ..core._compat import is_key
+from ..core.analysis import CellGraph, Exactness
+from ..core.engine import Rule
+from ._border import Border
+from ._budget import Budget
+from ._finite import check_results, first_input, of_state
+from ._pickling import packed, shallow_copy
+from ._programs import Programs
+from ._state import State, counted, owned
+
+
+class Compiled:
+    """What `FunctionLearner` is made of.
+
+    Attributes:
+        function, initial, rule, cell: as there.
+        border: what a state that comes in is compared with.
+    """
+
+    def __init__(
+        self,
+        cell: Callable[..., PyTree],
+        rule: Rule,
+        params: PyTree,
+        carry: PyTree,
+        x: PyTree,
+        *,
+        batch: BatchSpec | None = None,
+        resets: Any = None,
+        memory_budget: int | None = None,
+        trainable: Patterns = None,
+        exclude: Patterns = None,
+        **analysis: Any,
+    ):
+        analysis |= {"batch": batch, "trainable": trainable, "exclude": exclude}
+        self._given = {**analysis, "resets": resets, "memory_budget": memory_budget}
+        self.cell: Cell = compile_cell(cell, params, carry, x, rule=rule, **analysis)
+        self.function, self.initial, self._resets = cell, owned(carry), resets
+        self.rule = self.cell.rule or rule
+        self.border = Border(self.cell, self.rule)
+        self._budget = Budget(self.graph, self.rule, memory_budget)
+        self._programs = Programs(self.cell, self.rule)
+
+    @property
+    def graph(self) -> CellGraph:
+        """The analysed cell."""
+        return self.cell.graph
+
+    __copy__ = shallow_copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Compiled":
+        return self  # nothing of it ever changes
+
+    def __reduce__(self) -> Any:
+        given = self.rule, self.cell.params.shapes, self.initial, self.cell.x.shapes
+        return packed(functools.partial(type(self), self.function, *given, **self._given))
+
+    @property
+    def _resettable(self) -> tuple[int, ...]:
+        """The leaves of the engine's carry that a reset sets to their initial values."""
+        chosen, graph = jax.tree.leaves(self._resets), self.graph
+        found = [k for k, n in enumerate(self.cell.leaf_numbers) if not chosen or chosen[n]]
+        numbers = [k for k in found if not is_key(graph.carry[k].dtype)]
+        return tuple(k for k in numbers if graph.leaf_axis(k) is not None)
+
+    @functools.cached_property
+    def _with_gradient(self) -> tuple[bool, ...]:
+        """For each parameter, whether it has a gradient."""
+        return tuple(
+            v.differentiable and row.exactness is not Exactness.FROZEN
+            for v, row in zip(self.graph.params, self.graph.parameters, strict=False)
+        )
+
+    @property
+    def _live(self) -> Sequence[bool]:
+        """For each leaf of the user's params, whether it has a gradient."""
+        constant = len(self.cell.params.leaves) - len(self._with_gradient)
+        return [*self._with_gradient, *[False] * constant]
+
+    def _flat(self, params: PyTree) -> list[jax.Array]:
+        """The leaves of the user's params that the cell takes, checked."""
+        return self.cell.params.flatten(params, "params")
+
+    def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
+        """The leaves of the inputs of a step, or of a sequence, checked."""
+        return self.cell.x.inputs(x, "input sequence" if lead else "input x", lead=lead)
+
+    def _initial_values(self) -> list[jax.Array]:
+        """What a reset goes back to, as the engine has it."""
+        do = "pass the carry itself to compile"
+        check_values(self.initial, "A reset has no values to go back to.", do)
+        return self.cell.carry.apart(self.initial)
+
+    def _start(self, params: PyTree, state: State, *, formed: bool = True) -> tuple[PyTree, ...]:
+        """(params, carry, traces) as the engine takes them, `formed` in any case or as they are."""
+        self.border.check(state)
+        traces = state.traces
+        if formed and traces is None:
+            traces = self._programs.zero()
+        return self._flat(params), self.cell.carry.apart(state.carry), traces
+
+    def _moved(
+        self, before: State, steps: int, xs: PyTree, carry: PyTree, traces: PyTree, outs: PyTree
+    ) -> tuple[State, PyTree]:
+        """The state after the steps of a sequence `xs` or after one step, and the outputs as the
+        user's tree. The traces of one step are not looked at, which would take a fifth of its time:
+        their gradients are.
+        """
+        looked_at = traces if steps > 1 and traces is not before.traces else None
+        old = self.cell.carry.apart(before.carry)
+        hint = lambda: first_input(self.graph, xs, None)
+        check_results(of_state(self.cell, self.rule.carrier, old, carry, looked_at), hint)
+        return self._after(before, steps, carry, traces), self.cell.out.unflatten(outs)
+
+    def _after(self, before: State, steps: int, carry: list[jax.Array], traces: PyTree) -> State:
+        """The state after `steps` steps, of one structure with that before them."""
+        together = self.cell.carry.together(carry)
+        return State(together, traces, counted(before.steps, steps), before.fingerprint)
