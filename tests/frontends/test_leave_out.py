@@ -244,5 +244,5 @@ def test_a_pattern_that_matches_nothing(option):
             UsageError, match=rf"{option} matches no parameter\.\n.*\n  expected: {paths}"
         ):
             compiled(nested, NESTED, **{option: wrong})
-    with pytest.raises(UsageError, match=f"Wrong {option}"):
+    with pytest.raises(UsageError, match=f"Invalid {option}"):
         compiled(nested, NESTED, **{option: [3]})

@@ -3,6 +3,7 @@ are noticed.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 from types import SimpleNamespace
@@ -87,9 +88,10 @@ class Windowed:
         self.graph, self.init, self.update = learner.graph, learner.init, learner.update
         self.learner, self.other = learner, other
 
-    def etrace_grad(self, *given, window, **options):
+    def etrace_grad(self, params, state, *given, window, **options):
         chosen = self.learner if window == 1 else self.other
-        return chosen.etrace_grad(*given, window=window, **options)
+        state = dataclasses.replace(state, fingerprint=None)  # which would give it away
+        return chosen.etrace_grad(params, state, *given, window=window, **options)
 
 
 def forgetful(rule, case, cell, given):

@@ -15,7 +15,7 @@ def calls_of_tasks() -> Iterator[tuple[str, Any, Any]]:
     rates = REALS | {"above": 2.0}
     noise = {"noise": REALS}
     known = {"batch": 2, "seed": 0}
-    common = {"batch": lengths, "seed": SEEDS | {"None": None, "negative": -1}}
+    common = {"batch": lengths, "seed": SEEDS | {"None": None, "negative": -1, "list": [1.5]}}
     yield (
         "tasks.delayed_match_to_sample",
         tasks.delayed_match_to_sample,

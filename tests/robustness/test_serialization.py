@@ -1,5 +1,6 @@
 """Learners and states in files and in other processes."""
 
+import concurrent.futures
 import multiprocessing
 import pickle
 import subprocess
@@ -111,9 +112,10 @@ def test_learners_go_to_another_process():
     function, equinox, *owners = [moved(front_end) for front_end in FRONT_ENDS]
     # an Equinox module that holds jax.nn.relu does not pickle by itself, as its learner does
     given = [function, *((front_end, learner, None, None) for front_end, learner, *_ in owners)]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found = pool.starmap(gradient, given)
-        assert pool.apply(rule_of, (equinox[1],)) == equinox[1].rule
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        found = list(pool.map(gradient, *zip(*given, strict=True)))
+        assert pool.submit(rule_of, equinox[1]).result() == equinox[1].rule
     expected = [gradient(*g) for g in given]
     for one, other in zip(found, expected, strict=True):
         for a, b in zip(one, other, strict=True):

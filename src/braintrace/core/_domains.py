@@ -145,7 +145,8 @@ def leaf(name: str, value: Any, *, values: bool = True) -> jax.ShapeDtypeStruct:
     is_value = not (values and isinstance(value, jax.ShapeDtypeStruct))
     numeric = dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in _NUMBERS)
     if is_value and (numeric or (dtype is not None and is_key(dtype))):
-        return jax.ShapeDtypeStruct(np.shape(number), dtype)
+        own = jax.dtypes.canonicalize_dtype(dtype, allow_extended_dtype=True)
+        return jax.ShapeDtypeStruct(np.shape(number), own)
     raise UsageError(
         f"The {name} is not an array.",
         got=described(value),

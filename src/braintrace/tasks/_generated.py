@@ -1,5 +1,6 @@
 """Tasks that are generated: seeded, as NumPy arrays, time first."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,8 @@ from jaxtyping import Float32, Shaped
 
 from ..core._domains import fraction, number, positive, whole
 from ..core._errors import UsageError
+
+Seed = int | Sequence[int]  # as NumPy's generators take it
 
 
 class Trials(NamedTuple):
@@ -32,7 +35,7 @@ class Trials(NamedTuple):
 def delayed_match_to_sample(
     batch: int,
     *,
-    seed: int,
+    seed: Seed,
     delay: int = 50,
     stimulus: int = 10,
     response: int = 10,
@@ -46,7 +49,7 @@ def delayed_match_to_sample(
 
     Args:
         batch: B.
-        seed: fixes the trials.
+        seed: a whole number, or several; fixes the trials.
         delay, stimulus, response: lengths in steps; T = 2 stimulus + delay + response.
         channels: I.
         noise: standard deviation of Gaussian noise on the inputs.
@@ -73,7 +76,7 @@ def delayed_match_to_sample(
 def evidence_accumulation(
     batch: int,
     *,
-    seed: int,
+    seed: Seed,
     cues: int = 7,
     cue: int = 100,
     slot: int = 150,
@@ -93,7 +96,7 @@ def evidence_accumulation(
 
     Args:
         batch: B.
-        seed: fixes the trials.
+        seed: a whole number, or several; fixes the trials.
         cues, cue, slot, delay, recall: number of cues and lengths in steps; T = cues slot + delay +
             recall.
         channels: I, a multiple of 4.
@@ -133,7 +136,7 @@ def evidence_accumulation(
 
 
 def copy_memory(
-    batch: int, *, seed: int, symbols: int = 8, length: int = 10, delay: int = 20
+    batch: int, *, seed: Seed, symbols: int = 8, length: int = 10, delay: int = 20
 ) -> Trials:
     """A string of symbols is shown, then a delay, then a signal: say the string.
 
@@ -142,7 +145,7 @@ def copy_memory(
 
     Args:
         batch: B.
-        seed: fixes the trials.
+        seed: a whole number, or several; fixes the trials.
         symbols: number of different symbols.
         length: of the string; T = 2 length + delay.
         delay: steps between the string and the signal.
@@ -168,7 +171,7 @@ def copy_memory(
 def pattern_generation(
     batch: int,
     *,
-    seed: int,
+    seed: Seed,
     steps: int = 1000,
     channels: int = 20,
     targets: int = 1,
@@ -215,7 +218,7 @@ def pattern_generation(
 def delayed_xor(
     batch: int,
     *,
-    seed: int,
+    seed: Seed,
     delay: int = 20,
     pulse: int = 5,
     response: int = 5,
@@ -229,7 +232,7 @@ def delayed_xor(
 
     Args:
         batch: B.
-        seed: fixes the trials.
+        seed: a whole number, or several; fixes the trials.
         delay, pulse, response: lengths in steps; T = 2 pulse + 2 delay + response.
         channels: I, at least 2.
         noise: standard deviation of Gaussian noise on the inputs.
@@ -252,10 +255,11 @@ def delayed_xor(
 
 
 def _check(
-    seed: int, lengths: dict[str, int], delay: int = 0, channels_of: int | None = None
+    seed: Seed, lengths: dict[str, int], delay: int = 0, channels_of: int | None = None
 ) -> None:
     """What every task asks of its arguments."""
-    whole("seed", seed, least=0)
+    for each in seed if isinstance(seed, list | tuple) and seed else [seed]:
+        whole("seed", each, least=0)
     whole("delay", delay, least=0)
     for name, value in lengths.items():
         whole(name, value, least=channels_of or 1 if name == "channels" else 1)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ...learner import packed
+from ...learner import Kept, packed
 from ._learner import ModuleLearner
+from ._step import StepFunction
 
 _COMPILED = "_functional", "_steps"
 _OF_A_PROCESS = "_source_info", "_hooks_manager"  # what a state has that is of no other process
@@ -28,8 +29,7 @@ def pickled(learner: Any, core: ModuleLearner | None) -> Any:
 
 def _made_again(kind: type, held: Mapping[str, Any], made: Any) -> Any:
     learner: Any = object.__new__(kind)
-    vars(learner).update(held, _functional=None)
-    learner._forget_steps()
+    vars(learner).update(held, _functional=None, _steps=Kept(StepFunction))
     if made is not None:
         (shapes, mapped, environment, options), rule, initial = made
         x = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes)
