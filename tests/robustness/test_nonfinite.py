@@ -75,9 +75,9 @@ def samples_last(p, h, x):
 
 
 SHAPES = {"W": (IN, N), "U": (N, N), "tau": (N,), "b": (N,), "o": (N, OUT), "k": (1, 2, 1, 2)}
-START = jnp.full((B, N), 0.1)
+START = np.full((B, N), 0.1)  # as wide as JAX is when it is used
 CELLS = {
-    leaky: (START, jnp.zeros((B, N))),
+    leaky: (START, np.zeros((B, N))),
     forgetful: START,
     convolved: START,
     samples_last: START.T,
