@@ -10,12 +10,20 @@ import brainstate
 import jax
 import pytest
 
+from precision import precision, set_bits
+
 #: Every compiled program takes memory mappings, of which Linux gives a process 65,530 by default;
 #: then it is killed.
 MOST_MAPPINGS = 20_000
 MAPPINGS = Path("/proc/self/maps")
 
 quick_compilation.collect_seldom()
+set_bits(64)
+
+
+def pytest_collectstart():
+    """A test file finds double precision when it is imported, whatever the file before it did."""
+    set_bits(64)
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +42,30 @@ def few_mappings():
         jax.clear_caches()
 
 
-@pytest.fixture
-def single_precision():
-    """JAX as it is by default, whatever other tests of this process have set."""
-    wide, precision = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
-    jax.config.update("jax_enable_x64", False)
-    brainstate.environ.set(precision=32)
+@pytest.fixture(autouse=True, scope="module")
+def double_precision():
+    """In every file, unless it asks for another."""
+    set_bits(64)
     brainstate.random.seed(0)
-    yield
-    brainstate.environ.set(precision=precision)
-    jax.config.update("jax_enable_x64", wide)
+
+
+@pytest.fixture(autouse=True)
+def kept_precision():
+    """What a test sets is its own, and it draws the same random numbers in any order of tests."""
+    with precision(64 if jax.config.jax_enable_x64 else 32):
+        brainstate.random.seed(0)
+        yield
+
+
+@pytest.fixture
+def single_precision(kept_precision):
+    """JAX as it is by default, for one test."""
+    set_bits(32)
+    brainstate.random.seed(0)
+
+
+@pytest.fixture(scope="module")
+def single_precision_throughout(double_precision):
+    """JAX as it is by default, for a file and its fixtures."""
+    with precision(32):
+        yield

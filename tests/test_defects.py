@@ -19,8 +19,6 @@ from engine._front_end import assert_same, data, distance, distances, learner_fo
 from zoo import CASES, bptt, loss
 from zoo._interpret import once, run_once
 
-jax.config.update("jax_enable_x64", True)
-
 I, N, O, B, T = 3, 4, 2, 2, 8
 sg = lax.stop_gradient
 

@@ -28,8 +28,6 @@ from braintrace.checks import (
 from zoo import CASES, bptt
 from zoo._interpret import run_once
 
-jax.config.update("jax_enable_x64", True)
-
 sg = lax.stop_gradient
 
 

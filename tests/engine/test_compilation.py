@@ -13,7 +13,6 @@ import os, sys
 assert "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
 assert "xla_cpu" not in os.environ.get("XLA_FLAGS", "")
 import jax
-jax.config.update("jax_enable_x64", True)
 from functools import partial
 from engine._front_end import assert_same, data, distances, learner
 from zoo import CASES, bptt, loss

@@ -11,8 +11,6 @@ from jax import lax
 from braintrace.core.jaxpr import ControlFlowPolicy, is_elementwise, stage
 from braintrace.core.jaxpr._elementwise import ELEMENTWISE, _probe
 
-jax.config.update("jax_enable_x64", True)  # an import above may have changed it
-
 X = jnp.asarray(np.random.default_rng(0).uniform(0.1, 0.9, (3, 3)))
 N = jnp.arange(1, 10).reshape(3, 3)
 Z = X + 0.5j * X.T

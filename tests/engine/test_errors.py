@@ -13,8 +13,6 @@ from zoo import loss
 
 from ._front_end import assert_same, data, learner, learner_for, summed
 
-jax.config.update("jax_enable_x64", True)
-
 PARAMS = {"a": jnp.zeros(4), "W": jnp.ones((3, 4))}
 H, X = jnp.zeros((2, 4)), jnp.ones((2, 3))
 

@@ -1,5 +1,1 @@
 """Tests of the learners of brainstate modules."""
-
-import brainstate
-
-brainstate.environ.set(precision=64)

@@ -77,7 +77,6 @@ def case(request):
     """A learner, its data, and the oracle's and BPTT's gradients keyed like the model's
     parameters.
     """
-    brainstate.environ.set(precision=64)
     cell, step, carry = CELLS[request.param]
     brainstate.random.seed(0)
     model = Readout(cell)

@@ -1,5 +1,1 @@
 """Tests of the learners of NNX modules, Equinox modules and plain functions."""
-
-import brainstate
-
-brainstate.environ.set(precision=64)

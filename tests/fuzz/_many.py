@@ -2,7 +2,7 @@
 
 import quick_compilation  # isort: skip  (first: JAX reads its settings)
 
-import jax
+from precision import set_bits
 
 from ._check import Modest, check
 
@@ -12,7 +12,7 @@ TOGETHER = 50
 
 def settings():
     """Of a process."""
-    jax.config.update("jax_enable_x64", True)
+    set_bits(64)
     quick_compilation.collect_seldom()
 
 

@@ -3,8 +3,6 @@ import itertools
 import jax
 import pytest
 
-jax.config.update("jax_enable_x64", True)
-
 TESTS = itertools.count(1)
 
 

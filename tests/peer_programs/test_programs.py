@@ -5,18 +5,11 @@ import runpy
 import warnings
 from pathlib import Path
 
-import brainstate
 import pytest
 
 pytest.importorskip("braintools")
 
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    brainstate.environ.set(precision=64)
-    brainstate.random.seed(0)
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: p.stem)

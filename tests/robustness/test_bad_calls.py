@@ -3,25 +3,21 @@
 import collections
 import warnings
 
-import brainstate
-import jax
 import pytest
 
 import braintrace
+from precision import precision
 
 from ._outcomes import Case, Outcome
 
-with (
-    jax.enable_x64(False),
-    brainstate.environ.context(precision=32),
-):  # the values of the tables are those of JAX's default
+with precision(32):  # the values of the tables are those of JAX's default
     from ._table import all_cases, table
 
-pytestmark = pytest.mark.usefixtures("default_precision")
+pytestmark = pytest.mark.usefixtures("single_precision_throughout")
 
 #: The cases by what is called, so that one test runs those of one front end or room.
 BY_SUBJECT = collections.defaultdict(list)
-with jax.enable_x64(False), brainstate.environ.context(precision=32):
+with precision(32):
     for _case in all_cases():
         BY_SUBJECT[_case.subject].append(_case)
 #: At least so many calls must have a clear error.

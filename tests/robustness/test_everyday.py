@@ -18,16 +18,7 @@ from braintrace import BrainTraceError, UsageError
 T, B, I, N, O = 6, 4, 3, 5, 2
 
 
-@pytest.fixture(autouse=True, scope="module")
-def single_precision():
-    before = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
-    jax.config.update("jax_enable_x64", False)
-    brainstate.environ.set(precision=32)
-    yield
-    brainstate.environ.set(precision=before[1])
-    jax.config.update("jax_enable_x64", before[0])
-
-
+pytestmark = pytest.mark.usefixtures("single_precision_throughout")
 XS = np.random.default_rng(0).normal(size=(T, B, I)).astype(np.float32)
 YS = np.ones((T, B, N), np.float32)
 H = np.zeros((B, N), np.float32)
@@ -101,7 +92,7 @@ def of_brainstate(model=None, x=XS[0], **given):
 
 
 @pytest.fixture(scope="module")
-def made(single_precision):
+def made(single_precision_throughout):
     """A learner of each front end, and how its sequence gradient is called."""
     learner, module = function(), EquinoxCell()
     of_module = of_equinox(module)

@@ -21,16 +21,6 @@ ALGORITHMS = {"d_rtrl": {}, "pp_prop": {"decay_or_rank": 0.5}, "ostl_recurrent":
 WINDOWS = 1, 3, None
 
 
-@pytest.fixture(autouse=True, scope="module")
-def double_precision():
-    before = jax.config.jax_enable_x64, brainstate.environ.get("precision", 32)
-    brainstate.environ.set(precision=64)
-    jax.config.update("jax_enable_x64", True)
-    yield
-    brainstate.environ.set(precision=before[1])
-    jax.config.update("jax_enable_x64", before[0])
-
-
 def cell(params, h, x):
     h = 0.9 * h + jnp.tanh(x @ params["W"] + params["s"] * h)
     return h, jnp.tanh(h @ params["out"])

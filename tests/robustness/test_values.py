@@ -13,7 +13,7 @@ from braintrace.learner import _objective as objective
 
 from ._front_ends import FRONT_ENDS, PARAMS, B, X, Y, cell, squared_error
 
-pytestmark = pytest.mark.usefixtures("default_precision")
+pytestmark = pytest.mark.usefixtures("single_precision_throughout")
 
 SQUARE = 4  # as many neurons as samples
 
