@@ -77,22 +77,19 @@ def checked_mask(mask: Mask, reduction: str) -> Real[Array, "..."]:
 def checked_marks(reset: Reset) -> Bool[Array, "..."]:
     """`reset` as booleans; whole numbers stand for them where they are 0 and 1."""
     found = array("reset", reset)
-    if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.bool_, jnp.integer)):
-        raise UsageError(
-            "The reset is not boolean.",
-            got=f"dtype {found.dtype}",
-            expected="booleans, or the whole numbers 0 and 1",
-            do="pass a comparison, such as reset > 0",
-        )
     values = on_host(reset, found)
-    if values is not None and ((values != 0) & (values != 1)).any():
-        raise UsageError(
-            "The reset is not boolean.",
-            got=f"whole numbers from {values.min()} to {values.max()}",
-            expected="booleans, or the whole numbers 0 and 1",
-            do="pass a comparison, such as reset > 0",
-        )
-    return found.astype(bool)
+    if not any(jnp.issubdtype(found.dtype, kind) for kind in (jnp.bool_, jnp.integer)):
+        got = f"dtype {found.dtype}"
+    elif values is not None and ((values != 0) & (values != 1)).any():
+        got = f"whole numbers from {values.min()} to {values.max()}"
+    else:
+        return found.astype(bool)
+    raise UsageError(
+        "The reset is not boolean.",
+        got=got,
+        expected="booleans, or the whole numbers 0 and 1",
+        do="pass a comparison, such as reset > 0",
+    )
 
 
 def checked_target(y_target: Real[ArrayLike, "..."]) -> Real[Array, "..."]:

@@ -34,14 +34,12 @@ CellFunction = Callable[[Any, Any, Any], tuple[PyTree, PyTree]]
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The structure of a pytree of arrays, with the path, shape and dtype of each leaf. `wide`:
-    the paths of those that JAX has in its 64-bit mode alone.
-    """
+    """The structure of a pytree of arrays, with the path, shape and dtype of each leaf."""
 
     structure: Any
     names: tuple[str, ...]
     leaves: tuple[jax.ShapeDtypeStruct, ...]
-    #: The leaves that JAX has in its 64-bit mode alone.
+    #: The paths of the leaves that JAX has in its 64-bit mode alone.
     wide: tuple[str, ...] = ()
     #: The engine's leaves of a carry, where an algorithm holds some in a wider dtype.
     held: tuple[Var, ...] = ()
