@@ -17,6 +17,7 @@ from functools import partial
 from engine._front_end import assert_same, data, distances, learner
 from zoo import CASES, bptt, loss
 
+jax.config.update("jax_enable_x64", True)
 name = sys.argv[1]
 params, carry, xs, ys = data(name)
 this = learner(name)
