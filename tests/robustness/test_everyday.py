@@ -485,18 +485,35 @@ def test_nothing_is_transferred_behind_the_users_back(made, front_end):
     first, xs, ys = jax.tree.map(
         lambda v: jnp.asarray(v) if isinstance(v, np.ndarray) else v, (first, XS, YS)
     )
-    at, h = jnp.asarray(XS[0]), jnp.asarray(H)
+    at, h, weights = jnp.asarray(XS[0]), jnp.asarray(H), jnp.ones((T, B))
     with jax.transfer_guard("disallow"):
         getattr(learner, "update", learner)(*first, at)
         learner.etrace_grad(*first, xs, ys, loss_fn=loss)
-        learner.etrace_grad(*first, xs, ys, loss_fn=loss, window=1)
+        learner.etrace_grad(*first, xs, ys, loss_fn=loss, window=1, mask=weights)
         learner.etrace_evolve(*first, xs)
+        learner.memory_plan(T)
         if first:
             learner.init(first[0], h)
         else:
             learner.reset_state(model=True)
         with pytest.raises(Exception, match="Disallowed"):  # control: it is in force
             jnp.add(at, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [("d_rtrl", {}), ("rflo", {"random_feedback_key": 0})],
+    ids=["given", "drawn"],
+)
+def test_compiling_transfers_nothing_either(rule, options):
+    params, h, x = jax.tree.map(jnp.asarray, ({**PARAMS, "o": np.ones((N, O))}, H, XS[0]))
+
+    def with_readout(params, h, x):
+        h, _ = cell(params, h, x)
+        return h, h @ params["o"]
+
+    with jax.transfer_guard("disallow"):
+        braintrace.compile(with_readout, rule, x, params=params, carry=h, **options)
 
 
 # Transformations

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from ..core._compat import is_differentiable, is_key, is_traced
@@ -126,11 +127,12 @@ def check_finite(losses: Float[Array, "T *B"], mask: Mask | None) -> None:
     """Eagerly: name the first step whose loss is not finite."""
     if is_traced(losses) or is_traced(mask):
         return
-    bad = ~jnp.isfinite(losses)
+    losses, mask = jax.device_get((losses, mask))
+    bad = ~np.isfinite(losses)
     if mask is not None:
-        bad &= jnp.asarray(mask) != 0
+        bad &= mask != 0
     if bad.any():
-        at = tuple(int(k) for k in jnp.argwhere(bad)[0])
+        at = tuple(int(k) for k in np.argwhere(bad)[0])
         raise UsageError(
             "The loss is not finite.",
             got=f"{losses[at]} at {place(*at)}",

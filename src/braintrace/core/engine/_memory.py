@@ -124,7 +124,11 @@ def memory_plan(
         forming, each = held, data + 2 * outputs
     else:
         forming = 0
-        each = _kept_by_a_step(graph, perturbed=True) + data + nbytes(zero_perturbations(graph))
+        each = (
+            _kept_by_a_step(graph, perturbed=True)
+            + data
+            + nbytes(jax.eval_shape(lambda: zero_perturbations(graph)))
+        )
         if forms:
             sites = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
             forming = sum(own for site, own in sites if not carrier.moves_in_place(graph, site))

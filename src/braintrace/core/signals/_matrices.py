@@ -24,7 +24,8 @@ def matrices(
     scale: as the user gave them, checked, or normal numbers times the scale.
     """
     if given is None:
-        with jax.ensure_compile_time_eval():  # values, also where a transformation is under way
+        # values, also where a transformation is under way; the seed is on the host
+        with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
             key = (
                 jax.random.key(seed)
                 if isinstance(seed, int)
