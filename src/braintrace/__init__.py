@@ -11,9 +11,11 @@ from typing import Any as _Any
 from . import checks as checks
 from . import tasks as tasks
 from ._compile import compile as compile
+from .compat import ETPPrimitive as ETPPrimitive
 from .compat import ETraceConfig as ETraceConfig
 from .compat import MultiStepData as MultiStepData
 from .compat import SingleStepData as SingleStepData
+from .compat import register_primitive as register_primitive
 from .core import __version__ as _version
 from .core._errors import BrainTraceError as BrainTraceError
 from .core._errors import CompilationError as CompilationError
@@ -76,6 +78,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
     from .frontends.brainstate._algorithms import pp_prop as pp_prop
     from .frontends.brainstate._inspect import compile_etrace_graph as compile_etrace_graph
+    from .frontends.brainstate._inspect import extract_module_info as extract_module_info
     from .frontends.brainstate._inspect import (
         find_hidden_groups_from_module as find_hidden_groups_from_module,
     )
@@ -99,7 +102,7 @@ _PLACES = {  # of names that need brainstate
         "ParamDimVjpAlgorithm RFLO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
-        "compile_etrace_graph find_hidden_groups_from_module "
+        "compile_etrace_graph extract_module_info find_hidden_groups_from_module "
         "find_hidden_param_op_relations_from_module"
     ),
     ".frontends.brainstate._made": "ETraceVjpAlgorithm",
@@ -114,6 +117,7 @@ _OPTIONAL = {  # name: (front end, its framework, the extra that brings it)
 }
 
 __version__ = _version
+__version_info__ = tuple(map(int, _version.split(".")))
 
 
 def __getattr__(name: str) -> _Any:

@@ -180,12 +180,15 @@ def test_states_by_kind():
 def test_evolve_equals_the_model():
     model, xs, _ = example("layers")
     learner = braintrace.compile(model, "d_rtrl", xs[0], batch_size=B)
-    outs = learner.etrace_evolve(xs)
+    outs = learner.etrace_evolve(xs, return_outputs=True)
     assert learner.running_index.value == T
     learner.reset_state(model=True)
-    again = learner.etrace_evolve(xs, step_fn=lambda x: learner(x))
+    again = learner.etrace_evolve(xs, step_fn=lambda x: learner(x), return_outputs=True)
     assert_close(again, outs)
     learner.reset_state(model=True)
     for x, out in zip(xs, outs, strict=True):
         np.testing.assert_allclose(model(x), out, atol=1e-12)
-    assert learner.etrace_evolve(xs, return_outputs=False) is None
+    for options in ({}, {"traces": False}, {"step_fn": lambda x: learner(x)}, {"chunk_size": 2}):
+        before = learner.running_index.value
+        assert learner.etrace_evolve(xs, **options) is None
+        assert learner.running_index.value == before + T

@@ -10,7 +10,7 @@ from brainstate import nn
 
 import braintrace
 
-from .leaky import IN, Leaky, T, gradient, sequences
+from .leaky import IN, Leaky, N, T, gradient, sequences
 from .models import assert_close
 
 
@@ -109,3 +109,126 @@ def test_gradients_summed_with_a_leak():
             braintrace.GradExpon(jnp.zeros(3), wrong)
     with pytest.raises(braintrace.UsageError, match="another structure"):
         summed.update(jnp.ones(3))
+
+
+def compiled(algorithm="d_rtrl", **options):
+    return braintrace.compile(Leaky(), algorithm, jnp.zeros(IN), **options)
+
+
+def test_the_graph_is_printed_and_returned(capsys):
+    learner = compiled()
+    assert learner.show_graph() is None
+    printed = capsys.readouterr().out
+    assert printed.strip() == str(learner.report).strip()
+    assert learner.show_graph(verbose=False, return_msg=True) == str(learner.report)
+    assert not capsys.readouterr().out
+    assert learner.show_graph(True, True) and capsys.readouterr().out == printed
+    with pytest.raises(braintrace.UsageError, match="return_msg"):
+        learner.show_graph(return_msg="yes")
+    assert learner.executor is learner.graph_executor is learner
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "attributes"),
+    [
+        ("pp_prop", {"decay_or_rank": 19}, {"decay": 0.9, "decay_x": 0.9, "decay_f": 0.9}),
+        ("pp_prop", {"decay_or_rank": (0.9, 0.8)}, {"decay": (0.9, 0.8), "decay_f": 0.8}),
+        ("d_rtrl", {"trace_dtype": jnp.float32}, {"trace_dtype": jnp.float32}),
+        ("eprop", {"kappa_filter_decay": 0.5}, {"kappa_filter_decay": 0.5, "feedback": None}),
+        ("ottt", {"leak": 0.5}, {"leak": (0.5,), "mode": "A"}),
+        ("ostl_recurrent", {}, {"regime": "with-H", "trace_dtype": None}),
+        ("ostl_feedforward", {}, {"regime": "without-H"}),
+    ],
+)
+def test_options_are_attributes(algorithm, options, attributes):
+    learner = compiled(algorithm, **options)
+    for name, value in attributes.items():
+        assert getattr(learner, name) == (value if name != "feedback" else "symmetric")
+
+
+def test_paths_of_states():
+    learner = compiled()
+    assert learner.state_id_to_path == {id(s): p for p, s in learner.path_to_states.items()}
+    assert learner.state_id_to_path[id(learner.model.h)] == ("h",)
+    info = braintrace.extract_module_info(learner.model, jnp.zeros(IN))
+    assert info.state_id_to_path == learner.graph.module_info.state_id_to_path
+
+
+class Membrane(Leaky):
+    """Two states that feed each other neuron by neuron."""
+
+    def init_state(self, batch_size=None):
+        super().init_state(batch_size)
+        self.a = brainstate.HiddenState(jnp.zeros(N))
+
+    def update(self, x):
+        self.a.value = 0.9 * self.a.value + self.h.value
+        self.h.value = self.step(self.h.value, x @ self.w.value - 0.1 * self.a.value)
+        return self.h.value @ self.o.value
+
+
+def test_what_a_group_and_a_relation_hold():
+    graph = braintrace.compile(Membrane(), "d_rtrl", jnp.zeros(IN)).graph
+    [group] = graph.hidden_groups
+    assert [v.shape for v in (*group.hidden_invars, *group.hidden_outvars)] == [(N,)] * 4
+    values = [jnp.arange(N), 10.0 * jnp.arange(N)]
+    together = group.concat_hidden(values)
+    assert together.shape == (N, 2) and together[3].tolist() == [3, 30]
+    for found, value in zip(group.split_hidden(together), values, strict=True):
+        np.testing.assert_array_equal(found, value)
+    with pytest.raises(braintrace.UsageError, match="one value each"):
+        group.concat_hidden(values[:1])
+    with pytest.raises(braintrace.UsageError, match="2 on the last axis"):
+        group.split_hidden(together[:, :1])
+    [relation] = graph.hidden_param_op_relations
+    assert (relation.x_var.shape, relation.y_var.shape) == ((IN,), (N,))
+    assert relation.eqn_params["dimension_numbers"] == (((0,), (0,)), ((), ()))
+
+
+def test_operators_by_their_documented_form():
+    """The rules are of no effect: one that is wrong changes nothing."""
+    operator = braintrace.register_primitive("affine", lambda x, w, b: x @ w + b, batched=True)
+    operator.register_etp_rules(dt_to_t=lambda f, trace, **params: trace)
+    for register in (
+        operator.register_xy_to_dw,
+        operator.register_init_drtrl,
+        operator.register_init_pp,
+    ):
+        register(lambda *given, **params: 0.0)
+    assert set(operator.rules) == {"dt_to_t", "xy_to_dw", "init_drtrl", "init_pp"}
+
+    class Own(Leaky):
+        def update(self, x):
+            drive = operator.bind(x, self.w.value, 0.1)
+            self.h.value = self.step(self.h.value, drive)
+            return self.h.value @ self.o.value
+
+    xs, ys = sequences()
+    learner = braintrace.compile(Own(), "d_rtrl", xs[0])
+    params = {path: s.value for path, s in learner.param_states.items()}
+
+    def bptt(params):
+        h, total = jnp.zeros(N), 0.0
+        for x, y in zip(xs, ys, strict=True):
+            h = learner.model.step(h, x @ params["w",] + 0.1)
+            total += jnp.sum((h @ params["o",] - y) ** 2)
+        return total
+
+    expected = jax.grad(bptt)(params)
+    for window in (1, 3, None):
+        assert_close(gradient(learner, xs, ys, window=window), expected)
+    other = jax.grad(lambda p: bptt({**p, ("w",): 1.1 * p["w",]}))(params)
+    assert not np.allclose(other["w",], expected["w",], rtol=1e-3)  # control
+    assert [r.path for r in learner.graph.hidden_param_op_relations] == [("w",)]
+    for bad in (
+        lambda: braintrace.register_primitive("a", "x @ w"),
+        lambda: braintrace.register_primitive(3, jnp.dot),
+        lambda: operator.register_dt_to_t("rule"),
+        lambda: operator.register_etp_rules(dt=jnp.dot),
+    ):
+        with pytest.raises(braintrace.UsageError):
+            bad()
+
+
+def test_the_version_as_numbers():
+    assert ".".join(map(str, braintrace.__version_info__)) == braintrace.__version__

@@ -64,7 +64,8 @@ def halved(learner):
     """What a learner computes whose weights are halved, and the states that it ends with."""
     for state in weights_of(learner).values():
         state.value = jax.tree.map(lambda v: 0.5 * v, state.value)
-    found = learner(xs()[0]), driven(learner), learner.etrace_evolve(xs()), values(learner)
+    evolved = learner.etrace_evolve(xs(), return_outputs=True)
+    found = learner(xs()[0]), driven(learner), evolved, values(learner)
     learner.reset_state(model=True)
     return found, values(learner)
 

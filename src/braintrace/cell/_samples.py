@@ -75,6 +75,12 @@ def reduced(losses: Float[Array, "T *B"], mask: Mask | None, reduction: str) -> 
     return weigh(losses, weights_of(mask, step, losses.shape[0], reduction))
 
 
+def masked(losses: Float[Array, "T *B"], mask: Mask) -> Float[Array, "T *B"]:
+    """The losses times their weights; zero where the weight is, whatever the loss is there."""
+    weights = jnp.asarray(mask, losses.dtype)
+    return jnp.where(weights != 0, losses, 0) * weights
+
+
 def without_padding(
     values: PyTree, weight: Float[Array, "*B"], axes: Sequence[BatchAxis | None]
 ) -> PyTree:

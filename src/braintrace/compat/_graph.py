@@ -4,10 +4,14 @@ them.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
+
 from ..cell import Cell
+from ..core._errors import UsageError
 from ..core.analysis import CellGraph
 from ..core.jaxpr import Unfolding
 from ..reports import CompilationRecord, DiagnosticKind, Path, records
@@ -23,6 +27,8 @@ class HiddenGroup(NamedGroup):
         index: number of the group.
         hidden_paths: paths of its states, as in `model.states()`.
         hidden_states: the states.
+        hidden_invars, hidden_outvars: their old and their new values, as variables of the analysed
+            step, each with `shape` and `dtype`; of a complex state its real and its imaginary part.
         num_state: how many state variables a neuron has in it.
         varshape: shape of one of them, batch included.
 
@@ -34,6 +40,34 @@ class HiddenGroup(NamedGroup):
     """
 
     hidden_states: tuple[brainstate.State, ...]
+    hidden_invars: tuple[Any, ...]
+    hidden_outvars: tuple[Any, ...]
+
+    def concat_hidden(self, splitted_hid_vals: Sequence[jax.Array]) -> jax.Array:
+        """The values of the states as one array, with `num_state` entries on its last axis."""
+        if len(splitted_hid_vals) != len(self.hidden_states):
+            raise UsageError(
+                "The states of a group have one value each.",
+                got=f"{len(splitted_hid_vals)} value(s)",
+                expected=f"{len(self.hidden_states)}, of {list(self.hidden_paths)}",
+            )
+        pairs = zip(splitted_hid_vals, self.hidden_states, strict=True)
+        whole = lambda v, state: v if hasattr(state, "num_state") else jnp.expand_dims(v, -1)
+        return jnp.concatenate([whole(v, state) for v, state in pairs], axis=-1)
+
+    def split_hidden(self, concat_hid_vals: jax.Array) -> list[jax.Array]:
+        """The values of the states, from an array of `concat_hidden`."""
+        if jnp.shape(concat_hid_vals)[-1:] != (self.num_state,):
+            raise UsageError(
+                "The array does not hold the states of the group.",
+                got=f"shape {jnp.shape(concat_hid_vals)}",
+                expected=f"{self.num_state} on the last axis",
+                do="pass what concat_hidden returned",
+            )
+        counts = [getattr(state, "num_state", 1) for state in self.hidden_states]
+        ends = [sum(counts[:k]) for k in range(1, len(counts))]
+        pairs = zip(jnp.split(concat_hid_vals, ends, axis=-1), self.hidden_states, strict=True)
+        return [v if hasattr(state, "num_state") else v[..., 0] for v, state in pairs]
 
     @property
     def num_state(self) -> int:
@@ -66,7 +100,11 @@ class HiddenParamOpRelation(NamedRelation):
         trainable_param_states: the same with the states themselves.
         hidden_groups: the groups that it feeds.
         parameters: names of the parameters, as in the report.
+        site: the same in the analysis.
         connected_hidden_paths: paths of the states that it acts on.
+        x_var, y_var: the data that the parameters meet (None for parameters alone), and the result:
+            variables of the analysed step, each with `shape` and `dtype`.
+        eqn_params: the primitive's own parameters.
 
     >>> import brainstate, braintrace, jax.numpy as jnp
     >>> model = brainstate.nn.Sequential(brainstate.nn.GRUCell(2, 3), brainstate.nn.Linear(3, 1))
@@ -85,6 +123,18 @@ class HiddenParamOpRelation(NamedRelation):
     def path(self) -> Path:
         """Path of the first parameter's state."""
         return next(iter(self.trainable_paths.values()))
+
+    @property
+    def x_var(self) -> Any:
+        return next(iter(self.site.data), None)
+
+    @property
+    def y_var(self) -> Any:
+        return self.site.y
+
+    @property
+    def eqn_params(self) -> Mapping[str, Any]:
+        return self.site.equation.params
 
     def dict(self) -> dict[str, Any]:
         """The fields by name."""
@@ -150,7 +200,9 @@ class ETraceGraph(CellGraph):
 
         def make(number: int, leaves: list[int]) -> HiddenGroup:
             mine = tuple(dict.fromkeys(states[k] for k in leaves))
-            return HiddenGroup(number, tuple(paths[id(s)] for s in mine), mine)
+            own = self.groups[number].leaves
+            old, new = (tuple(v[k] for k in own) for v in (self.carry, self.new_carry))
+            return HiddenGroup(number, tuple(paths[id(s)] for s in mine), mine, old, new)
 
         return groups_of(self.cell, make)
 

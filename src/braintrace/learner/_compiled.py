@@ -118,14 +118,15 @@ class Compiled:
         self, before: State, steps: int, xs: PyTree, carry: PyTree, traces: PyTree, outs: PyTree
     ) -> tuple[State, PyTree]:
         """The state after the steps of a sequence `xs` or after one step, and the outputs as the
-        user's tree. The traces of one step are not looked at, which would take a fifth of its time:
-        their gradients are.
+        user's tree, if they are held. The traces of one step are not looked at, which would take a
+        fifth of its time: their gradients are.
         """
         looked_at = traces if steps > 1 and traces is not before.traces else None
         old = self.cell.carry.apart(before.carry)
         hint = lambda: first_input(self.graph, xs, None)
         check_results(of_state(self.cell, self.rule.carrier, old, carry, looked_at), hint)
-        return self._after(before, steps, carry, traces), self.cell.out.unflatten(outs)
+        out = None if outs is None else self.cell.out.unflatten(outs)
+        return self._after(before, steps, carry, traces), out
 
     def _after(self, before: State, steps: int, carry: list[jax.Array], traces: PyTree) -> State:
         """The state after `steps` steps, of one structure with that before them."""

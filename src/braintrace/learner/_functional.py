@@ -300,21 +300,23 @@ class FunctionLearner(Compiled):
         *,
         traces: bool = True,
         window: int | None = None,
-    ) -> tuple[State, Timed]:
+        return_outputs: bool = True,
+    ) -> tuple[State, Timed | None]:
         """Forward only over a sequence: `(state, outputs stacked over time)`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
         with `traces=False` they stay as they are, which is faster: for an evaluation. `window`
-        steps are done at once, as in `etrace_grad`.
+        steps are done at once, as in `etrace_grad`. Without `return_outputs` these are not held:
+        None is returned in their place.
         """
-        steps = sequence_length(xs)
+        steps, held = sequence_length(xs), flag("return_outputs", return_outputs)
         moves = flag("traces", traces)
         start, leaves = self._start(params, state, formed=moves), self._inputs(xs, (steps,))
         if moves:
             size = self._budget.window(steps, window)
-            moved = self._programs.advance(*start, leaves, size=size)
+            moved = self._programs.advance(*start, leaves, size=size, held=held)
             return self._moved(state, steps, leaves, *moved)
-        carry, outs = self._programs.evolve(*start[:2], leaves)
+        carry, outs = self._programs.evolve(*start[:2], leaves, held=held)
         return self._moved(state, steps, leaves, carry, state.traces, outs)
 
     def check_gradients(

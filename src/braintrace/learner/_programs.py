@@ -22,8 +22,8 @@ class Programs:
         self.zero = jax.jit(of(rule.init, cell.graph))
         self.update = jax.jit(of(update, cell.graph, rule))
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
-        self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames="size")
-        self.evolve = jax.jit(of(evolve, cell.graph))
+        self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames=("size", "held"))
+        self.evolve = jax.jit(of(evolve, cell.graph), static_argnames="held")
         self.gradients = Kept(lambda *_: jax.jit(of(gradient, cell, rule), static_argnums=0))
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:

@@ -41,8 +41,9 @@ class DiagnosticKind(enum.StrEnum):
       `SCAN_UNROLL_SKIPPED`, `COND_CONVERSION_SKIPPED`: it was left as it is, as the
       `ControlFlowPolicy` says.
 
-    The PyPI package braintrace has more kinds, for situations that do not arise here: a parameter
-    takes part by what it does, not by the operator that it is used with.
+    The others are kinds of the PyPI package braintrace, for situations that do not arise here: a
+    parameter takes part by what it does, not by the operator that it is used with. No record has
+    them; programs may ask for them.
 
     >>> import braintrace
     >>> braintrace.DiagnosticKind.RELATION_INCLUDED.value
@@ -58,6 +59,25 @@ class DiagnosticKind(enum.StrEnum):
     SCAN_UNROLL_SKIPPED = "scan_unroll_skipped"
     COND_IF_CONVERTED = "cond_if_converted"
     COND_CONVERSION_SKIPPED = "cond_conversion_skipped"
+    RELATION_EXCLUDED_NO_PARAMSTATE = "relation_excluded_no_paramstate"
+    RELATION_EXCLUDED_SLICED_WEIGHT = "relation_excluded_sliced_weight"
+    RELATION_EXCLUDED_WEIGHT_TO_WEIGHT = "relation_excluded_weight_to_weight"
+    TRAINABLE_INVAR_NOT_PARAMSTATE = "trainable_invar_not_paramstate"
+    PYTREE_WEIGHT_LEAF_AMBIGUOUS = "pytree_weight_leaf_ambiguous"
+    STATE_MISMATCH = "state_mismatch"
+    SCAN_DESCENT_APPLIED = "scan_descent_applied"
+    SCAN_DESCENT_SKIPPED = "scan_descent_skipped"
+    SCAN_DESCENT_NO_RELATIONS = "scan_descent_no_relations"
+    WEIGHT_IN_CONTROL_FLOW = "weight_in_control_flow"
+    WEIGHT_IN_WHILE = "weight_in_while"
+    CONTROL_FLOW_OPAQUE_FWD = "control_flow_opaque_fwd"
+    CONTROL_FLOW_RECURRENT_MIXING = "control_flow_recurrent_mixing"
+    PRIMITIVE_INSIDE_CONTROL_FLOW = "primitive_inside_control_flow"
+    PRIMITIVE_INSIDE_NESTED_JIT = "primitive_inside_nested_jit"
+    MULTI_OUTPUT_PRIMITIVE_DETECTED = "multi_output_primitive_detected"
+    TRANSITION_TAIL_BOUNDED = "transition_tail_bounded"
+    SNAP_PATTERN_CONSERVATIVE = "snap_pattern_conservative"
+    SNAP_PATTERN_DEGENERATE = "snap_pattern_degenerate"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from jax.extend.core import Primitive
 
 from ..cell import Cell
-from ..core.analysis import ParameterRow, reach
+from ..core.analysis import ParameterRow, Site, reach
 from ._diagnostics import CompilationRecord, Path, records
 
 
@@ -33,6 +33,7 @@ class NamedRelation:
     trainable_param_states: dict[str, Any]  # of a framework that has them
     hidden_groups: tuple[Any, ...]
     parameters: tuple[str, ...]  # their names in the report
+    site: Site
 
     @property
     def connected_hidden_paths(self) -> tuple[Path, ...]:
@@ -72,7 +73,7 @@ def relations_of(
         fed = tuple(g for g in named.hidden_groups if leaves & {*graph.groups[g.index].leaves})
         if mine and fed:
             e, names = site.equation, tuple(graph.parameters[k].path for k in mine)
-            found.append(make(e.primitive, e.name, e.source, *owned(mine), fed, names))
+            found.append(make(e.primitive, e.name, e.source, *owned(mine), fed, names, site))
     return tuple(found)
 
 

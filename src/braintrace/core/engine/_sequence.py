@@ -13,7 +13,7 @@ from ..analysis import CellGraph
 from ..step import Values, plain_step, prelude
 from ..traces import FactorCarrier, Traces
 from ._factor_window import factor_window
-from ._online import Advanced, window
+from ._online import window
 from ._records import EngineState, Gradients, Prepared, Problem, Steps, differentiable_part
 from ._rule import Rule
 from ._trace_window import trace_window
@@ -128,12 +128,17 @@ def differentiable_prelude(
 
 
 def evolve(
-    graph: CellGraph, params: Values, carry: Values, xs: Values
-) -> tuple[list[Array], list[Array]]:
-    """Forward only: (carry, outputs stacked)."""
+    graph: CellGraph, params: Values, carry: Values, xs: Values, held: bool = True
+) -> tuple[list[Array], list[Array] | None]:
+    """Forward only: (carry, outputs stacked), None in place of outputs that are not `held`."""
     ready = prelude(graph, params)
     full = EngineState.of(graph, carry, None).carry
-    last, outs = jax.lax.scan(lambda c, x: plain_step(graph, ready, c, x), full, list(xs))
+
+    def step(carry: list[Array], x: list[Array]) -> PyTree:
+        carry, outs = plain_step(graph, ready, carry, x)
+        return carry, outs if held else None
+
+    last, outs = jax.lax.scan(step, full, list(xs))
     return EngineState(last, None).parts(graph)[0], outs
 
 
@@ -145,21 +150,22 @@ def advance(
     traces: Traces,
     xs: Values,
     size: int,
-) -> Advanced:
+    held: bool = True,
+) -> tuple[list[Array], Traces, list[Array] | None]:
     """Forward over a sequence with the traces, `size` steps at once: (carry, traces, outputs
-    stacked).
+    stacked), None in place of outputs that are not `held`.
     """
     count, remainder = divmod(xs[0].shape[0], size)
 
     def block(state: tuple[list[Array], Traces], xs: list[Array]) -> PyTree:
         carry, traces, outs = window(graph, rule, params, *state, xs, False)
-        return (carry, traces), outs
+        return (carry, traces), outs if held else None
 
     blocks = [v[: count * size].reshape(count, size, *v.shape[1:]) for v in xs]
     state, outs = jax.lax.scan(block, (list(carry), traces), blocks)
-    outs = [v.reshape(count * size, *v.shape[2:]) for v in outs]
+    outs = jax.tree.map(lambda v: v.reshape(count * size, *v.shape[2:]), outs)
     if remainder:
         state, last = block(state, [v[count * size :] for v in xs])
-        outs = [jnp.concatenate(pair) for pair in zip(outs, last, strict=True)]
+        outs = jax.tree.map(lambda *pair: jnp.concatenate(pair), outs, last)
     carry, traces = state
     return carry, traces, outs

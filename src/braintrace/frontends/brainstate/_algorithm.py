@@ -5,7 +5,7 @@ it.
 import contextlib
 from collections.abc import Callable, Collection, Iterator
 from types import EllipsisType
-from typing import Any, TextIO
+from typing import Any
 
 import brainstate
 import jax
@@ -13,23 +13,23 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ...cell import Values
-from ...compat import ETraceConfig, MultiStepData, SingleStepData, coordinates
-from ...compat._graph import ETraceGraph
+from ...compat import SingleStepData
 from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
-from ...core.engine import MemoryPlan, Rule
+from ...core.engine import Rule
 from ...learner import Kept, State, counted, no_steps, owned, shallow_copy
-from ...reports import CompilationReport, Path
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
 from ._states import EligibilityTrace, as_before, states_of
 from ._step import StepFunction
+from ._views import LearnerViews
+from ._windows import one_step, unwrap
 
 _ANALYSIS = "unroll_limit", "max_slots", "control_flow", "trainable", "exclude"
 
 
-class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
+class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     """Wraps a one-step model and learns it online with eligibility traces.
 
     After `compile_graph` the learner is called where the model was called. Automatic
@@ -72,7 +72,7 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         self.model = model
         self._rule = rule
         self._functional: ModuleLearner | None = None
-        # what a call does instead of a step
+        # what a call does with its inputs instead of a step
         self._active: Callable[[tuple[PyTree, ...]], PyTree] | None = None
         # what is known of the step functions used last, for the drivers
         self._steps = Kept(StepFunction)
@@ -177,43 +177,6 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
             self._steps = Kept(StepFunction)
         return self._functional
 
-    @property
-    def graph(self) -> ETraceGraph:
-        """The analysed model."""
-        return self.functional.states_graph
-
-    @property
-    def report(self) -> CompilationReport:
-        """What the compiler states about each parameter; `print(learner.report)` shows it as a
-        table.
-        """
-        return CompilationReport(self.graph, self._rule.carrier, self._rule.name)
-
-    @property
-    def config(self) -> ETraceConfig | None:
-        """The algorithm as a point of the axes of `ETraceConfig`; None for one that is none (OTPE,
-        OSTTP).
-        """
-        return coordinates(self._rule)
-
-    def show_graph(self, *, file: TextIO | None = None) -> None:
-        """Print the report."""
-        self.report.show(file=file)
-
-    def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
-        `print` shows a table.
-
-        Args:
-            T: steps of the sequence.
-            window: as in `etrace_grad`; by default the one that it would choose.
-            return_state: as in `etrace_grad`.
-        """
-        self.functional.check_states()
-        return self.functional.memory_plan(T, window, return_state=return_state)
-
     # One step
     # ----------------------------------------------------------------------------------------------
 
@@ -221,18 +184,19 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         """One step: the model's output. Its states and the traces move on.
 
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
-        stacked. `y_target`, (B, n_target), is for algorithms that project targets.
+        stacked, and inputs beside them that are not marked are the same at each step. `y_target`,
+        (B, n_target), is for algorithms that project targets.
         """
         functional = self.functional
-        x, many = unwrap(inputs)
         if self._active is not None:
-            if many or y_target is not None:
+            if y_target is not None:
                 raise UsageError(
-                    "Inside a sequence driver the learner is called with the inputs of one step.",
-                    got="MultiStepData" if many else "y_target",
-                    do="pass sequences and y_target to the driver",
+                    "Inside a sequence driver the learner is called with its inputs alone.",
+                    got="y_target",
+                    do="pass y_target to the driver",
                 )
-            return self._active(x)
+            return self._active(inputs)
+        x, many = unwrap(inputs)
         functional.check_states()
         params, state = self._now()
         if many:
@@ -290,9 +254,9 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
         finally:
             self._active = before
 
-    def _forward(self, x: tuple[PyTree, ...]) -> PyTree:
+    def _forward(self, inputs: tuple[PyTree, ...]) -> PyTree:
         """One step of the model that counts, nothing learned."""
-        out = self.functional.forward(x)
+        out = self.functional.forward(one_step(inputs))
         self.running_index.value = counted(self.running_index.value, 1)
         return out
 
@@ -326,74 +290,3 @@ class ETraceAlgorithm(SequenceDriverMixin, brainstate.nn.Module):
     def _clear(self) -> PyTree:
         self.functional.zero = self.functional._programs.zero()
         return self.functional.zero
-
-    def get_etrace_of(self, weight: object) -> dict[str, list[PyTree]]:
-        """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one
-        entry per site.
-        """
-        wanted = self._parameter(weight)
-        owners = self.functional.module.params.leaf_states()
-        traces = self.etrace.value["carrier"] if self.graph.extra else self.etrace.value
-        return {
-            row.path: [self._rule.carrier.of_site(traces, n) for n in row.sites]
-            for row, state in zip(self.graph.parameters, owners, strict=True)
-            if state is wanted
-        }
-
-    def _parameter(self, weight: object) -> brainstate.State:
-        """The parameter of the model that a state, a path or a name stands for."""
-        layout = self.functional.module.params
-        wanted = self.param_states.get(weight) if isinstance(weight, tuple) else weight
-        for name, state in zip(layout.names, layout.states, strict=True):
-            if state is wanted or name == weight:
-                return state
-        raise UsageError(
-            "No such parameter of the model.",
-            got=repr(weight),
-            expected=f"one of {list(layout.names)}",
-            do="pass a ParamState of the model, or its path",
-        )
-
-    @property
-    def param_states(self) -> PyTree:
-        """The model's `ParamState`s by path."""
-        return self.model.states(brainstate.ParamState)
-
-    @property
-    def hidden_states(self) -> PyTree:
-        """The model's `HiddenState`s by path."""
-        return self.model.states(brainstate.HiddenState)
-
-    @property
-    def path_to_states(self) -> dict[Path, brainstate.State]:
-        """Every state of the model by path."""
-        return states_of(self.model)
-
-    @property
-    def other_states(self) -> dict[Path | str, brainstate.State]:
-        """Every other state that a step reads or writes, by path (by name, where it is no part of
-        the model).
-        """
-        f = self.functional.module
-        paths = {id(s): path for path, s in states_of(self.model).items()}
-        names, states = (*f.constants.names, *f.carry.names), (*f.constants.states, *f.carry.states)
-        return {
-            paths.get(id(s), n): s
-            for n, s in zip(names, states, strict=True)
-            if not isinstance(s, brainstate.HiddenState)
-        }
-
-
-def unwrap(inputs: tuple[PyTree, ...]) -> tuple[tuple[PyTree, ...], bool]:
-    """The bare inputs, and whether they hold several steps."""
-    many = [isinstance(v, MultiStepData) for v in inputs]
-    if any(many) and not all(many):
-        raise UsageError(
-            "Some inputs hold several steps and some hold one.",
-            got=[type(v).__name__ for v in inputs],
-            expected="MultiStepData for all inputs, or for none",
-            do="repeat the inputs of one step over time",
-        )
-    return tuple(
-        v.data if isinstance(v, (SingleStepData, MultiStepData)) else v for v in inputs
-    ), any(many)

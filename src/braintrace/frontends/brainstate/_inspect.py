@@ -5,7 +5,7 @@ from typing import Any
 import brainstate
 from jaxtyping import PyTree
 
-from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation
+from ...compat._graph import ETraceGraph, HiddenGroup, HiddenParamOpRelation, ModuleInfo
 from ...core._domains import flag, known
 from ...core._errors import UsageError
 from ...core.engine import Rule
@@ -51,6 +51,18 @@ def compile_etrace_graph(
         raise UsageError("Not a brainstate module.", got=got, expected=expected)
     rule = Rule("OSTL with recurrence", WithinLayer()) if within else Rule("D-RTRL", PerParameter())
     return ModuleLearner(model, rule, model_args, control_flow=control_flow).states_graph
+
+
+def extract_module_info(model: brainstate.nn.Module, *model_args: PyTree) -> ModuleInfo:
+    """The states of a model and their paths; arguments as for `compile_etrace_graph`.
+
+    >>> import brainstate, braintrace, jax.numpy as jnp
+    >>> cell = brainstate.nn.GRUCell(3, 4)
+    >>> _ = brainstate.nn.init_all_states(cell)
+    >>> list(braintrace.extract_module_info(cell, jnp.zeros(3)).hidden_path_to_state)
+    [('h',)]
+    """
+    return compile_etrace_graph(model, *model_args).module_info
 
 
 def find_hidden_groups_from_module(

@@ -19,6 +19,8 @@ _CLASSES: dict[type[Algorithm], type["ETraceVjpAlgorithm"]] = {}
 class ETraceVjpAlgorithm(ETraceAlgorithm):
     """An algorithm whose learning signal comes from reverse-mode differentiation.
 
+    The options of an algorithm are attributes of its learners.
+
     `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
     of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
     entry, which is another value.
@@ -41,6 +43,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     __module__ = "braintrace"
 
     algorithm: ClassVar[type[Algorithm] | None] = None  # what the class is made of
+    _given: Algorithm  # its options
 
     def __init_subclass__(cls, algorithm: type[Algorithm] | None = None, **more: Any):
         super().__init_subclass__(**more)
@@ -48,6 +51,9 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             cls.algorithm = algorithm
             cls.__doc__ = cls.__dict__.get("__doc__") or _documented(algorithm)
             cls.__init__ = _initialiser(algorithm)
+            for field in inspect.signature(algorithm).parameters:
+                if not hasattr(cls, field):
+                    setattr(cls, field, _option(field))
             _CLASSES[algorithm] = cls
 
     def __init__(
@@ -103,11 +109,18 @@ def _initialiser(algorithm: type[Algorithm]) -> Callable[..., None]:
     def __init__(self: Any, model: brainstate.nn.Module, *args: Any, **options: Any) -> None:
         known(type(self).__name__, options, (*names, "name"), _SETTINGS)
         chosen = {k: options.pop(k) for k in _SETTINGS & options.keys()}
-        ETraceVjpAlgorithm.__init__(self, model, algorithm(*args, **options).rule(), **chosen)
+        given = algorithm(*args, **options)
+        ETraceVjpAlgorithm.__init__(self, model, given.rule(), **chosen)
+        self._given = given
 
     signature = inspect.Signature([own, model, *fields, name, settings])
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     return __init__
+
+
+def _option(name: str) -> property:
+    """An option of an algorithm as an attribute of its learners."""
+    return property(lambda self: getattr(self._given, name), doc=f"The option {name}, as checked.")
 
 
 def _template(

@@ -8,11 +8,12 @@ import brainstate
 import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import check_driver, check_finite, check_loss, reduced, sequence_length
+from ...cell import check_driver, check_finite, check_loss, masked, reduced, sequence_length
 from ...cell._arguments import checked_window
 from ...cell._user_step import check_takes
 from ...checks import GradientReport
 from ...checks._gradients import inner_dtypes, judge, window_choice
+from ...compat import MultiStepData
 from ...core._domains import choice, flag
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
@@ -21,6 +22,7 @@ from ...learner._finite import check_moved
 from ._optimizer import unchanged_on_error, update_of
 from ._states import all_or_nothing
 from ._step import StepFunction, by_state
+from ._windows import in_windows, one_by_one, steps_together
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -84,14 +86,19 @@ class SequenceDriverMixin:
                 learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory,
                 never the values beyond rounding. Default: as many as fit a memory budget, at most
-                64 (16 where traces are factors, 64 of one sample).
+                64 (16 where traces are factors, 64 of one sample). Of a learner that was compiled
+                with `vjp_method='multi-step'` it is the length k of windows, where it is at least
+                2: `step_fn` is given k steps at once, calls `learner(MultiStepData(x))` and returns
+                k losses, (k,) or (k, B); the gradient is that of the multi-step form, and k divides
+                the number of steps.
             weights: what to differentiate: `ParamState`s, or paths as in `model.states()`, in a
                 list or dict. Default: all of the model's that are trained.
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
                 or of step-samples); 'sum' does not.
             loss_output: 'step' (or 'per_step') returns losses as `step_fn` gave them, (T,) or (T,
-                B); 'total' (or 'scalar') the reduced scalar.
-            has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time.
+                B); 'masked' these times the mask; 'total' (or 'scalar') the reduced scalar.
+            has_aux: whether `step_fn` returns `(loss, aux)`; aux is returned stacked over time, or
+                over windows.
             return_value: whether to return the losses.
             return_state: with False hidden states and traces are left as they were before the call
                 (the end trace is then not formed, which is faster); random keys and statistics move
@@ -107,21 +114,27 @@ class SequenceDriverMixin:
             UsageError: for arguments that do not fit, and when a loss, a gradient or a state is not
                 finite (eager calls). States are as before.
         """
-        learner, window = self._driven, chunk_size if window is None else window
-        step_fn = _step_of(learner, loss_fn, step_fn, sequences)
+        learner, together = self._driven, steps_together(self._driven, chunk_size, window)
+        window = chunk_size if window is None else window
+        step_fn = _step_of(learner, loss_fn, step_fn, sequences, together)
         _checked(learner, sequences, step_fn)
-        choice("loss_output", loss_output, ("step", "total", "per_step", "scalar"))
+        choice("loss_output", loss_output, ("step", "masked", "total", "per_step", "scalar"))
         for name, value in (("return_value", return_value), ("has_aux", has_aux)):
             flag(name, value)
-        wanted, together = _wanted(learner, weights)
+        wanted, put_together = _wanted(learner, weights)
         options = Options(mask, reset, window, reduction, return_state, y_target)
-        step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted)
+        if together:
+            sequences = in_windows(sequences, together)
+        step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted, together)
         step.check(options)
         gradients, losses, aux = step.gradient(sequences, options)
-        result = [together([gradients[id(s)] for s in wanted])]
+        result = [put_together([gradients[id(s)] for s in wanted])]
         if return_value:
-            total = loss_output in ("total", "scalar")
-            result.append(reduced(losses, mask, reduction) if total else losses)
+            if loss_output in ("total", "scalar"):
+                losses = reduced(losses, mask, reduction)
+            elif loss_output == "masked" and mask is not None:
+                losses = masked(losses, mask)
+            result.append(losses)
         if has_aux:
             result.append(aux)
         return result[0] if len(result) == 1 else tuple(result)
@@ -147,8 +160,9 @@ class SequenceDriverMixin:
                 gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
             **options: of `etrace_grad`, but for `return_value`: the losses are returned. In mode
                 'O' every step is a window of its own and moves the states on: `window`,
-                `chunk_size` and `return_state` are for mode 'A' alone, and are not looked at;
-                `loss_output` is 'step'.
+                `chunk_size` and `return_state` are for mode 'A' alone, and are not looked at, but
+                for windows of the multi-step form: then each of these updates. `loss_output` is
+                'step' or 'masked'.
 
         Raises:
             UsageError: for an option that does not fit; else as `etrace_grad`.
@@ -180,17 +194,16 @@ class SequenceDriverMixin:
                 expected="loss_output='step', or mode='A'",
                 do="add up the losses that are returned",
             )
-        _checked(self._driven, sequences, step_fn)
+        _checked(learner, sequences, step_fn)
+        size = steps_together(learner, options.get("chunk_size"), options.get("window"))
         timed, fixed = step_options(sequences, options)
-
-        def one(slices: PyTree, given: PyTree) -> PyTree:
-            slices, given = jax.tree.map(lambda v: v[None], (slices, given))
-            return jax.tree.map(lambda v: v[0], learned(*slices, **given, **fixed))
-
-        learner = self._driven
+        if size:
+            fixed["chunk_size"] = size
+        windows = in_windows((sequences, timed), size or 1)
+        one = lambda slices, given: learned(*slices, **given, **fixed)
         with all_or_nothing():
             before = learner._now()
-            result = _looped(one, sequences, timed)
+            result = one_by_one(_looped(one, *windows))
             losses = result[0] if options.get("has_aux") else result
             check_finite(losses, options.get("mask"))
             check_moved(learner.functional, before, learner._now())
@@ -199,7 +212,7 @@ class SequenceDriverMixin:
     def etrace_evolve(
         self,
         *sequences: PyTree,
-        return_outputs: bool = True,
+        return_outputs: bool = False,
         step_fn: Callable[..., PyTree] | None = None,
         chunk_size: int | None = None,
         window: int | None = None,
@@ -209,32 +222,36 @@ class SequenceDriverMixin:
 
         Args:
             *sequences: the inputs, time on axis 0; with `step_fn`, its arguments.
-            return_outputs: whether to return the outputs, stacked over time; else None.
+            return_outputs: whether to hold the outputs and return them, stacked over time; else
+                None is returned, and a long warm-up needs no memory for them.
             step_fn: what to do at each step instead of `learner(*slices)`.
             chunk_size: steps done at once (`window` is the same): speed and memory, never values.
+                Of a learner that was compiled with `vjp_method='multi-step'` it is the length of
+                windows, as in `etrace_grad`; outputs are then stacked over windows.
             traces: whether the traces move on too, so that a gradient taken afterwards reaches back
                 into this sequence. False leaves them as they are, which is faster: for an
                 evaluation, or where `reset_state` follows.
         """
-        learner, window = self._driven, chunk_size if window is None else window
+        learner, together = self._driven, steps_together(self._driven, chunk_size, window)
         _checked(learner, sequences, step_fn)
-        window = checked_window(window)
+        window = checked_window(chunk_size if window is None else window)
         for name, value in (("return_outputs", return_outputs), ("traces", traces)):
             flag(name, value)
+        windows = in_windows(sequences, together) if together else sequences
         if step_fn is None:
+            options: Any = {"traces": traces, "window": window, "return_outputs": return_outputs}
             params, state = learner._now()
-            new, outs = learner.functional.etrace_evolve(
-                params, state, sequences, traces=traces, window=window
-            )
+            new, outs = learner.functional.etrace_evolve(params, state, sequences, **options)
             learner._move(new)
-            return outs if return_outputs else None
-        nested = StepFunction.of(learner, step_fn, False, sequences, []).nested
+            return in_windows(outs, together) if together and return_outputs else outs
+        nested = StepFunction.of(learner, step_fn, False, windows, [], together).nested
+        step = step_fn if return_outputs else lambda *slices: (step_fn(*slices), None)[1]
         before = learner.etrace.value
         with learner._calling(None if traces or nested else learner._forward):
-            outs = _looped(step_fn, *sequences)
+            outs = _looped(step, *windows)
         if not traces:
             learner.etrace.value = before  # a program that the step has kept moves them
-        return outs if return_outputs else None
+        return outs
 
     def check_gradients(
         self,
@@ -258,7 +275,7 @@ class SequenceDriverMixin:
                 `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, core = self._driven, self._driven.functional
-        step_fn = _step_of(learner, loss_fn, step_fn, sequences)
+        step_fn = _step_of(learner, loss_fn, step_fn, sequences, None)
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()), tolerance)
         wanted, together = _wanted(learner, None)
@@ -296,15 +313,21 @@ def _looped(step: Callable[..., PyTree], *sequences: PyTree) -> PyTree:
 
 @dataclasses.dataclass(frozen=True)
 class _LossOfOutput:
-    """A step function that takes a loss of the learner's output."""
+    """A step function that takes a loss of the learner's output; of each step's, where it is given
+    windows.
+    """
 
     learner: "ETraceAlgorithm"
     loss_fn: Callable[..., PyTree]
+    of_windows: bool
 
     def __call__(self, x: PyTree, *targets: PyTree) -> PyTree:
         several = len(self.learner.functional.cell.x.structure.children()) > 1
         inputs = x if several and isinstance(x, (tuple, list)) else (x,)
-        return self.loss_fn(self.learner(*inputs), *targets)
+        if not self.of_windows:
+            return self.loss_fn(self.learner(*inputs), *targets)
+        outs = self.learner(*map(MultiStepData, inputs))
+        return jax.vmap(self.loss_fn)(outs, *targets)
 
 
 def _step_of(
@@ -312,11 +335,12 @@ def _step_of(
     loss_fn: Callable[..., PyTree] | None,
     step_fn: Callable[..., PyTree] | None,
     sequences: tuple[PyTree, ...],
+    together: int | None,
 ) -> Callable[..., PyTree]:
     """The step function: that of the user, or one for a loss of the output."""
     if loss_fn is not None and step_fn is None:
         check_loss(loss_fn, None, len(sequences), learner.functional._called)
-        return _LossOfOutput(learner, loss_fn)
+        return _LossOfOutput(learner, loss_fn, together is not None)
     if loss_fn is not None or step_fn is None:
         raise UsageError(
             "The loss is said in one way.",

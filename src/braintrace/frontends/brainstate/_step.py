@@ -33,6 +33,7 @@ from ...core._precision import narrowed, widened
 from ...learner import Objective, Options, State, UserFunction
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent
+from ._windows import check_window, in_windows, loss_of_one, one_by_one, one_step
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -48,6 +49,7 @@ class StepFunction:
     """One step function of a learner, at the shapes of its slices.
 
     Attributes:
+        steps: how many steps a slice holds, where it is a window of the multi-step form.
         calls: how often it calls the learner.
         nested: whether it does so inside a transformation of its own.
         disturbed: model states that change otherwise than by the learner's call.
@@ -59,12 +61,13 @@ class StepFunction:
         learner: "ETraceAlgorithm",
         has_aux: bool,
         wanted: tuple[brainstate.State, ...],
+        steps: int | None,
         structure: Any,
         *slices: jax.ShapeDtypeStruct,
     ):
         self.learner, self.core = learner, learner.functional
         self._function, self.has_aux, self.wanted = UserFunction(step_fn), has_aux, wanted
-        self.calls, self.nested = 0, False
+        self.steps, self.calls, self.nested = steps, 0, False
         self.disturbed: set[str] = set()
         written, read = self._look(structure.unflatten(slices))
         outer = [s for s in wanted if s not in self.core.module.states]
@@ -86,13 +89,16 @@ class StepFunction:
         has_aux: bool,
         sequences: PyTree,
         wanted: Sequence[brainstate.State],
+        steps: int | None = None,
     ) -> "StepFunction":
-        """The step at the slices of `sequences`; those used last are kept with the learner."""
+        """The step at the slices of `sequences`, windows of `steps` steps where that is a number;
+        those used last are kept with the learner.
+        """
         leaves, structure = jax.tree.flatten(sequences)
         known = [leaf("sequence", v) for v in leaves]
         slices = [jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for v in known]
         counts = not any(map(is_traced, leaves))
-        key = (learner, has_aux, tuple(wanted), structure, *slices)
+        key = (learner, has_aux, tuple(wanted), steps, structure, *slices)
         return learner._steps.of(UserFunction(step_fn), *key, counts=counts)
 
     @property
@@ -109,7 +115,8 @@ class StepFunction:
         """Trace the step once: the states outside of the learner that it writes, and that it reads.
 
         A call inside a transformation of the step's own (a `jit`, say) must be the ordinary one:
-        the transformation may keep its program, here or from before, and use it again.
+        the transformation may keep its program, here or from before, and use it again. So must one
+        with a window.
         """
         layout, last = self.core.module.carry, []
 
@@ -122,12 +129,15 @@ class StepFunction:
         def run(*slices: PyTree) -> PyTree:
             level = brainstate.util.StateJaxTracer()
 
-            def call(x: tuple[PyTree, ...]) -> PyTree:
+            def call(inputs: tuple[PyTree, ...]) -> PyTree:
                 self.calls += 1
-                if not level.is_valid():
+                if self.steps:
+                    check_window(inputs, self.steps)
+                if self.steps or not level.is_valid():
                     self.nested = True
                     with self.learner._calling(None):
-                        return self.learner(*x)
+                        return self.learner(*inputs)
+                x = one_step(inputs)
                 look()
                 out = self.core.forward(x)
                 last[:] = layout.read().leaves
@@ -171,11 +181,16 @@ class StepFunction:
                 do="to reset samples pass reset=, a (T, B) array; to reset all call "
                 "reset_state(model=True)",
             )
-        loss, _ = split(self.result, self.has_aux)
-        check_samples(loss, self.core.graph.batch_size)
+        check_samples(self._loss_of_one, self.core.graph.batch_size)
         for name in ("reset", "y_target"):
             if getattr(options, name) is not None:
                 self.check_windowed(f"With {name}")
+
+    @property
+    def _loss_of_one(self) -> jax.ShapeDtypeStruct:
+        """The shape of the loss of one step."""
+        loss, _ = split(self.result, self.has_aux)
+        return loss_of_one(loss, self.steps) if self.steps else loss
 
     @property
     def windowed(self) -> bool:
@@ -185,7 +200,8 @@ class StepFunction:
     def check_windowed(self, where: str) -> None:
         """Refuse what needs steps that can be taken together."""
         if not self.windowed:
-            otherwise = sorted(self.disturbed) or "a call inside a transformation"
+            inside = f"windows of {self.steps} steps" if self.steps else "a transformation"
+            otherwise = sorted(self.disturbed) or f"a call inside {inside}"
             raise UsageError(
                 f"{where}, step_fn calls the learner once, directly, and leaves the model's states "
                 "to it.",
@@ -239,8 +255,8 @@ class StepFunction:
     ) -> tuple[jax.Array, PyTree, list[jax.Array]]:
         """The step on the cell's params and carry; leaves every state as it was."""
 
-        def call(x: tuple[PyTree, ...]) -> PyTree:
-            new, out = take(self.core.fitted(x))
+        def call(inputs: tuple[PyTree, ...]) -> PyTree:
+            new, out = take(self.core.fitted(one_step(inputs)))
             self.core.write(new)
             return out
 
@@ -329,16 +345,19 @@ class StepFunction:
     def _run_one_by_one(
         self, sequences: tuple[PyTree, ...], mask: ArrayLike | None, reduction: str
     ) -> PyTree:
-        loss, _ = split(self.result, self.has_aux)
-        weights = weights_of(mask, loss, sequence_length(sequences), reduction)
+        steps = sequence_length(sequences) * (self.steps or 1)
+        weights = weights_of(mask, self._loss_of_one, steps, reduction)
+        axes = [self.core.graph.batch_axis(v) for v in self.core.graph.xs]
+        read = lambda slices, weight: without_padding(slices, weight, front_axes(slices, axes))
+        if self.steps:
+            weights, read = in_windows(weights, self.steps), jax.vmap(read)
         has_gradient = lambda v: is_differentiable(jnp.result_type(v))
         live = [s for s in self.wanted if all(map(has_gradient, jax.tree.leaves(s.value)))]
 
         def one(total: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             slices, weight = at
             if mask is not None:
-                axes = [self.core.graph.batch_axis(v) for v in self.core.graph.xs]
-                slices = without_padding(slices, weight, front_axes(slices, axes))
+                slices = read(slices, weight)
 
             def objective() -> tuple[PyTree, PyTree]:
                 loss, aux = split(self.step_fn(*slices), self.has_aux)
@@ -348,10 +367,12 @@ class StepFunction:
             return jax.tree.map(jnp.add, total, found), report
 
         start = [jax.tree.map(jnp.zeros_like, s.value) for s in live]
-        total, reports = transform.scan(one, widened(start), (sequences, weights))
+        total, (losses, aux) = transform.scan(one, widened(start), (sequences, weights))
+        if self.steps:
+            losses = one_by_one(losses)
         total = narrowed(total, start)
         nothing = {id(s): jax.tree.map(lambda _: None, s.value) for s in self.wanted}
-        return nothing | {id(s): g for s, g in zip(live, total, strict=True)}, reports
+        return nothing | {id(s): g for s, g in zip(live, total, strict=True)}, (losses, aux)
 
 
 def _layout(states: list[brainstate.State]) -> Layout:

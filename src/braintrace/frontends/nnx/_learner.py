@@ -309,17 +309,22 @@ class NNXLearner(nnx.Module):
         return info
 
     def etrace_evolve(
-        self, xs: PyTree, *, traces: bool = True, window: int | None = None
+        self,
+        xs: PyTree,
+        *,
+        traces: bool = True,
+        window: int | None = None,
+        return_outputs: bool = True,
     ) -> PyTree:
         """Forward only over a sequence, for a warm-up or an evaluation: the outputs, stacked over
-        time.
+        time; None, and nothing held, without `return_outputs`.
 
         The traces move on too, so that a gradient taken afterwards reaches back into this sequence;
         with `traces=False` they stay as they are, which is faster. `window` steps are done at once,
         as in `etrace_grad`.
         """
         params, state = self._now()
-        given = {"traces": traces, "window": window}
+        given = {"traces": traces, "window": window, "return_outputs": return_outputs}
         new, outs = self._core.etrace_evolve(params, state, self._inputs(xs), **given)
         self._move(new)
         return outs
