@@ -52,7 +52,7 @@ class HiddenGroup(NamedGroup):
                 expected=f"{len(self.hidden_states)}, of {list(self.hidden_paths)}",
             )
         pairs = zip(splitted_hid_vals, self.hidden_states, strict=True)
-        whole = lambda v, state: v if hasattr(state, "num_state") else jnp.expand_dims(v, -1)
+        whole = lambda v, state: v if _is_group(state) else jnp.expand_dims(v, -1)
         return jnp.concatenate([whole(v, state) for v, state in pairs], axis=-1)
 
     def split_hidden(self, concat_hid_vals: jax.Array) -> list[jax.Array]:
@@ -67,7 +67,7 @@ class HiddenGroup(NamedGroup):
         counts = [getattr(state, "num_state", 1) for state in self.hidden_states]
         ends = [sum(counts[:k]) for k in range(1, len(counts))]
         pairs = zip(jnp.split(concat_hid_vals, ends, axis=-1), self.hidden_states, strict=True)
-        return [v if hasattr(state, "num_state") else v[..., 0] for v, state in pairs]
+        return [v if _is_group(state) else v[..., 0] for v, state in pairs]
 
     @property
     def num_state(self) -> int:
@@ -81,6 +81,11 @@ class HiddenGroup(NamedGroup):
     def dict(self) -> dict[str, Any]:
         """The fields by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+def _is_group(state: brainstate.State) -> bool:
+    """Whether a state holds several variables, on its last axis."""
+    return isinstance(state, brainstate.HiddenGroupState)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
