@@ -2,11 +2,11 @@
 there.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from ... import rules
-from ...core.traces import Factored
 from ._made import ETraceVjpAlgorithm, class_of
+from ._views import FactorisedDecays
 
 
 class ParamDimVjpAlgorithm(ETraceVjpAlgorithm, algorithm=rules.DRTRLRule):
@@ -24,24 +24,8 @@ class D_RTRL(ParamDimVjpAlgorithm, algorithm=rules.DRTRLRule):
     """
 
 
-class IODimVjpAlgorithm(ETraceVjpAlgorithm, algorithm=rules.PPPropRule):
+class IODimVjpAlgorithm(FactorisedDecays, ETraceVjpAlgorithm, algorithm=rules.PPPropRule):
     __init__: Any
-
-    @property
-    def decay_x(self) -> float:
-        """The decay of the input trace; 0.9 for a rank of 19."""
-        return cast(Factored, self._rule.carrier).input_decay
-
-    @property
-    def decay_f(self) -> float:
-        """The decay of the state trace."""
-        return cast(Factored, self._rule.carrier).state_decay
-
-    @property
-    def decay(self) -> float | tuple[float, float]:
-        """The decay of both traces; where they differ, the pair."""
-        x, f = self.decay_x, self.decay_f
-        return x if x == f else (x, f)
 
 
 class pp_prop(IODimVjpAlgorithm, algorithm=rules.PPPropRule):
@@ -68,7 +52,7 @@ class OSTLRecurrent(ETraceVjpAlgorithm, algorithm=rules.OSTLRecurrentRule):
     regime = "with-H"
 
 
-class OSTLFeedforward(ETraceVjpAlgorithm, algorithm=rules.OSTLFeedforwardRule):
+class OSTLFeedforward(FactorisedDecays, ETraceVjpAlgorithm, algorithm=rules.OSTLFeedforwardRule):
     __init__: Any
     regime = "without-H"
 

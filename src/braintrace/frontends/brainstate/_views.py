@@ -11,7 +11,8 @@ from ...compat import ETraceConfig, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._domains import flag
 from ...core._errors import UsageError
-from ...core.engine import MemoryPlan
+from ...core.engine import MemoryPlan, Rule
+from ...core.traces import Factored
 from ...reports import CompilationReport, Path
 from ._states import states_of
 
@@ -139,3 +140,25 @@ class LearnerViews:
             for n, s in zip(names, states, strict=True)
             if not isinstance(s, brainstate.HiddenState)
         }
+
+
+class FactorisedDecays:
+    """The decays of a learner whose trace is an input and a state trace; else it has none."""
+
+    _rule: Rule
+
+    @property
+    def decay_x(self) -> float:
+        """The decay of the input trace; 0.9 for a rank of 19."""
+        return cast(Factored, self._rule.carrier).input_decay
+
+    @property
+    def decay_f(self) -> float:
+        """The decay of the state trace."""
+        return cast(Factored, self._rule.carrier).state_decay
+
+    @property
+    def decay(self) -> float | tuple[float, float]:
+        """The decay of both traces; where they differ, the pair."""
+        x, f = self.decay_x, self.decay_f
+        return x if x == f else (x, f)
