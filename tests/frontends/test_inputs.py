@@ -214,3 +214,129 @@ def test_a_loss_with_a_unit_is_refused_and_a_ratio_is_not():
     plain = braintrace.compile(cell, "d_rtrl", XS[0], params=P, carry=H)
     expected = plain.etrace_grad(P, plain.init(P, H), XS, loss_fn=jnp.mean)[0]
     np.testing.assert_allclose(u.get_mantissa(found), expected, rtol=1e-6)
+
+
+COUNTS = np.arange(5 * 2 * 3).reshape(5, 2, 3) % 2
+
+
+def called(front_end, example):
+    """(one step, the gradient of a sequence) of a learner of each front end, in the step's output
+    and in leaves.
+    """
+    loss = {"loss_fn": jnp.mean}
+    if front_end == "brainstate":
+        brainstate.random.seed(0)
+        model = braintrace.nn.GRUCell(3, 4)
+        learner = braintrace.compile(model, "d_rtrl", example, batch_size=2)
+        anew = lambda f: lambda xs: (learner.reset_state(model=True), f(xs))[1]
+        step_fn = lambda x: jnp.mean(learner(x))
+        sequence = lambda xs: learner.etrace_grad(xs, step_fn=step_fn)
+        return anew(lambda xs: learner(xs[0])), anew(sequence), brainstate.transform.jit
+    if front_end == "nnx":
+        learner = braintrace.compile(
+            nnx.GRUCell(3, 4, rngs=nnx.Rngs(0)), "d_rtrl", example, carry=H
+        )
+        anew = lambda f: lambda xs: (learner.reset_state(model=True), f(xs))[1]
+        return (
+            anew(lambda xs: learner(xs[0])),
+            anew(lambda xs: jax.tree.leaves(learner.etrace_grad(xs, **loss)[0])),
+            lambda f: f,  # nnx.jit takes the learner itself
+        )
+    if front_end == "equinox":
+        model = eqx.nn.GRUCell(3, 4, key=jax.random.key(0))
+        learner = braintrace.compile(model, "d_rtrl", example, carry=H, vmap=True)
+    else:
+        model = P
+        learner = braintrace.compile(leaky, "d_rtrl", example, params=P, carry=H)
+    state = learner.init(model, H)
+    return (
+        lambda xs: learner.update(model, state, xs[0])[1],
+        lambda xs: jax.tree.leaves(learner.etrace_grad(model, state, xs, **loss)[0]),
+        jax.jit,
+    )
+
+
+@pytest.mark.parametrize("front_end", ["function", "equinox", "nnx", "brainstate"])
+def test_spikes_and_counts_at_every_front_end(front_end):
+    """A float example, and inputs of other dtypes, in steps and sequences, eager and jitted; of
+    which an example of whole numbers takes whole ones alone.
+    """
+    step, sequence, jit = called(front_end, XS[0])
+    given = COUNTS.astype(np.float32)
+    for call in (step, sequence, jit(step), jit(sequence)):
+        expected = jax.tree.leaves(call(given))
+        for dtype in (np.int32, bool, np.uint8, np.float64):
+            for found, value in zip(
+                jax.tree.leaves(call(COUNTS.astype(dtype))), expected, strict=True
+            ):
+                np.testing.assert_array_equal(found, value)
+        others = jax.tree.leaves(call(given + 1))
+        assert not np.allclose(others[0], expected[0])  # control
+    step, sequence, jit = called(front_end, COUNTS[0])
+    traced = [jit(step), sequence] if front_end == "brainstate" else [jit(step)]  # by step_fn
+    for call in (step,) if front_end == "brainstate" else (step, sequence):
+        expected = jax.tree.leaves(call(COUNTS))
+        for xs in (given, given.astype(np.float64), jnp.asarray(given), COUNTS > 0):
+            np.testing.assert_array_equal(jax.tree.leaves(call(xs))[0], expected[0])
+        with pytest.raises(braintrace.UsageError, match=r"holds 0\.5"):
+            call(given + 0.5)
+    for call in traced[front_end == "nnx" :]:
+        with pytest.raises(braintrace.UsageError, match="not known while it is traced"):
+            call(given)
+
+
+def of_magnitude(p, h, x):
+    return leaky(p, h, u.get_mantissa(x))
+
+
+def scaled(p, h, x):
+    return leaky(p, h, x / u.mV if isinstance(x, u.Quantity) else 3 * x)
+
+
+class Magnitude(brainstate.nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.w, self.step = brainstate.ParamState(P), step
+
+    def init_state(self, batch_size=None):
+        self.h = brainstate.HiddenState(jnp.zeros((batch_size, 4)))
+
+    def update(self, x):
+        self.h.value, out = self.step(self.w.value, self.h.value, x)
+        return out
+
+
+def test_a_unit_that_the_step_takes_off():
+    learner = braintrace.compile(of_magnitude, "d_rtrl", XS[0], params=P, carry=H)
+    state = learner.init(P, H)
+    for call in (
+        lambda xs: learner.update(P, state, jax.tree.map(lambda v: v[0], xs))[1],
+        lambda xs: learner.etrace_grad(P, state, xs, loss_fn=jnp.mean)[0],
+        lambda xs: jax.jit(lambda xs: learner.etrace_evolve(P, state, xs)[1])(xs),
+    ):
+        np.testing.assert_array_equal(call(2 * XS * u.mV), call(2 * XS))
+        assert not np.allclose(call(2 * XS), call(XS))  # control
+    module = braintrace.compile(Magnitude(of_magnitude), "d_rtrl", XS[0], batch_size=2)
+    for call in (
+        lambda xs: module(xs[0]),
+        lambda xs: module.etrace_grad(xs, step_fn=lambda x: module(x).mean())["w",],
+        lambda xs: brainstate.transform.jit(lambda: module.update(braintrace.MultiStepData(xs)))(),
+    ):
+        found = []
+        for xs in (2 * XS * u.mV, 2 * XS):
+            module.reset_state(model=True)
+            found.append(call(xs))
+        np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("step", [leaky, scaled])
+def test_a_unit_that_the_step_does_not_take_or_reads_is_refused(step):
+    learner = braintrace.compile(step, "d_rtrl", XS[0], params=P, carry=H)
+    with pytest.raises(braintrace.UsageError, match="does not have the compiled structure"):
+        learner.update(P, learner.init(P, H), XS[0] * u.mV)
+    module = braintrace.compile(Magnitude(step), "d_rtrl", XS[0], batch_size=2)
+    with pytest.raises(braintrace.UsageError, match=r"wrong unit(.|\n)*compile, with the unit"):
+        module(XS[0] * u.mV)
+    with pytest.raises(braintrace.UsageError, match="The input does not have the compiled struct"):
+        module([XS[0], XS[0]])
+    assert module.running_index.value == 0 and not module.model.h.value.any()

@@ -171,7 +171,12 @@ TARGETS = {
     "shapes alone": jax.ShapeDtypeStruct((T, B, O), jnp.float32),
 }
 
+_COUNTS = np.arange(T * B * I).reshape(T, B, I) % 3
 INPUTS = {
+    "whole numbers": Right(_COUNTS, _COUNTS.astype(np.float32)),
+    "bytes": Right(_COUNTS.astype(np.uint8), _COUNTS.astype(np.float32)),
+    "booleans": Right(_COUNTS > 0, (_COUNTS > 0).astype(np.float32)),
+    "of 64 bits": Right(_COUNTS.astype(float), _COUNTS.astype(np.float32)),
     "one step": X[0],
     "no steps": X[:0],
     "more features": jnp.ones((T, B, I + 1)),
@@ -194,6 +199,9 @@ INPUTS = {
 
 #: Of one step.
 STEP_INPUTS = {
+    "whole numbers": Right(_COUNTS[0], _COUNTS[0].astype(np.float32)),
+    "bytes": Right(_COUNTS[0].astype(np.uint8), _COUNTS[0].astype(np.float32)),
+    "booleans": Right(_COUNTS[0] > 0, (_COUNTS[0] > 0).astype(np.float32)),
     "a sequence": X,
     "more features": jnp.ones((B, I + 1)),
     "more samples": jnp.ones((B + 1, I)),

@@ -29,7 +29,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "etrace_fit": _LOSS | {"mode": values.MODES},
     "etrace_fit, every step": {k: v for k, v in _LOSS.items() if k not in ("window", "xs")},
     "check_gradients": {k: v for k, v in _LOSS.items() if k not in ("ys", "xs")},
-    "etrace_evolve": {"xs": values.INPUTS, "traces": values.FLAGS},
+    "etrace_evolve": {"xs": values.INPUTS, "traces": values.FLAGS, "return_outputs": values.FLAGS},
     "update": {"x": values.STEP_INPUTS, "y_target": values.NEEDLESS_TARGETS},
     "__call__": {"x": values.STEP_INPUTS, "y_target": values.NEEDLESS_TARGETS},
     "update_window": {"xs": values.INPUTS, "full": values.FLAGS},
@@ -52,7 +52,7 @@ OF_BRAINSTATE = {
         "return_value": values.FLAGS,
         "loss_output": values.REDUCTIONS,
     },
-    "etrace_evolve": {"chunk_size": values.WINDOWS, "return_outputs": values.FLAGS},
+    "etrace_evolve": {"chunk_size": values.WINDOWS},
     "reset_state": {"batch_size": values.BATCH_SIZES},
 }
 

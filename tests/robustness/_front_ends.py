@@ -293,6 +293,7 @@ class Brainstate(FrontEnd):
         if method == "update":
             return found(*_named(given, "x"), **given)
         if method == "etrace_evolve":
+            given.setdefault("return_outputs", True)
             return found(*_named(given, "xs"), **given)
         loss_fn: Callable[..., Any] = given.pop("loss_fn", squared_error)
         step = lambda x, *target: loss_fn(this(x), *target)

@@ -1,4 +1,11 @@
-"""Inputs of a dtype that is not the example's: converted where that changes no value."""
+"""Inputs of a dtype that is not the example's: converted where that changes no value. Inputs of
+another structure, a unit say: taken where the step does the same with them.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +45,30 @@ def unfit(value: PyTree, wanted: np.dtype) -> str | None:
     if whole and jnp.iinfo(wanted).bits >= _USUAL_BITS:
         return None
     return ", of values that are not known while it is traced"
+
+
+def program_text(made: object) -> str:
+    """A program as a text that does not depend on where functions lie."""
+    return re.sub("0x[0-9a-f]+", "", str(made))
+
+
+def does_the_same(
+    step: Callable[..., PyTree], before: tuple[PyTree, PyTree], example: PyTree, other: Any
+) -> bool:
+    """Whether `step(*before, x)` is one program for the example's leaves in its own structure and
+    in `other`; not where it does not take the other.
+    """
+    leaves, structure = jax.tree.flatten(example)
+    if other.num_leaves != len(leaves):
+        return False
+
+    def program(structure: Any) -> tuple[str, list[np.ndarray], Any]:
+        x = structure.unflatten(leaves)
+        made, out = jax.make_jaxpr(step, return_shape=True)(*before, x)
+        return program_text(made), [np.asarray(v) for v in made.consts], jax.tree.structure(out)
+
+    with contextlib.suppress(Exception):  # whatever a step raises for what it does not take
+        (text, constants, out), (other_text, others, other_out) = map(program, (structure, other))
+        equal = len(constants) == len(others) and all(map(np.array_equal, constants, others))
+        return text == other_text and equal and out == other_out
+    return False

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from ..cell._batch import BatchSpec
 from ..cell._cell import Cell, compile_cell
-from ..cell._convert import check_values
+from ..cell._convert import check_values, does_the_same
 from ..cell._select import Patterns
 from ..core._compat import is_key
 from ..core.analysis import CellGraph, Exactness
@@ -55,6 +55,7 @@ class Compiled:
         self.border = Border(self.cell, self.rule)
         self._budget = Budget(self.graph, self.rule, memory_budget)
         self._programs = Programs(self.cell, self.rule)
+        self._taken: dict[Any, bool] = {}  # other structures of inputs, and whether they fit
 
     @property
     def graph(self) -> CellGraph:
@@ -98,7 +99,20 @@ class Compiled:
 
     def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         """The leaves of the inputs of a step, or of a sequence, checked."""
-        return self.cell.x.inputs(x, "input sequence" if lead else "input x", lead=lead)
+        what = "input sequence" if lead else "input x"
+        return self.cell.x.inputs(self._like_example(x), what, lead=lead)
+
+    def _like_example(self, x: PyTree) -> PyTree:
+        """The leaves of an input of another structure in that of the example, where the step does
+        the same with both: a quantity whose unit it takes off, say. Else the input as it is.
+        """
+        structure, own = jax.tree.structure(x), self.cell.x
+        if structure == own.structure:
+            return x
+        if structure not in self._taken:
+            before = self.cell.params.shapes, self.cell.carry.shapes
+            self._taken[structure] = does_the_same(self.function, before, own.shapes, structure)
+        return own.unflatten(jax.tree.leaves(x)) if self._taken[structure] else x
 
     def _initial_values(self) -> list[jax.Array]:
         """What a reset goes back to, as the engine has it."""

@@ -1,7 +1,6 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-import re
 from collections.abc import Collection, Mapping
 from types import EllipsisType
 from typing import Any
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...cell import BatchSpec, Values, common_size, said_batch
+from ...cell._convert import program_text
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
 from ...core._domains import arrays
@@ -138,7 +138,7 @@ class ModuleLearner(FunctionLearner):
         def step(mode: bool) -> str:
             with brainstate.environ.context(fit=mode):
                 program = jax.make_jaxpr(lambda *given: self.module.cell(*given))(*example)
-            return re.sub("0x[0-9a-f]+", "", str(program))  # where functions lie
+            return program_text(program)
 
         return step(True) != step(False)
 
@@ -209,8 +209,18 @@ class ModuleLearner(FunctionLearner):
                 expected=f"{count}, as compiled",
                 do="call the learner with the inputs that the model takes",
             )
-        same = jax.tree.structure(x) == structure
-        return x if same else structure.unflatten(fit(x, structure, "input"))
+        taken = self._like_example(x)
+        if jax.tree.structure(taken) == structure:
+            return taken
+        try:
+            return structure.unflatten(fit(x, structure, "input"))
+        except CompilationError as error:
+            raise UsageError(
+                "The input does not have the compiled structure.",
+                got=jax.tree.structure(x),
+                expected=structure,
+                do="pass an input like the example, or compile again with one like this",
+            ) from error
 
     def _inputs(self, x: PyTree, lead: tuple[int, ...] = ()) -> list[jax.Array]:
         what = "input sequence" if lead else "input"

@@ -176,7 +176,7 @@ def fit(value: PyTree, structure: Any, name: str) -> list[jax.Array]:
                 f"{name} has a wrong unit.",
                 got=_unit_text(unit),
                 expected=_unit_text(unit_wanted),
-                do="convert the value, or initialise with the unit that is meant",
+                do="convert the value; or initialise, or compile, with the unit that is meant",
             )
         fitted.append(brainunit.Quantity(g).to_decimal(unit_wanted))
     return fitted
