@@ -169,7 +169,7 @@ def test_a_step_is_differentiated_once_and_in_reverse(problems, algorithm):
 
 def test_a_step_without_the_refusals_fails_raw_or_silently(monkeypatch):
     monkeypatch.setattr(_online, "in_reverse", lambda values: values)
-    monkeypatch.setattr(_online, "undifferentiated", lambda values, refusal: values)
+    monkeypatch.setattr(_link, "undifferentiated", lambda values, refusal: values)
     this = Problem("d_rtrl")
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(this.of_step, (this.params,), (this.tangent,))

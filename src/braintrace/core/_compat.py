@@ -106,6 +106,51 @@ def _identity(name: str) -> Primitive:
     return primitive
 
 
+# (size of the map, which operands it maps, operands) -> results, all with the mapped axis in front,
+# as is that of each mapped operand
+BatchRule = Callable[[int, Sequence[bool], Sequence[jax.Array]], Sequence[jax.Array]]
+Flat = Callable[..., Sequence[jax.Array]]
+
+
+def with_batch_rule(function: Flat, rule: BatchRule) -> Flat:
+    """`function`, of arrays to arrays, which under `jax.vmap` is what `rule` says.
+
+    As `jax.custom_batching.custom_vmap`, which has no derivative in reverse mode.
+    """
+    return lambda *values: _with_batch_rule_p.bind(*values, function=function, rule=rule)
+
+
+_with_batch_rule_p = Primitive("with_batch_rule")
+_with_batch_rule_p.multiple_results = True
+
+
+@_with_batch_rule_p.def_impl
+def _apply(*values: jax.Array, function: Flat, rule: BatchRule) -> list[jax.Array]:
+    return list(function(*values))
+
+
+@_with_batch_rule_p.def_abstract_eval
+def _shapes(*values: Any, function: Flat, rule: BatchRule) -> list[Any]:
+    return jax.make_jaxpr(function)(*values).out_avals
+
+
+def _mapped(values: Any, axes: Any, *, function: Flat, rule: BatchRule) -> tuple[Any, list[int]]:
+    size = next(v.shape[k] for v, k in zip(values, axes, strict=True) if k is not None)
+    pairs = zip(values, axes, strict=True)
+    in_front = [v if k is None else jnp.moveaxis(v, k, 0) for v, k in pairs]
+    results = rule(size, [k is not None for k in axes], in_front)
+    return results, [0] * len(results)
+
+
+def _differentiated(primals: Any, tangents: Any, *, function: Flat, rule: BatchRule) -> Any:
+    return jax.jvp(function, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
+
+
+batching.primitive_batchers[_with_batch_rule_p] = _mapped
+ad.primitive_jvps[_with_batch_rule_p] = _differentiated
+mlir.register_lowering(_with_batch_rule_p, mlir.lower_fun(_apply, multiple_results=True))
+
+
 def sub_jaxprs(params: Params) -> list[ClosedJaxpr]:
     """The closed sub-programs that an equation's parameters hold, one level deep."""
     values = [v if isinstance(v, (tuple, list)) else (v,) for v in params.values()]

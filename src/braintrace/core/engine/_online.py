@@ -1,35 +1,18 @@
 """Online learning on a cell graph: one update, and a whole window of steps. Pure functions on flat
-lists.
-
-Automatic differentiation through a step delivers, for the loss L_t of that step, `entry` (the
-derivative with respect to the hidden state before the step), for each site `drive` (that with
-respect to its y), and the ordinary gradient of all that is not a site. `link` turns entry and
-drives into the weight gradients of the rule: forward it is the identity on the hidden state and
-zero perturbations on each y; backward it asks the carrier.
+lists. Their derivatives are those of `_link`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
-from .._compat import is_differentiable
 from .._precision import narrowed, widened
 from ..analysis import CellGraph
-from ..step import Perturbations, Step, Values, free_step, hidden_part, prelude, step, with_hidden
-from ..traces import (
-    FactorCarrier,
-    StepSignals,
-    TraceCarrier,
-    Traces,
-    every_drive,
-    scan,
-    sensitivity,
-    zero_perturbations,
-)
-from ._once import Refusal, in_reverse, undifferentiated
+from ..step import Step, Values, free_step, prelude, step
+from ..traces import FactorCarrier, StepSignals, TraceCarrier, Traces, scan, sensitivity
+from ._link import Kept, link
+from ._once import in_reverse
 from ._records import EngineState, Signals, Steps, with_signals
 from ._rule import Rule
 
@@ -37,80 +20,7 @@ stop = jax.lax.stop_gradient
 
 NO_SIGNALS: Signals = {}
 
-_SECOND = Refusal(
-    "An online gradient has no derivative.",
-    "a second derivative (jax.hessian, a grad of a grad) through a step of the learner",
-    "one derivative",
-    "differentiate a loss of the step once; for second derivatives differentiate the cell itself",
-)
-
-Kept = PyTree[Array]  # what the reverse pass of a step reads
 Advanced = tuple[list[Array], Traces, list[Array]]  # (carry, traces, outputs)
-Linked = tuple[list[Array], Perturbations]
-# what is kept, `entry` and the drives of each site, to the gradient of each site's weight
-Gradients = Callable[[CellGraph, Kept, Values, Values], list[Array]]
-
-
-def link(
-    graph: CellGraph, gradients: Gradients, ready: Values, carry: Values, xs: Values, kept: Kept
-) -> Linked:
-    """(carry, perturbations), stopped, whose cotangents reach the site weights as `gradients(graph,
-    kept, entry, drives)`.
-
-    `kept` gets no cotangent. It is not stopped itself: an eager call would then keep a copy of the
-    traces. `forward` refuses a second derivative: of `ready` and `xs`, which the traces depend
-    on.
-    """
-
-    @jax.custom_vjp
-    def identity(weights: list[Array], hidden: list[Array], read: PyTree, kept: Kept) -> Linked:
-        return apart((hidden, zero_perturbations(graph)), (weights, hidden, kept))
-
-    def forward(
-        weights: list[Array], hidden: list[Array], read: PyTree, kept: Kept
-    ) -> tuple[Linked, PyTree]:
-        once = undifferentiated(first_elements((weights, read)), _SECOND)
-        return identity(weights, hidden, read, kept), (kept, once)
-
-    def backward(kept: Kept, cotangents: Any) -> Any:  # None where nothing is differentiated
-        ((kept, structure), once), (entry, drives) = kept, cotangents
-        found = gradients(graph.bound(structure), kept, entry, every_drive(graph, drives))
-        found = [beside(g, once) for g in found]
-        of_weights = [g.astype(s.weight.dtype) for s, g in zip(graph.sites, found, strict=True)]
-        return of_weights, None, None, None
-
-    identity.defvjp(forward, backward)
-    env, start = dict(zip(graph.prelude_results, ready, strict=True)), stop(list(carry))
-    weights, kept = [env[s.weight] for s in graph.sites], (kept, stop(graph.structure(ready)))
-    read = list(ready), list(xs)
-    hidden, perturbations = identity(weights, hidden_part(graph, start), read, kept)
-    return with_hidden(graph, start, hidden), perturbations
-
-
-def apart(values: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:
-    """`values`, mapped under `vmap` wherever a leaf of `like` is, so that the cotangents of the
-    map's entries stay apart.
-
-    A value that nothing mapped takes part in has one cotangent, the sum over the map, also where it
-    meets mapped ones later.
-    """
-    mark = beside(jnp.zeros((), jnp.float32), first_elements(stop(like)))
-    return jax.tree.map(lambda v: v + mark.astype(v.dtype), values)
-
-
-def first_elements(values: PyTree[Array]) -> Float[Array, ""]:
-    """A number that depends on every floating-point array of `values`."""
-    total = jnp.zeros((), jnp.float32)
-    for leaf in jax.tree.leaves(values):
-        if is_differentiable(leaf.dtype) and leaf.size:
-            total = total + leaf.reshape(-1)[0].real.astype(jnp.float32)
-    return total
-
-
-def beside(value: Array, other: Float[Array, ""]) -> Array:
-    """`value`, which for transformations of JAX depends on `other`, too."""
-    never = jnp.zeros((), bool)
-    return jax.lax.select(never, jnp.full(value.shape, other.astype(value.dtype)), value)
 
 
 def update(

@@ -115,7 +115,8 @@ def trace_window(
         of_live = [sums[v] for v in variables]
     else:
         if state.traces is not None:
-            of_live = added(graph, of_live, carrier.contract(graph, traces, entry))
+            one = jax.tree.map(lambda v: v[None], (traces, entry))
+            of_live = added(graph, of_live, carrier.contract(graph, *one))
         if keep_trace:
             ready, marks = prepared.ready, dataclasses.replace(steps, slices=None, signals={})
             traces = advance_through(graph, problem.rule, ready, before, xs, marked, marks)

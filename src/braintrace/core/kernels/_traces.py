@@ -54,7 +54,7 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Trace
     """
     plain = functools.partial(in_jax, across)
     processor = (
-        functools.partial(_in_c, across)
+        _on_processor(across)
         if registered()
         else functools.partial(plain, contract=_sample_by_sample)
     )
@@ -66,6 +66,24 @@ def _derivative(
     across: bool, primals: tuple[Operands], tangents: tuple[Operands]
 ) -> tuple[PyTree, PyTree]:
     return jax.jvp(functools.partial(in_jax, across), primals, tangents)
+
+
+def _on_processor(across: bool) -> Callable[[Operands], tuple[Array, Traces]]:
+    """The C kernel. A map calls it for each of its entries, in turn; where these are one sample
+    each, with a gradient of its own, one pass in JAX over all of them is faster.
+    """
+    kernel, plain = functools.partial(_in_c, across), functools.partial(in_jax, across)
+    mappable = jax.custom_batching.custom_vmap(kernel)
+
+    @mappable.def_vmap
+    def mapped(size: int, is_mapped: list[Operands], operands: Operands) -> tuple[PyTree, PyTree]:
+        [flags] = is_mapped
+        axes = jax.tree.map(lambda flag: 0 if flag else None, flags)
+        single = operands.x.shape[-3] == 1
+        found = jax.vmap(plain if single else kernel, (axes,), axis_size=size)(operands)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return mappable
 
 
 def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:

@@ -50,10 +50,18 @@ class RowsRule(SiteRule):
         return self.collect(self._spread(c, x.astype(c.dtype)))
 
     def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
-        return jax.vmap(self.weight_gradient)(x, c).sum(0)
+        y = "abcdefghijklmnopqrstuvw"[: c.ndim - 1]
+        places = "".join(y[d] for d in self._places)
+        row = "".join(letter for letter in y if letter not in places)
+        names = f"X{places}R,X{y}->{row}R"
+        exact = jax.lax.Precision.HIGHEST
+        return self._as_table(jnp.einsum(names, x.astype(c.dtype), c, precision=exact))
 
     def collect(self, entries: jax.Array) -> jax.Array:
-        total = entries.sum(tuple(self._places))  # axes of a row, rows
+        return self._as_table(entries.sum(tuple(self._places)))
+
+    def _as_table(self, total: jax.Array) -> jax.Array:
+        """Of axes of a row, rows."""
         total = total.squeeze(self._axis) if self._kept else total
         return jnp.moveaxis(total, -1, self._axis)
 

@@ -87,8 +87,12 @@ class SiteRule(abc.ABC):
 
     def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
         """`collect(sum_s signals[s] traces[s])`, each signal shaped as y."""
+        return self.collect(self.entries(signals, traces))
+
+    def entries(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
+        """`sum_s signals[s] traces[s]`, each signal shaped as y."""
         terms = [met(self.at_entries(a), e) for a, e in zip(signals, traces, strict=True)]
-        return self.collect(sum(terms[1:], terms[0]))
+        return sum(terms[1:], terms[0])
 
     @property
     def outer_layout(self) -> str | None:

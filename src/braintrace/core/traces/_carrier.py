@@ -3,6 +3,7 @@ state.
 """
 
 import abc
+import functools
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -81,15 +82,15 @@ class Carrier(abc.ABC):
     @abc.abstractmethod
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         """For each site, the gradient of its weight that `entry`, at the traces' own time, stands
-        for.
+        for. Both have an axis of further samples in front, and the gradient is the sum over it.
         """
 
     @abc.abstractmethod
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
-        """For each site, the gradient of its weight at one step. Of `after`, only a
-        `FactorCarrier` reads anything.
+        """For each site, the gradient of its weight at one step, summed over an axis of further
+        samples in front of everything. Of `after`, only a `FactorCarrier` reads anything.
         """
 
     @property
@@ -183,9 +184,9 @@ class FactorCarrier(Carrier):
     def gradients(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
-        factors = self.factors(graph, before, after, signals)
+        factors = jax.vmap(functools.partial(self.factors, graph))(before, after, signals)
         return [
-            s.rule.weight_gradient(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
+            s.rule.weight_gradient_sum(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
         ]
 
     def useful_window(self, graph: CellGraph) -> int:

@@ -16,6 +16,7 @@ Memory O(B (I + O S)).
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Inexact
@@ -88,12 +89,15 @@ class Factored(FactorCarrier):
         return new
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
-        gradients, weight = [], jnp.where(traces["weight"] == 0, 1, traces["weight"])
-        for n, site in enumerate(graph.sites):
-            signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
-            c = signal / along(weight, graph.y_axis(site), signal.ndim)
-            gradients.append(site.rule.weight_gradient(traces["input"][n][-1], c))
-        return gradients
+        def cotangents(traces: Traces, entry: Values) -> list[Array]:
+            found, weight = [], jnp.where(traces["weight"] == 0, 1, traces["weight"])
+            for n, site in enumerate(graph.sites):
+                signal = self._signal(graph, site, traces["state"][graph.first_of_sum[n]], entry)
+                found.append(signal / along(weight, graph.y_axis(site), signal.ndim))
+            return found
+
+        every = zip(graph.sites, traces["input"], jax.vmap(cotangents)(traces, entry), strict=True)
+        return [site.rule.weight_gradient_sum(sums[-1], c) for site, sums, c in every]
 
     def factors(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from .._precision import wide
 from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
+from ..sites import sum_steps
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
@@ -100,7 +101,8 @@ class PerParameter(TraceCarrier):
                 if drive is not None and self.adds_now(graph, site):
                     own = [d[0] for d in data], drive
                 after[n] = self._advance(graph, n, old, local)
-                total = total + self._contract(graph, site, old, entry, own)
+                one = jax.tree.map(lambda v: v[None], (old, entry, own))
+                total = total + self._contract(graph, site, *one)
             sums[site.weight] = total
         return after, sums
 
@@ -171,9 +173,11 @@ class PerParameter(TraceCarrier):
     def _contract(
         self, graph: CellGraph, site: Site, traces: OfSite, entry: Values, now: Now | None = None
     ) -> Array:
-        """With `now`, the gradient of that step is added."""
+        """The sum over an axis of samples in front; with `now`, the gradient of that step is
+        added.
+        """
         total = jnp.zeros(site.weight.shape, wide(site.weight.dtype))
-        signals = signals_at(graph, entry, site)
+        signals = jax.vmap(lambda entry: signals_at(graph, entry, site))(entry)
         if not isinstance(traces, Passing) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
             return _pass_over(site, traces, signals, total, data, drive, None)[1]
@@ -186,11 +190,15 @@ class PerParameter(TraceCarrier):
             for of_place, at in zip(signals, traces, strict=True):
                 if at:
                     a = [a.astype(jnp.finfo(dtype).dtype) for a in of_place]
-                    found = site.rule.contract(a, [e.astype(dtype) for e in at])
+                    e = [e.astype(dtype) for e in at]
+                    found = site.rule.collect(sum_steps(jax.vmap(site.rule.entries)(a, e)))
                     total = total + found.astype(total.dtype)
         if steps:
-            c = jnp.stack([c.astype(dtype) for _, c in steps])
-            x = jnp.stack([represented(site, data, dtype) for data, _ in steps])
+            each = jax.vmap(
+                lambda data: represented(site, data, dtype), axis_size=steps[0][1].shape[0]
+            )
+            c = jnp.concatenate([c.astype(dtype) for _, c in steps])
+            x = jnp.concatenate([each(data) for data, _ in steps])
             total = total + site.rule.weight_gradient_sum(x, c).astype(total.dtype)
         return total
 
@@ -208,18 +216,20 @@ def _pass_over(
 
     `signals`, of each place and slot and shaped as y, meet the old traces. With `now`, the
     derivative with respect to y of the only step of `data` (time first), that step's own gradient
-    is added. With `moves` the traces are carried through the steps of `data`.
+    is added. With `moves` the traces are carried through the steps of `data`. Without, everything
+    may have an axis of further samples in front, after that of time.
     """
     [[some, *_], *_], across = traces, site.rule.outer_layout == "io"
     dtype, samples = some.dtype, some.size // site.weight.size
-    outputs = site.y.size // samples
+    outputs = site.y.size * site.weight.size // math.prod(site.trace_shape)
     inputs = site.weight.size // outputs
     matrix = (inputs, outputs) if across else (outputs, inputs)
     by_sample = lambda v: v.astype(dtype).reshape(samples, outputs)
     by_time = lambda d: jnp.swapaxes(d.astype(dtype).reshape(-1, samples, outputs), 0, 1)
     x = jnp.zeros((samples, 0, inputs), dtype)
     if data is not None:
-        x = jnp.swapaxes(site.rule.outer(list(data)).astype(dtype), 0, 1)
+        x = site.rule.outer(list(data)).astype(dtype)
+        x = jnp.swapaxes(x.reshape(x.shape[0], samples, inputs), 0, 1)
     fits = total.dtype == dtype
     gradient = total.reshape(matrix) if fits else jnp.zeros(matrix, dtype)
     new = []

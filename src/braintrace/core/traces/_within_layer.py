@@ -19,6 +19,7 @@ those of `PerParameter`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -146,12 +147,22 @@ class WithinLayer(PerParameter):
         own = super().contract(graph, _of_neurons(traces), entry, now)
         for site, (of_layers, _), total in zip(graph.sites, traces, own, strict=True):
             for layer, trace in of_layers.items():
-                a = flat_layer(graph, layer, entry).astype(trace.dtype)
-                parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-                parts = _met(a[:, None], parts[:, None])[:, 0]
-                total = total + self._of_samples(graph, site, parts)
+                each = jax.vmap(functools.partial(self._contract_layer, graph, site, layer))
+                total = total + each(entry, trace).sum(0)
             found.append(total)
         return found
+
+    def _contract_layer(
+        self,
+        graph: CellGraph,
+        site: Site,
+        layer: int,
+        entry: Values,
+        trace: Float[Array, "B n ..."],
+    ) -> Array:
+        a = flat_layer(graph, layer, entry).astype(trace.dtype)
+        parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
+        return self._of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
 
     def _of_samples(self, graph: CellGraph, site: Site, parts: Array) -> Array:
         """The gradient of a weight, out of that of the part of it that each sample meets."""
@@ -303,6 +314,7 @@ def samples_at_once(samples: int, each: int) -> int:
     return max(k for k in range(1, samples + 1) if samples % k == 0 and k <= most)
 
 
+@jax.custom_batching.custom_vmap
 def mix(
     trace: Float[Array, "B n ..."], rows: Float[Array, "B n n"], signal: Float[Array, "B n"]
 ) -> tuple[Float[Array, "B n ..."], Float[Array, "B ..."]]:
@@ -332,6 +344,15 @@ def mix(
             samples // several, lambda k, s: move(k * several, width - last, last, s), state
         )
     return state[0].reshape(trace.shape), state[1].reshape(samples, *part)
+
+
+@mix.def_vmap
+def _mix_mapped(size: int, mapped: list[bool], *operands: Array) -> tuple[_Moved, PyTree[bool]]:
+    """What is mapped counts as samples, so that a block stays a block."""
+    pairs = zip(operands, mapped, strict=True)
+    whole = [v if m else jnp.broadcast_to(v, (size, *v.shape)) for v, m in pairs]
+    found = mix(*(v.reshape(-1, *v.shape[2:]) for v in whole))
+    return jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), found), (True, True)
 
 
 def _met(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:

@@ -118,7 +118,7 @@ class StepFunction:
         the transformation may keep its program, here or from before, and use it again. So must one
         with a window.
         """
-        layout, last = self.core.module.carry, []
+        layout, last, own = self.core.module.carry, [], self.learner._own_states
 
         def look() -> None:
             now = layout.read().leaves
@@ -139,6 +139,8 @@ class StepFunction:
                         return self.learner(*inputs)
                 x = one_step(inputs)
                 look()
+                for state in own:  # a call may be touched to see which states are to be mapped
+                    state.value  # noqa: B018
                 out = self.core.forward(x)
                 last[:] = layout.read().leaves
                 return out
@@ -146,11 +148,12 @@ class StepFunction:
             last[:] = layout.read().leaves
             with self.learner._calling(call):
                 result = self.step_fn(*slices)
-            if not self.nested:
+            if self.nested:  # brainstate has called it outside as well, to see what it touches
+                self.disturbed.clear()
+            else:
                 look()
             return jax.tree.map(lambda v: array("result of step_fn", v), result)
 
-        own = self.learner._own_states
         known = [*self.core.module.states, *own]
         written, read = [], []
         with lent(known) as trace:
