@@ -49,6 +49,13 @@ def close(found, expected, tolerance=None):
     )
 
 
+def cosine(found, expected):
+    """Of the angle between two trees of gradients, over all their leaves."""
+    flat = lambda tree: jnp.concatenate([jnp.ravel(v) for v in jax.tree.leaves(dict(tree))])
+    a, b = flat(found), flat(expected)
+    return jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+
+
 def dead(gradients):
     """The parameters whose gradient is zero everywhere."""
     return [

@@ -43,10 +43,7 @@ class Experiment:
         brainstate.nn.reset_all_states(self.model, batch_size=batch_size)
         self.learner.reset_state(batch_size=batch_size)
         grads, losses = self.learner.etrace_grad(
-            xs,
-            ys,
-            step_fn=lambda x, y: jnp.mean((self.learner(x) - y) ** 2),
-            return_value=True,
+            xs, ys, step_fn=lambda x, y: jnp.mean((self.learner(x) - y) ** 2), return_value=True
         )
         self.optimizer.update(grads)
         return losses.mean()

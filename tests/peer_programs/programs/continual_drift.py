@@ -1,5 +1,5 @@
-"""Continual learning online: a linear-nonlinear system drifts and changes abruptly in the middle, and
-a recurrent network with an update at every step follows it, where a frozen one does not.
+"""Continual learning online: a linear-nonlinear system drifts and changes abruptly at half time. A
+recurrent network with an update at every step follows it, where a frozen one does not.
 """
 
 import brainstate

@@ -1,21 +1,21 @@
-"""How close an online gradient is to backpropagation through time over four models of synapses with
-units, while they learn to follow two of their inputs: the cosine over all parameters.
+"""How close an online gradient is to backpropagation through time over four models of synapses,
+while they learn to follow two of their inputs: the cosine over all parameters.
 """
 
 import brainpy.state as bp
 import brainstate
 import braintools
 import brainunit as u
-import jax
 import jax.numpy as jnp
 
 import braintrace
+from peer_programs.reference import bptt, cosine
 
 brainstate.random.seed(9)
 n_in, n_rec, n_out, n_steps, batch_size = 8, 10, 2, 15, 4
 zero = braintools.init.ZeroInit(unit=u.mA)
 spike = braintools.surrogate.ReluGrad(alpha=0.3, width=2.0)
-membrane = dict(R=1.0 * u.ohm, V_rest=0.0 * u.mV, V_reset=0.0 * u.mV, spk_fun=spike)
+membrane = {"R": 1.0 * u.ohm, "V_rest": 0.0 * u.mV, "V_reset": 0.0 * u.mV, "spk_fun": spike}
 
 
 def lif():
@@ -73,33 +73,17 @@ class Net(brainstate.nn.Module):
         return self.readout(self.hidden(x))
 
 
-def cosine(a, b):
-    flat = lambda tree: jnp.concatenate([u.get_mantissa(v).ravel() for v in leaves(tree)])
-    leaves = lambda tree: jax.tree.leaves(tree, is_leaf=u.math.is_quantity)
-    a, b = flat(a), flat(b)
-    return jnp.vdot(a, b) / jnp.linalg.norm(a) / jnp.linalg.norm(b)
-
-
 def measure(make, xs, ys):
     model = Net(make)
     learner = braintrace.compile(model, braintrace.D_RTRL, xs[0], batch_size=batch_size)
-    trained = model.states(brainstate.ParamState)
     optimizer = braintools.optim.Adam(2e-2)
-    optimizer.register_trainable_weights(trained)
+    optimizer.register_trainable_weights(model.states(brainstate.ParamState))
     misfit = lambda call, x, y: jnp.mean((call(x) - y) ** 2)
 
-    def start():
+    def epoch(_):
         brainstate.nn.reset_all_states(model, batch_size=batch_size)
         learner.reset_state(batch_size=batch_size)
-
-    def bptt():
-        losses = brainstate.transform.for_loop(lambda x, y: misfit(model, x, y), xs, ys)
-        return losses.mean()
-
-    def epoch(_):
-        start()
-        through_time = brainstate.transform.grad(bptt, trained)()
-        start()
+        through_time = bptt(model, lambda x, y: misfit(model, x, y), xs, ys)
         grads, losses = learner.etrace_grad(
             xs, ys, step_fn=lambda x, y: misfit(learner, x, y), return_value=True
         )

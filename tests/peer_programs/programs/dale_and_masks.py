@@ -1,5 +1,5 @@
-"""Dale's law and sparse connectivity: signs by `SignedWLinear`, absent connections by `w_mask`, in a
-spiking network that matches the rates of a teacher; masks and signs hold after training.
+"""Dale's law and sparse connectivity: signs by `SignedWLinear`, absent connections by `w_mask`. A
+spiking network matches the rates of a teacher; masks and signs hold after training.
 """
 
 import brainstate

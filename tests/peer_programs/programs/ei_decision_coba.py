@@ -35,9 +35,7 @@ class Population(brainstate.nn.Module):
             draw = braintools.init.Uniform(0.0, 2.0 * mean, unit=u.mS)
             return brainpy.state.AlignPostProj(
                 comm=braintrace.nn.Linear(n_pre, n, w_init=draw, b_init=None),
-                syn=brainpy.state.Expon.desc(
-                    n, tau=tau, g_initializer=braintools.init.ZeroInit(unit=u.mS)
-                ),
+                syn=brainpy.state.Expon.desc(n, tau=tau),
                 out=brainpy.state.COBA.desc(E=reversal),
                 post=self.neurons,
             )
@@ -75,12 +73,9 @@ def trial():
 
 with brainstate.environ.context(dt=1.0 * u.ms):
     model = DecisionNet()
+    example = jnp.zeros((batch_size, n_in))
     learner = braintrace.compile(
-        model,
-        braintrace.ES_D_RTRL,
-        jnp.zeros((batch_size, n_in)),
-        batch_size=batch_size,
-        decay_or_rank=0.9,
+        model, braintrace.ES_D_RTRL, example, batch_size=batch_size, decay_or_rank=0.9
     )
     weights = model.states(brainstate.ParamState)
     optimizer = braintools.optim.Adam(5e-3)

@@ -1,5 +1,5 @@
-"""An event-based GRU behind a small CNN, on frames like those of an event camera: a bar moves in one
-of four directions, and the network says which. ES-D-RTRL.
+"""An event-based GRU behind a small CNN, on frames like those of an event camera: a bar moves in
+one of four directions, and the network says which. ES-D-RTRL.
 """
 
 import brainstate

@@ -1,5 +1,5 @@
-"""Working memory in generalised integrate-and-fire neurons: two after-currents (a fast one and a slow
-one) and a moving threshold hold the sample of a delayed match-to-sample task. D-RTRL.
+"""Working memory in generalised integrate-and-fire neurons: a fast and a slow after-current and a
+moving threshold hold the sample of a delayed match-to-sample task. D-RTRL.
 """
 
 import brainstate
@@ -31,8 +31,9 @@ class GIF(brainstate.nn.Module):
         self.v, self.theta, self.i1, self.i2 = new(0.0), new(1.0), new(0.0), new(0.0)
 
     def reset_state(self, batch_size=None, **kwargs):
-        for state, value in zip((self.v, self.theta, self.i1, self.i2), (0.0, 1.0, 0.0, 0.0)):
-            state.value = jnp.full((batch_size, self.n_rec), value)
+        for state in (self.v, self.theta, self.i1, self.i2):
+            state.value = jnp.zeros((batch_size, self.n_rec))
+        self.theta.value = jnp.ones((batch_size, self.n_rec))
 
     def spikes(self):
         return self.spike(self.v.value - self.theta.value)

@@ -1,5 +1,5 @@
-"""Keywords from audio-like features with deltas, as a cochlear delta encoder gives them: events where
-a band grows or falls by a threshold, then a recurrent LIF layer. ES-D-RTRL.
+"""Keywords from audio-like features with deltas: events where the energy of a band grows or falls
+by a threshold, as a cochlea would give them, then a recurrent LIF layer. ES-D-RTRL.
 """
 
 import brainpy.state

@@ -14,7 +14,7 @@ brainstate.random.seed(13)
 rng = np.random.default_rng(13)
 n_classes, side, width, batch_size = 4, 8, 16, 16
 
-glyphs = """
+rows = """
 .####... ...##... .#####.. .#...#..
 #....#.. ..###... .....#.. .#...#..
 #....#.. ...##... ....#... .#...#..
@@ -23,7 +23,8 @@ glyphs = """
 #....#.. ...##... .#...... .....#..
 .####... ..####.. .######. .....#..
 ........ ........ ........ ........
-""".split()
+"""
+glyphs = rows.split()
 digits = np.array([[[c == "#" for c in glyphs[4 * r + d]] for r in range(side)] for d in range(4)])
 
 

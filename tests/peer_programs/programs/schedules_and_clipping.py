@@ -49,10 +49,7 @@ def experiment(make_optimizer):
         learner.reset_state()
         noisy = clean + 0.3 * brainstate.random.randn(*clean.shape)
         grads, losses = learner.etrace_grad(
-            noisy,
-            clean,
-            step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2),
-            return_value=True,
+            noisy, clean, step_fn=lambda x, y: jnp.mean((learner(x) - y) ** 2), return_value=True
         )
         rate = optimizer.current_lr
         optimizer.update(grads)

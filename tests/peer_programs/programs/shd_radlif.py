@@ -43,12 +43,11 @@ class RadLIF(brainstate.nn.Module):
         self.spike = braintools.surrogate.ReluGrad(alpha=0.5, width=1.0)
 
     def init_state(self, batch_size=None, **kwargs):
-        zeros = lambda: brainstate.HiddenState(jnp.zeros((batch_size, n_rec)))
-        self.u, self.w, self.s = zeros(), zeros(), zeros()
+        zeros = jnp.zeros((batch_size, n_rec))
+        self.u, self.w, self.s = (brainstate.HiddenState(zeros) for _ in range(3))
 
     def reset_state(self, batch_size=None, **kwargs):
-        for state in (self.u, self.w, self.s):
-            state.value = jnp.zeros((batch_size, n_rec))
+        self.u.value = self.w.value = self.s.value = jnp.zeros((batch_size, n_rec))
 
     def update(self, x):
         limited = lambda param, low, high: braintrace.element_wise(
@@ -80,7 +79,7 @@ learner = braintrace.compile(model, braintrace.D_RTRL, events[0, :batch_size], b
 weights = model.states(brainstate.ParamState)
 optimizer = braintools.optim.Adam(1e-2)
 optimizer.register_trainable_weights(weights)
-first = jax.tree.map(jnp.array, weights.to_dict_values())
+first = weights.to_dict_values()
 
 
 @brainstate.transform.jit
@@ -93,9 +92,8 @@ def train(xs, labels):
         out = learner(x)
         return cross_entropy(out, labels).mean(), out
 
-    grads, losses, outs = learner.etrace_grad(
-        xs, step_fn=step_loss, has_aux=True, return_value=True
-    )
+    options = {"has_aux": True, "return_value": True}
+    grads, losses, outs = learner.etrace_grad(xs, step_fn=step_loss, **options)
     optimizer.update(brainstate.nn.clip_grad_norm(grads, 1.0))
     predicted = jax.nn.softmax(outs).sum(0).argmax(-1)
     return losses.mean(), jnp.mean(predicted == labels)

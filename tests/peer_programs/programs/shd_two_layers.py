@@ -1,5 +1,5 @@
-"""Two layers of adaptive LIF neurons with units on spoken-digit-like events, in the coarse bins that
-experiments with 700 channels use; the class is read from the leaky output. pp_prop.
+"""Two layers of adaptive LIF neurons with units on spoken-digit-like events, in the coarse bins
+that experiments with 700 channels use; the class is read from a leaky output. pp_prop.
 """
 
 import brainpy.state
@@ -15,7 +15,7 @@ n_words, n_bins, n_hidden, n_steps, batch_size = 3, 28, 16, 16, 12
 
 
 def words(labels):
-    """700 channels in bins of 25: every word is a burst that rises or falls from a channel of its own."""
+    """700 channels in bins of 25: a word is a burst that rises or falls from its own channel."""
     time = jnp.arange(n_steps)[:, None]
     centre = 120 + 230 * labels + jnp.where(labels == 1, -8, 8) * (time - n_steps / 2)
     channel = 25 * jnp.arange(n_bins) + 12

@@ -15,7 +15,9 @@ brainstate.random.seed(6)
 rng = np.random.default_rng(6)
 n, dt, n_steps = 10, 0.3, 120
 links = (rng.random((n, n)) < 0.3) & ~np.eye(n, dtype=bool)
-connectome = brainevent.CSR.fromdense(jnp.asarray(np.where(links, rng.uniform(0.5, 3.0, (n, n)), 0)))
+connectome = brainevent.CSR.fromdense(
+    jnp.asarray(np.where(links, rng.uniform(0.5, 3.0, (n, n)), 0))
+)
 
 
 class WilsonCowan(brainstate.nn.Module):
