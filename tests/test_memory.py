@@ -71,6 +71,27 @@ def test_plan_is_what_the_compiled_program_takes(cell, algorithm, window):
     )  # control: the traces alone are not the answer
 
 
+@pytest.mark.parametrize("algorithm", ["d_rtrl", "pp_prop", "ostl_recurrent"])
+def test_a_state_that_forgets_itself_has_a_plan(algorithm):
+    """No neuron reads its own past, and the group has no slot to trace neuron by neuron."""
+    params = {"W": jnp.ones((I, N)), "U": jnp.ones((N, N)), "o": jnp.ones((N, O))}
+    carry = jnp.zeros((B, N))
+
+    def cell(p, h, x):
+        h = jnp.tanh(x @ p["W"] + h @ p["U"])
+        return h, h @ p["o"]
+
+    options = {"decay_or_rank": 0.9} if algorithm == "pp_prop" else {}
+    given = {"params": params, "carry": carry, **options}
+    learner = braintrace.compile(cell, algorithm, jnp.zeros((B, I)), **given)
+    plan = learner.memory_plan(T)
+    assert plan.traces == nbytes(learner.init(params, carry).traces)
+    assert (plan.traces > 2 * B * N * 4 * (I + N)) == (algorithm == "ostl_recurrent")
+    assert plan.total >= plan.traces + plan.gradients > 0
+    budget = {"memory_budget": 2 * plan.total, **given}
+    braintrace.compile(cell, algorithm, jnp.zeros((B, I)), **budget)
+
+
 @pytest.mark.parametrize("window", [1, None])
 @pytest.mark.parametrize("cell", ["rnn", "lif"])
 def test_traces_of_a_whole_layer_are_moved_where_they_lie(cell, window):

@@ -166,6 +166,7 @@ def sensitivity_bytes(graph: CellGraph) -> int:
     coupled = sum(
         int(g.coupling.sum()) * g.positions * graph.carry[g.slots[0].leaf].dtype.itemsize
         for g in graph.groups
+        if g.slots
     )
     firsts = [graph.sites[n] for n in sorted(set(graph.first_of_sum))]
     return coupled + sum(
