@@ -32,7 +32,7 @@ def vanilla(p, h, x, old, mix):
 
 
 def gru(p, h, x, old, mix):
-    r, z = jnp.split(sigmoid(linear(p, "Wrz", mix(both(x, old(h))))), 2, -1)
+    r, z = (sigmoid(linear(p, name, mix(both(x, old(h))))) for name in ("Wr", "Wz"))
     h = (1 - z) * h + z * jnp.tanh(linear(p, "Wh", mix(both(x, r * old(h)))))
     return h, h
 
@@ -45,7 +45,7 @@ def mgu(p, h, x, old, mix):
 
 def lstm(p, carry, x, old, mix):
     h, c = carry
-    i, g, f, o = jnp.split(linear(p, "W", mix(both(x, old(h)))), 4, -1)
+    i, g, f, o = (linear(p, name, mix(both(x, old(h)))) for name in ("Wi", "Wg", "Wf", "Wo"))
     c = sigmoid(f + 1.0) * c + sigmoid(i) * jnp.tanh(g)
     h = sigmoid(o) * jnp.tanh(c)
     return (h, c), h
@@ -53,7 +53,7 @@ def lstm(p, carry, x, old, mix):
 
 def urlstm(p, carry, x, old, mix):
     h, c = carry
-    f, r, g, o = jnp.split(mix(both(x, old(h))) @ p["W"]["weight"], 4, -1)
+    f, r, g, o = (mix(both(x, old(h))) @ p[k]["weight"] for k in ("Wf", "Wr", "Wu", "Wo"))
     f, r = sigmoid(f + p["bias"]), sigmoid(r - p["bias"])
     g_ur = 2 * r * f + (1 - 2 * r) * f**2
     c = g_ur * c + (1 - g_ur) * jnp.tanh(g)
@@ -68,7 +68,7 @@ def cfn(p, h, x, old, mix):
 
 
 def minimal(p, h, x, old, mix):
-    z = jnp.tanh(linear(p, "W_x", x))
+    z = linear(p, "phi", x)
     gate = sigmoid(linear(p, "W_u", mix(both(z, old(h)))))
     h = gate * h + (1 - gate) * z
     return h, h
@@ -88,17 +88,18 @@ def mini_lstm(p, h, x, old, mix):
 
 def lru(p, h, x, old, mix):
     eigenvalue = jnp.exp(jax.lax.complex(-jnp.exp(p["nu_log"]), jnp.exp(p["theta_log"])))
-    h = eigenvalue * h + jnp.exp(p["gamma_log"]) * (x @ jax.lax.complex(p["B_re"], p["B_im"]))
-    return h, (h @ jax.lax.complex(p["C_re"], p["C_im"])).real + p["D"] * x
+    B, C = (jax.lax.complex(p[f"{k}_re"]["weight"], p[f"{k}_im"]["weight"]) for k in ("B", "C"))
+    h = eigenvalue * h + jnp.exp(p["gamma_log"]) * (x @ B)
+    return h, (h @ C).real + p["D"] * x
 
 
 def rate_readout(p, r, x, old, mix):
-    r = LEAK * r + x @ p["weight"]
+    r = LEAK * r + x @ p["W"]
     return r, r
 
 
 def spike_readout(p, V, x, old, mix):
-    V = LEAK * (V - sg(nn._readout.triangle_spike(V - 1.0))) + x @ p["weight"]
+    V = LEAK * (V - sg(nn._readout.triangle_spike(V - 1.0))) + x @ p["W"]
     return V, nn._readout.triangle_spike(V - 1.0)
 
 

@@ -168,7 +168,7 @@ def calls_of_compat() -> Iterator[tuple[str, Any, Any]]:
         yield (
             name,
             _quietly(name),
-            ({first: w, "op": lambda x, w: x @ w}, {"op": {"None": None, "string": "x"}}),
+            ({first: w, "op": lambda x, w: x @ w}, {"op": {"number": 3, "string": "x"}}),
         )
     for name in ("ElemWiseParam", "FakeElemWiseParam"):
         yield (name, _quietly(name), ({"weight": w}, {"op": {"number": 3, "string": "x"}}))

@@ -57,6 +57,7 @@ def calls_of_layers() -> Iterator[tuple[str, Any, Any]]:
     activations = {"unknown": "no such", "number": 3, "None": None}
     for name in cells:
         kinds: dict[str, Any] = {"in_size": _SIZES, "out_size": _SIZES, "w_init": _INITS}
+        kinds["param_type"] = {"string": "x", "None": None, "no state": float}
         if name not in ("MinimalRNNCell", "MiniGRU", "MiniLSTM"):
             kinds["activation"] = activations
         yield f"nn.{name}", getattr(nn, name), (sizes, kinds)
@@ -128,5 +129,22 @@ def calls_of_layers() -> Iterator[tuple[str, Any, Any]]:
                 "in_size": {"another": 4, "string": "x"},
                 "b_init": _INITS,
             },
+        ),
+    )
+    layer, weights = nn.Linear(3, 4), {"weight": {"weight": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
+    bad_weights = {
+        "None": None,
+        "string": "x",
+        "empty": {},
+        "unknown": weights | {"other": jnp.ones(2)},
+        "a wrong shape": {"weight": {"weight": jnp.ones((4, 3)), "bias": jnp.ones(4)}},
+        "strings": {"weight": {"weight": "x", "bias": "x"}},
+    }
+    yield (
+        "nn.load_weights",
+        nn.load_weights,
+        (
+            {"model": layer, "weights": weights},
+            {"model": {"None": None, "function": jnp.sin}, "weights": bad_weights},
         ),
     )

@@ -199,7 +199,8 @@ class ETraceParam(brainstate.ParamState):
 
     Args:
         weight: the value, a tree of arrays.
-        op: an `ETraceOp`.
+        op: an `ETraceOp`; None, as layers give it with `param_type=ETraceParam`, for a `ParamState`
+            that is read by its value alone.
         grad: of no effect.
         name: the state's name.
 
@@ -210,9 +211,15 @@ class ETraceParam(brainstate.ParamState):
     [[2.0, 2.0, 2.0]]
     """
 
-    def __init__(self, weight: PyTree, op: Operation, grad: object = None, name: str | None = None):
+    def __init__(
+        self,
+        weight: PyTree,
+        op: Operation | None = None,
+        grad: object = None,
+        name: str | None = None,
+    ):
         super().__init__(weight, name=name)
-        self.op = _operation(op)
+        self.op = ETraceOp() if op is None else _operation(op)
 
     def execute(self, x: PyTree) -> PyTree:
         """The operation of `x` and the value."""

@@ -1,9 +1,8 @@
 """Layers for brainstate models, under the names of the field.
 
 Ordinary layers are traced as they are, so some of these *are* brainstate's; convolutions and
-standardised layers take units as well, the recurrent cells `in_size` and `out_size`; the others are
-written here. Every further name is that of `brainstate.nn`: `from braintrace.nn import LayerNorm`
-is brainstate's.
+standardised layers take units as well; the others are written here. Every further name is that of
+`brainstate.nn`: `from braintrace.nn import LayerNorm` is brainstate's.
 """
 
 from typing import Any
@@ -39,6 +38,7 @@ from ._minimal import MiniLSTM as MiniLSTM
 from ._minimal import MinimalRNNCell as MinimalRNNCell
 from ._readout import LeakyRateReadout as LeakyRateReadout
 from ._readout import LeakySpikeReadout as LeakySpikeReadout
+from ._weights import load_weights as load_weights
 
 __all__ = [
     "Linear",
@@ -69,6 +69,7 @@ __all__ = [
     "MiniGRU",
     "MiniLSTM",
     "LRUCell",
+    "load_weights",
 ]
 
 

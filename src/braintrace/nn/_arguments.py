@@ -1,7 +1,7 @@
 """What the arguments of the layers have in common."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import brainstate
 import brainunit
@@ -19,8 +19,8 @@ Init = Any  # an initializer `(shape) -> array`, or an array
 # defaults
 ZERO = brainstate.nn.init.ZeroInit()
 ORTHOGONAL = brainstate.nn.init.Orthogonal()
-XAVIER = brainstate.nn.init.XavierNormal()
-KAIMING = brainstate.nn.init.KaimingNormal()
+XAVIER = brainstate.nn.init.XavierNormal(distribution="normal")
+KAIMING = brainstate.nn.init.KaimingNormal(distribution="normal")
 LECUN = brainstate.nn.init.LecunNormal()
 FIVE_MS = 5.0 * brainunit.ms
 
@@ -48,26 +48,15 @@ def activation_of(activation: str | Activation) -> Activation:
     """The function of a name, such as 'tanh'; a function as it is."""
     if not isinstance(activation, str) and callable(activation):
         return activation
-    rooms = jax.nn, jax.numpy
+    rooms = brainstate.nn, jax.nn, jax.numpy
     known: list[Any] = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
-    found: Any = next((f for f in known if callable(f)), None)
-    return _unknown(activation, "jax.nn") if found is None else found
-
-
-def named_activation(activation: str | Activation) -> str | Activation:
-    """A function, or the name of one in `brainstate.nn`."""
-    if isinstance(activation, str) and not hasattr(brainstate.nn, activation):
-        _unknown(activation, "brainstate.nn")
-    if not isinstance(activation, str) and not callable(activation):
-        _unknown(activation, "brainstate.nn")
-    return activation
-
-
-def _unknown(activation: object, room: str) -> NoReturn:
+    for function in known:
+        if callable(function) and not isinstance(function, type):
+            return function
     raise UsageError(
         "Unknown activation.",
         got=repr(activation),
-        expected=f"a function, or a name in {room}, such as 'tanh'",
+        expected="a function, or the name of one in brainstate.nn, jax.nn or jax.numpy: 'tanh'",
     )
 
 
@@ -78,20 +67,29 @@ def check_inits(**inits: Init | None) -> None:
             array(name, init)
 
 
-class OneState(Module):
-    """A layer with one state, which is its attribute `_state`."""
+def check_kind(param_type: object) -> None:
+    """It is a class of states."""
+    if not (isinstance(param_type, type) and issubclass(param_type, brainstate.State)):
+        expected = "a class of states, such as brainstate.ParamState"
+        raise UsageError("Invalid param_type.", got=repr(param_type), expected=expected)
 
-    _state = "h"
+
+class Stateful(Module):
+    """A layer whose states are its attributes `_states`, all alike."""
+
+    _states: tuple[str, ...] = ("h",)
     _state_init: Init
 
     def _initial(self, batch_size: int | None) -> Any:
-        """The state's initial value."""
+        """The initial value of a state."""
         return brainstate.nn.init.param(self._state_init, self.out_size, batch_size)
 
     def init_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Make the state, (batch_size, *out_size), or out_size without a batch."""
-        setattr(self, self._state, brainstate.HiddenState(self._initial(batch_size)))
+        """Make the states, (batch_size, *out_size), or out_size without a batch."""
+        for name in self._states:
+            setattr(self, name, brainstate.HiddenState(self._initial(batch_size)))
 
     def reset_state(self, batch_size: int | None = None, **kwargs: object) -> None:
-        """Set the state to its initial value."""
-        getattr(self, self._state).value = self._initial(batch_size)
+        """Set the states to their initial values."""
+        for name in self._states:
+            getattr(self, name).value = self._initial(batch_size)

@@ -1,5 +1,6 @@
 """Linear layers: grouped, of low rank, sparse, standardised."""
 
+import math
 from typing import Any
 
 import brainstate
@@ -11,15 +12,16 @@ from ..core._errors import UsageError
 from ..operators import grouped_matmul, lora_matmul, matmul, sparse_matmul
 from ..operators._sparse import Matrix, no_matrix, with_elements
 from ..operators._units import Value, join, split
-from ._arguments import KAIMING, LECUN, ZERO, Init, Module, Size, check_inits, features
+from ._arguments import LECUN, ZERO, Init, Module, Size, check_inits, check_kind, features
 
 _LoRA: Any = brainstate.nn.LoRA
 
 
-def _check_kind(param_type: object) -> None:
-    if not (isinstance(param_type, type) and issubclass(param_type, brainstate.State)):
-        expected = "a class of states, such as brainstate.ParamState"
-        raise UsageError("Invalid param_type.", got=repr(param_type), expected=expected)
+def kaiming_of_groups(shape: tuple[int, ...]) -> jax.Array:
+    """Weights (G, I, O), normal, with variance 2 / I: the fan-in is that of a group (He et al.
+    2015).
+    """
+    return brainstate.nn.init.Normal(0.0, math.sqrt(2 / shape[-2]))(shape)
 
 
 class GroupedLinear(Module):
@@ -45,7 +47,7 @@ class GroupedLinear(Module):
         num_groups: int,
         in_features: int,
         out_features: int,
-        w_init: Init = KAIMING,
+        w_init: Init = kaiming_of_groups,
         b_init: Init | None = ZERO,
         name: str | None = None,
         param_type: type = brainstate.ParamState,
@@ -54,7 +56,7 @@ class GroupedLinear(Module):
         G = features(num_groups, "num_groups")
         I, O = features(in_features, "in_features"), features(out_features, "out_features")
         check_inits(w_init=w_init, b_init=b_init)
-        _check_kind(param_type)
+        check_kind(param_type)
         self.num_groups, self.in_size, self.out_size = G, (G, I), (G, O)
         value = {"weight": brainstate.nn.init.param(w_init, (G, I, O))}
         if b_init is not None:
@@ -97,7 +99,7 @@ class LoRA(_LoRA):
     ):
         lora_rank = features(lora_rank, "lora_rank")
         check_inits(kernel_init=kernel_init)
-        _check_kind(param_type)
+        check_kind(param_type)
         if not isinstance(base_module, brainstate.nn.Module | None):
             got, expected = described(base_module), "a brainstate module, or None"
             raise UsageError("Invalid base_module.", got=got, expected=expected)

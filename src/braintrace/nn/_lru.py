@@ -1,5 +1,6 @@
-"""The linear recurrent unit: a diagonal, complex state."""
+"""The linear recurrent unit: a diagonal, complex state, held as its two parts."""
 
+import math
 from typing import Any
 
 import brainstate
@@ -10,10 +11,10 @@ from jaxtyping import Array, Float
 
 from ..core._domains import number
 from ..core._errors import UsageError
-from ._arguments import OneState, features
+from ._arguments import Stateful, features
 
 
-class LRUCell(OneState):
+class LRUCell(Stateful):
     """The linear recurrent unit (Orvieto et al. 2023, "Resurrecting recurrent neural networks for
     long sequences").
 
@@ -30,7 +31,8 @@ class LRUCell(OneState):
         max_phase: the phase of lambda is drawn from [0, max_phase), in radians.
         name: of the module.
 
-    B and C are held as their real and imaginary parts. The state is complex, (batch, n).
+    The state, B and C are held as their real and imaginary parts: `h_re` and `h_im`, (batch, n);
+    linear layers `B_re`, `B_im`, of standard deviation d^(-1/2), and `C_re`, `C_im`, of n^(-1/2).
 
     Raises:
         UsageError: unless 0 <= r_min < r_max <= 1 and max_phase > 0.
@@ -43,7 +45,9 @@ class LRUCell(OneState):
     (2, 3)
     """
 
-    h: Any  # the HiddenState
+    h_re: Any  # a HiddenState
+    h_im: Any
+    _states = ("h_re", "h_im")
 
     def __init__(
         self,
@@ -67,26 +71,29 @@ class LRUCell(OneState):
         area = r_min**2 + uniform() * (r_max**2 - r_min**2)
         size = np.sqrt(np.clip(area, 1e-12, 1 - 1e-7))  # |lambda|, inside the ring
         parameter = lambda v: brainstate.ParamState(jnp.asarray(v, brainstate.environ.dftype()))
-        normal = lambda *shape: brainstate.random.normal(size=shape)
         self.nu_log = parameter(np.log(-np.log(size)))
         self.theta_log = parameter(np.log(np.maximum(max_phase * uniform(), 1e-8)))
         self.gamma_log = parameter(0.5 * np.log1p(-(size**2)))
-        of_b, of_c = np.sqrt(2 * self.d_model), np.sqrt(self.d_hidden)
-        for_b, for_c = (self.d_model, self.d_hidden), (self.d_hidden, self.d_model)
-        self.B_re, self.B_im = (parameter(normal(*for_b) / of_b) for _ in range(2))
-        self.C_re, self.C_im = (parameter(normal(*for_c) / of_c) for _ in range(2))
-        self.D = parameter(normal(self.d_model))
+        for part in ("re", "im"):
+            setattr(self, f"B_{part}", _linear(self.d_model, self.d_hidden))
+            setattr(self, f"C_{part}", _linear(self.d_hidden, self.d_model))
+        self.D = parameter(brainstate.random.normal(size=self.d_model))
 
     def _initial(self, batch_size: int | None) -> jax.Array:
         shape = (self.d_hidden,) if batch_size is None else (batch_size, self.d_hidden)
-        return jnp.zeros(shape, jnp.result_type(self.nu_log.value, jnp.complex64))
+        return jnp.zeros(shape, self.nu_log.value.dtype)
 
     def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: y_t."""
         decay, gain = jnp.exp(-jnp.exp(self.nu_log.value)), jnp.exp(self.gamma_log.value)
         phase = jnp.exp(self.theta_log.value)
-        eigenvalue = jax.lax.complex(decay * jnp.cos(phase), decay * jnp.sin(phase))
-        driven = jax.lax.complex(gain * (x @ self.B_re.value), gain * (x @ self.B_im.value))
-        h = eigenvalue * self.h.value + driven
-        self.h.value = h
-        return jnp.real(h) @ self.C_re.value - jnp.imag(h) @ self.C_im.value + self.D.value * x
+        cos, sin = decay * jnp.cos(phase), decay * jnp.sin(phase)
+        re, im = self.h_re.value, self.h_im.value
+        self.h_re.value = cos * re - sin * im + gain * self.B_re(x)
+        self.h_im.value = cos * im + sin * re + gain * self.B_im(x)
+        return self.C_re(self.h_re.value) - self.C_im(self.h_im.value) + self.D.value * x
+
+
+def _linear(inputs: int, outputs: int) -> Any:
+    normal = brainstate.nn.init.Normal(0.0, 1 / math.sqrt(inputs))
+    return brainstate.nn.Linear(inputs, outputs, w_init=normal, b_init=None)

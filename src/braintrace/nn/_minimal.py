@@ -3,62 +3,15 @@
 from typing import Any
 
 import brainstate
-import jax
 import jax.numpy as jnp
+from jax.nn import sigmoid
 from jaxtyping import Array, Float
 
-from ._arguments import (
-    ORTHOGONAL,
-    ZERO,
-    Activation,
-    Init,
-    OneState,
-    Size,
-    activation_of,
-    check_inits,
-    sizes,
-)
-
-_RNNCell: Any = brainstate.nn.RNNCell
+from ._arguments import ORTHOGONAL, ZERO, Activation, Init, Size
+from ._cell import ActivatedCell, Cell
 
 
-class _Cell(OneState, _RNNCell):
-    """A recurrent cell with one state `h`, and linear layers: what each reads, of the input 'x' and
-    the state 'h'.
-    """
-
-    _layers: Any  # pairs of names
-
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        name: str | None = None,
-    ):
-        super().__init__(name=name)
-        self.num_in, self.num_out = sizes(in_size, out_size)
-        check_inits(w_init=w_init, b_init=b_init, state_init=state_init)
-        self.in_size, self.out_size = (self.num_in,), (self.num_out,)
-        self._state_init, of = state_init, {"x": self.num_in, "h": self.num_out}
-        for layer, reads in self._layers:
-            inputs = sum(of[read] for read in reads)
-            linear = brainstate.nn.Linear(inputs, self.num_out, w_init=w_init, b_init=b_init)
-            setattr(self, layer, linear)
-
-    def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B N"]:
-        """One step: the new state."""
-        self.h.value = self._moved(x, self.h.value)
-        return self.h.value
-
-    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
-        """The state after h, with input x."""
-        raise NotImplementedError
-
-
-class CFNCell(_Cell):
+class CFNCell(ActivatedCell):
     """The chaos-free network (Laurent and von Brecht 2016, "A recurrent neural network without
     chaos").
 
@@ -71,8 +24,9 @@ class CFNCell(_Cell):
         w_init, b_init: of the gates' weights, (in + out, out), of W_h, (in, out), and of the
             biases.
         state_init: of the state.
-        activation: a function, or the name of one in `jax.nn`.
+        activation: a function, or the name of one in `brainstate.nn`, `jax.nn` or `jax.numpy`.
         name: of the module.
+        param_type: class of the parameter states.
 
     >>> import brainstate
     >>> import braintrace
@@ -84,29 +38,16 @@ class CFNCell(_Cell):
 
     _layers = (("Wf", "xh"), ("Wi", "xh"), ("Wh", "x"))
 
-    def __init__(
-        self,
-        in_size: Size,
-        out_size: Size,
-        w_init: Init = ORTHOGONAL,
-        b_init: Init = ZERO,
-        state_init: Init = ZERO,
-        activation: str | Activation = "tanh",
-        name: str | None = None,
-    ):
-        super().__init__(in_size, out_size, w_init, b_init, state_init, name)
-        self.activation = activation_of(activation)
-
-    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Any:
         both = jnp.concatenate([x, h], axis=-1)
-        f, i = jax.nn.sigmoid(self.Wf(both)), jax.nn.sigmoid(self.Wi(both))
-        return f * self.activation(h) + i * self.activation(self.Wh(x))
+        f, i = sigmoid(self.Wf(both)), sigmoid(self.Wi(both))
+        return (f * self.activation(h) + i * self.activation(self.Wh(x)),)
 
 
-class MinimalRNNCell(_Cell):
+class MinimalRNNCell(Cell):
     """The minimal recurrent network (Chen 2017, "MinimalRNN").
 
-        z   = phi(x_t)                                        by default tanh(W_x x_t + b_x)
+        z   = phi(x_t)                                        by default W_x x_t + b_x
         u   = sigmoid(W_u [z, h_{t-1}] + b_u)
         h_t = u * h_{t-1} + (1 - u) * z
 
@@ -114,8 +55,10 @@ class MinimalRNNCell(_Cell):
         in_size, out_size: numbers of inputs and neurons.
         w_init, b_init: of W_u, (2 out, out), of W_x, (in, out), and of the biases.
         state_init: of the state.
-        phi: a function or module from (..., in) to (..., out) in place of the default.
+        phi: a function or module from (..., in) to (..., out) in place of the linear layer; the
+            paper has `brainstate.nn.Sequential(brainstate.nn.Linear(...), brainstate.nn.Tanh())`.
         name: of the module.
+        param_type: class of the parameter states.
 
     z acts on the state directly and through the gate; per-parameter rules see both at the step
     where z comes in, and its direct part later.
@@ -137,22 +80,21 @@ class MinimalRNNCell(_Cell):
         state_init: Init = ZERO,
         phi: Activation | None = None,
         name: str | None = None,
+        *,
+        param_type: type = brainstate.ParamState,
     ):
-        self.phi = phi
-        super().__init__(in_size, out_size, w_init, b_init, state_init, name)
+        self._layers = (*(() if phi is not None else (("phi", "x"),)), ("W_u", "hh"))
+        super().__init__(in_size, out_size, w_init, b_init, state_init, name, param_type=param_type)
+        if phi is not None:
+            self.phi = phi
 
-    @property
-    def _layers(self) -> tuple[tuple[str, str], ...]:
-        of_gate = ("W_u", "hh")
-        return (of_gate,) if self.phi is not None else (("W_x", "x"), of_gate)
-
-    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
-        z = jnp.tanh(self.W_x(x)) if self.phi is None else self.phi(x)
-        u = jax.nn.sigmoid(self.W_u(jnp.concatenate([z, h], axis=-1)))
-        return u * h + (1 - u) * z
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Any:
+        z = self.phi(x)
+        u = sigmoid(self.W_u(jnp.concatenate([z, h], axis=-1)))
+        return (u * h + (1 - u) * z,)
 
 
-class MiniGRU(_Cell):
+class MiniGRU(Cell):
     """A GRU without a reset gate and without a squashed candidate.
 
         z   = sigmoid(W_z [x_t, h_{t-1}] + b_z)
@@ -166,6 +108,7 @@ class MiniGRU(_Cell):
         w_init, b_init: of W_z, (in + out, out), of W_x, (in, out), and of the biases.
         state_init: of the state.
         name: of the module.
+        param_type: class of the parameter states.
 
     >>> import brainstate
     >>> import braintrace
@@ -177,12 +120,12 @@ class MiniGRU(_Cell):
 
     _layers = (("W_x", "x"), ("W_z", "xh"))
 
-    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
-        z = jax.nn.sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
-        return (1 - z) * h + z * self.W_x(x)
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Any:
+        z = sigmoid(self.W_z(jnp.concatenate([x, h], axis=-1)))
+        return ((1 - z) * h + z * self.W_x(x),)
 
 
-class MiniLSTM(_Cell):
+class MiniLSTM(Cell):
     """An LSTM with one state, without an output gate and without a squashed candidate.
 
         f, i = sigmoid(W_f [x_t, h_{t-1}] + b_f), sigmoid(W_i [x_t, h_{t-1}] + b_i)
@@ -196,6 +139,7 @@ class MiniLSTM(_Cell):
         w_init, b_init: of W_f and W_i, (in + out, out), of W_x, (in, out), and of the biases.
         state_init: of the state.
         name: of the module.
+        param_type: class of the parameter states.
 
     >>> import brainstate
     >>> import braintrace
@@ -207,7 +151,7 @@ class MiniLSTM(_Cell):
 
     _layers = (("W_x", "x"), ("W_f", "xh"), ("W_i", "xh"))
 
-    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Float[Array, "*B N"]:
+    def _moved(self, x: Float[Array, "*B I"], h: Float[Array, "*B N"]) -> Any:
         both = jnp.concatenate([x, h], axis=-1)
-        f, i = jax.nn.sigmoid(self.W_f(both)), jax.nn.sigmoid(self.W_i(both))
-        return f * h + i * self.W_x(x)
+        f, i = sigmoid(self.W_f(both)), sigmoid(self.W_i(both))
+        return (f * h + i * self.W_x(x),)

@@ -14,10 +14,10 @@ from ..core._domains import choice
 from ..core._errors import UsageError
 from ..operators import matmul
 from ..operators._units import Value, join, split
-from ._arguments import FIVE_MS, KAIMING, ZERO, Init, OneState, Size, check_inits, sizes
+from ._arguments import FIVE_MS, KAIMING, ZERO, Init, Size, Stateful, check_inits, sizes
 
 
-class _Leaky(OneState):
+class _Leaky(Stateful):
     """A product under a leak of `exp(-dt / tau)`, with `dt` of the environment when the layer is
     made.
     """
@@ -28,11 +28,11 @@ class _Leaky(OneState):
         self.in_size, self.out_size, self.tau = (inputs,), (outputs,), tau
         check_inits(w_init=w_init)
         self.decay = _decay(tau)
-        self.weight = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
+        self.W = brainstate.ParamState(brainstate.nn.init.param(w_init, (inputs, outputs)))
 
     def _initial(self, batch_size: int | None) -> Value:
         state = brainstate.nn.init.param(self._state_init, self.out_size, batch_size)
-        return join(state, split(self.weight.value)[1]) if self._state_init is ZERO else state
+        return join(state, split(self.W.value)[1]) if self._state_init is ZERO else state
 
 
 class LeakyRateReadout(_Leaky):
@@ -61,7 +61,7 @@ class LeakyRateReadout(_Leaky):
     """
 
     r: Any
-    _state = "r"
+    _states = ("r",)
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class LeakyRateReadout(_Leaky):
 
     def update(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         """One step: the new state."""
-        self.r.value = self.decay * self.r.value + matmul(x, self.weight.value)
+        self.r.value = self.decay * self.r.value + matmul(x, self.W.value)
         return self.r.value
 
 
@@ -126,7 +126,7 @@ class LeakySpikeReadout(_Leaky):
     """
 
     V: Any
-    _state = "V"
+    _states = ("V",)
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class LeakySpikeReadout(_Leaky):
         """One step: the new spikes."""
         V, z = self.V.value, jax.lax.stop_gradient(self.spike)
         V = V - self.V_th * z if self.spk_reset == "soft" else (1 - z) * V
-        self.V.value = self.decay * V + matmul(x, self.weight.value)
+        self.V.value = self.decay * V + matmul(x, self.W.value)
         return self.spike
 
 
