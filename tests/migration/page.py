@@ -7,15 +7,16 @@ from typing import Any
 
 import brainstate
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 ROW = re.compile(r"^\|(.*)\|$", re.MULTILINE)
 
 
-def tables(name: str) -> dict[str, dict[str, str]]:
+def tables(page: Path) -> dict[str, dict[str, str]]:
     """The tables of a page by their headings: the rows, by their first cells."""
     found: dict[str, dict[str, str]] = {}
     heading = ""
-    for paragraph in (DOCS / f"{name}.md").read_text().split("\n\n"):
+    for paragraph in page.read_text().split("\n\n"):
         heading = paragraph.lstrip("# ") if paragraph.startswith("#") else heading
         rows = [[cell.strip() for cell in row.split("|")] for row in ROW.findall(paragraph)]
         if rows:
@@ -33,8 +34,8 @@ def alike(kind: Callable) -> Any:
 class Rows:
     """The tests of a table, each under the first cell of its row."""
 
-    def __init__(self, heading: str):
-        self.page, self.tests = tables("migration")[heading], dict[str, Callable[[], Any]]()
+    def __init__(self, heading: str, page: Path = DOCS / "migration.md"):
+        self.page, self.tests = tables(page)[heading], dict[str, Callable[..., Any]]()
 
     def __call__(self, first: str) -> Callable:
         def register(test: Callable) -> Callable:

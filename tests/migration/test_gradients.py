@@ -13,7 +13,7 @@ from zoo._interpret import run_once
 
 from .gradients import ROWS
 from .minimal import N, O, distance
-from .page import tables
+from .page import DOCS, tables
 from .statements import (
     STATEMENTS,
     given,
@@ -32,7 +32,7 @@ EXAMPLES = [
 
 
 def test_every_row_has_a_model():
-    rows = tables("migration")["Which gradients change, and why"]
+    rows = tables(DOCS / "migration.md")["Which gradients change, and why"]
     assert set(rows) == set(ROWS) | set(STATEMENTS)
 
 
