@@ -221,7 +221,7 @@ def fit_is_read_at_compile_time():
         learner(x)
     with (
         brainstate.environ.context(fit=False),
-        pytest.raises(braintrace.UsageError, match="another mode"),
+        pytest.raises(braintrace.UsageError, match="fit=True"),
     ):
         learner(x)
     with brainstate.environ.context(fit=True):
