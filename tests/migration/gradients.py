@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from .by_hand import (
     KAPPA,
@@ -79,7 +78,7 @@ class Example:
     name: str
     step: Callable
     right: Callable[[Given], Mapping[str, Any]]
-    other: Callable[[Given], Mapping[str, Any]] | None  # None: refused there
+    other: Callable[[Given], Mapping[str, Any]] | None  # None: no number
     names: tuple[str, ...] = ("W",)
     params: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: LAYER)
     carry: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=lambda: {"h": (N,)})
@@ -100,9 +99,7 @@ class Example:
             drawn(self.steps, *samples, *self.x, seed=20, scale=1.0),
             drawn(self.steps, *samples, O, seed=21, scale=1.0),
         )
-        if self.x == ():
-            data = data._replace(xs=(jnp.abs(data.xs * 10) % I).astype(int))
-        return jax.tree.map(lambda v: v.astype(dtype) if dtype and v.dtype != int else v, data)
+        return jax.tree.map(lambda v: v.astype(dtype or v.dtype), data)
 
     def found(self, given: Given) -> dict[str, Any]:
         """By the package that is installed."""

@@ -32,10 +32,7 @@ def _plain_conv(x: Any, kernel: Any, bias: Any = 0.0, **options: Any) -> Any:
 
 #: The operators of both packages, in JAX alone.
 PLAIN = SimpleNamespace(
-    matmul=lambda x, w, b=0.0: x @ w + b,
-    element_wise=lambda w: w,
-    embedding=lambda index, table: table[index],
-    conv=_plain_conv,
+    matmul=lambda x, w, b=0.0: x @ w + b, element_wise=lambda w: w, conv=_plain_conv
 )
 
 
