@@ -223,6 +223,28 @@ def test_evolving_moves_the_traces_on():
     assert not jnp.allclose(*from_both), "control: the warm-up is reached back into"
 
 
+@pytest.mark.parametrize("traces", [True, False])
+def test_an_evolution_holds_its_outputs_only_where_they_are_returned(traces):
+    learner, params, carry, xs, _ = leaky()
+    start = learner.init(params, carry)
+
+    def held(steps, **options):
+        """Bytes beside the inputs."""
+        run = lambda xs: learner.etrace_evolve(params, start, xs, traces=traces, **options)
+        given = jax.ShapeDtypeStruct((steps, *xs.shape[1:]), xs.dtype)
+        memory = jax.jit(run).lower(given).compile().memory_analysis()
+        return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+    size = {"window": 2}
+    assert held(4000, return_outputs=False, **size) < held(40, return_outputs=False, **size) + 4000
+    assert held(4000, **size) > 4000 * carry.size  # control
+    state, out = learner.etrace_evolve(params, start, xs, traces=traces, return_outputs=False)
+    same, _ = learner.etrace_evolve(params, start, xs, traces=traces)
+    assert out is None
+    assert_close(state.carry, same.carry)
+    assert_close(state.traces, same.traces)
+
+
 @pytest.mark.parametrize("mode", ["A", "O"])
 def test_fit_counts_the_steps_before_it(mode):
     """Also where no traces were formed: they start at zero, and nothing else changes."""

@@ -198,6 +198,7 @@ def calls_of_compat() -> Iterator[tuple[str, Any, Any]]:
         of_weights,
         ({}, {"weights": {"unknown": "x", "of unknown": ["x"], "number": 3, "array": w}}),
     )
+    yield from _of_learners()
     graph = functools.partial(_of_module, braintrace.compile_etrace_graph)
     yield (
         "compile_etrace_graph",
@@ -212,6 +213,8 @@ def calls_of_compat() -> Iterator[tuple[str, Any, Any]]:
             },
         ),
     )
+    find = functools.partial(_of_module, braintrace.extract_module_info)
+    yield "extract_module_info", find, ({}, {"model": {"None": None, "a function": cell}})
     for name in ("find_hidden_groups_from_module", "find_hidden_param_op_relations_from_module"):
         find = functools.partial(_of_module, getattr(braintrace, name))
         yield (
@@ -219,3 +222,37 @@ def calls_of_compat() -> Iterator[tuple[str, Any, Any]]:
             find,
             ({}, {"model": {"None": None, "a function": cell}, "other": {"option": 3}}),
         )
+
+
+def _of_learners() -> Iterator[tuple[str, Any, Any]]:
+    """What a learner shows, and operators that are registered."""
+    shown = lambda **given: _BRAINSTATE.learner.show_graph(**given)
+    yield "show_graph", shown, ({}, {"verbose": FLAGS, "return_msg": FLAGS})
+    of_group = lambda name: lambda x: getattr(_BRAINSTATE.learner.graph.hidden_groups[0], name)(x)
+    counts = {"none": [], "too many": [X[0]] * 9}
+    yield "concat_hidden", of_group("concat_hidden"), ({}, {"x": counts})
+    widths = {"of one number": jnp.ones(()), "wide": jnp.ones((3, 9))}
+    yield "split_hidden", of_group("split_hidden"), ({}, {"x": widths})
+    functions = {"None": None, "string": "x", "number": 3, "array": jnp.ones(2)}
+    yield (
+        "register_primitive",
+        braintrace.register_primitive,
+        (
+            {"name": "own", "impl_fn": jnp.dot},
+            {
+                "name": {"None": None, "number": 3},
+                "impl_fn": functions,
+                "batched": FLAGS,
+                "gradient_enabled": FLAGS,
+            },
+        ),
+    )
+    operator = braintrace.register_primitive("own", jnp.dot)
+    rules = {k: v for k, v in functions.items() if k != "None"}
+    yield (
+        "register_etp_rules",
+        operator.register_etp_rules,
+        ({}, {"dt_to_t": rules, "xy_to_dw": rules, "unknown": {"a rule": jnp.dot}}),
+    )
+    for name in ("dt_to_t", "xy_to_dw", "init_drtrl", "init_pp"):
+        yield f"register_{name}", getattr(operator, f"register_{name}"), ({}, {"fn": rules})

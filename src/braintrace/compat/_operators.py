@@ -40,7 +40,7 @@ class ETPPrimitive(Primitive):
         super().__init__(name)
         self.rules: dict[str, Callable[..., Any]] = {}
         if impl_fn is not None:
-            self.def_impl(_function("impl_fn", impl_fn))
+            self.def_impl(impl_fn)
 
     def bind(self, *operands: Any, **params: Any) -> Any:
         """The operator's function of its operands."""
@@ -94,7 +94,7 @@ def register_primitive(
     """
     flag("batched", batched)
     flag("gradient_enabled", gradient_enabled)
-    return ETPPrimitive(name, impl_fn)
+    return ETPPrimitive(name, _function("impl_fn", impl_fn))
 
 
 def _function(name: str, value: Any) -> Callable[..., Any]:
