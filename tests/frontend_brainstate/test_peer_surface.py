@@ -232,3 +232,61 @@ def test_operators_by_their_documented_form():
 
 def test_the_version_as_numbers():
     assert ".".join(map(str, braintrace.__version_info__)) == braintrace.__version__
+
+
+@jax.custom_jvp
+def hidden_product(x, w):
+    """A product whose derivative is of its own."""
+    return x @ w
+
+
+hidden_product.defjvp(lambda at, along: (at[0] @ at[1], along[0] @ at[1] + at[0] @ along[1]))
+
+
+class ProductRule(braintrace.SiteRule):
+    def contraction(self):
+        return self.equation.inputs[1].shape[:1]
+
+    def spread(self, f, data):
+        return f[..., None] * data[0]
+
+    def collect(self, entries):
+        return entries.T
+
+    def lane_axis(self, axis):
+        return None
+
+
+def test_an_operator_that_hides_its_weight_takes_a_site_rule():
+    operator = braintrace.register_primitive("hidden", hidden_product)
+    operator.register_etp_rules(dt_to_t=lambda f, trace: trace)
+
+    class Own(Leaky):
+        def update(self, x):
+            self.h.value = self.step(self.h.value, operator.bind(x, self.w.value))
+            return self.h.value @ self.o.value
+
+    xs, ys = sequences()
+    model = Own()
+    assert braintrace.compile(model, "d_rtrl", xs[0]).graph.exactness("w") == "instantaneous"
+    make = lambda equation, operand: ProductRule(equation, operand) if operand == 1 else None
+    braintrace.register_site_rule(operator, make)
+    x, w = xs[0], model.w.value
+    braintrace.checks.check_site_rule(operator.bind, x, w, weight=1)
+    learner = braintrace.compile(model, "d_rtrl", xs[0])
+    assert learner.graph.exactness("w") == "exact"
+    [relation] = learner.graph.hidden_param_op_relations
+    assert relation.primitive is operator
+
+    def bptt(w):
+        h, total = jnp.zeros(N), 0.0
+        for x, y in zip(xs, ys, strict=True):
+            h = model.step(h, x @ w)
+            total += jnp.sum((h @ model.o.value - y) ** 2)
+        return total
+
+    for window in (1, 3):
+        found = gradient(learner, xs, ys, window=window)
+        np.testing.assert_allclose(found["w",], jax.grad(bptt)(w), rtol=1e-10)
+    mapped = jax.jit(jax.vmap(operator.bind, (0, None)))
+    np.testing.assert_allclose(mapped(xs, w), xs @ w)

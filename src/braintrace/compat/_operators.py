@@ -6,8 +6,10 @@ from typing import Any
 import jax
 from jax.extend.core import Primitive
 
+from ..core._compat import derive_rules
 from ..core._domains import described, flag, known
 from ..core._errors import UsageError
+from ..core.sites import has_site_rule
 
 #: The rules of an operator there; here the operations that it is made of have theirs.
 _RULES = (
@@ -22,8 +24,9 @@ class ETPPrimitive(Primitive):
 
     Its gradients and traces are those of the operations in the function, whose site rules the
     library has. The rules that the PyPI package braintrace asks for are taken, so that a program
-    can register them, and are not needed. For a function with an operation that JAX does not
-    describe see `register_site_rule`.
+    can register them, and are not needed. Where the function hides the weight from the analysis (a
+    `custom_jvp`, a loop, a Fourier transform), the report calls the parameter instantaneous:
+    `register_site_rule(operator, make)` makes the operator one operation, with that rule.
 
     >>> import braintrace, jax.numpy as jnp
     >>> operator = braintrace.register_primitive("product", lambda x, w: x @ w)
@@ -40,11 +43,12 @@ class ETPPrimitive(Primitive):
         super().__init__(name)
         self.rules: dict[str, Callable[..., Any]] = {}
         if impl_fn is not None:
-            self.def_impl(impl_fn)
+            derive_rules(self, impl_fn)
 
     def bind(self, *operands: Any, **params: Any) -> Any:
         """The operator's function of its operands."""
-        return self.impl(*operands, **params)
+        whole = has_site_rule(self)
+        return super().bind(*operands, **params) if whole else self.impl(*operands, **params)
 
     def register_etp_rules(self, **rules: Callable[..., Any] | None) -> None:
         """Take rules by their names; None is left out."""

@@ -2,6 +2,7 @@
 programs.
 """
 
+import functools
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.extend.core import primitives
 from jax.interpreters import ad, batching, mlir
@@ -149,6 +151,27 @@ def _differentiated(primals: Any, tangents: Any, *, function: Flat, rule: BatchR
 batching.primitive_batchers[_with_batch_rule_p] = _mapped
 ad.primitive_jvps[_with_batch_rule_p] = _differentiated
 mlir.register_lowering(_with_batch_rule_p, mlir.lower_fun(_apply, multiple_results=True))
+
+
+def derive_rules(primitive: Primitive, function: Callable[..., jax.Array]) -> None:
+    """Give a primitive all that JAX asks of one, from the function that it stands for."""
+    of = lambda params: functools.partial(function, **params)
+
+    def abstract(*operands: Any, **params: Any) -> Any:
+        out = jax.eval_shape(of(params), *operands)
+        return ShapedArray(out.shape, out.dtype)
+
+    def derivative(primals: Any, tangents: Any, **params: Any) -> Any:
+        return jax.jvp(of(params), primals, tuple(map(ad.instantiate_zeros, tangents)))
+
+    def mapped(operands: Any, axes: Any, **params: Any) -> Any:
+        return jax.vmap(of(params), in_axes=tuple(axes))(*operands), 0
+
+    primitive.def_impl(function)
+    primitive.def_abstract_eval(abstract)
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
+    ad.primitive_jvps[primitive] = derivative
+    batching.primitive_batchers[primitive] = mapped
 
 
 def sub_jaxprs(params: Params) -> list[ClosedJaxpr]:

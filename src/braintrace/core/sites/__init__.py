@@ -7,6 +7,7 @@ from ._chain import chain_rule as chain_rule
 from ._elementwise import OperandRule as OperandRule
 from ._elementwise import ScaleRule as ScaleRule
 from ._rule import SiteRule as SiteRule
+from ._rule import has_site_rule as has_site_rule
 from ._rule import register_site_rule as register_site_rule
 from ._rule import site_rule as site_rule
 from ._rule import sum_steps as sum_steps

@@ -206,6 +206,11 @@ def register_site_rule(primitive: Primitive, make: RuleMaker) -> None:
     _MAKERS[primitive] = make
 
 
+def has_site_rule(primitive: Primitive) -> bool:
+    """Whether rules are registered for a primitive."""
+    return primitive in _MAKERS
+
+
 def register_named_rule(name: str, make: RuleMaker) -> None:
     """As `register_site_rule`, for a primitive of a package that is not imported here, by its
     name.
