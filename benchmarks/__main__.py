@@ -32,15 +32,7 @@ def main() -> int:
     agreements = plan.agreements(neurons=8, samples=2) if name == "tiny" else plan.agreements()
     results = Results(options.folder.absolute(), name, options.resume)
     growing = growth.works() if name == "full" else []
-    run(
-        works,
-        agreements,
-        growing,
-        results,
-        peers=not options.no_peer,
-        rounds=options.rounds,
-        minutes=options.minutes,
-    )
+    run(works, agreements, growing, results, rounds=options.rounds, minutes=options.minutes)
     text = report(results.data)
     results.file.with_suffix(".md").write_text(text)
     where = _README.parent if name == "full" else results.folder

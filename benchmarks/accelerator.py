@@ -41,15 +41,7 @@ def main() -> int:
         return 2
     works = plan.tiny() if options.tiny else plan.short() if options.short else plan.full()
     results = Results(folder, f"accelerator-{device['platform']}", resume=False)
-    run(
-        plan.alone(works),
-        [],
-        [],
-        results,
-        peers=False,
-        rounds=options.rounds,
-        minutes=options.minutes,
-    )
+    run(plan.alone(works), [], [], results, rounds=options.rounds, minutes=options.minutes)
     text = report(results.data)
     results.file.with_suffix(".md").write_text(text)
     plots.ratios(results.cases, results.file.with_suffix(".png"))

@@ -3,17 +3,18 @@
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from .plan import OLD_PEER, OURS, PEER
 
 
-def pythons(folder: Path, peers: bool) -> dict[str, Path | str]:
+def pythons(folder: Path, sides: Collection[str]) -> dict[str, Path | str]:
     """The interpreter of each side, or why there is none. The peers get our version of JAX, so that
     compilers are equal, and of jaxtyping, which annotates the cells that all sides share.
     """
     found: dict[str, Path | str] = {OURS: Path(sys.executable)}
-    for version in (PEER, OLD_PEER) if peers else ():
+    for version in (v for v in (PEER, OLD_PEER) if v in sides):
         print(f"environment of the PyPI package braintrace {version} ...", flush=True)
         found[version] = _environment(folder / f"peer-{version}", version)
     return found

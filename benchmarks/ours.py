@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import braintrace
 from braintrace._compare import algorithms
 
+from . import layer
 from .network import Network, functional, joined
 from .work import Case, Program, data_of, loss, model_of, size_of
 
@@ -22,6 +23,8 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     without) 'window 1' (multi-step VJP over windows of one step), or 'module', 'module step' and
     'module eager step': the default window and a single update through the brainstate front end.
     """
+    if case.cell == "layer":
+        return layer.program(case, rule, steps, form)
     model, (xs, ys) = model_of(case), data_of(case, steps)
     if form.startswith("module"):
         return _module(case, rule, xs, ys, form)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 import braintrace
 
+from . import layer
 from .network import Network, functional, joined
 from .work import Case, Program, data_of, loss, size_of
 
@@ -34,6 +35,8 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     `form` is 'online' (the peer's single-step mode), 'window 20' and 'window 1' (its multi-step
     mode), 'step' or 'eager step'.
     """
+    if case.cell == "layer":
+        return layer.program(case, rule, steps, form)
     network, (xs, ys) = Network(case, Product, split=True), data_of(case, steps)
     leak = network.source.leak
     name, options = {

@@ -131,6 +131,16 @@ def alone(works: list[Work]) -> list[Work]:
     ]
 
 
+BATCHED, PEER_MAPPED = _ours("d_rtrl", "batch_size"), Method(PEER, "d_rtrl", "mapped")
+
+
+def mapped(tiny: bool = False) -> list[Work]:
+    """Weights of 400 x 100 and 800 x 300, one state, under the user's map and without."""
+    methods = (_ours("d_rtrl", "mapped", PEER_MAPPED), BATCHED, PEER_MAPPED)
+    sizes = ((8, 2, 4),) if tiny else ((100, 20, 40), (300, 64, 10))
+    return [Work(Case("layer", *size), methods) for size in sizes]
+
+
 def tiny() -> list[Work]:
     """Shows that everything runs."""
     works = {"three_lif": (*CORE, *MORE["three_lif"], *_STEPS), "rnn": (BPTT,)}

@@ -25,7 +25,6 @@ def run(
     growing: list[Work],
     results: Results,
     *,
-    peers: bool,
     rounds: int,
     minutes: float = 60.0,
 ) -> None:
@@ -34,7 +33,7 @@ def run(
     """
     end = time.monotonic() + 60 * minutes
     folder = results.folder
-    sides = pythons(folder, peers)
+    sides = pythons(folder, {m.side for w in (*works, *growing) for m in w.methods})
     processes = {
         side: Process(python, "ours" if side == OURS else "peer", folder / f"worker-{side}.log")
         for side, python in sides.items()

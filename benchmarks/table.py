@@ -9,7 +9,7 @@ from .work import Case, products_of
 
 def report(data: dict[str, Any]) -> str:
     """Everything: machine, limits, targets, agreement, and a table for each case."""
-    parts = [_about(data), _limits(data), _targets(data), _agreements(data)]
+    parts = [about(data), _limits(data), _targets(data), _agreements(data)]
     parts += [_case(title, case, data.get("limits", {})) for title, case in data["cases"].items()]
     return "\n\n".join(p for p in parts if p) + "\n"
 
@@ -22,17 +22,18 @@ def rows(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
     )
 
 
-def _about(data: dict[str, Any]) -> str:
+def about(data: dict[str, Any]) -> str:
+    """Machine and versions."""
     lines = []
-    for about in data.get("about", []):
+    for part in data.get("about", []):
         lines.append(
-            f"{about['date']}, commit {about['commit']}: {about['machine']}, {about['cores']} "
-            f"cores, load {about['load']:.1f} at"
-            f" the start; {about['system']}."
+            f"{part['date']}, commit {part['commit']}: {part['machine']}, {part['cores']} "
+            f"cores, load {part['load']:.1f} at"
+            f" the start; {part['system']}."
         )
-        for side, versions in about["versions"].items():
+        for side, versions in part["versions"].items():
             lines.append(f"* {side}: " + ", ".join(f"{k} {v}" for k, v in versions.items()))
-        lines += [f"* peer {side}: {reason}" for side, reason in about["missing"].items()]
+        lines += [f"* peer {side}: {reason}" for side, reason in part["missing"].items()]
     return "\n".join(lines)
 
 

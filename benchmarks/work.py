@@ -67,10 +67,10 @@ def model_of(case: Case) -> Any:
     return sys.modules[name].CELLS[case.cell](INPUTS, case.neurons, OUTPUTS, case.samples)
 
 
-def data_of(case: Case, steps: int) -> tuple[Any, Any]:
+def data_of(case: Case, steps: int, inputs: int = INPUTS) -> tuple[Any, Any]:
     """Inputs and targets, time first."""
     random = np.random.default_rng(1)
-    xs, ys = (random.normal(size=(steps, case.samples, n)) for n in (INPUTS, OUTPUTS))
+    xs, ys = (random.normal(size=(steps, case.samples, n)) for n in (inputs, OUTPUTS))
     return jnp.asarray(xs, jnp.float32), jnp.asarray(ys, jnp.float32)
 
 

@@ -66,6 +66,14 @@ def test_an_interrupted_run_goes_on(run, tmp_path):
     assert again[kept] == run[1]["cases"][kept] and set(again) == {kept, dropped}
 
 
+def test_a_learner_under_the_users_map(tmp_path):
+    done = harness("benchmarks.mapped", tmp_path, "--tiny", "--no-peer")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "mapped.json").read_text())["cases"].popitem()[1]["rows"]
+    assert list(rows) == ["d_rtrl, mapped", "d_rtrl, batch_size"]
+    assert all(key in done.stdout and row["seconds"][0] > 0 for key, row in rows.items())
+
+
 def test_no_accelerator_is_said(tmp_path):
     done = harness("benchmarks.accelerator", tmp_path, "--tiny")
     assert done.returncode == 2 and "only a CPU" in done.stderr

@@ -13,7 +13,7 @@ from flax import nnx
 
 import braintrace
 from braintrace import UsageError
-from braintrace.core.engine import _online
+from braintrace.core.engine import _link, _online
 from braintrace.learner import _objective
 
 T, B, I, N = 5, 2, 3, 4
