@@ -131,6 +131,26 @@ def test_a_driver_around_the_mapped_call():
     )
 
 
+def test_drivers_of_the_map():
+    wanted = batched("gru", "d_rtrl", {})
+    model, xs, ys = model_of("gru")
+    learner, _ = mapped_by_user(model, "d_rtrl", xs[0, 0], {})
+    call = braintrace.ETraceVmap(learner, vmap_states="new")
+    start = jax.tree.map(jnp.zeros_like, learner.etrace.value)
+
+    def again():
+        learner.etrace.value, model.rnn.h.value = start, jnp.zeros_like(model.rnn.h.value)
+
+    losses = {"reduction": "sum", "loss_fn": total_loss}
+    assert_close(call.etrace_grad(xs, ys, **losses), wanted)
+    again()
+    outs = call.etrace_evolve(xs)
+    again()
+    np.testing.assert_allclose(outs, [call(x) for x in xs])
+    with pytest.raises(braintrace.UsageError, match="ETraceVmap has no such option"):
+        braintrace.ETraceVmap(learner, vmap_state="new")
+
+
 def test_two_maps():
     wanted = batched("gru", "d_rtrl", {})
     model, xs, ys = model_of("gru")

@@ -86,13 +86,12 @@ class SiteRule(abc.ABC):
         """Sum trace-shaped entries into the shape of W."""
 
     def contract(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
-        """`collect(sum_s signals[s] traces[s])`, each signal shaped as y."""
-        return self.collect(self.entries(signals, traces))
-
-    def entries(self, signals: list[jax.Array], traces: list[jax.Array]) -> jax.Array:
-        """`sum_s signals[s] traces[s]`, each signal shaped as y."""
-        terms = [met(self.at_entries(a), e) for a, e in zip(signals, traces, strict=True)]
-        return sum(terms[1:], terms[0])
+        """`collect(sum_s signals[s] traces[s])`, each signal shaped as y, summed over an axis of
+        further samples in front.
+        """
+        at_entries = jax.vmap(self.at_entries)
+        terms = [met(at_entries(a), e) for a, e in zip(signals, traces, strict=True)]
+        return self.collect(sum_steps(sum(terms[1:], terms[0])))
 
     @property
     def outer_layout(self) -> str | None:

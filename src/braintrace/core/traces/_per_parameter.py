@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 from .._precision import wide
 from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
-from ..sites import sum_steps
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
@@ -190,8 +189,7 @@ class PerParameter(TraceCarrier):
             for of_place, at in zip(signals, traces, strict=True):
                 if at:
                     a = [a.astype(jnp.finfo(dtype).dtype) for a in of_place]
-                    e = [e.astype(dtype) for e in at]
-                    found = site.rule.collect(sum_steps(jax.vmap(site.rule.entries)(a, e)))
+                    found = site.rule.contract(a, [e.astype(dtype) for e in at])
                     total = total + found.astype(total.dtype)
         if steps:
             each = jax.vmap(

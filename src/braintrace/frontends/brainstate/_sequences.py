@@ -116,7 +116,7 @@ class SequenceDriverMixin:
         """
         learner, together = self._driven, steps_together(self._driven, chunk_size, window)
         window = chunk_size if window is None else window
-        step_fn = _step_of(learner, loss_fn, step_fn, sequences, together)
+        step_fn = _step_of(self, loss_fn, step_fn, sequences, together)
         _checked(learner, sequences, step_fn)
         choice("loss_output", loss_output, ("step", "masked", "total", "per_step", "scalar"))
         for name, value in (("return_value", return_value), ("has_aux", has_aux)):
@@ -275,7 +275,7 @@ class SequenceDriverMixin:
                 `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, core = self._driven, self._driven.functional
-        step_fn = _step_of(learner, loss_fn, step_fn, sequences, None)
+        step_fn = _step_of(self, loss_fn, step_fn, sequences, None)
         _checked(learner, sequences, step_fn)
         chosen = window_choice(options.pop("window", None), options.pop("windows", ()), tolerance)
         wanted, together = _wanted(learner, None)
@@ -317,12 +317,12 @@ class _LossOfOutput:
     windows.
     """
 
-    learner: "ETraceAlgorithm"
+    learner: Any  # or its map
     loss_fn: Callable[..., PyTree]
     of_windows: bool
 
     def __call__(self, x: PyTree, *targets: PyTree) -> PyTree:
-        several = len(self.learner.functional.cell.x.structure.children()) > 1
+        several = len(self.learner._driven.functional.cell.x.structure.children()) > 1
         inputs = x if several and isinstance(x, (tuple, list)) else (x,)
         if not self.of_windows:
             return self.loss_fn(self.learner(*inputs), *targets)
@@ -331,7 +331,7 @@ class _LossOfOutput:
 
 
 def _step_of(
-    learner: "ETraceAlgorithm",
+    learner: SequenceDriverMixin,
     loss_fn: Callable[..., PyTree] | None,
     step_fn: Callable[..., PyTree] | None,
     sequences: tuple[PyTree, ...],

@@ -1,17 +1,25 @@
 """`ETraceVmap`: the learner of a model that is written for one sample."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import brainstate
 from jaxtyping import PyTree
 
+from ...core._domains import known
 from ...core._errors import UsageError
 from ._algorithm import ETraceAlgorithm
 from ._sequences import SequenceDriverMixin
 
+_MAPPING = "in_axes", "out_axes", "vmap_states", "vmap_out_states", "axis_name", "axis_size"
+
 
 class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
     """A learner mapped over the samples of a batch: what `compile(..., vmap=True)` returns.
+
+    With options of `brainstate.nn.Vmap` (`vmap_states`, `in_axes`, ...) it maps a learner that was
+    compiled for one sample, under `vmap_new_states`; drivers then go step by step.
 
     It is called with a batch, axis 0 of every input, and has the learner's attributes (`report`,
     `graph`, `model`, `reset_state`, ...). Each sample has its own states and traces; the gradients
@@ -34,7 +42,7 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
 
     module: ETraceAlgorithm
 
-    def __init__(self, learner: ETraceAlgorithm):
+    def __init__(self, learner: ETraceAlgorithm, **mapping: Any):
         if not isinstance(learner, ETraceAlgorithm):
             raise UsageError(
                 "Not a learner.",
@@ -42,10 +50,12 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
                 expected="a learner of a brainstate module",
                 do="compile a model of one sample with vmap=True",
             )
-        super().__init__(learner)
+        known("ETraceVmap", mapping, _MAPPING)
+        super().__init__(learner, **mapping)
+        self._mapping = mapping
 
     def __reduce__(self) -> Any:
-        return type(self), (self.module,)
+        return functools.partial(type(self), **self._mapping), (self.module,)
 
     @property
     def _driven(self) -> ETraceAlgorithm:
@@ -53,9 +63,18 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
 
     def update(self, *inputs: PyTree, **options: Any) -> PyTree:
         """One step of every sample: `learner(x)`, x with the batch as axis 0."""
+        if self._mapping:
+            return super().update(*inputs, **options)
         return self.module.update(*inputs, **options)
 
     __call__ = update
+
+    def etrace_evolve(
+        self, *sequences: PyTree, step_fn: Callable[..., PyTree] | None = None, **options: Any
+    ) -> PyTree:
+        """As `ETraceAlgorithm.etrace_evolve`."""
+        mapped = self.update if self._mapping else None
+        return super().etrace_evolve(*sequences, step_fn=step_fn or mapped, **options)
 
     def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
         """As `ETraceAlgorithm.reset_state`."""
