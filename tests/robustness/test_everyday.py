@@ -406,11 +406,73 @@ def test_the_mode_of_a_brainstate_model():
         dropped, plain = of_brainstate(Network(True)), of_brainstate()
     assert (dropped(XS[0]) == 0).any()  # a setting that has ended is no contradiction
     with brainstate.environ.context(fit=False):
-        says(lambda: dropped(XS[0]), "another mode", "fit=True")
-        says(lambda: dropped.etrace_grad(XS, loss_fn=loss), "another mode")
+        says(lambda: dropped(XS[0]), "'fit' is not the one", "fit=True")
+        says(lambda: dropped.etrace_grad(XS, loss_fn=loss), "'fit' is not the one")
         assert plain(XS[0]).shape == (B, N)  # a step that does not depend on it
     with brainstate.environ.context(fit=True):
         dropped(XS[0])
+
+
+class Clocked(brainstate.nn.Module):
+    """A step under the clock of the environment, which it reads or leaves alone."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.w, self.reads = brainstate.ParamState(np.eye(I, N)), reads
+
+    def init_state(self, batch_size=None, **kwargs):
+        self.h = brainstate.HiddenState(jnp.zeros((batch_size, N)))
+
+    def update(self, x, i=None):
+        with brainstate.environ.context(**({} if i is None else {"t": 1.0 * i})):
+            t = brainstate.environ.get("t", 1.0)
+            self.h.value = 0.5 * self.h.value + x @ self.w.value * (t if self.reads else 1)
+        return self.h.value
+
+
+def test_a_clock_of_the_environment(monkeypatch):
+    """What the step reads when it is compiled stays: another time at a call is refused, in jit and
+    in a driver too, where it is a traced number; a time that is an input is obeyed.
+    """
+
+    def step_loss(i, x):
+        with brainstate.environ.context(t=1.0 * i):
+            return learner(x).sum()
+
+    steps = np.arange(len(XS))
+    with brainstate.environ.context(t=1.0):
+        learner = braintrace.compile(Clocked(True), "d_rtrl", XS[0], batch_size=B)
+        free = braintrace.compile(Clocked(False), "d_rtrl", XS[0], batch_size=B)
+    assert learner(XS[0]).any()
+    with brainstate.environ.context(t=np.float64(1.0)):
+        assert learner(XS[0]).any()
+    with brainstate.environ.context(t=2.0):
+        says(lambda: learner(XS[0]), "'t' is not the one", "t=2.0", "make it an input")
+        says(lambda: learner.etrace_evolve(XS), "t=1.0: the step depends on it")
+        assert free(XS[0]).any()
+    says(lambda: learner.etrace_grad(steps, XS, step_fn=step_loss), "'t' is not the one")
+    jitted = brainstate.transform.jit(step_loss)
+    says(lambda: jitted(1, XS[0]), "'t' is not the one")
+
+    default = braintrace.compile(Clocked(True), "d_rtrl", XS[0], batch_size=B)
+    with brainstate.environ.context(t=2.0, other=3.0):
+        says(lambda: default(XS[0]), "t=None: the step depends on it")
+    with brainstate.environ.context(other=3.0):
+        assert default(XS[0]).any()
+
+    told = braintrace.compile(Clocked(True), "d_rtrl", XS[0], 0, batch_size=B)
+    outs = told.etrace_evolve(XS, steps, return_outputs=True)
+    expected, h = [], 0.0
+    for t, x in enumerate(XS):
+        h = 0.5 * h + t * x @ np.eye(I, N)
+        expected.append(h)
+    np.testing.assert_allclose(outs, expected, rtol=1e-5)
+
+    monkeypatch.setattr(type(learner.functional.settings), "check", lambda self: None)
+    with brainstate.environ.context(t=2.0):  # the control: the compiled time stays
+        learner.reset_state(model=True)
+        frozen = np.asarray(learner(XS[0]))
+    np.testing.assert_allclose(frozen, XS[0] @ np.eye(I, N), rtol=1e-5)
 
 
 def test_the_modes_of_nnx_and_equinox():

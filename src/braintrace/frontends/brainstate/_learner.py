@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...cell import BatchSpec, Values, common_size, said_batch
-from ...cell._convert import program_text
 from ...compat._graph import ETraceGraph
 from ...core._compat import is_key
 from ...core._domains import arrays
@@ -21,6 +20,7 @@ from ...core.engine import Rule
 from ...learner import FunctionLearner, shallow_copy
 from ...learner._finite import check_results, of_state
 from ._cell import ModuleCell, functionalise
+from ._environment import Settings
 from ._states import Axes, Layout, fit, states_of
 
 
@@ -49,7 +49,7 @@ class ModuleLearner(FunctionLearner):
         x = arrays("example input", x)
         self.model = model
         self._options = {"vmap": vmap, "samples": samples, "axes": axes, **analysis}
-        self._environment = brainstate.environ.all()
+        self.settings = Settings(self._traced)
         self.module: ModuleCell = functionalise(model, x, mapped, vmap)
         carry = jax.tree.map(jnp.asarray, self.module.carry.read())
         states = self.module.carry.leaf_states()
@@ -80,7 +80,6 @@ class ModuleLearner(FunctionLearner):
         )
         self._states = states_of(model)
         self.zero: PyTree = None  # the traces when they are known to be zero
-        self._mode = _mode()
         _check_learnable(self.graph)
 
     @functools.cached_property
@@ -111,7 +110,7 @@ class ModuleLearner(FunctionLearner):
         return found
 
     def check_states(self) -> None:
-        """The model must still hold the states that were compiled."""
+        """The model must still hold the states that were compiled, in the compiled settings."""
         ids = lambda states: {id(s) for s in states.values()}
         if ids(states_of(self.model)) != ids(self._states):
             raise UsageError(
@@ -121,33 +120,19 @@ class ModuleLearner(FunctionLearner):
                 do="compile again after init_all_states; to reset call "
                 "learner.reset_state(model=True)",
             )
-        compiled = self._mode
-        if compiled is not None and _mode() not in (None, compiled) and self._depends_on_mode:
-            raise UsageError(
-                "The model is in another mode than the one that it was compiled in.",
-                got=f"fit={_mode()}",
-                expected=f"fit={compiled}: the step depends on it",
-                do="call the model itself for an evaluation, or compile a learner in that mode",
-            )
+        self.settings.check()
 
-    @functools.cached_property
-    def _depends_on_mode(self) -> bool:
-        """Whether the step is another one in the other mode: `fit` of the environment."""
+    def _traced(self) -> Any:
+        """The program of the step in the environment that holds now."""
         example = [v.unflatten(v.leaves) for v in (self.cell.params, self.cell.carry, self.cell.x)]
-
-        def step(mode: bool) -> str:
-            with brainstate.environ.context(fit=mode):
-                program = jax.make_jaxpr(lambda *given: self.module.cell(*given))(*example)
-            return program_text(program)
-
-        return step(True) != step(False)
+        return jax.make_jaxpr(lambda *given: self.module.cell(*given))(*example)
 
     def made_of(self) -> tuple[PyTree, list[brainstate.State], dict[str, Any], dict[str, Any]]:
         """What it is compiled of again: the shapes of the inputs, the states that are mapped, the
         settings of brainstate's environment, and options.
         """
         mapped = [s for s in self._states.values() if id(s) in self.module.mapped]
-        return self.cell.x.shapes, mapped, self._environment, self._options
+        return self.cell.x.shapes, mapped, self.settings.compiled, self._options
 
     def of_copy(self, model: brainstate.nn.Module) -> "ModuleLearner":
         """The learner of a copy of the model: it reads and writes the copy's states, and shares all
@@ -200,7 +185,8 @@ class ModuleLearner(FunctionLearner):
         return self.cell.out.unflatten([v[0] for v in outs])
 
     def fitted(self, x: tuple[PyTree, ...]) -> PyTree:
-        """The inputs of a call in the compiled units."""
+        """The inputs of a call in the compiled units, where the settings are the compiled ones."""
+        self.settings.check()
         structure = self.cell.x.structure
         if len(x) != (count := len(structure.children())):
             raise UsageError(
@@ -228,11 +214,6 @@ class ModuleLearner(FunctionLearner):
 
     def _flat(self, params: PyTree) -> list[jax.Array]:
         return self.cell.params.flatten(params, "model")
-
-
-def _mode() -> bool | None:
-    """Whether the environment says that models are trained; None where it says nothing."""
-    return brainstate.environ.get("fit", None)
 
 
 def _check_learnable(graph: CellGraph) -> None:
