@@ -38,9 +38,9 @@ class StuartLandau(brainstate.nn.Module):
         a = braintrace.element_wise(self.a.value)
         g = jnp.exp(self.log_coupling.value)
         growth = a - x**2 - y**2
-        into = lambda z: z @ connectome - strength * z
-        self.x.value = x + dt * (growth * x - omega * y + g * into(x)) + noise
-        self.y.value = y + dt * (growth * y + omega * x + g * into(y))
+        pull = x @ connectome - strength * x
+        self.x.value = x + dt * (growth * x - omega * y + g * pull) + noise
+        self.y.value = y + dt * (growth * y + omega * x)
         return self.x.value
 
 

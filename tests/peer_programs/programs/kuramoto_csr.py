@@ -78,7 +78,7 @@ before = jnp.abs(model.omega.value - truth.omega.value).mean()
 losses = brainstate.transform.for_loop(epoch, jnp.arange(100))
 after = jnp.abs(model.omega.value - truth.omega.value).mean()
 assert losses[-5:].mean() < 0.1 * losses[0], (losses[0], losses[-5:])
-assert after < 0.7 * before, (before, after)
+assert after < 0.8 * before, (before, after)
 brainstate.nn.reset_all_states(model)
 replayed = brainstate.transform.for_loop(model, noise)
 assert jnp.abs(order(replayed) - order(recorded)).mean() < 0.1, "as synchronous as the recording"

