@@ -16,12 +16,11 @@ n_rec, n_steps, batch_size = 16, 10, 32
 class Net(brainstate.nn.Module):
     def __init__(self):
         super().__init__()
-        self.cell = braintrace.nn.GRUCell(2, n_rec)
-        self.hidden = braintrace.nn.Linear(n_rec, 12)
-        self.out = braintrace.nn.Linear(12, 2)
+        self.cell = braintrace.nn.MGUCell(2, n_rec)
+        self.out = braintrace.nn.Linear(n_rec, 2)
 
     def update(self, x):
-        return self.out(jnp.tanh(self.hidden(self.cell(x))))
+        return self.out(self.cell(x))
 
 
 def trials():

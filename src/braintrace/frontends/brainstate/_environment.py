@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ...cell._convert import program_text
+from ...core._compat import is_traced
 from ...core._errors import UsageError
 
 _OF_JAX = "precision", "platform", "host_device_count"
@@ -66,7 +67,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _traced(value: Any) -> bool:
-    return any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves(value))
+    return any(map(is_traced, jax.tree.leaves(value)))
 
 
 def _filled(value: Any, number: int) -> Any:
