@@ -78,6 +78,7 @@ class GradientReport:
         rounding: what rounding may add, relative to the norm of the whole reference.
         disagreements: where another window gave another gradient, a line each.
         precision: the least precise dtype that takes part, which the tolerance is that of.
+        warnings: what the compiler says of parameters whose norm may be far off.
 
     >>> import jax.numpy as jnp
     >>> from braintrace import checks
@@ -93,6 +94,7 @@ class GradientReport:
     rounding: float = 0.0
     disagreements: tuple[str, ...] = ()
     precision: str = ""
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, path: str) -> GradientRow:
         """The row of the parameter at `path`."""
@@ -200,7 +202,10 @@ class GradientReport:
         if not far:
             return []
         named = ", ".join(f"{name} ({r:.2g}x)" for name, r in far.items())
-        return [f"WARNING: norms are off by more than {_FAR:g}x: {named}", f"  {_ADVICE}"]
+        return [
+            f"WARNING: norms are off by more than {_FAR:g}x: {named}",
+            *(f"  {w}" for w in self.warnings or (_ADVICE,)),
+        ]
 
 
 def compare_gradients(

@@ -169,7 +169,8 @@ def judge(
             for row in between.rows
             if not between.equal(row)
         ]
-    return dataclasses.replace(report, disagreements=tuple(apart))
+    warnings = [f"{path}: {warning}" for path, row in rows.items() for warning in row.warnings]
+    return dataclasses.replace(report, disagreements=tuple(apart), warnings=tuple(warnings))
 
 
 def _in_windows(

@@ -36,6 +36,7 @@ class DiagnosticKind(enum.StrEnum):
     * `RELATION_EXCLUDED_SHAPE_MISMATCH`: no site covers the way in which a parameter acts on the
       state; its gradient is instantaneous.
     * `RELATION_PARTIAL_PATH`: the trace of a parameter leaves a path out; one record for each path.
+    * `RELATION_NORMALISED`: a factorised trace of a parameter lies in front of a normalisation.
     * `HIDDEN_GROUP_MERGED`: several states are coupled neuron by neuron and form one group.
     * `SCAN_UNROLLED`, `COND_IF_CONVERTED`: a loop, or a branch, of the step was unfolded;
       `SCAN_UNROLL_SKIPPED`, `COND_CONVERSION_SKIPPED`: it was left as it is, as the
@@ -54,6 +55,7 @@ class DiagnosticKind(enum.StrEnum):
     RELATION_EXCLUDED_NON_TEMPORAL = "relation_excluded_non_temporal"
     RELATION_EXCLUDED_SHAPE_MISMATCH = "relation_excluded_shape_mismatch"
     RELATION_PARTIAL_PATH = "relation_partial_path"
+    RELATION_NORMALISED = "relation_normalised"
     HIDDEN_GROUP_MERGED = "hidden_group_merged"
     SCAN_UNROLLED = "scan_unrolled"
     SCAN_UNROLL_SKIPPED = "scan_unroll_skipped"
@@ -150,6 +152,9 @@ def _of_parameters(graph: Any) -> Iterator[CompilationRecord]:
             given = {"source": d.source, "operation": d.operation, "path": d.kind}
             said = warning, what, d.operation, path
             yield CompilationRecord(kinds.RELATION_PARTIAL_PATH, *said, context=given)
+        for what in row.warnings:
+            what = f"{row.path}: {what}"
+            yield CompilationRecord(kinds.RELATION_NORMALISED, warning, what, None, path)
 
 
 def _of_control_flow(graph: Any) -> Iterator[CompilationRecord]:

@@ -23,6 +23,8 @@ from ._graph import Site as Site
 from ._graph import Slot as Slot
 from ._layers import fed_layers as fed_layers
 from ._layers import with_layers as with_layers
+from ._normalisation import normalisations as normalisations
 from ._report import columns as columns
 from ._report import dims as dims
+from ._report import short as short
 from ._report import size as size

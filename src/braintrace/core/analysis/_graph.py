@@ -159,6 +159,7 @@ class ParameterRow:
     sites: tuple[int, ...]  # numbers of sites
     reason: str
     dropped: tuple[DroppedPath, ...]
+    warnings: tuple[str, ...] = ()  # where the trace may be far from right
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -109,6 +109,11 @@ def table(graph: "CellGraph", carrier: Carrier | None = None, title: str = "Cell
             (p.kind, p.operation, short(p.source), _some(names)) for p, names in dropped.items()
         ]
         parts.append("\n".join(columns(rows)))
+    warned: dict[str, list[str]] = {}
+    for r in graph.parameters:
+        for warning in r.warnings:
+            warned.setdefault(warning, []).append(r.path)
+    parts += [f"WARNING: {_some(names)}: {warning}" for warning, names in warned.items()]
     return "\n\n".join(parts)
 
 

@@ -47,7 +47,7 @@ class Rule:
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows, arranged = [], self.carrier.arrange(graph)
         for row, param in zip(arranged.parameters, arranged.params, strict=False):
-            traced = any(arranged.sites[n].places for n in row.sites)
+            traced = [s for n in row.sites if (s := arranged.sites[n]).places]
             reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
             reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
@@ -56,7 +56,8 @@ class Rule:
                 kind = Exactness.INSTANTANEOUS if instantaneous else Exactness.APPROXIMATE
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
-            rows.append(row)
+            warnings = [w for site in traced for w in self.carrier.warnings(arranged, site)]
+            rows.append(dataclasses.replace(row, warnings=tuple(dict.fromkeys(warnings))))
         if self.edits:  # they change the program's equations
             editor = Editor(graph)
             for edit in self.edits:

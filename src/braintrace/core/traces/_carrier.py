@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
 from .._precision import wide
-from ..analysis import BatchAxis, CellGraph, Site
+from ..analysis import BatchAxis, CellGraph, Site, normalisations, short
 from ..jaxpr import Var
 from ..step import Values
 from ._filters import leaky_step
@@ -59,6 +59,10 @@ class Carrier(abc.ABC):
     def arrange(self, graph: CellGraph) -> CellGraph:
         """The graph with the plan that these traces need: which state belongs together, say."""
         return graph
+
+    def warnings(self, graph: CellGraph, site: Site) -> list[str]:
+        """What of the model may take a site's gradient far from the right one, and what to do."""
+        return []
 
     @abc.abstractmethod
     def init(self, graph: CellGraph) -> Traces:
@@ -150,6 +154,15 @@ class FactorCarrier(Carrier):
     @abc.abstractmethod
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
         """Of a leaky sum of the site's data, of a leaky sum of that, and so on."""
+
+    def warnings(self, graph: CellGraph, site: Site) -> list[str]:
+        """The slope of one step meets data of others: that of a normalisation differs most."""
+        return [
+            f"a normalisation ({short(e.source)}) lies between it and its state: where its input "
+            "is silent, its slope is 1 / sqrt(epsilon), and meets the inputs of other steps; "
+            "choose 'd_rtrl', an epsilon near the variance, or normalise what the weight reads"
+            for e in normalisations(graph, site)
+        ]
 
     def init(self, graph: CellGraph) -> Traces:
         zero = lambda site: jnp.zeros(represented_shape(site), trace_dtype(site, self.dtype))
