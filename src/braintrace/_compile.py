@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from jaxtyping import PyTree
@@ -36,6 +36,7 @@ def compile(
     seed: int | None = _ABSENT,
     verbose: int = 0,
     vmap: bool = _ABSENT,
+    axis_name: Hashable = _ABSENT,
     params: PyTree = _ABSENT,
     carry: PyTree = _ABSENT,
     wrt: Any = _ABSENT,
@@ -76,6 +77,8 @@ def compile(
         vmap: whether the module is written for one sample and is to be mapped over axis 0 of the
             inputs. brainstate: its states are initialised for each sample, and its random states
             split. NNX, Equinox: the carry has the batch as axis 0, too.
+        axis_name: brainstate, with vmap=True: what the model calls the axis of the samples, for
+            `jax.lax.pmean` and the `axis_name` of layers such as `BatchNorm`.
         params: function: its parameters.
         carry: function, NNX, Equinox: the carry before the first step.
         wrt: NNX: the filter of the parameters, as for `nnx.Optimizer`; by default `nnx.Param`.

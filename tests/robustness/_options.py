@@ -76,13 +76,16 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "wrt": {"of others": None},
         "vmap": {"of others": True},
         "seed": {"of others": 0},
+        "axis_name": {"of others": "samples"},
     },
     "equinox": _ANALYSIS
     | _BATCH
     | _VMAP
     | {"carry": CARRIES, "call": {"string": "f", "one": 1, "one argument": jnp.tanh}},
     "nnx": _ANALYSIS | _BATCH | _VMAP | {"carry": _OF_NNX, "wrt": {"number": 3, "float": 0.5}},
-    "brainstate": _ANALYSIS | _VMAP | {"batch_size": WHOLE, "seed": SEEDS},
+    "brainstate": _ANALYSIS
+    | _VMAP
+    | {"batch_size": WHOLE, "seed": SEEDS, "axis_name": {"without vmap": "samples", "list": []}},
 }
 
 INPUTS = {
@@ -317,6 +320,7 @@ def _of_classes() -> Iterator[Case]:
         "max_slots": WHOLE,
         "memory_budget": WHOLE,
         "vmap": FLAGS,
+        "axis_name": {"without vmap": "samples"},
         "lanes": WHOLE,
         "max_slot": {"a misspelt option": 3},
     }

@@ -28,6 +28,17 @@ def users_step(example: dict[str, PyTree], do: str) -> Iterator[None]:
         yield
     except BrainTraceError:
         raise
+    except NameError as error:
+        if "unbound axis name" not in str(error):
+            raise
+        raise CompilationError(
+            "The step names an axis that nothing maps over.",
+            got=first_line(error),
+            expected="a step that runs by itself at its example",
+            do="leave axis_name out of layers that see a whole batch; of a brainstate model for "
+            "one sample, compile(..., vmap=True, axis_name=...)",
+            at=raised_line(error),
+        ) from error
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         given = ", ".join(f"{name} {shown(tree)}" for name, tree in example.items())
         raise MisfitError(

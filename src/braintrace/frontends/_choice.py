@@ -49,7 +49,12 @@ class FrontEnd:
 
 
 FRONT_ENDS = (
-    FrontEnd("brainstate", "a brainstate module", "brainstate.nn", ("batch_size", "seed", "vmap")),
+    FrontEnd(
+        "brainstate",
+        "a brainstate module",
+        "brainstate.nn",
+        ("batch_size", "seed", "vmap", "axis_name"),
+    ),
     FrontEnd("nnx", "an NNX module", "flax.nnx", ("carry", "wrt", "vmap", *_BATCH)),
     FrontEnd("equinox", "an Equinox module", "equinox", ("carry", "call", "vmap", *_BATCH), True),
     FrontEnd("function", "a plain function", None, ("params", "carry", *_BATCH), True),

@@ -50,9 +50,10 @@ def activation_of(activation: str | Activation) -> Activation:
         return activation
     rooms = brainstate.nn, jax.nn, jax.numpy
     known: list[Any] = [getattr(m, activation, None) for m in rooms if isinstance(activation, str)]
-    for function in known:
-        if callable(function) and not isinstance(function, type):
-            return function
+    functions = [f for f in known if callable(f) and not isinstance(f, type)]
+    if functions:
+        found: Any = functions[0]
+        return found
     raise UsageError(
         "Unknown activation.",
         got=repr(activation),

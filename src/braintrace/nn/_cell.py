@@ -27,6 +27,7 @@ class Cell(Stateful, _RNNCell):
     """
 
     _layers: Any  # pairs of names
+    _moved: Any  # method: of an input and the states, the states after them
 
     def __init__(
         self,
@@ -57,10 +58,6 @@ class Cell(Stateful, _RNNCell):
         for state, value in zip(states, moved, strict=True):
             state.value = value
         return self.h.value
-
-    def _moved(self, x: Float[Array, "*B I"], *states: Any) -> tuple[Float[Array, "*B N"], ...]:
-        """The states after these, with input x."""
-        raise NotImplementedError
 
 
 class ActivatedCell(Cell):

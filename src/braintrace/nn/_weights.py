@@ -3,7 +3,7 @@
 import ast
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import brainstate
 import brainunit
@@ -51,7 +51,8 @@ def load_weights(model: brainstate.nn.Module, weights: Mapping[Any, PyTree]) -> 
         expected = "a dict of values by path, such as model.states(brainstate.ParamState)"
         raise UsageError("Invalid weights.", got=described(weights), expected=expected)
     saved, missing, places, fitted = dict(_leaves(weights)), [], set(), []
-    for path, state in model.states().items():
+    states: Mapping[Any, Any] = cast(Any, model.states())
+    for path, state in states.items():
         leaves, form = jax.tree_util.tree_flatten_with_path(state.value, is_leaf=_has_unit)
         values = {".".join([*map(str, path), *_keys(at)]): leaf for at, leaf in leaves}
         places |= values.keys()
@@ -111,7 +112,7 @@ def _has_unit(value: Any) -> bool:
 def _fitted(name: str, saved: Any, value: Any) -> Any:
     """The saved value in the dtype and unit of the present one."""
     if isinstance(saved, Mapping):
-        parts = {k: float(saved[k]) for k in ("scale", "base", "factor")}
+        parts: dict[str, Any] = {k: float(saved[k]) for k in ("scale", "base", "factor")}
         unit = brainunit.Unit(brainunit.get_or_create_dimension(list(saved["dim"])), **parts)
         saved = brainunit.Quantity(saved["mantissa"], unit=unit)
     number, of_saved = (array(name, saved), None) if not _has_unit(saved) else split(saved)

@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from .._compat import CUSTOM_DERIVATIVE, Primitive, bind, by_primitive, is_traced
-from ..jaxpr import Atom, Const, Equation, axes_through, is_elementwise, is_stop_trace
+from ..jaxpr import (
+    Atom,
+    Const,
+    Equation,
+    axes_through,
+    is_collective,
+    is_elementwise,
+    is_stop_trace,
+)
 from ._call_influence import of_call
 from ._maps import Influence, Map, Pairs, related
 
@@ -23,6 +31,8 @@ def influences(equation: Equation) -> list[Influence]:
     """The influence of each operand of `equation`."""
     if is_stop_trace(equation):
         return [None]
+    if is_collective(equation):  # what other members of a mapped axis have, mixes
+        return [None] * len(equation.inputs)
     if equation.primitive in CUSTOM_DERIVATIVE:
         return of_call(equation, influences)
     if (rule := _RULES.get(equation.primitive)) is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .._errors import CompilationError
-from ..jaxpr import Equation, Var
+from ..jaxpr import Equation, Var, is_collective
 from ..sites import OperandRule, site_rule
 from ._certificate import certified
 from ._dependence import Edge, dependence, depends, reach
@@ -39,12 +39,16 @@ def with_layers(graph: CellGraph) -> CellGraph:
 
 def _check_samples(graph: CellGraph) -> None:
     """The influence on a layer is kept sample by sample, so samples must stay apart."""
-    if graph.batch is None or not graph.batch.meetings:
+    meetings = [] if graph.batch is None else [e for e, _ in graph.batch.meetings]
+    moving = reach(graph.step, [*graph.params, *(graph.carry[k] for k in graph.hidden)])
+    collective = [e for e in graph.step if is_collective(e) and moving.intersection(e.inputs)]
+    if not (meetings or collective):
         return
-    equation, _ = graph.batch.meetings[0]
+    equation = [*meetings, *collective][0]
+    among = f"a batch of {graph.batch_size}" if meetings else f"the axis {equation.params['axes']}"
     raise CompilationError(
         "Samples meet in the step, so that no sample has an influence of its own.",
-        got=f"{equation.name}, which combines samples of a batch of {graph.batch.size}",
+        got=f"{equation.name}, which combines samples of {among}",
         expected="a step that keeps samples apart",
         do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
         at=equation.source,

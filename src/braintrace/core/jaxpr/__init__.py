@@ -1,6 +1,7 @@
 """From a Python function to one flat program that every later stage reads."""
 
 from ._axes import axes_through as axes_through
+from ._axes import is_collective as is_collective
 from ._derivative import RULE as RULE
 from ._derivative import Derivative as Derivative
 from ._elementwise import ELEMENTWISE as ELEMENTWISE

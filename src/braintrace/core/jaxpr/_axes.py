@@ -26,6 +26,13 @@ def axes_through(equation: Equation, k: int) -> dict[int, int] | None:
     return {a: b for a, b in ways if all(b < len(s) and s[b] == shape[a] for s in shapes)}
 
 
+def is_collective(equation: Equation) -> bool:
+    """Whether it combines values along a mapped axis, which the program of one member does not
+    show: a `psum` inside `vmap` or `shard_map`.
+    """
+    return any(not isinstance(axis, int) for axis in equation.params.get("axes", ()))
+
+
 def _same(e: Equation, k: int) -> Ways:
     """Every axis stays where it is; of those that `axes_through` finds cut or extended, none."""
     return ((d, d) for d in range(len(e.inputs[k].shape)))

@@ -3,7 +3,7 @@ it.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from types import EllipsisType
 from typing import Any
 
@@ -92,6 +92,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         self,
         *example_inputs: PyTree,
         vmap: bool = False,
+        axis_name: Hashable = None,
         mapped: Collection[int] | None = None,
         lanes: int | EllipsisType | None = ...,
         memory_budget: int | None = None,
@@ -102,14 +103,11 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
 
         Args:
             *example_inputs: inputs of one step, as the learner will be called with.
-            vmap: whether the model is written for one sample; the learner then maps it over axis 0
-                of the inputs.
+            vmap, axis_name, memory_budget: as for `braintrace.compile`.
             mapped: ids of the states that have one value per sample; by default every state that is
                 no `ParamState`.
             lanes: the size of the batch, None for no batch. By default the size of axis 0 that
                 hidden states and inputs share.
-            memory_budget: the most bytes that a sequence may need (see `memory_plan`); None for no
-                limit.
             **analysis: `unroll_limit` (sub-steps of a loop that are unrolled), `max_slots` (states
                 of one position), `control_flow` (a `ControlFlowPolicy`, in place of
                 `unroll_limit`), `trainable` and `exclude` (as for `braintrace.compile`).
@@ -144,6 +142,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
                 x,
                 mapped=mapped,
                 vmap=vmap,
+                axis_name=axis_name,
                 samples=lanes,
                 memory_budget=memory_budget,
                 **{**analysis, **self._analysis},

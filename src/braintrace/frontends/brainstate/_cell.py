@@ -1,14 +1,15 @@
 """From a brainstate module to a pure cell `(params, carry, x) -> (carry, out)`."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
+from typing import Any
 
 import brainstate
 import jax
 from jaxtyping import PyTree
 
 from ...cell import Values, users_step
-from ...core._errors import CompilationError
+from ...core._errors import CompilationError, UsageError
 from ._states import Layout, lent, named_states
 
 stop = jax.lax.stop_gradient
@@ -30,6 +31,7 @@ class ModuleCell:
     # ids of the states with one value per sample, where the model is written for one
     mapped: frozenset[int]
     vmap: bool
+    axis_name: Hashable = None  # of the samples, inside the model
 
     def of_copy(
         self, model: Callable[..., PyTree], copies: Mapping[int, brainstate.State]
@@ -42,7 +44,7 @@ class ModuleCell:
         )
         mapped = frozenset(id(copies[k]) if k in copies else k for k in self.mapped)
         params, constants, carry = map(moved, (self.params, self.constants, self.carry))
-        return ModuleCell(model, params, constants, carry, mapped, self.vmap)
+        return ModuleCell(model, params, constants, carry, mapped, self.vmap, self.axis_name)
 
     def read_params(self) -> Values:
         trainable, fixed = self.params.read(), self.constants.read()
@@ -92,9 +94,10 @@ class ModuleCell:
         param_axes = Values(params.names, [*self.axes(self.params), *self.axes(self.constants)])
         carry_axes = Values(carry.names, inner_axes)
         try:
-            new, out = jax.vmap(
-                self._once, in_axes=(param_axes, carry_axes, 0), out_axes=(carry_axes, 0)
-            )(params, Values(carry.names, inner), x)
+            axes_in, axes_out = (param_axes, carry_axes, 0), (carry_axes, 0)
+            new, out = jax.vmap(self._once, axes_in, axes_out, axis_name=self.axis_name)(
+                params, Values(carry.names, inner), x
+            )
         except ValueError as error:
             if "out_axes" not in str(error):
                 raise
@@ -114,18 +117,29 @@ class ModuleCell:
 
 
 def functionalise(
-    model: brainstate.nn.Module, x: tuple[PyTree, ...], mapped: Collection[int], vmap: bool
+    model: brainstate.nn.Module,
+    x: tuple[PyTree, ...],
+    mapped: Collection[int],
+    vmap: bool,
+    axis_name: Hashable = None,
 ) -> ModuleCell:
     """Trace the module once to see which states its step reads and which it writes."""
     own = named_states(model)
     names = {id(state): name for name, state in own.items()}
+    if axis_name is not None and not (vmap and isinstance(axis_name, Hashable)):
+        raise UsageError(
+            "Invalid axis_name.",
+            got=f"axis_name={axis_name!r}, vmap={vmap}",
+            expected="the name of the axis that vmap=True maps over",
+        )
+    size = jax.tree.leaves(x)[0].shape[0] if axis_name is not None else None
     with lent(own.values()), brainstate.StateTraceStack(name="step") as trace:
         if vmap:
             for state in own.values():
                 if id(state) in mapped:
                     state.restore_value(jax.tree.map(lambda v: v[0], state.value))
             x = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), x)
-        _try(model, x, own)
+        _try(model, x, own, {"axis_name": axis_name, "axis_size": size or 1})
         touched = list(zip(trace.states, trace.been_writen, strict=True))
     constants, carry = {}, {}
     params: dict[str, brainstate.State] = {
@@ -142,19 +156,26 @@ def functionalise(
                 do="hold what the step writes in a HiddenState, ShortTermState or LongTermState",
             )
         (params if trainable else carry if written else constants)[name] = state
-    return ModuleCell(
-        model, Layout.of(params), Layout.of(constants), Layout.of(carry), frozenset(mapped), vmap
-    )
+    of_params, of_constants, of_carry = map(Layout.of, (params, constants, carry))
+    samples = frozenset(mapped), vmap, axis_name
+    return ModuleCell(model, of_params, of_constants, of_carry, *samples)
 
 
 def _try(
-    model: brainstate.nn.Module, x: tuple[PyTree, ...], own: dict[str, brainstate.State]
+    model: brainstate.nn.Module,
+    x: tuple[PyTree, ...],
+    own: dict[str, brainstate.State],
+    axis: dict[str, Any],
 ) -> None:
-    """Trace the model's step, which must find all its states made."""
+    """Trace the model's step, which must find all its states made, and perhaps the `axis` that it
+    names.
+    """
     arrays = lambda out: [v for v in jax.tree.leaves(out) if isinstance(v, jax.Array)]
     with users_step({"the inputs": x}, "call it with the inputs of one step, batch first"):
         try:
-            jax.eval_shape(lambda x: arrays(model(*x)), x)
+            step = lambda x: arrays(model(*x))
+            named = axis["axis_name"] is not None
+            jax.eval_shape(jax.vmap(step, in_axes=None, **axis) if named else step, x)
         except AttributeError as error:
             if any(isinstance(s, brainstate.HiddenState) for s in own.values()):
                 raise

@@ -48,8 +48,8 @@ def compile_model(
     given: dict[str, Any],
     **analysis: Any,
 ) -> ETraceAlgorithm | ETraceVmap:
-    """A learner of `model`, whose states are initialised; `given` may hold `batch_size`, `seed` and
-    `vmap`. After an error the model is as before.
+    """A learner of `model`, whose states are initialised; `given` may hold `batch_size`, `seed`,
+    `vmap` and `axis_name`. After an error the model is as before.
     """
     learner = algorithm(model)
     batch_size, vmap = given.get("batch_size"), given.get("vmap", False)
@@ -67,6 +67,7 @@ def compile_model(
         learner.compile_graph(
             *inputs,
             vmap=vmap,
+            axis_name=given.get("axis_name"),
             mapped=made if vmap else None,
             lanes=batch_size if axes else None if alone else ...,
             axes=axes,

@@ -1,7 +1,7 @@
 """The functional learner of a brainstate module, which reads and writes the module's states."""
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from types import EllipsisType
 from typing import Any
 
@@ -42,15 +42,22 @@ class ModuleLearner(FunctionLearner):
         *,
         mapped: Collection[int] = (),
         vmap: bool = False,
+        axis_name: Hashable = None,
         samples: int | EllipsisType | None = ...,
         axes: Mapping[str, Axes] | None = None,
         **analysis: Any,
     ):
         x = arrays("example input", x)
         self.model = model
-        self._options = {"vmap": vmap, "samples": samples, "axes": axes, **analysis}
+        self._options = {
+            "vmap": vmap,
+            "axis_name": axis_name,
+            "samples": samples,
+            "axes": axes,
+            **analysis,
+        }
         self.settings = Settings(self._traced)
-        self.module: ModuleCell = functionalise(model, x, mapped, vmap)
+        self.module: ModuleCell = functionalise(model, x, mapped, vmap, axis_name)
         carry = jax.tree.map(jnp.asarray, self.module.carry.read())
         states = self.module.carry.leaf_states()
         if vmap:
