@@ -41,7 +41,7 @@ with brainstate.environ.context(dt=1.0 * u.ms):
     ys = jnp.roll(xs, 3, axis=0)
     learner = braintrace.compile(model, braintrace.D_RTRL, xs[0], batch_size=1)
     weights = model.states(brainstate.ParamState)
-    assert set(weights) == {("readout", "weight")}
+    assert set(weights) == {("readout", "W")}
     expected = bptt(model, lambda x, y: jnp.sum((model(x) - y) ** 2), xs, ys)
     found = learner.etrace_grad(
         xs,
