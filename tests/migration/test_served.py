@@ -1,6 +1,7 @@
 """What is served differently: each statement about a name."""
 
 import brainstate
+import brainunit as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from peer_programs.reference import bptt
 
 from .minimal import distance
 from .page import Rows, alike
+from .statements import steps_that_are_counted
 
 row = Rows("What is served differently")
 
@@ -236,6 +238,59 @@ def chunks():
     whole = gradient(learner, xs, ys)
     for size in (1, 4):
         assert_close(gradient(learner, xs, ys, chunk_size=size), whole)
+
+
+@row("inputs of another dtype or unit than the example's")
+def inputs():
+    spikes, (_, ys) = brainstate.random.rand(T, IN) < 0.5, sequences()
+    learner = learner_of(Leaky())
+    expected = gradient(learner, spikes.astype(float), ys)
+    for kind in (bool, np.uint8, int):
+        assert_close(gradient(learner, spikes.astype(kind), ys), expected)
+    with pytest.raises(braintrace.UsageError):
+        learner(jnp.ones(IN) * u.mV)
+
+    class Indexed(Leaky):
+        def update(self, index):
+            return super().update(jnp.eye(IN)[index])
+
+    learner = braintrace.compile(Indexed(), "d_rtrl", jnp.zeros((), int))
+    outs = []
+    for index in (2, 2.0):
+        learner.reset_state(model=True)
+        outs.append(learner(jnp.asarray(index)))
+    np.testing.assert_array_equal(*outs)
+    with pytest.raises(braintrace.UsageError):
+        learner(jnp.asarray(2.5))
+
+
+@row("`running_index`")
+def steps_counted():
+    assert steps_that_are_counted() == {"counted after a window of 5": 5}
+
+
+@row("layers of `braintrace.nn`")
+def layers():
+    """All of them, beside what was recorded there, are in `tests/nn/test_weights.py`."""
+    cell, other = (braintrace.nn.LSTMCell(40, 60) for _ in range(2))
+    saved = cell.states(brainstate.ParamState).to_dict_values()
+    assert {path[0] for path in saved} == {"Wi", "Wg", "Wf", "Wo"}
+    assert np.std(cell.Wi.weight.value["weight"]) == pytest.approx(0.112, rel=0.05)
+    braintrace.nn.load_weights(other, saved)
+    assert_close(other.states(brainstate.ParamState).to_dict_values(), saved)
+    with pytest.raises(braintrace.UsageError):
+        braintrace.nn.load_weights(braintrace.nn.GRUCell(40, 60), saved)
+    grouped = braintrace.nn.GroupedLinear(5, 40, 60).weight.value["weight"]
+    assert np.var(grouped) == pytest.approx(2 / 40, rel=0.1)
+
+
+@row("`param_type=ETraceParam` of a layer")
+def old_parameters_of_layers():
+    with pytest.warns(DeprecationWarning, match="ETraceParam"):
+        kind = braintrace.ETraceParam
+    layer = braintrace.nn.Linear(2, 3, param_type=kind)
+    assert isinstance(layer.weight, brainstate.ParamState)
+    assert layer(jnp.ones(2)).shape == (3,)
 
 
 @row("`fast_solve`, `chunked_trace`, `snap_max_jacobian_elements`")

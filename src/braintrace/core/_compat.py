@@ -108,6 +108,28 @@ def _identity(name: str) -> Primitive:
     return primitive
 
 
+def derive_rules(primitive: Primitive, function: Callable[..., Any]) -> None:
+    """Give a primitive all that JAX asks of one, from the function that it stands for."""
+    of = lambda params: functools.partial(function, **params)
+
+    def abstract(*operands: Any, **params: Any) -> Any:
+        out = jax.eval_shape(of(params), *operands)
+        return jax.tree.map(lambda v: ShapedArray(v.shape, v.dtype), out)
+
+    def derivative(primals: Any, tangents: Any, **params: Any) -> Any:
+        return jax.jvp(of(params), primals, tuple(map(ad.instantiate_zeros, tangents)))
+
+    def mapped(operands: Any, axes: Any, **params: Any) -> Any:
+        return jax.vmap(of(params), in_axes=tuple(axes))(*operands), 0
+
+    primitive.def_impl(function)
+    primitive.def_abstract_eval(abstract)
+    several = primitive.multiple_results
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=several))
+    ad.primitive_jvps[primitive] = derivative
+    batching.primitive_batchers[primitive] = mapped
+
+
 # (size of the map, which operands it maps, operands) -> results, all with the mapped axis in front,
 # as is that of each mapped operand
 BatchRule = Callable[[int, Sequence[bool], Sequence[jax.Array]], Sequence[jax.Array]]
@@ -126,16 +148,6 @@ _with_batch_rule_p = Primitive("with_batch_rule")
 _with_batch_rule_p.multiple_results = True
 
 
-@_with_batch_rule_p.def_impl
-def _apply(*values: jax.Array, function: Flat, rule: BatchRule) -> list[jax.Array]:
-    return list(function(*values))
-
-
-@_with_batch_rule_p.def_abstract_eval
-def _shapes(*values: Any, function: Flat, rule: BatchRule) -> list[Any]:
-    return jax.make_jaxpr(function)(*values).out_avals
-
-
 def _mapped(values: Any, axes: Any, *, function: Flat, rule: BatchRule) -> tuple[Any, list[int]]:
     size = next(v.shape[k] for v, k in zip(values, axes, strict=True) if k is not None)
     pairs = zip(values, axes, strict=True)
@@ -144,34 +156,8 @@ def _mapped(values: Any, axes: Any, *, function: Flat, rule: BatchRule) -> tuple
     return results, [0] * len(results)
 
 
-def _differentiated(primals: Any, tangents: Any, *, function: Flat, rule: BatchRule) -> Any:
-    return jax.jvp(function, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
-
-
+derive_rules(_with_batch_rule_p, lambda *values, function, rule: list(function(*values)))
 batching.primitive_batchers[_with_batch_rule_p] = _mapped
-ad.primitive_jvps[_with_batch_rule_p] = _differentiated
-mlir.register_lowering(_with_batch_rule_p, mlir.lower_fun(_apply, multiple_results=True))
-
-
-def derive_rules(primitive: Primitive, function: Callable[..., jax.Array]) -> None:
-    """Give a primitive all that JAX asks of one, from the function that it stands for."""
-    of = lambda params: functools.partial(function, **params)
-
-    def abstract(*operands: Any, **params: Any) -> Any:
-        out = jax.eval_shape(of(params), *operands)
-        return ShapedArray(out.shape, out.dtype)
-
-    def derivative(primals: Any, tangents: Any, **params: Any) -> Any:
-        return jax.jvp(of(params), primals, tuple(map(ad.instantiate_zeros, tangents)))
-
-    def mapped(operands: Any, axes: Any, **params: Any) -> Any:
-        return jax.vmap(of(params), in_axes=tuple(axes))(*operands), 0
-
-    primitive.def_impl(function)
-    primitive.def_abstract_eval(abstract)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=False))
-    ad.primitive_jvps[primitive] = derivative
-    batching.primitive_batchers[primitive] = mapped
 
 
 def sub_jaxprs(params: Params) -> list[ClosedJaxpr]:

@@ -339,7 +339,7 @@ def _step_of(
 ) -> Callable[..., PyTree]:
     """The step function: that of the user, or one for a loss of the output."""
     if loss_fn is not None and step_fn is None:
-        check_loss(loss_fn, None, len(sequences), learner.functional._called)
+        check_loss(loss_fn, None, len(sequences), learner._driven.functional._called)
         return _LossOfOutput(learner, loss_fn, together is not None)
     if loss_fn is not None or step_fn is None:
         raise UsageError(
