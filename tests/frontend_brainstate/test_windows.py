@@ -69,6 +69,33 @@ def test_the_gradient_is_that_of_windows(size):
     assert losses.shape == (T,) and learner.running_index.value == T
 
 
+class WithoutMemory(Leaky):
+    """Its state comes to its next value through the recurrent weights alone."""
+
+    def step(self, h, z):
+        return jnp.tanh(z)
+
+
+def test_a_state_without_memory_has_no_trace_at_the_entry():
+    xs, ys = sequences()
+    learner = braintrace.compile(WithoutMemory(), "d_rtrl", xs[0], vjp_method="multi-step")
+
+    def truncated(params):
+        h, total = jnp.zeros(N), 0.0
+        for t, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            h = h if t % 3 else jax.lax.stop_gradient(h)
+            h = jnp.tanh(x @ params["w",] + h @ params["r",])
+            total += jnp.sum((h @ params["o",] - y) ** 2)
+        return total
+
+    given = {"step_fn": losses_of(learner), "chunk_size": 3, "reduction": "sum"}
+    found = learner.etrace_grad(xs, ys, **given)
+    params = {path: s.value for path, s in learner.param_states.items()}
+    assert_close(found, jax.grad(truncated)(params))
+    other = oracle(learner.model, xs, ys, 3)
+    assert not np.allclose(found["w",], other["w",], rtol=1e-3)  # control: with a trace
+
+
 def test_every_way_of_saying_the_loss():
     xs, ys = sequences()
     learner, given = compiled(xs), {"chunk_size": 3, "reduction": "sum"}

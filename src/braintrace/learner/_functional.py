@@ -138,7 +138,8 @@ class FunctionLearner(Compiled):
         """Several steps at once (`xs` time first), as `update`: their outputs, stacked.
 
         Differentiating gives the sum of the steps' online gradients; with `full=True` BPTT inside
-        the window plus the traces at its entry (the multi-step VJP), which is another number.
+        the window plus the traces at its entry (the multi-step VJP), which is another number. A
+        state that comes to its own next value through products alone has no trace.
         """
         steps = sequence_length(xs)
         if flag("full", full) and self.rule.multi_step_problem:

@@ -23,7 +23,8 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
 
     `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
     of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
-    entry, which is another value.
+    entry, which is another value. A state that comes to its own next value through products alone
+    (that of a vanilla RNN) has no trace, so that its windows are truncated BPTT.
 
     Args:
         control_flow: a `ControlFlowPolicy` for loops and branches in the step.
