@@ -76,24 +76,33 @@ class WithoutMemory(Leaky):
         return jnp.tanh(z)
 
 
-def test_a_state_without_memory_has_no_trace_at_the_entry():
-    xs, ys = sequences()
-    learner = braintrace.compile(WithoutMemory(), "d_rtrl", xs[0], vjp_method="multi-step")
+ENTRIES = {  # of a window: from the state, and what was added up for it in the step before
+    "d_rtrl": lambda h, z: jnp.tanh(z),  # the trace of that step
+    "ostl_recurrent": lambda h, z: h,  # the whole layer's: BPTT
+}
 
-    def truncated(params):
-        h, total = jnp.zeros(N), 0.0
+
+@pytest.mark.parametrize("rule", ENTRIES)
+def test_a_state_without_memory_has_a_trace_at_the_entry(rule):
+    """To later steps it goes through the recurrent weights alone."""
+    xs, ys = sequences()
+    learner = braintrace.compile(WithoutMemory(), rule, xs[0], vjp_method="multi-step")
+
+    def total(params, entry):
+        h, z, total = jnp.zeros(N), jnp.zeros(N), 0.0
         for t, (x, y) in enumerate(zip(xs, ys, strict=True)):
-            h = h if t % 3 else jax.lax.stop_gradient(h)
+            h = entry(h, z) if t % 3 == 0 else h
+            z = x @ params["w",] + jax.lax.stop_gradient(h) @ params["r",]
             h = jnp.tanh(x @ params["w",] + h @ params["r",])
             total += jnp.sum((h @ params["o",] - y) ** 2)
         return total
 
     given = {"step_fn": losses_of(learner), "chunk_size": 3, "reduction": "sum"}
-    found = learner.etrace_grad(xs, ys, **given)
     params = {path: s.value for path, s in learner.param_states.items()}
-    assert_close(found, jax.grad(truncated)(params))
-    other = oracle(learner.model, xs, ys, 3)
-    assert not np.allclose(found["w",], other["w",], rtol=1e-3)  # control: with a trace
+    found = learner.etrace_grad(xs, ys, **given)
+    assert_close(found, jax.grad(total)(params, ENTRIES[rule]))
+    truncated = jax.grad(total)(params, lambda h, z: jax.lax.stop_gradient(h))  # control
+    assert not np.allclose(found["w",], truncated["w",], rtol=1e-3)
 
 
 def test_every_way_of_saying_the_loss():

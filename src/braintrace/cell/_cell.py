@@ -203,6 +203,7 @@ def compile_cell(
     rows: int | None = None,
     trainable: Patterns = None,
     exclude: Patterns = None,
+    multi_step: bool = False,
 ) -> Cell:
     """Stage and analyse `cell` at the shapes of `params`, `carry` and `x`.
 
@@ -212,7 +213,9 @@ def compile_cell(
     `batch` is what is said about the batch; by default its size is that of axis 0 that the arrays
     of the carry share. `rule` is the algorithm, which may edit the program. The certificate
     speaks of the first `rows` parameters: what a model merely holds comes behind them. `trainable`
-    says which of these are trained, and `exclude` which are kept out of the traces.
+    says which of these are trained, and `exclude` which are kept out of the traces. With
+    `multi_step` a state that no later step reads but through products has a trace as well: BPTT
+    inside a window goes through them to the window's entry.
     """
     max_slots = whole("max_slots", max_slots)
     unroll_limit = whole("unroll_limit", unroll_limit, least=0)
@@ -249,7 +252,7 @@ def compile_cell(
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names = tuple(c.names[k] + part for k, part in c.parts)
     claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
-    signature = Signature(p.names, names, claim, frozen=frozen)
+    signature = Signature(p.names, names, claim, frozen=frozen, multi_step=multi_step)
     graph = analyse(program, signature, max_slots)
     if rule is not None:
         rule = rule.resolve(graph, p.concrete(params), i.concrete(x))

@@ -27,6 +27,7 @@ class Signature:
     extra: tuple[ExtraLeaf, ...] = ()
     marks: Mapping[str, frozenset[int]] = dataclasses.field(default_factory=dict)
     frozen: frozenset[int] = frozenset()  # parameters that are not trained
+    multi_step: bool = False  # whether windows read traces at their entry through every path
 
     def split(self, inputs: Sequence[Var]) -> tuple[list[Var], list[Var], list[Var]]:
         p, c = len(self.params), len(self.carry)
@@ -134,7 +135,8 @@ def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Sign
         extra=signature.extra,
         marks=signature.marks,
     )
-    arranged = layout(blocks, labels.positions, graph, mixing)
+    passed = frozenset() if signature.multi_step else mixing
+    arranged = layout(blocks, labels.positions, graph, mixing, passed)
     region = Region(graph, deps, labels.operand, arranged, mixing, untraced_values(graph))
     region.find()
     graph = dataclasses.replace(

@@ -77,13 +77,22 @@ class Layout:
 
 
 def layout(
-    blocks: Sequence[Block], positions: Positions, graph: CellGraph, mixing: Set[Edge]
+    blocks: Sequence[Block],
+    positions: Positions,
+    graph: CellGraph,
+    mixing: Set[Edge],
+    unread: Set[Edge],
 ) -> Layout:
-    """Number the positions of each group and find the slots that a later step reads."""
+    """Number the positions of each group and find the slots that a later step reads, through
+    anything but the edges `unread`.
+    """
     new, step = new_leaves(graph), graph.program.equations
     groups: list[StateGroup] = []
     placed: dict[int, tuple[range, int, np.ndarray | None]] = {}
-    reached = {k: reach(step, [graph.carry[k]], mixing) for k in graph.hidden}
+    reached, read = (
+        {k: reach(step, [graph.carry[k]], without) for k in graph.hidden}
+        for without in (mixing, unread)
+    )
     kept = set(graph.program.outputs)
     for number in dict.fromkeys(positions.group):
         members = [k for k, g in enumerate(positions.group) if g == number]
@@ -95,7 +104,7 @@ def layout(
         for k in members:
             local = _located(positions.of_block(k), order)
             placed[k] = blocks[k].numbers, len(groups), local
-            if reached[blocks[k].leaf] & kept:
+            if read[blocks[k].leaf] & kept:
                 slots += _slots(blocks[k], local, count)
         coupling = np.array(
             [[new.get(s.leaf) in reached[q.leaf] for q in slots] for s in slots], bool

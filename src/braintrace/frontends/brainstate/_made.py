@@ -24,7 +24,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
     `vjp_method` says what a call with `MultiStepData` differentiates: 'single-step' gives the sum
     of the online gradients of its steps; 'multi-step' BPTT inside the call plus the traces at its
     entry, which is another value. A state that comes to its own next value through products alone
-    (that of a vanilla RNN) has no trace, so that its windows are truncated BPTT.
+    (that of a vanilla RNN) has a trace for this, which a learner of single steps does without.
 
     Args:
         control_flow: a `ControlFlowPolicy` for loops and branches in the step.
@@ -72,7 +72,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
         super().__init__(model, rule, name)
         checked_policy(control_flow)
         if control_flow is not None:
-            self._analysis = {"control_flow": control_flow}
+            self._analysis["control_flow"] = control_flow
         choice("vjp_method", vjp_method, ("single-step", "multi-step"))
         if vjp_method == "multi-step" and rule.multi_step_problem:
             raise UsageError(
@@ -83,6 +83,7 @@ class ETraceVjpAlgorithm(ETraceAlgorithm):
             )
         self.vjp_method = vjp_method
         self._full = vjp_method == "multi-step"
+        self._analysis["multi_step"] = self._full
 
 
 _PARAMETERS = inspect.signature(ETraceVjpAlgorithm.__init__).parameters
