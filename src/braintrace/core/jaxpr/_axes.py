@@ -5,6 +5,7 @@ place along it, and by the same function at every place.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from numbers import Integral
 
 from .._compat import Primitive, by_primitive
 from ._elementwise import is_elementwise
@@ -30,7 +31,7 @@ def is_collective(equation: Equation) -> bool:
     """Whether it combines values along a mapped axis, which the program of one member does not
     show: a `psum` inside `vmap` or `shard_map`.
     """
-    return any(not isinstance(axis, int) for axis in equation.params.get("axes", ()))
+    return any(not isinstance(axis, Integral) for axis in equation.params.get("axes", ()))
 
 
 def _same(e: Equation, k: int) -> Ways:
