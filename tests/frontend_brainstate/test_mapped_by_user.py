@@ -144,7 +144,7 @@ def test_drivers_of_the_map():
     losses = {"reduction": "sum", "loss_fn": total_loss}
     assert_close(call.etrace_grad(xs, ys, **losses), wanted)
     again()
-    outs = call.etrace_evolve(xs)
+    outs = call.etrace_evolve(xs, return_outputs=True)
     again()
     np.testing.assert_allclose(outs, [call(x) for x in xs])
     with pytest.raises(braintrace.UsageError, match="ETraceVmap has no such option"):
