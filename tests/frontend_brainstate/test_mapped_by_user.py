@@ -178,6 +178,6 @@ def test_samples_are_told_apart_by_the_rule_of_the_link(monkeypatch):
     wanted = batched("gru", "d_rtrl", {})
     model, xs, ys = model_of("gru")
     _, call = mapped_by_user(model, "d_rtrl", xs[0, 0], {})
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, ValueError)):  # later versions of JAX refuse it
         assert_close(gradients(call, model, xs, ys), wanted)
     assert np.isfinite(jnp.concatenate([v.ravel() for v in jax.tree.leaves(wanted)])).all()
