@@ -135,8 +135,7 @@ def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Sign
         extra=signature.extra,
         marks=signature.marks,
     )
-    passed = frozenset() if signature.multi_step else mixing
-    arranged = layout(blocks, labels.positions, graph, mixing, passed)
+    arranged = layout(blocks, labels.positions, graph, mixing, signature.multi_step)
     region = Region(graph, deps, labels.operand, arranged, mixing, untraced_values(graph))
     region.find()
     graph = dataclasses.replace(

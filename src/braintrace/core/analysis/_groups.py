@@ -81,18 +81,16 @@ def layout(
     positions: Positions,
     graph: CellGraph,
     mixing: Set[Edge],
-    unread: Set[Edge],
+    multi_step: bool,
 ) -> Layout:
-    """Number the positions of each group and find the slots that a later step reads, through
-    anything but the edges `unread`.
+    """Number the positions of each group and find the slots that a later step reads: by position,
+    or with `multi_step` in any way.
     """
     new, step = new_leaves(graph), graph.program.equations
     groups: list[StateGroup] = []
     placed: dict[int, tuple[range, int, np.ndarray | None]] = {}
-    reached, read = (
-        {k: reach(step, [graph.carry[k]], without) for k in graph.hidden}
-        for without in (mixing, unread)
-    )
+    reached = {k: reach(step, [graph.carry[k]], mixing) for k in graph.hidden}
+    read = {k: reach(step, [graph.carry[k]]) for k in graph.hidden} if multi_step else reached
     kept = set(graph.program.outputs)
     for number in dict.fromkeys(positions.group):
         members = [k for k, g in enumerate(positions.group) if g == number]
