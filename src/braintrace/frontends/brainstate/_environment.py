@@ -7,7 +7,7 @@ import brainstate
 import jax
 import numpy as np
 
-from ...cell._convert import program_text
+from ...cell._convert import same_program
 from ...core._compat import is_traced
 from ...core._errors import UsageError
 
@@ -50,16 +50,14 @@ class Settings:
         if key not in self._depends:
             tried = (_filled(now, 1), _filled(now, 2)) if before is None else (before, now)
             try:
-                first, second = (self._program(key, value) for value in tried)
-                self._depends[key] = first[0] != second[0] or not _same(first[1], second[1])
+                self._depends[key] = not same_program(*(self._program(key, v) for v in tried))
             except Exception:  # of the user's step: it does not take one of the values
                 self._depends[key] = True
         return self._depends[key]
 
-    def _program(self, key: str, value: Any) -> tuple[str, list[Any]]:
+    def _program(self, key: str, value: Any) -> Any:
         with brainstate.environ.context(**{key: value}):
-            made = self._trace()
-        return program_text(made), made.consts
+            return self._trace()
 
 
 def _is_numeric(value: Any) -> bool:
