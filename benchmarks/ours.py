@@ -36,7 +36,7 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
         xs[0],
         params=model.params,
         carry=model.carry,
-        **algorithms(model)[rule],
+        **algorithms(model)[rule].options,
     )
     if "step" in form:
         state = learner.init(model.params, model.carry)
@@ -104,7 +104,7 @@ def _step(learner: Any) -> Any:
 def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:
     """The same cell as a brainstate module."""
     network = Network(case, lambda parts: parts[0], split=False)
-    options = algorithms(network.source)[rule]
+    options = algorithms(network.source)[rule].options
     learner = braintrace.compile(
         network, rule.split()[0], xs[0], batch_size=case.samples, **options
     )

@@ -4,10 +4,11 @@ import functools
 
 import numpy as np
 
-from zoo._algorithms import ALGORITHMS, by_sequence, by_step
+from zoo._algorithms import by_sequence, by_step
 from zoo._case import EXACT
 from zoo._interpret import run_once
 from zoo._reference import bptt
+from zoo.algorithms import ALGORITHMS
 
 from ._cells import example
 

@@ -14,7 +14,7 @@ from jax import lax
 
 import braintrace
 from zoo import bptt, run_once
-from zoo._algorithms import ALGORITHMS
+from zoo.algorithms import ALGORITHMS
 
 from ._cells import Marks, example
 from ._check import RULES, SAME, Modest, check, distances, learner_of

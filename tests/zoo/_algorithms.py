@@ -32,26 +32,6 @@ class Algorithm:
         )
 
 
-ALGORITHMS = {
-    "d_rtrl": Algorithm("d_rtrl", {}),
-    "pp_prop": Algorithm("pp_prop", {"decay_or_rank": (0.9, 0.7)}),
-    "eprop": Algorithm("eprop", {"kappa_filter_decay": 0.7}),
-    # The firing rate is one mean over samples; a single step takes the mean of their terms, a
-    # sequence weighs them as its losses.
-    "eprop_feedback": Algorithm(
-        "eprop",
-        {"feedback": "random", "random_feedback_key": 0, "firing_rate": (0.1, 2.0)},
-        by_step=False,
-        linear=False,
-    ),
-    "ostl_recurrent": Algorithm("ostl_recurrent", {}),
-    "ottt": Algorithm("ottt", {"leak": 0.8}),
-    "otpe": Algorithm("otpe", {"leak": 0.8}),
-    "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
-    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, target=True),
-}
-
-
 def targets_to_project(key, ys):
     """Projected targets for a sequence of targets (T, B, OUT) or (T, OUT)."""
     return jnp.asarray(generator(key, 3).standard_normal((*ys.shape[:-1], OUT)))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from . import CASES, bptt, loss, run_once
-from ._algorithms import ALGORITHMS, by_sequence
+from ._algorithms import by_sequence
+from .algorithms import ALGORITHMS
 from .test_matrix import example
 
 #: Loops, branches, convolutions, gathers, keys, complex numbers, solves and transforms.

@@ -18,100 +18,15 @@ import pytest
 import braintrace
 
 from . import CASES, EXACT, bptt, tolerance
-from ._algorithms import ALGORITHMS, by_parts, by_sequence, by_step, targets_to_project
+from ._algorithms import by_parts, by_sequence, by_step, targets_to_project
 from ._interpret import run_once
+from .algorithms import ALGORITHMS, DRAWN, MODEST, REFUSED
 
 T = 6
 KEY = 7
 #: Pairs after which JAX forgets what it has traced.
 TOGETHER = 100
 TESTS = itertools.count(1)
-
-SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expert"
-#: Weights whose results are put together from all samples before they reach a state.
-SOLVED = "solved whitened_input"
-# rates and targets are those of samples, which must be known; noise scaled by a parameter is not
-# seen to be that of a sample
-UNKNOWN = "The batch is not known"
-NOT_SAID = "no_batch_unsaid attention_across_samples one_key_for_all noise"
-IN_FRONT = "does not have the batch on axis 0"
-LAST = "batch_last batch_last_of_as_many_samples_as_neurons"
-# states that keep nothing of the old ones by themselves have no activity of their own
-KEEPS_NOTHING = "vanilla lateral_derivative centred_backward rolled_backward shifted_state"
-NO_ONE_ACTIVITY, ONE_WAY = "no one activity", "feed each other one way"
-COMPLEX = "lru complex_modulus complex_recurrent complex_layers filtered_real_part filtered_complex"
-REAL_SLOPE = "derivative of a real activity by a real drive"
-LATER = "does not reach its layer's activity"
-SHAPE, ORDER = "differ in shape", "not in one order"
-
-#: Cases that an algorithm refuses, and a piece of what it says: {algorithm: {words: cases}}.
-REFUSED = {
-    "ostl_recurrent": {SEPARATE: f"{MEETING} {SOLVED}"},
-    "osttp": {
-        SEPARATE: f"{MEETING} {SOLVED}",
-        UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
-        "The target has a wrong shape": "centred_populations",
-        "nothing is read": KEEPS_NOTHING,
-        NO_ONE_ACTIVITY: "gru_reset_before",
-    },
-    # B stands in the place of a readout's weight
-    "eprop_feedback": {
-        "No readout that a feedback weight could replace": KEEPS_NOTHING,
-        "another number of samples than the batch": "centred_populations",
-        UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
-        "the mean of a real activity": COMPLEX,
-        NO_ONE_ACTIVITY: "gru_reset_before",
-    },
-    # credit is handed from activity to activity of layers
-    "otpe": {
-        NO_ONE_ACTIVITY: "gru_reset_before",
-        ONE_WAY: "feedback",
-        SHAPE: "perceptron_between",
-        REAL_SLOPE: "complex_layers",
-    },
-    # one factor for the drive and the activity of a neuron
-    "f_otpe": {
-        IN_FRONT: LAST,
-        NO_ONE_ACTIVITY: "gru_reset_before",
-        ONE_WAY: "feedback",
-        REAL_SLOPE: COMPLEX,
-        LATER: (
-            "readout_of_the_drive readout_of_the_old_state excitatory_and_inhibitory "
-            "rolled_partner oscillator"
-        ),
-        SHAPE: (
-            "grouped grouped_recurrent lstm lstm_peephole gru_reset_after perceptron_between "
-            "padded_and_reversed vmapped neurons_first lif_readout_before_reset synapse_types "
-            "both_parts vmapped_embedding as_many_words_as_samples"
-        ),
-        ORDER: (
-            "substeps_recurrent mgu rolled_drive drive_plus_rolled_drive permuted_drive pieces "
-            "layer_norm softmax_in_front softmax_by_hand centred_samples centred_populations "
-            "batch_norm batch_norm_in_training layer_norm_of_equinox layer_norm_of_haiku"
-        ),
-    },
-}
-
-#: Twins with another number of readouts have other random matrices.
-DRAWN = {("eprop_feedback", "parallel_populations")}
-
-#: Parameters that get BPTT's gradient although the certificate does not promise it, with the
-#: reason: {algorithm: {case: parameters}}.
-ATTENTION = {"linear_attention": "q", "delta_rule": "q"}  # q acts at its own step alone
-MODEST: dict[str, dict[str, str]] = {
-    # an upper layer beside a recurrent one is judged with it
-    "ostl_recurrent": {
-        "concatenated_layers": "W2 a2",
-        "joined_layers": "M a2",
-        "perceptron_between": "A",
-    },
-    "eprop": ATTENTION,
-    "otpe": ATTENTION,
-    "f_otpe": ATTENTION,
-}
 
 REFUSALS = {
     (algorithm, case): words

@@ -14,21 +14,8 @@ from .._compile import compile
 from ..checks import bptt_gradient, compare_gradients
 from ..core._errors import BrainTraceError
 from ..core.analysis import Exactness, columns, size
+from ..rules import ALGORITHMS, Algorithm, Compared
 from ._cells import Model
-
-_WHERE = {
-    "BPTT": ("O(T B N)", "all paths"),
-    "d_rtrl": ("O(B |W|)", "own-neuron paths"),
-    "pp_prop": ("O(B (I + O))", "smoothed own-neuron paths"),
-    "eprop": ("O(B |W|)", "own-neuron paths, readout filter"),
-    "ostl_recurrent": ("O(B N |W|)", "all paths within a layer"),
-    "ostl_feedforward": ("O(B |W|)", "own-neuron paths"),
-    "otpe": ("O(B |W|)", "one layer further up"),
-    "otpe (approx)": ("O(B (I + O))", "one layer further up, estimated"),
-    "ottt": ("O(B I)", "a constant leak"),
-    "osttp": ("O(B |W|)", "projected target, no error from above"),
-    "rflo": ("O(B |W|)", "own-neuron paths, random feedback"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +30,7 @@ class Row:
         exact: parameters whose gradient is certified exact, and how many there are.
         cosine: to BPTT's gradient, over all parameters.
         note: why there is no number, or ''.
+        grows, keeps: as in `rules.Compared`.
     """
 
     name: str
@@ -52,21 +40,21 @@ class Row:
     exact: tuple[int, int] = (0, 0)
     cosine: float = float("nan")
     note: str = ""
+    grows: str = ""
+    keeps: str = ""
 
 
-def algorithms(model: Model) -> dict[str, dict[str, Any]]:
-    """The algorithms that are compared, with options that fit the model."""
+def algorithms(model: Model) -> dict[str, Compared]:
+    """The algorithms that are compared, with options that fit the model: all that are
+    registered.
+    """
+    names: dict[type[Algorithm], str] = {}
+    for name, algorithm in ALGORITHMS.items():
+        names.setdefault(algorithm, name)
     return {
-        "d_rtrl": {},
-        "pp_prop": {"decay_or_rank": model.leak},
-        "eprop": {"kappa_filter_decay": 0.5},
-        "ostl_recurrent": {},
-        "ostl_feedforward": {},
-        "otpe": {"leak": model.leak},
-        "otpe (approx)": {"leak": model.leak, "mode": "approx"},
-        "ottt": {"leak": model.leak},
-        "osttp": {"feedback_key": 0},
-        "rflo": {"random_feedback_key": 0},
+        f"{name} ({row.variant})" if row.variant else name: row
+        for algorithm, name in names.items()
+        for row in algorithm.compared(model.leak)
     }
 
 
@@ -85,8 +73,8 @@ def measure(
     bptt = jax.jit(lambda p: bptt_gradient(model.cell, p, *sequence, loss_fn=_loss)[0])
     reference, count = bptt(model.params), len(jax.tree.leaves(model.params))
 
-    def row_of(name: str, options: dict[str, Any]) -> Row:
-        given = {"params": model.params, "carry": model.carry, **options}
+    def row_of(name: str, compared: Compared) -> Row:
+        given: dict[str, Any] = {"params": model.params, "carry": model.carry, **compared.options}
         try:
             learner = compile(model.cell, name.split()[0], xs[0], **given)
         except BrainTraceError as error:
@@ -98,15 +86,18 @@ def measure(
             return Row(name, planned, exact=exact, note=f"not run: traces of {size(planned)}")
         state = learner.init(model.params, model.carry)
         sequence = model.params, state, xs, ys
-        given = {"loss_fn": _loss} | ({"y_target": ys} if name == "osttp" else {})
+        given = {"loss_fn": _loss} | ({"y_target": ys} if learner.rule.target_timing else {})
         gradient = lambda: learner.etrace_grad(*sequence, **given)[0]
         cosine = compare_gradients(gradient(), reference, certificates).cosine
         step = _median(gradient, repeats) / steps
-        return Row(name, planned, _bytes(state.traces), step, exact, cosine)
+        allocated, keeps = _bytes(state.traces), compared.keeps
+        return Row(name, planned, allocated, step, exact, cosine, grows=compared.grows, keeps=keeps)
 
     step = _median(lambda: bptt(model.params), repeats) / steps
-    rows = [row_of(name, options) for name, options in algorithms(model).items()]
-    return [Row("BPTT", step=step, exact=(count, count), cosine=1.0), *rows]
+    rows = [row_of(name, compared) for name, compared in algorithms(model).items()]
+    exact, keeps = (count, count), "all paths"
+    bptt_row = Row("BPTT", step=step, exact=exact, cosine=1.0, grows="O(T B N)", keeps=keeps)
+    return [bptt_row, *rows]
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
@@ -114,13 +105,12 @@ def table(title: str, rows: Sequence[Row]) -> str:
     head = ("algorithm", "traces", "planned", "allocated", "time/step", "exact", "cosine", "keeps")
     lines: list[tuple[str, ...]] = [head]
     for r in rows:
-        grows, keeps = _WHERE.get(r.name, ("", ""))
         of_traces = (size(n) if n else "-" for n in (r.planned, r.allocated))
         time = f"{r.step * 1e3:.2f} ms" if r.step >= 1e-3 else f"{r.step * 1e6:.0f} us"
         time = "-" if r.step != r.step else time
         exact = f"{r.exact[0]}/{r.exact[1]}" if r.exact[1] else "-"
         cosine = "-" if r.cosine != r.cosine else f"{r.cosine:+.4f}"
-        lines.append((r.name, grows, *of_traces, time, exact, cosine, r.note or keeps))
+        lines.append((r.name, r.grows, *of_traces, time, exact, cosine, r.note or r.keeps))
     shown = columns(lines)
     rule = "-" * min(max(map(len, shown)), 118)
     return "\n".join([title, rule, shown[0], rule, *shown[1:]])

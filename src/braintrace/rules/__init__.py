@@ -1,55 +1,18 @@
-"""The algorithms: the hyperparameters of each and the parts that they choose. No framework. And the
-one reader of what `compile` is given for one.
-"""
+"""The algorithms: the hyperparameters of each and the parts that they choose. No framework."""
 
-import difflib
-
-from ..compat import ETraceConfig
-from ..core._errors import UsageError
-from ._algorithm import Algorithm
-from ._d_rtrl import DRTRLRule
-from ._eprop import EPropRule
-from ._feedback import FixedRandomFeedback
-from ._ostl import OSTLFeedforwardRule, OSTLRecurrentRule
-from ._osttp import OSTTPRule
-from ._otpe import OTPERule
-from ._ottt import OTTTRule
-from ._pp_prop import PPPropRule
-from ._rflo import RFLORule
-
-#: Algorithms by name, in small letters.
-ALGORITHMS: dict[str, type[Algorithm]] = {
-    "d_rtrl": DRTRLRule,
-    "pp_prop": PPPropRule,
-    "es_d_rtrl": PPPropRule,
-    "esd_rtrl": PPPropRule,
-    "eprop": EPropRule,
-    "e_prop": EPropRule,
-    "ostl_recurrent": OSTLRecurrentRule,
-    "ostl_feedforward": OSTLFeedforwardRule,
-    "otpe": OTPERule,
-    "ottt": OTTTRule,
-    "osttp": OSTTPRule,
-    "rflo": RFLORule,
-}
-
-
-def algorithm_of(given: object) -> type[Algorithm]:
-    """The algorithm that a name in any case, a class made of it, or coordinates stand for."""
-    if isinstance(given, ETraceConfig):
-        return PPPropRule if given.is_factorized else DRTRLRule
-    if isinstance(given, str):
-        found = ALGORITHMS.get(given.lower().replace("-", "_"))
-    else:
-        found = getattr(given, "algorithm", given) if isinstance(given, type) else None
-    if isinstance(found, type) and issubclass(found, Algorithm):
-        return found
-    near = difflib.get_close_matches(given.lower(), ALGORITHMS, 1) if isinstance(given, str) else ()
-    raise UsageError(
-        "Unknown algorithm.",
-        got=repr(given) if isinstance(given, str | type) else f"a {type(given).__name__}",
-        expected=f"one of {', '.join(ALGORITHMS)}, or an algorithm's class",
-        do=f"pass {near[0]!r}, which is the nearest"
-        if near
-        else "pass one of these names (case does not matter), or a class such as braintrace.D_RTRL",
-    )
+from ._algorithm import Algorithm as Algorithm
+from ._algorithm import Compared as Compared
+from ._d_rtrl import DRTRLRule as DRTRLRule
+from ._eprop import EPropRule as EPropRule
+from ._feedback import FixedRandomFeedback as FixedRandomFeedback
+from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
+from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule
+from ._osttp import OSTTPRule as OSTTPRule
+from ._otpe import OTPERule as OTPERule
+from ._ottt import OTTTRule as OTTTRule
+from ._pp_prop import PPPropRule as PPPropRule
+from ._registry import ALGORITHMS as ALGORITHMS
+from ._registry import algorithm_of as algorithm_of
+from ._registry import register_algorithm as register_algorithm
+from ._rflo import RFLORule as RFLORule
+from ._rtrl import RTRLRule as RTRLRule

@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from jax.typing import DTypeLike
 
@@ -10,6 +11,17 @@ from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ._options import Seed, floating, option, seed, text
+
+
+class Compared(NamedTuple):
+    """A row of `python -m braintrace compare`: the options that are compared, how the memory of
+    traces grows, and what of the gradient is kept. `variant` stands behind the name.
+    """
+
+    options: Mapping[str, Any]
+    grows: str
+    keeps: str
+    variant: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +42,11 @@ class Algorithm(abc.ABC):
             left_out = value is None and field.default is None
             if check and (field.metadata["needed"] or not left_out):
                 object.__setattr__(self, field.name, check(field.name, value))
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        """With what options `compare` runs it on a model whose neurons have this leak."""
+        return (Compared({}, "", ""),)
 
     @abc.abstractmethod
     def parts(self) -> Rule:

@@ -4,9 +4,11 @@ import dataclasses
 
 from ..core.engine import Rule
 from ..core.traces import PerParameter
-from ._algorithm import Configurable
+from ._algorithm import Compared, Configurable
+from ._registry import register_algorithm
 
 
+@register_algorithm("d_rtrl")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DRTRLRule(Configurable):
     r"""Online gradients with one eligibility trace per parameter and sample.
@@ -52,6 +54,10 @@ class DRTRLRule(Configurable):
 
     name = "D_RTRL"
     factored = False
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({}, "O(B |W|)", "own-neuron paths"),)
 
     def parts(self) -> Rule:
         return self.configured() or Rule("D-RTRL", PerParameter(self.trace_dtype))

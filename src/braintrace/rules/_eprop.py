@@ -12,8 +12,9 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Edit, Feedback, FiringRate, OutputFilter
 from ..core.traces import PerParameter
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import Seed, drawn_or_given, floating, matrices, one_of, option, seed
+from ._registry import register_algorithm
 
 
 def _kappa(name: str, value: object) -> object:
@@ -28,6 +29,7 @@ def _firing_rate(name: str, value: Any) -> tuple[float, float]:
     return target, positive(f"strength of {name}", value[1])
 
 
+@register_algorithm("eprop", "e_prop")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EPropRule(Algorithm):
     r"""Eligibility propagation.
@@ -100,6 +102,12 @@ class EPropRule(Algorithm):
         if self.feedback != "symmetric":
             subject = f"feedback={self.feedback!r}"
             drawn_or_given(subject, self.random_feedback_key, self.feedback_weights)
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (
+            Compared({"kappa_filter_decay": 0.5}, "O(B |W|)", "own-neuron paths, readout filter"),
+        )
 
     def parts(self) -> Rule:
         edits: list[Edit] = []

@@ -6,10 +6,12 @@ from jax.typing import DTypeLike
 
 from ..core.engine import Rule
 from ..core.traces import Factored, PerParameter, WithinLayer
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import decay, floating, option
+from ._registry import register_algorithm
 
 
+@register_algorithm("ostl_recurrent")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OSTLRecurrentRule(Algorithm):
     r"""OSTL with recurrence: the exact influence of each weight on the whole state of its layer.
@@ -49,10 +51,15 @@ class OSTLRecurrentRule(Algorithm):
 
     trace_dtype: DTypeLike | None = option(None, floating)
 
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({}, "O(B N |W|)", "all paths within a layer"),)
+
     def parts(self) -> Rule:
         return Rule("OSTL with recurrence", WithinLayer(self.trace_dtype))
 
 
+@register_algorithm("ostl_feedforward")
 @dataclasses.dataclass(frozen=True)
 class OSTLFeedforwardRule(Algorithm):
     r"""OSTL without recurrence: the temporal trace of each weight through its neuron's own state.
@@ -89,6 +96,10 @@ class OSTLFeedforwardRule(Algorithm):
     decay_or_rank: float | None = option(None, decay)
     _: dataclasses.KW_ONLY
     trace_dtype: DTypeLike | None = option(None, floating)
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({}, "O(B |W|)", "own-neuron paths"),)
 
     def parts(self) -> Rule:
         if (decay := self.decay_or_rank) is None:

@@ -10,10 +10,12 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import TargetProjection
 from ..core.traces import PerParameter, WithinLayer
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import Seed, floating, matrices, one_of, option, seed
+from ._registry import register_algorithm
 
 
+@register_algorithm("osttp")
 @dataclasses.dataclass(frozen=True)
 class OSTTPRule(Algorithm):
     r"""Online spatio-temporal learning with target projection.
@@ -77,6 +79,10 @@ class OSTTPRule(Algorithm):
                 expected="B_list, or feedback_key to draw them",
                 do="pass feedback_key=0, say",
             )
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({"feedback_key": 0}, "O(B |W|)", "projected target, no error from above"),)
 
     def parts(self) -> Rule:
         carrier = WithinLayer if self.scope == "exact" else PerParameter

@@ -10,8 +10,9 @@ from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.signals import Postsynaptic
 from ..core.traces import PerParameter, Presynaptic
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import floating, one_of, option
+from ._registry import register_algorithm
 
 
 def _leak(name: str, value: object) -> float:
@@ -25,6 +26,7 @@ def _leak(name: str, value: object) -> float:
     return fraction(name, value)
 
 
+@register_algorithm("otpe")
 @dataclasses.dataclass(frozen=True)
 class OTPERule(Algorithm):
     r"""Online training with postsynaptic estimates, for feedforward spiking networks.
@@ -91,6 +93,18 @@ class OTPERule(Algorithm):
                 got="mode='approx'",
                 do="use mode='full', or leave trace_clip_abs out",
             )
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (
+            Compared({"leak": leak}, "O(B |W|)", "one layer further up"),
+            Compared(
+                {"leak": leak, "mode": "approx"},
+                "O(B (I + O))",
+                "one layer further up, estimated",
+                "approx",
+            ),
+        )
 
     def parts(self) -> Rule:
         why = (

@@ -9,8 +9,9 @@ from ..core._domains import flag, fraction
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Presynaptic
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import floating, one_of, option
+from ._registry import register_algorithm
 
 
 def _leaks(name: str, value: Any) -> Any:
@@ -28,6 +29,7 @@ def _leaks(name: str, value: Any) -> Any:
     return tuple(fraction(name, v, one=True) for v in given)
 
 
+@register_algorithm("ottt")
 @dataclasses.dataclass(frozen=True)
 class OTTTRule(Algorithm):
     r"""Online training through time.
@@ -79,6 +81,10 @@ class OTTTRule(Algorithm):
     mode: str = option("A", one_of("A", "O"))
     bias_trace: bool = option(False, flag)
     trace_dtype: DTypeLike | None = option(None, floating)
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({"leak": leak}, "O(B I)", "a constant leak"),)
 
     def parts(self) -> Rule:
         leaks = None if self.leak == "model" else self.leak

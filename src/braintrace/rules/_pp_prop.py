@@ -6,8 +6,9 @@ from typing import Any
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import Factored
-from ._algorithm import Configurable
+from ._algorithm import Compared, Configurable
 from ._options import decay, option
+from ._registry import register_algorithm
 
 
 def _decays(name: str, value: Any) -> tuple[float, float]:
@@ -18,6 +19,7 @@ def _decays(name: str, value: Any) -> tuple[float, float]:
     return decay(name, pair[0]), decay(name, pair[1])
 
 
+@register_algorithm("pp_prop", "es_d_rtrl", "esd_rtrl")
 @dataclasses.dataclass(frozen=True)
 class PPPropRule(Configurable):
     r"""Online gradients with a factorised eligibility trace: one for the inputs and one for the
@@ -71,6 +73,10 @@ class PPPropRule(Configurable):
         super().__post_init__()
         if self.config is None and self.decay_or_rank is None:
             decay("decay_or_rank", None)  # which refuses
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (Compared({"decay_or_rank": leak}, "O(B (I + O))", "smoothed own-neuron paths"),)
 
     def parts(self) -> Rule:
         pair: Any = self.decay_or_rank

@@ -9,10 +9,12 @@ from ..core._domains import positive
 from ..core.engine import Rule
 from ..core.signals import Feedback
 from ..core.traces import PerParameter
-from ._algorithm import Algorithm
+from ._algorithm import Algorithm, Compared
 from ._options import Seed, drawn_or_given, floating, matrices, option, seed
+from ._registry import register_algorithm
 
 
+@register_algorithm("rflo")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RFLORule(Algorithm):
     r"""Random-feedback local online learning.
@@ -65,6 +67,12 @@ class RFLORule(Algorithm):
     def __post_init__(self) -> None:
         super().__post_init__()
         drawn_or_given("RFLO", self.random_feedback_key, self.feedback_weights)
+
+    @classmethod
+    def compared(cls, leak: float) -> tuple[Compared, ...]:
+        return (
+            Compared({"random_feedback_key": 0}, "O(B |W|)", "own-neuron paths, random feedback"),
+        )
 
     def parts(self) -> Rule:
         key, weights = self.random_feedback_key, self.feedback_weights

@@ -14,12 +14,12 @@ from ._graph import CellGraph, LayerPlan, Site, new_leaves
 from ._untraced import stopped_edges, untraced_values
 
 
-def with_layers(graph: CellGraph) -> CellGraph:
+def with_layers(graph: CellGraph, together: bool = False) -> CellGraph:
     """`graph` with its layers, a site wherever a parameter meets data on the way to a layer's
-    state, and its certificate.
+    state, and its certificate. `together`: all the hidden state is one layer.
     """
     _check_samples(graph)
-    plan = _plan(graph)
+    plan = _plan(graph, together)
     local = _local_sites(dataclasses.replace(graph, layers=plan))
     sites, unsited, news = [], set(), set(new_leaves(graph).values())
     deps = dependence(graph.program.equations, graph.params, [graph.carry[k] for k in graph.hidden])
@@ -89,9 +89,9 @@ def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
     return found
 
 
-def _plan(graph: CellGraph) -> LayerPlan:
+def _plan(graph: CellGraph, together: bool) -> LayerPlan:
     n = len(graph.groups)
-    links = np.eye(n, dtype=bool)  # whether a group moves another, now or later
+    links = np.eye(n, dtype=bool) | together  # whether a group moves another, now or later
     for g, group in enumerate(graph.groups):
         reached = reach(graph.step, [graph.carry[k] for k in group.leaves])
         for k, other in graph.group_of.items():

@@ -1,0 +1,8 @@
+"""The algorithms that follow the influence on all the hidden state."""
+
+from .._algorithms import Algorithm
+from .with_local_traces import MEETING, SEPARATE, SOLVED
+
+ALGORITHMS = {"rtrl": Algorithm("rtrl", {})}
+
+REFUSED = {"rtrl": {SEPARATE: f"{MEETING} {SOLVED}"}}
