@@ -52,6 +52,17 @@ class Algorithm(abc.ABC):
     def parts(self) -> Rule:
         """What the engine runs."""
 
+    def chosen(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options by name; `more` options beside them are refused."""
+        if more:
+            raise UsageError(
+                f"{self.name} has its options already.",
+                got=", ".join(more),
+                expected="no options beside it",
+                do="pass the class with options, or an instance alone",
+            )
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
     def rule(self) -> Rule:
         """`parts`, which say by what options they were chosen: what a state is known by. The dtype
         of its traces speaks for `trace_dtype`.
