@@ -41,7 +41,7 @@ def every_way(this, driver, *given):
 def test_activities_that_enter_one_product_together(name, case):
     this, right = learner(case, name), oracle(case, name)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
-    run = partial(every_way, this, CASES[case].driver())
+    run = partial(every_way, this, CASES[case].driver(name))
     for got in run_once(run, *data(name)):
         same(got, right)
     neighbour = oracle(CASES[case].neighbour, name)
