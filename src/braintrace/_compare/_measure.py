@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._compile import compile
-from ..checks import bptt_gradient, compare_gradients
 from ..core._errors import BrainTraceError
 from ..core.analysis import Exactness, columns, size
 from ..core.engine import taken
+from ..gradients import bptt_gradient, compare_gradients
 from ..rules import ALGORITHMS, Algorithm, Compared
 from ._cells import Model
 
