@@ -103,6 +103,7 @@ def measure_resets(measured, learner, given, linear=True):
     starts = reset_times(case.B, linear)
     steps = np.arange(T)[:, None]
     none, reset = np.zeros((T, case.B), bool), steps == starts
+    first_step, there = np.zeros(case.B, np.int32), starts.astype(np.int32)
     mask = np.random.default_rng(KEY).uniform(0.5, 1.5, (T, case.B))
     mask[1, 0] = 0.0
     axis = case.axes[1] if isinstance(case.axes, tuple) else case.axes
@@ -110,10 +111,11 @@ def measure_resets(measured, learner, given, linear=True):
     along = lambda axis, v: jax.tree.map(lambda v: shifted(v, starts, axis), v)
     later = [along(axis if v is xs else 0, v) for v in later]
     run = by_parts(learner, given, window=3)
-    measured.gradients["window of 3"] = run(*given, none, np.ones_like(mask))
-    measured.whole = run(*given, reset, mask)
-    first = run(*given, none, np.where(steps < starts, mask, 0))
-    second = run(params, carry, *later[:3], none, np.where(steps < T - starts, later[3], 0))
+    measured.gradients["window of 3"] = run(*given, none, np.ones_like(mask), first_step)
+    measured.whole = run(*given, reset, mask, first_step)
+    first = run(*given, none, np.where(steps < starts, mask, 0), first_step)
+    ended = np.where(steps < T - starts, later[3], 0)
+    second = run(params, carry, *later[:3], none, ended, there)
     measured.parts = jax.tree.map(np.add, first, second)
 
 

@@ -23,6 +23,7 @@ from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user
 from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.engine import MemoryPlan, step_signals, taken
+from ..core.traces import with_key
 from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
 from ._compiled import Compiled
@@ -30,7 +31,7 @@ from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
 from ._serialization import offer_to_flax
-from ._state import Info, State, no_steps, owned
+from ._state import Info, Key, State, no_steps, owned
 
 
 class FunctionLearner(Compiled):
@@ -105,16 +106,23 @@ class FunctionLearner(Compiled):
         live = jax.tree.structure(params).unflatten(self._live)
         return jax.tree.map(lambda v, live: v if live else None, params, live)
 
-    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
+    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True, key: Key = 0) -> State:
         """The state before the first step: a copy of `carry` and zero traces.
 
-        With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without
-        reading one.
+        Args:
+            params, carry: as compiled.
+            traces: with False no trace is formed yet; `etrace_grad` then starts from zero without
+                reading one. An algorithm that draws has its key in them, and forms them.
+            key: a whole number or a PRNG key, for the algorithms that draw (`uoro`, `kf_rtrl`,
+                `ok_rtrl`); the others take it, and nothing depends on it. The same key gives the
+                same numbers, so give each sequence its own, or go on with the state and `reset`.
+                `jax.vmap` over keys is a set of independent estimates.
         """
         offer_to_flax()
         self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
-        zero = self._programs.zero() if flag("traces", traces) else None
+        formed = flag("traces", traces) or self.border.draws
+        zero = with_key(self._programs.zero() if formed else None, key)
         return State(start, zero, no_steps(), self.border.fingerprint)
 
     def update(

@@ -17,3 +17,4 @@ from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
 from ._three_factor import ThreeFactorRule as ThreeFactorRule
+from ._uoro import UORORule as UORORule

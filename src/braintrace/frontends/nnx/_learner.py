@@ -14,9 +14,11 @@ from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
+from ...core.traces import with_key
 from ...gradients import GradientReport
 from ...learner import (
     Info,
+    Key,
     Objective,
     Options,
     State,
@@ -350,14 +352,15 @@ class NNXLearner(nnx.Module):
     # State
     # ----------------------------------------------------------------------------------------------
 
-    def reset_state(self, *, model: bool = False) -> None:
+    def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
         values at compile time.
 
-        Statistics and random streams go on.
+        Statistics and random streams go on. So do the random numbers of an algorithm that draws,
+        which begin again with a `key`, a whole number or a PRNG key; at first it is 0.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(first.traces)
+        self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
         self.steps.set_value(first.steps)
         if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))
