@@ -24,6 +24,8 @@ SOUND = {
     "rtrl": ({}, ["two layers"]),
     "rflo": ({"random_feedback_key": 0}, ["lru"]),
     "osttp": ({"feedback_key": 0}, ["lif"]),
+    "three_factor": ({}, ["lif"]),
+    "uoro": ({}, ["leaky"]),
 }
 
 

@@ -28,9 +28,10 @@ def check_rule(
     The laws: gradients in windows of one step, of three, of the default size and in single steps
     agree (`windows`); a batch is the sum of its samples (`samples`); the gradient is linear in the
     learning signal (`linear`); a reset begins a new sequence (`reset`); what is masked, and what
-    comes after the last loss, does not count (`mask`); `jax.jit`, scans and eager calls agree
-    (`jit`), as do `jax.vmap` and a loop (`vmap`); the memory plan and the report have the bytes of
-    the arrays (`bytes`); a parameter that is certified exact has the gradient of BPTT
+    comes after the last loss, does not count (`mask`); of a rule that draws random numbers, a key
+    gives the same ones on any window, and another key others (`draws`); `jax.jit`, scans and eager
+    calls agree (`jit`), as do `jax.vmap` and a loop (`vmap`); the memory plan and the report have
+    the bytes of the arrays (`bytes`); a parameter that is certified exact has the gradient of BPTT
     (`certificate`; where one has it without, the report notes it).
 
     A rule may refuse a cell, with an error of this library: the report says so. It takes some

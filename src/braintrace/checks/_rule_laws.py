@@ -70,6 +70,12 @@ def reset(trial: Trial) -> Pairs:
     steps, times = trial.example.steps, jnp.arange(trial.example.steps)[:, None]
     first, none = jnp.arange(count) == 0, jnp.zeros((trial.example.steps, count), bool)
     given = given._replace(reset=none)
+    if trial.draws:  # a new sequence has other draws: the one before the reset changes nothing
+        counted = _weighed(given._replace(reset=(times == 3) & first), first & (times >= 3))
+        earlier = lambda v: v.at[:3].set(_another(v[:3]))
+        changed = counted._replace(xs=jax.tree.map(earlier, given.xs))
+        yield "other inputs before a reset", trial.gradient(changed), trial.gradient(counted)
+        return
     for at in (2, 3):
         whole = trial.gradient(given._replace(reset=(times == at) & first))
         before = trial.gradient(_weighed(given, ~first | (times < at)))
@@ -90,11 +96,23 @@ def mask(trial: Trial) -> Pairs:
     yield "other inputs after the last loss", trial.gradient(changed), trial.gradient(early)
 
 
+def draws(trial: Trial) -> Pairs:
+    """The numbers of a key, of a rule that draws."""
+    if not trial.draws:
+        return
+    other = trial.given._replace(key=jax.random.key(1))
+    found, right = trial.gradient(other, 3), trial.gradient(other, 1)
+    yield "one key in windows of 3 and of 1", found, right
+    report = trial.compared(found, trial.gradient(trial.given))
+    if all(map(report.equal, report.rows)):
+        raise ValueError("another key gives the same gradient")
+
+
 def jit(trial: Trial) -> Pairs:
     """Eager calls against compiled ones, and a loop of steps against a scan of them."""
     given = trial.given
     yield "an eager sequence against a compiled one", trial.plain(given, 3), trial.gradient(given)
-    state, total = trial.learner.init(given.params, given.carry), None
+    state, total = trial.learner.init(given.params, given.carry, key=given.key), None
     for t in range(trial.example.steps):
         at = jax.tree.map(lambda v, t=t: v[t], of_steps(given))
         state, found = trial.one_step(given.params, state, at)
@@ -181,6 +199,7 @@ GRADIENTS: dict[str, Callable[[Trial], Pairs]] = {
     "linear": linear,
     "reset": reset,
     "mask": mask,
+    "draws": draws,
     "jit": jit,
     "vmap": vmap,
 }

@@ -13,6 +13,7 @@ LAWS = {
     "linear": "the gradient is linear in the learning signal",
     "reset": "a reset begins a new sequence",
     "mask": "what has weight zero, and what comes after, does not count",
+    "draws": "a key gives the same numbers on any window, and another key others",
     "jit": "jit, scan and eager calls agree",
     "vmap": "vmap is a loop",
     "bytes": "the memory plan and the report have the bytes of the arrays",

@@ -15,7 +15,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .._compile import compile
 from ..cell import merged
-from ..core.signals import RATE_SCALE, TARGET
+from ..core.signals import MODULATOR, RATE_SCALE, TARGET
+from ..core.traces import draws_in
 from ..gradients import GradientReport, bptt_gradient, compare_gradients, inner_dtypes
 from ..learner import FunctionLearner
 from ._cells import CellExample
@@ -23,7 +24,7 @@ from ._cells import CellExample
 #: Programs that run a few times.
 _QUICK = {"xla_backend_optimization_level": 0}
 #: The arguments of `update` and of the drivers, by the leaves that their values set.
-_ARGUMENTS = {TARGET: "y_target"}
+_ARGUMENTS = {TARGET: "y_target", MODULATOR: "modulator"}
 
 
 class Given(NamedTuple):
@@ -37,6 +38,7 @@ class Given(NamedTuple):
     mask: Float[Array, "T *B"]
     reset: Bool[Array, "T B"] | None
     signals: dict[str, PyTree]
+    key: PyTree
 
 
 def loss(out: PyTree, y: PyTree, factors: Float[Array, "2"], apart: bool) -> Float[Array, "*B"]:
@@ -104,7 +106,12 @@ class Trial:
             alone = {k: v[0] for k, v in alone.items()}
         factors, weights = jnp.ones((steps, 2), real), jnp.asarray(mask, real)
         values = example.params, example.carry, example.xs, ys, factors, weights, None, alone
-        return Given(*values)
+        return Given(*values, jax.random.key(0))
+
+    @functools.cached_property
+    def draws(self) -> bool:
+        """Whether the rule draws random numbers."""
+        return bool(draws_in(self.learner.init(self.example.params, self.example.carry).traces))
 
     @property
     def steps_add_up(self) -> bool:
@@ -119,7 +126,7 @@ class Trial:
         this, apart = self.learner, self.samples is not None
         gradient, *_ = this.etrace_grad(
             given.params,
-            this.init(given.params, given.carry),
+            this.init(given.params, given.carry, key=given.key),
             given.xs,
             given.ys,
             given.factors,
@@ -167,7 +174,7 @@ class Trial:
             new, found = self.one_step(given.params, both[0], at)
             return (new, jax.tree.map(jnp.add, both[1], found)), None
 
-        start = self.learner.init(given.params, given.carry)
+        start = self.learner.init(given.params, given.carry, key=given.key)
         total = jax.tree.map(jnp.zeros_like, self.learner.trained(given.params))
         return jax.lax.scan(body, (start, total), of_steps(given))[0][1]
 
@@ -180,7 +187,7 @@ class Trial:
             whole = merged(trained, given.params)
 
             def single(xs: PyTree) -> Array:
-                state, out = this.init(whole, given.carry), None
+                state, out = this.init(whole, given.carry, key=given.key), None
                 for t, at in enumerate(slices):
                     x = jax.tree.map(lambda v, t=t: v[t], xs)
                     state, out = this.update(whole, jax.lax.stop_gradient(state), x, **at.signals)
@@ -210,7 +217,7 @@ class Trial:
 
 def of_steps(given: Given) -> Given:
     """What steps differ in, time first."""
-    return given._replace(params=None, carry=None, reset=None)
+    return given._replace(params=None, carry=None, reset=None, key=None)
 
 
 def _is_none(value: object) -> bool:

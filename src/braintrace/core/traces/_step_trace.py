@@ -12,7 +12,8 @@ from .._precision import wide
 from ..analysis import CellGraph, Place, Site
 from ..kernels import met
 from ..step import Values
-from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
+from ._carrier import StepSignals, TraceCarrier, Traces, trace_dtype
+from ._per_sample import step_gradient
 from ._sensitivity import Sensitivity
 from ._slots import cleared, signals_at
 
@@ -134,20 +135,7 @@ class StepTrace(TraceCarrier):
                     met_now = site.rule.contract(signal, by_slot)
                     total = total + met_now.astype(total.dtype)
             if now is not None:
-                drive = now.drives[n]
-                each = lambda data, site=site, c=drive: represented(site, data, c.dtype)
-                x = jax.vmap(each, axis_size=drive.shape[0])(now.data[n])
-                own = site.rule.weight_gradient_sum(x, drive)
+                own = step_gradient(site, now.data[n], now.drives[n])
                 total = total + own.astype(total.dtype)
             found.append(total)
         return found
-
-    def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
-    ) -> tuple[Traces, Sums]:
-        one = jax.tree.map(lambda v: v[None], (before, signals[0]))
-        sums = dict(sums)
-        for site, gradient in zip(graph.sites, self.contract(graph, *one), strict=True):
-            own = sums[site.weight]
-            sums[site.weight] = own + gradient.astype(own.dtype)
-        return self.advance(graph, before, local), sums
