@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import checks as checks
+from . import rules as rules
 from . import tasks as tasks
 from ._compile import compile as compile
 from .compat import ETPPrimitive as ETPPrimitive
@@ -134,7 +135,7 @@ def __getattr__(name: str) -> _Any:
         value = _optional(name)
     elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
         here = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _ModuleType)]
-        return list(dict.fromkeys([*here, "checks", "nn", "tasks", *_BRAINSTATE]))
+        return list(dict.fromkeys([*here, "checks", "nn", "rules", "tasks", *_BRAINSTATE]))
     else:
         from .compat._instead import INSTEAD, legacy
 

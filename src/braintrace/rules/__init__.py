@@ -20,6 +20,7 @@ from ..core.signals import Edit as Edit
 from ..core.signals import Editor as Editor
 from ..core.signals import Feedback as Feedback
 from ..core.signals import FiringRate as FiringRate
+from ..core.signals import Modulator as Modulator
 from ..core.signals import OutputFilter as OutputFilter
 from ..core.signals import Postsynaptic as Postsynaptic
 from ..core.signals import ScalarLeak as ScalarLeak
@@ -53,10 +54,53 @@ from ._osttp import OSTTPRule as OSTTPRule
 from ._otpe import OTPERule as OTPERule
 from ._ottt import OTTTRule as OTTTRule
 from ._pp_prop import PPPropRule as PPPropRule
-from ._registry import ALGORITHMS as ALGORITHMS
-from ._registry import algorithm_of as algorithm_of
+from ._registry import ALGORITHMS, algorithm_of
 from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
 from ._three_factor import ThreeFactorRule as ThreeFactorRule
 from ._uoro import UORORule as UORORule
+
+#: What a rule of one's own is made of; the algorithms are known to `compile` by their names.
+__all__ = [
+    "Algorithm",
+    "Compared",
+    "Rule",
+    "option",
+    "register_algorithm",
+    "StepTrace",
+    "TraceCarrier",
+    "FactorCarrier",
+    "Carrier",
+    "PerParameter",
+    "Presynaptic",
+    "Factored",
+    "WithinLayer",
+    "WholeState",
+    "Edit",
+    "Editor",
+    "OutputFilter",
+    "Feedback",
+    "FiringRate",
+    "Modulator",
+    "TargetProjection",
+    "Postsynaptic",
+    "ScalarLeak",
+    "decay",
+    "drawn_or_given",
+    "flag",
+    "floating",
+    "fraction",
+    "matrices",
+    "one_of",
+    "positive",
+    "seed",
+    "whole",
+    "CellGraph",
+    "Site",
+    "Place",
+    "Exit",
+    "ExitKind",
+    "Sensitivity",
+    "StepSignals",
+]

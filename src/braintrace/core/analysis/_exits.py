@@ -21,7 +21,12 @@ Origins = dict[Atom, dict[int, frozenset[Var]]]
 
 
 class ExitKind(enum.StrEnum):
-    """Who consumes the activity."""
+    """Who consumes the activity.
+
+    >>> from braintrace import rules
+    >>> [str(kind) for kind in rules.ExitKind]
+    ['readout', 'forward', 'recurrent']
+    """
 
     READOUT = "readout"  # outputs, and groups that feed nobody
     FORWARD = "forward"  # another group, which feeds others in turn
@@ -32,6 +37,10 @@ class ExitKind(enum.StrEnum):
 class Exit:
     """An exit edge with its operand, one of its source groups, and the groups that its consumer
     feeds.
+
+    >>> from braintrace import rules
+    >>> list(rules.Exit.__dataclass_fields__)
+    ['edge', 'variable', 'group', 'kind', 'feeds']
     """
 
     edge: Edge

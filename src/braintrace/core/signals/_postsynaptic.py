@@ -36,7 +36,12 @@ from ._matrices import random_value
 
 @dataclasses.dataclass(frozen=True)
 class Postsynaptic(Edit):
-    """`leak` of the layers' membranes; `approximate` for F-OTPE."""
+    """`leak` of the layers' membranes; `approximate` for F-OTPE.
+
+    >>> from braintrace import rules
+    >>> rules.Postsynaptic(leak=0.9).approximate
+    False
+    """
 
     replaces: ClassVar[str] = "postsynaptic estimates stand for the layers above"
 

@@ -26,6 +26,10 @@ class Presynaptic(FactorCarrier):
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex`
     (F-OTPE).
+
+    >>> from braintrace import rules
+    >>> rules.Presynaptic((0.9,)).leaks
+    (0.9,)
     """
 
     approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
