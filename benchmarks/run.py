@@ -44,7 +44,7 @@ def run(
         for process in processes.values():
             stack.callback(process.close)
         results.about(
-            _about()
+            machine()
             | {"versions": {s: p.ask("versions") for s, p in processes.items()}, "missing": missing}
         )
         if "limits" not in results.data:
@@ -126,7 +126,8 @@ def _agreement(agreement: Agreement, processes: dict[str, Process], folder: Path
     return row | {"differences": differences}
 
 
-def _about() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """The machine, its load and the commit."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -174,7 +174,7 @@ CASES = {
         lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
     ),
-    "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=LIKE),
+    "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(
         "s_tllr",
         checks.s_tllr_oracle,

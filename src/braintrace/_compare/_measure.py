@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._compile import compile
-from ..checks import bptt_gradient, compare_gradients
 from ..core._errors import BrainTraceError
 from ..core.analysis import Exactness, columns, size
+from ..gradients import bptt_gradient, compare_gradients
 from ..rules import ALGORITHMS, Algorithm, Compared
 from ._cells import Model
 

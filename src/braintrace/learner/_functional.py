@@ -18,10 +18,10 @@ from ..cell._arguments import (
 )
 from ..cell._samples import check_finite
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
-from ..checks import GradientReport, check_gradients
 from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.engine import MemoryPlan, target_signal
+from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
 from ._compiled import Compiled
 from ._finite import check_results, first_input, of_gradients, of_state

@@ -103,4 +103,4 @@ class STLLRRule(Algorithm):
             "use vjp_method='single-step': the traces hold no dynamics that BPTT inside a window "
             "could continue"
         )
-        return Rule("S-TLLR", carrier, tuple(edits), why)
+        return Rule("S-TLLR", carrier, tuple(edits), why, traces_all_state=True)

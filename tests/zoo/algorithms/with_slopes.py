@@ -9,6 +9,6 @@ ALGORITHMS = {"s_tllr": Algorithm("s_tllr", {"lambda_pre": 0.8, "alpha_post": -0
 _SLOPES = {k: v for k, v in local.REFUSED["f_otpe"].items() if k != local.ONE_WAY}
 _SLOPES[local.SHAPE] = _SLOPES[local.SHAPE].replace("perceptron_between ", "")
 
-REFUSED = {"s_tllr": {**_SLOPES, "nothing is read": local.KEEPS_NOTHING}}
+REFUSED = {"s_tllr": _SLOPES}
 
 MODEST = {"s_tllr": local.ATTENTION}

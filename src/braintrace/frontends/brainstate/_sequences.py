@@ -11,12 +11,11 @@ from jaxtyping import Array, Bool, Num, PyTree
 from ...cell import check_driver, check_finite, check_loss, masked, reduced, sequence_length
 from ...cell._arguments import checked_window
 from ...cell._user_step import check_takes
-from ...checks import GradientReport
-from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...compat import MultiStepData
 from ...core._domains import choice, flag
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
+from ...gradients import GradientReport, inner_dtypes, judge, window_choice
 from ...learner import Options, fit_mode, step_options
 from ...learner._finite import check_moved
 from ._optimizer import unchanged_on_error, update_of

@@ -25,11 +25,11 @@ from ...cell import (
 )
 from ...cell._samples import without_padding
 from ...cell._user_step import front_axes
-from ...checks import bptt_gradient
 from ...core._compat import is_differentiable, is_traced
 from ...core._domains import array, leaf
 from ...core._errors import UsageError
 from ...core._precision import narrowed, widened
+from ...gradients import bptt_gradient
 from ...learner import Objective, Options, State, UserFunction
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent

@@ -9,11 +9,11 @@ from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, check_values, reduced
-from ...checks import GradientReport
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
+from ...gradients import GradientReport
 from ...learner import (
     Info,
     Objective,

@@ -18,9 +18,8 @@ from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, Exactness, ParameterRow, reach
 from ..core.engine import Rule
-from ._gradient_report import GradientReport, checked_tolerance, compare_gradients
-from ._oracles_cell import gradient_of
-from ._reference import bptt_gradient
+from ._bptt import bptt_gradient, gradient_of
+from ._report import GradientReport, checked_tolerance, compare_gradients
 
 
 def check_gradients(
