@@ -138,11 +138,12 @@ class Editor:
         result: Var,
         swapped: Mapping[Var, Atom],
         blocked: Collection[Edge] = (),
-        other: Callable[[Atom], Atom] = lambda v: v,
+        other: Callable[[Atom], Atom] | None = None,
     ) -> Atom:
         """`result` made again from what is `swapped` for the variables on its way, and from `other`
-        of all other operands.
+        of all other operands; without it, from these themselves.
         """
+        other = other or (lambda v: v)
         made: dict[Atom, Atom] = {**swapped}
         for e in self.between(swapped, result, blocked):
             copy = e.copy()
