@@ -1,9 +1,9 @@
 """The laws of rules (`braintrace.checks.check_rule`) on algorithms and cases of the zoo:
 
-    PYTHONPATH=tests python -m zoo.laws               # every algorithm on every case: hours
-    PYTHONPATH=tests python -m zoo.laws uoro lif gru  # these algorithms, these cases
-    PYTHONPATH=tests python -m zoo.laws --quick uoro  # what the matrix does not ask
-    PYTHONPATH=tests python -m zoo.laws --every=10    # every tenth pair
+PYTHONPATH=tests python -m zoo.laws               # every algorithm on every case: hours
+PYTHONPATH=tests python -m zoo.laws uoro lif gru  # these algorithms, these cases
+PYTHONPATH=tests python -m zoo.laws --quick uoro  # what the matrix does not ask
+PYTHONPATH=tests python -m zoo.laws --every=10    # every tenth pair
 """
 
 import quick_compilation  # isort: skip  (first: JAX reads its settings when it is imported)
