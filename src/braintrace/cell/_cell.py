@@ -169,6 +169,7 @@ class Cell:
     out: Tree
     rule: Rule | None = None  # with what it reads from the model put in
     unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
+    plain: "Cell | None" = None  # the cell as the model defines it, where the algorithm edits it
 
     @functools.cached_property
     def influenced(self) -> tuple[int, ...]:
@@ -254,12 +255,13 @@ def compile_cell(
     claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
     signature = Signature(p.names, names, claim, frozen=frozen, multi_step=multi_step)
     graph = analyse(program, signature, max_slots)
+    plain = Cell(graph.of_copies(), p, c, i, out_tree[-1])  # edits change equations where they are
     if rule is not None:
         rule = rule.resolve(graph, p.concrete(params), i.concrete(x))
         graph = rule.apply(graph, signature, max_slots)
         c = dataclasses.replace(c, held=tuple(graph.carry[:n_carry]))
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
-    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
+    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings), plain)
 
 
 def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:

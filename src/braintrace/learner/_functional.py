@@ -166,6 +166,7 @@ class FunctionLearner(Compiled):
         has_aux: bool = False,
         return_state: bool = True,
         y_target: Target = None,
+        fidelity: bool = False,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -201,6 +202,13 @@ class FunctionLearner(Compiled):
                 place.
             y_target: for algorithms that project targets: (T, B, n_target), or, with
                 target_timing='sequence-end', (B, n_target); it is weighted as the losses are.
+            fidelity: whether `info.fidelity` says how good the gradient is: a `Fidelity` of each
+                parameter, by its path. For `SK_RTRL` with its certificate it is made of the bounds
+                of the steps, at next to no cost. For all others it is the comparison with BPTT over
+                this sequence, both from the state at its start and without what the traces hold of
+                the time before. It takes the time and, growing with T, the memory of BPTT, and
+                where there are traces already a second online gradient, from zero ones: ask for it
+                now and then. Where it is off it costs nothing: the program is the same.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -213,7 +221,7 @@ class FunctionLearner(Compiled):
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target)
+        options = Options(mask, reset, window, reduction, return_state, y_target, fidelity)
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
         found = iter(g for g in gradients if g is not None)
@@ -243,7 +251,8 @@ class FunctionLearner(Compiled):
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
+        how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
+        plan = Plan(resets, objective, *how)
         initial = [] if reset is None else self._initial_values()
         given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
         gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)

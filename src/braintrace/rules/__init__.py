@@ -16,3 +16,4 @@ from ._registry import algorithm_of as algorithm_of
 from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
+from ._sk_rtrl import SKRTRLRule as SKRTRLRule

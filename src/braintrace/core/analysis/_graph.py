@@ -203,6 +203,8 @@ class CellGraph:
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
+    # the same cell by position, for algorithms that need its sensitivities beside those of layers
+    positions: "CellGraph | None" = None
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
         """For each site, the values that its rule needs of the prelude's results: the indices of a
@@ -220,6 +222,13 @@ class CellGraph:
             for s, v in zip(self.sites, structure, strict=True)
         ]
         return replace(self, sites=tuple(sites))
+
+    def of_copies(self) -> "CellGraph":
+        """The graph with equations of its own, for whoever evaluates the model's step when the
+        algorithm has changed these.
+        """
+        own = lambda equations: [replace(e, inputs=list(e.inputs)) for e in equations]
+        return replace(self, prelude=own(self.prelude), step=own(self.step))
 
     @functools.cached_property
     def group_of(self) -> dict[int, int]:

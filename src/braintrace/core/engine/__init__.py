@@ -16,4 +16,5 @@ from ._records import target_signal as target_signal
 from ._rule import Rule as Rule
 from ._sequence import advance as advance
 from ._sequence import evolve as evolve
+from ._sequence import exact_gradient as exact_gradient
 from ._sequence import sequence_gradient as sequence_gradient

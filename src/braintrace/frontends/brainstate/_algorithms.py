@@ -78,5 +78,9 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"

@@ -214,6 +214,7 @@ class NNXLearner(nnx.Module):
         has_aux: bool = False,
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
+        fidelity: bool = False,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -232,7 +233,8 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target: as in `FunctionLearner.etrace_grad`.
+            mask, window, reduction, has_aux, y_target, fidelity: as in
+                `FunctionLearner.etrace_grad`.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and an `Info` with the losses (T,)
@@ -245,7 +247,7 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target)
+        options = Options(mask, reset, window, reduction, return_state, y_target, fidelity)
         given = xs if loss_fn is None else self._inputs(xs)
         (leaves, _), new, info, _ = self._core.sequence_gradient(
             params, state, (given, *targets), objective, options
