@@ -26,8 +26,18 @@ class Fidelity(NamedTuple):
     start, ĝ is computed from zero traces, and both numbers are theirs: what the traces hold of
     earlier sequences is in neither.
 
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := jnp.tanh(h @ w + x)), h)
+    >>> w, h, xs = jnp.eye(3) + 0.1, jnp.zeros((2, 3)), jnp.ones((5, 2, 3))
+    >>> learner = braintrace.compile(cell, "d_rtrl", xs[0], params=w, carry=h)
+    >>> *_, info = learner.etrace_grad(
+    ...     w, learner.init(w, h), xs, loss_fn=lambda out: out.sum(-1), fidelity=True
+    ... )
+    >>> isinstance(info.fidelity["value"], braintrace.Fidelity)
+    True
+
     Attributes:
-        cosine: of the angle between ĝ and g; NaN where one of them is zero.
+        cosine: of the angle between ĝ and g; 1 where both are zero, 0 where one is.
         relative_error: the norm of ĝ - g by that of g; 0 where both are zero.
     """
 
@@ -50,7 +60,7 @@ def _of_pair(found: Array, exact: Array) -> Fidelity:
     a, b = found.astype(wide).ravel(), exact.astype(wide).ravel()
     size, length, off = map(jnp.linalg.norm, (a, b, a - b))
     both = size * length
-    cosine = jnp.where(both == 0, jnp.nan, jnp.vdot(a, b).real / jnp.where(both == 0, 1, both))
+    cosine = jnp.where(both == 0, off == 0, jnp.vdot(a, b).real / jnp.where(both == 0, 1, both))
     error = jnp.where(length == 0, jnp.inf, off / jnp.where(length == 0, 1, length))
     return Fidelity(cosine, jnp.where(off == 0, 0, error))
 
@@ -68,10 +78,10 @@ def bounded(
         if row.exactness is Exactness.EXACT:
             off = jnp.zeros_like(off)
         size = jnp.linalg.norm(gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32)))
-        known = off < size
+        known = (off < size) | (off == 0)
         part = jnp.where(known, off, 0) / jnp.where(size == 0, 1, size)
         cosine = jnp.where(known, jnp.sqrt(1 - part**2), -1)
-        error = jnp.where(known, part / (1 - part), jnp.where(off == 0, 0, jnp.inf))
+        error = jnp.where(known, part / (1 - part), jnp.inf)
         result[row.path] = Fidelity(cosine, error)
     return result
 

@@ -223,13 +223,6 @@ class CellGraph:
         ]
         return replace(self, sites=tuple(sites))
 
-    def of_copies(self) -> "CellGraph":
-        """The graph with equations of its own, for whoever evaluates the model's step when the
-        algorithm has changed these.
-        """
-        own = lambda equations: [replace(e, inputs=list(e.inputs)) for e in equations]
-        return replace(self, prelude=own(self.prelude), step=own(self.step))
-
     @functools.cached_property
     def group_of(self) -> dict[int, int]:
         """The group of each hidden leaf."""

@@ -42,6 +42,16 @@ class ErrorBound(NamedTuple):
     all these weights together, and of the loss as it is weighted in the sum. In exact arithmetic
     the error is at most `error`; rounding comes on top.
 
+    >>> import braintrace, jax.numpy as jnp
+    >>> cell = lambda w, h, x: ((h := jnp.tanh(h @ w + x)), h)
+    >>> w, h, xs = jnp.eye(3) + 0.1, jnp.zeros((2, 3)), jnp.ones((5, 2, 3))
+    >>> learner = braintrace.compile(cell, "sk_rtrl", xs[0], params=w, carry=h, rank=1)
+    >>> *_, info = learner.etrace_grad(
+    ...     w, learner.init(w, h), xs, loss_fn=lambda out: out.sum(-1)
+    ... )
+    >>> isinstance(info.by_step, braintrace.ErrorBound), info.by_step.informative.shape
+    (True, (5, 2))
+
     Attributes:
         error: the most by which the step's gradient differs from the exact one (Frobenius norm);
             inf where the bound has overflowed.
