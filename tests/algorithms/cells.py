@@ -188,6 +188,11 @@ EXAMPLES = {
     "one_lif": Example(
         stack(lif(recurrent=False)), {"W": (I, N), "b": (N,), "o": (N, O)}, ((N,), (O,))
     ),
+    "vanilla": Example(  # its state keeps nothing of the old one by itself
+        stack(Layer(dense(), lambda p, h, y: jnp.tanh(y), lambda h: h)),
+        {"W": (I, N), "U": (N, N), "b": (N,), "o": (N, O)},
+        ((N,), (O,)),
+    ),
     "joined": Example(
         stack(lif("1", recurrent=False), Layer(joined_drive("2"), lif_move, fire)),
         {"W1": (I, N), "b1": (N,), "M2": (N + M, M), "b2": (M,), "o": (M, O)},

@@ -19,7 +19,8 @@ from ._rules import CASES, SUM, apart, drawn, learner, norm, oracle, same, stepw
 from .cells import EXAMPLES, LEAK, B, I, N, O, T, data, dense, fire, lif, lif_move, stack
 
 ALL = set(CASES) - {"pp_prop", "ostl_feedforward"}
-JOINED = {
+OTHERS = {
+    "vanilla": ALL - {"ottt", "f_otpe", "ostl_recurrent"},
     "joined": ALL - {"ostl_recurrent"},
     "joined_lstm": {"eprop", "eprop_random", "osttp", "osttp_exact", "rflo"},
     "populations": {"eprop", "eprop_random", "eprop_adaptive", "osttp", "osttp_exact", "rflo"},
@@ -36,12 +37,13 @@ def every_way(this, driver, *given):
 
 
 @pytest.mark.parametrize(
-    ("name", "case"), [(n, c) for n, cases in JOINED.items() for c in sorted(cases)]
+    ("name", "case"), [(n, c) for n, cases in OTHERS.items() for c in sorted(cases)]
 )
-def test_activities_that_enter_one_product_together(name, case):
+def test_other_activities_than_a_state_that_remembers(name, case):
+    """Of several groups in one product, or of a state that keeps nothing of the old one."""
     this, right = learner(case, name), oracle(case, name)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
-    run = partial(every_way, this, CASES[case].driver())
+    run = partial(every_way, this, CASES[case].driver(name))
     for got in run_once(run, *data(name)):
         same(got, right)
     neighbour = oracle(CASES[case].neighbour, name)

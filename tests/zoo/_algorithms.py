@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import braintrace
+from braintrace.core.traces import Draws
 
 from ._case import OUT, generator
 from ._interpret import interpreted
@@ -21,7 +22,7 @@ class Algorithm:
 
     name: str
     options: Mapping[str, Any]
-    target: bool = False  # whether it projects targets
+    signal: str = ""  # what it takes beside the data: y_target or modulator
     by_step: bool = True  # whether `update` sums to the sequence's gradient
     linear: bool = True  # whether samples add up
 
@@ -32,15 +33,17 @@ class Algorithm:
         )
 
 
-def targets_to_project(key, ys):
-    """Projected targets for a sequence of targets (T, B, OUT) or (T, OUT)."""
-    return jnp.asarray(generator(key, 3).standard_normal((*ys.shape[:-1], OUT)))
+def signals(key, ys):
+    """By their arguments, signals for a sequence of targets (T, B, OUT) or (T, OUT)."""
+    lead, random = ys.shape[:-1], generator(key, 3)
+    draw = lambda *shape: jnp.asarray(random.standard_normal(shape))
+    return {"y_target": draw(*lead, OUT), "modulator": draw(*lead)}
 
 
 def by_sequence(learner, example, window):
-    """`gradient(params, carry, xs, ys, projected)` of a sequence, traced once."""
+    """`gradient(params, carry, xs, ys, signals)` of a sequence, traced once."""
 
-    def gradient(params, carry, xs, ys, projected):
+    def gradient(params, carry, xs, ys, signals):
         return learner.etrace_grad(
             params,
             learner.init(params, carry),
@@ -50,50 +53,59 @@ def by_sequence(learner, example, window):
             reduction="sum",
             window=window,
             return_state=False,
-            y_target=projected,
+            **signals,
         )[0]
 
     return interpreted(gradient, *example)
 
 
-def by_parts(learner, example, window):
-    """As `by_sequence`, with a reset (T, B) and a mask (T, B) behind the data."""
+def drawn_on(state, steps):
+    """A state whose random numbers, if it has any, are those after some steps of each sample."""
+    is_draws = lambda v: isinstance(v, Draws)
+    put = lambda v: v._replace(steps=steps) if is_draws(v) else v
+    return dataclasses.replace(state, traces=jax.tree.map(put, state.traces, is_leaf=is_draws))
 
-    def gradient(params, carry, xs, ys, projected, reset, mask):
+
+def by_parts(learner, example, window):
+    """As `by_sequence`, with a reset (T, B), a mask (T, B), and the steps (B,) before the sequence
+    behind the data.
+    """
+
+    def gradient(params, carry, xs, ys, signals, reset, mask, before):
         return learner.etrace_grad(
             params,
-            learner.init(params, carry),
+            drawn_on(learner.init(params, carry), before),
             xs,
             ys,
             loss_fn=loss,
             reduction="sum",
             window=window,
             return_state=False,
-            y_target=projected,
             reset=reset,
             mask=mask,
+            **signals,
         )[0]
 
     marks = np.zeros(example[3].shape[:2], bool)
-    return interpreted(gradient, *example, marks, marks.astype(float))
+    return interpreted(gradient, *example, marks, marks.astype(float), marks[0].astype(np.int32))
 
 
 def by_step(learner, example):
     """As `by_sequence`: the gradients of `update`, step by step, added up."""
 
-    def gradient(params, carry, xs, ys, projected):
+    def gradient(params, carry, xs, ys, signals):
         def one(state_total, at):
             state, total = state_total
-            x, y, target = at
+            x, y, now = at
 
             def objective(params):
-                new, out = learner.update(params, state, x, y_target=target)
+                new, out = learner.update(params, state, x, **now)
                 return jnp.sum(loss(out, y)), new
 
             found, new = jax.grad(objective, has_aux=True)(params)
             return (new, jax.tree.map(jnp.add, total, found)), None
 
         start = learner.init(params, carry), jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.scan(one, start, (xs, ys, projected))[0][1]
+        return jax.lax.scan(one, start, (xs, ys, signals))[0][1]
 
     return interpreted(gradient, *example)

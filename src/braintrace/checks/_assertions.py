@@ -11,8 +11,14 @@ from ..cell import Timed
 from ..core._domains import array, positive
 from ..core._errors import UsageError
 from ..core.analysis import Exactness
-from ._gradient_report import GradientReport, GradientRow, checked_tolerance, compare_gradients
-from ._gradients import check_gradients, inner_dtypes
+from ..gradients import (
+    GradientReport,
+    GradientRow,
+    check_gradients,
+    checked_tolerance,
+    compare_gradients,
+    inner_dtypes,
+)
 
 
 def assert_gradients_exact(

@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
-from ..cell import Mask, Timed, check_driver, check_loss, sequence_length, split, weigh, weights_of
-from ..cell._arguments import checked_mask
-from ..cell._user_step import OF_OUTPUT, check_takes
 from ..core._domains import described, fraction
 from ..core._errors import UsageError
+from ..gradients import Gradients as Gradients
+from ..gradients import gradient_of as gradient_of
 
 sg = jax.lax.stop_gradient
 
@@ -118,41 +117,6 @@ def check_layered(cell: object) -> None:
             expected="a LayeredCell",
             do="say what its layers are: checks.LayeredCell((checks.Layer(...),), readout)",
         )
-
-
-#: Gradients, and the losses that are not weighted.
-Gradients = tuple[PyTree, Float[Array, "T *B"]]
-
-
-def gradient_of(
-    run: Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]],
-    params: PyTree,
-    xs: Timed,
-    targets: tuple[Timed, ...],
-    loss_fn: Callable[..., PyTree],
-    mask: Mask | None,
-    reduction: str,
-) -> Gradients:
-    """`(gradients, losses)` of `run(params, weights) -> (outs, surrogate)`: the weighted losses of
-    outs plus the surrogate.
-    """
-    steps = sequence_length(xs)
-    check_driver(steps, targets, reduction, None)
-    check_loss(loss_fn, None, 1 + len(targets), "")
-    check_takes("loss_fn", loss_fn, 1 + len(targets), OF_OUTPUT)
-    mask = None if mask is None else checked_mask(mask, reduction)
-
-    losses_of = jax.vmap(lambda out, target: split(loss_fn(out, *target), False, "loss_fn")[0])
-
-    def total(params: PyTree) -> tuple[jax.Array, jax.Array]:
-        shape = jax.eval_shape(lambda p: losses_of(run(p, jnp.ones(steps))[0], targets), params)
-        loss = jax.ShapeDtypeStruct(shape.shape[1:], shape.dtype)
-        weights = weights_of(mask, loss, steps, reduction)
-        outs, surrogate = run(params, weights)
-        losses = losses_of(outs, targets)
-        return weigh(losses, weights) + surrogate, losses
-
-    return jax.grad(total, has_aux=True)(params)
 
 
 def climbed(

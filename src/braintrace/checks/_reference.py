@@ -1,4 +1,4 @@
-"""The gradients that learners are measured against: BPTT, and the oracle of D-RTRL."""
+"""The oracle of D-RTRL, which every other algorithm is a variation of."""
 
 from collections.abc import Callable
 
@@ -6,100 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ..cell import (
-    CellFunction,
-    Mask,
-    Reset,
-    Timed,
-    check_reset,
-    common_size,
-    compile_cell,
-    merged,
-    reset_axes,
-    restarted,
-    sequence_length,
-)
-from ..cell._arguments import checked_marks
-from ..core._precision import narrowed, widened
+from ..cell import CellFunction, Mask, Reset, Timed, compile_cell, sequence_length
 from ..core.step import prelude, step
-from ._oracles_cell import Gradients, gradient_of
-
-
-def bptt_gradient(
-    cell: CellFunction,
-    params: PyTree,
-    carry: PyTree,
-    xs: Timed,
-    *targets: Timed,
-    loss_fn: Callable[..., jax.Array],
-    mask: Mask | None = None,
-    reset: Reset | None = None,
-    reduction: str = "mean",
-    initial: PyTree = None,
-    batch_axes: PyTree = None,
-) -> Gradients:
-    """The gradient of a sequence by backpropagation through time: `(gradients, losses)`.
-
-    Reverse-mode differentiation of `lax.scan` over the function `cell` itself. No part of the
-    analysis takes part in it, so it is independent of everything that a learner does. Memory grows
-    with the length of the sequence.
-
-    Args:
-        cell: `(params, carry, x) -> (carry, out)`.
-        params: the parameters; leaves that are not differentiable get None.
-        carry: the carry before the first step.
-        xs: inputs, time on axis 0.
-        *targets: further sequences, handed to `loss_fn` step by step.
-        loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample (B,).
-        mask: weights of the losses, (T,) or (T, B), as in `etrace_grad`.
-        reset: (T, B) bool, as in `etrace_grad`.
-        reduction: 'mean' or 'sum', as in `etrace_grad`.
-        initial: the carry that `reset` goes back to; by default `carry`.
-        batch_axes: a tree like the carry: the axis of the samples that `reset` marks, or None for
-            an array that it leaves as it is. By default axis 0 of the arrays with their number
-            there.
-
-    Returns:
-        The gradients (a tree like `params`) and the losses, (T,) or (T, B), not weighted.
-
-    Raises:
-        UsageError: for sequences, a mask, a reset or a reduction that `etrace_grad` would refuse.
-
-    >>> import jax.numpy as jnp
-    >>> import braintrace
-    >>> def cell(p, h, x):
-    ...     h = 0.5 * h + x @ p["w"]
-    ...     return h, h
-    >>> params, h, xs = {"w": jnp.ones((2, 3))}, jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
-    >>> gradients, losses = braintrace.checks.bptt_gradient(
-    ...     cell, params, h, xs, loss_fn=lambda out: out.sum(-1), reduction="sum"
-    ... )
-    >>> gradients["w"][0, 0].item()
-    6.125
-    """
-    carry, marks, axes = jax.tree.map(jnp.asarray, carry), None, []
-    if reset is not None:
-        reset = checked_marks(reset)
-        samples = jnp.shape(reset)[1] if jnp.ndim(reset) == 2 else common_size(carry)
-        marks = check_reset(reset, sequence_length(xs), samples)
-        axes = reset_axes(batch_axes, carry, marks.shape[1])
-    initial = carry if initial is None else initial
-    inexact = lambda v: jnp.asarray(v) if jnp.issubdtype(jnp.result_type(v), jnp.inexact) else None
-    live = jax.tree.map(inexact, params)
-
-    def run(trained: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        def advance(carry: PyTree, given: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            x, marked = given
-            if marked is not None:
-                carry = restarted(initial, carry, marked, axes)
-            return cell(merged(narrowed(trained, live), params), carry, x)
-
-        return jax.lax.scan(advance, carry, (xs, marks))[1], 0.0
-
-    # the gradients of the steps add up in a wide dtype, and are then the parameters'
-    given = run, widened(live), xs, targets, loss_fn, mask, reduction
-    gradients, losses = gradient_of(*given)
-    return narrowed(gradients, live), losses
+from ..gradients import Gradients, bptt_gradient
 
 
 def d_rtrl_oracle(

@@ -7,4 +7,4 @@ from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
-from ._state import Info, State, counted, no_steps, owned
+from ._state import Info, Key, State, counted, no_steps, owned

@@ -12,6 +12,9 @@ from ._fidelity import Fidelity
 
 _STATIC = {"static": True}  # part of the structure
 
+#: What random numbers are drawn with: a whole number or a PRNG key.
+Key = int | Array
+
 
 class Fingerprint(str):
     """The text of a fingerprint, which is long: where structures are printed it shows a sum."""

@@ -18,7 +18,7 @@ ALGORITHMS = {
     "ottt": Algorithm("ottt", {"leak": 0.8}),
     "otpe": Algorithm("otpe", {"leak": 0.8}),
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
-    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, target=True),
+    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
 }
 
 
@@ -32,8 +32,9 @@ UNKNOWN = "The batch is not known"
 NOT_SAID = "no_batch_unsaid attention_across_samples one_key_for_all noise"
 IN_FRONT = "does not have the batch on axis 0"
 LAST = "batch_last batch_last_of_as_many_samples_as_neurons"
-# states that keep nothing of the old ones by themselves have no activity of their own
-KEEPS_NOTHING = "vanilla lateral_derivative centred_backward rolled_backward shifted_state"
+# states of which nothing stays in its place from step to step: a filter has no place beside them
+NOT_FILTERED = "cannot be filtered"
+NOTHING_STAYS = "lateral_derivative centred_backward rolled_backward shifted_state"
 NO_ONE_ACTIVITY, ONE_WAY = "no one activity", "feed each other one way"
 COMPLEX = "lru complex_modulus complex_recurrent complex_layers filtered_real_part filtered_complex"
 REAL_SLOPE = "derivative of a real activity by a real drive"
@@ -42,17 +43,16 @@ SHAPE, ORDER = "differ in shape", "not in one order"
 
 REFUSED = {
     "ostl_recurrent": {SEPARATE: f"{MEETING} {SOLVED}"},
+    "eprop": {NOT_FILTERED: NOTHING_STAYS},
     "osttp": {
         SEPARATE: f"{MEETING} {SOLVED}",
         UNKNOWN: NOT_SAID,
         IN_FRONT: f"batch_norm_in_use {LAST}",
         "The target has a wrong shape": "centred_populations",
-        "nothing is read": KEEPS_NOTHING,
         NO_ONE_ACTIVITY: "gru_reset_before",
     },
     # B stands in the place of a readout's weight
     "eprop_feedback": {
-        "No readout that a feedback weight could replace": KEEPS_NOTHING,
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
         IN_FRONT: f"batch_norm_in_use {LAST}",
@@ -61,6 +61,7 @@ REFUSED = {
     },
     # credit is handed from activity to activity of layers
     "otpe": {
+        NOT_FILTERED: NOTHING_STAYS,
         NO_ONE_ACTIVITY: "gru_reset_before",
         ONE_WAY: "feedback",
         SHAPE: "perceptron_between",

@@ -114,15 +114,17 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
 
 
 def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
-    """For the variables computed position by position from the state: the groups that they come
-    from, and for each the variables that they move or scale, `parts` taken included.
+    """For the variables computed position by position from the state, old or new: the groups that
+    they come from, and for each the variables that they move or scale, `parts` taken included.
     """
     olds = [(graph.carry[k], g) for k, g in graph.group_of.items()]
     origins: Origins = {v: {g: frozenset((v,))} for v, g in olds}
-    states = {graph.new_carry[k] for k in graph.group_of}
+    states = {graph.new_carry[k]: g for k, g in graph.group_of.items()}
     state = depends(graph.step, [v for v in graph.carry if not is_key(v.dtype)])
     makes_state = _positional_makers(graph, states)
     for e in graph.step:
+        # new values of a state that keeps nothing of the old one by itself
+        origins |= {v: {states[v]: frozenset((v,))} for v in e.outputs if v in states}
         if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
         positional = _positional(graph, e)

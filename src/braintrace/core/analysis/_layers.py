@@ -14,13 +14,14 @@ from ._graph import CellGraph, LayerPlan, Site, new_leaves
 from ._untraced import stopped_edges, untraced_values
 
 
-def with_layers(graph: CellGraph, together: bool = False) -> CellGraph:
+def with_layers(graph: CellGraph, together: bool = False, places: bool = True) -> CellGraph:
     """`graph` with its layers, a site wherever a parameter meets data on the way to a layer's
-    state, and its certificate. `together`: all the hidden state is one layer.
+    state, and its certificate. `together`: all the hidden state is one layer. `places`:
+    whether the sites of layers whose neurons do not move each other keep theirs.
     """
     _check_samples(graph)
     plan = _plan(graph, together)
-    local = _local_sites(dataclasses.replace(graph, layers=plan))
+    local = _local_sites(dataclasses.replace(graph, layers=plan)) if places else {}
     sites, unsited, news = [], set(), set(new_leaves(graph).values())
     deps = dependence(graph.program.equations, graph.params, [graph.carry[k] for k in graph.hidden])
     stopped, untraced = stopped_edges(graph.step), untraced_values(graph)

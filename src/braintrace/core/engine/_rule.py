@@ -47,8 +47,11 @@ class Rule:
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows, arranged = [], self.carrier.arrange(graph)
         for row, param in zip(arranged.parameters, arranged.params, strict=False):
-            traced = [s for n in row.sites if (s := arranged.sites[n]).places]
-            reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
+            # with layers each site has a trace, also without a place
+            sites = [arranged.sites[n] for n in row.sites]
+            traced = [s for s in sites if s.places or arranged.layers is not None]
+            reasons = list(dict.fromkeys(self.carrier.approximates(arranged, s) for s in traced))
+            reasons = [reason for reason in reasons if reason]
             reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:

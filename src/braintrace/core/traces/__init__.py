@@ -7,11 +7,15 @@ from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
+from ._draws import Draws as Draws
+from ._draws import draws_in as draws_in
+from ._draws import with_key as with_key
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
+from ._rank_one import RankOne as RankOne
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import Unread as Unread
 from ._sensitivity import cleared_data as cleared_data

@@ -60,6 +60,10 @@ class Carrier(abc.ABC):
         """The graph with the plan that these traces need: which state belongs together, say."""
         return graph
 
+    def approximates(self, graph: CellGraph, site: Site) -> str:
+        """`approximation` where it is that of a site's traces."""
+        return self.approximation
+
     def warnings(self, graph: CellGraph, site: Site) -> list[str]:
         """What of the model may take a site's gradient far from the right one, and what to do."""
         return []
@@ -128,7 +132,6 @@ class TraceCarrier(Carrier):
     ) -> list[Array]:
         return self.contract(graph, before, signals.entry, signals)
 
-    @abc.abstractmethod
     def advance_and_contract(
         self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
     ) -> tuple[Traces, Sums]:
@@ -137,6 +140,10 @@ class TraceCarrier(Carrier):
         The derivatives with respect to each y, of a single step, are for the sites that `adds_now`
         names.
         """
+        one, sums = jax.tree.map(lambda v: v[None], (before, signals[0])), dict(sums)
+        for site, gradient in zip(graph.sites, self.contract(graph, *one), strict=True):
+            sums[site.weight] = sums[site.weight] + gradient.astype(sums[site.weight].dtype)
+        return self.advance(graph, before, local), sums
 
     def adds_now(self, graph: CellGraph, site: Site) -> bool:
         """Whether `advance_and_contract` adds the site's own gradient of a single step as well."""

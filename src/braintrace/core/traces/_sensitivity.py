@@ -17,7 +17,7 @@ from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
@@ -47,6 +47,7 @@ class LayerSensitivity:
     layer: int
     end: Values
     pull: Pull
+    unread: Unread = None
 
     @property
     def like(self) -> jax.ShapeDtypeStruct:
@@ -64,16 +65,34 @@ class LayerSensitivity:
         """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
         not `wanted`.
         """
-        flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
-        numbers = jnp.arange(like.shape[1])
-        spread = jax.linear_transpose(flat, *self.end)
+        numbers = jnp.arange(self.like.shape[1])
 
         def row(element: Int[Array, ""], wanted: Bool[Array, ""]) -> PyTree:
-            one = ((numbers == element) & wanted).astype(like.dtype)
-            before, drive = self.pull(list(spread(jnp.broadcast_to(one, like.shape))))
-            return flat(*before), drive
+            return self.pulled((numbers == element) & wanted)
 
         return jax.vmap(row)(elements, jnp.broadcast_to(wanted, elements.shape))
+
+    def pulled(
+        self, cotangent: Num[Array, "*#B n"] | Bool[Array, "*#B n"]
+    ) -> tuple[Float[Array, "B n"], list[Array | None]]:
+        """Cotangents of h_K, of one sample or of each, to those of h_0 and of each y: one reverse
+        pass.
+        """
+        flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
+        whole = jnp.broadcast_to(cotangent.astype(like.dtype), like.shape)
+        before, drive = self.pull(list(jax.linear_transpose(flat, *self.end)(whole)))
+        return flat(*before), drive
+
+    def pushed(self, tangent: Float[Array, "B n"]) -> Float[Array, "B n"]:
+        """dh_K/dh_0 times a tangent of h_0: the transpose of `pulled`, at the cost of one pass.
+
+        Derivatives that only reverse mode has (`jax.custom_vjp`) are those of `pull` here, too.
+        """
+        push = jax.linear_transpose(lambda cotangent: self.pulled(cotangent)[0], self.like)
+        (found,) = push(tangent.astype(self.like.dtype))
+        if self.unread is None or self.unread.shape[1] != found.shape[0]:
+            return found  # a derivative that is not finite meets nothing else
+        return jnp.where(self.unread.any(0)[:, None], 0, found)
 
 
 def layer_sizes(graph: CellGraph) -> list[int]:
@@ -219,7 +238,7 @@ def pulled_back(
     if unread is not None:
         pull, data = _that_reads(graph, pull, unread), cleared_data(graph, data, unread)
     layers = graph.layers and [
-        LayerSensitivity(graph, k, out, pull) for k in range(len(graph.layers.layers))
+        LayerSensitivity(graph, k, out, pull, unread) for k in range(len(graph.layers.layers))
     ]
     needed = sorted({(p.group, s) for site in graph.sites for p in site.places for s in p.slots})
     ends = [one_slot(graph, out, graph.groups[g].slots[s]) for g, s in needed]

@@ -41,7 +41,7 @@ from ._sensitivity import (
     layer_sizes,
     zero_perturbations,
 )
-from ._slots import nbytes
+from ._slots import nbytes, of_samples, part_shape
 
 Index = int | Array
 State = TypeVar("State", bound=PyTree)
@@ -79,10 +79,7 @@ class WithinLayer(PerParameter):
 
         def zeros(site: Site) -> dict[int, Array]:
             layers = [] if site.places else fed_layers(graph, site)
-            axis, shape = graph.weight_axis(site), site.weight.shape
-            # of the part of the weight that one sample meets
-            shape = shape if axis is None else axis.sample_shape(shape)
-            dtype = trace_dtype(site, self.dtype)
+            shape, dtype = part_shape(graph, site), trace_dtype(site, self.dtype)
             return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
 
         return list(zip(map(zeros, graph.sites), super().init(graph), strict=True))
@@ -137,7 +134,7 @@ class WithinLayer(PerParameter):
             new, contracted = _through_layer(moved, old, local.data, entry)
             for n in old:
                 after[n][layer] = new[n]
-                gradients.append((n, self._of_samples(graph, graph.sites[n], contracted[n])))
+                gradients.append((n, of_samples(graph, graph.sites[n], contracted[n])))
         return after, gradients
 
     def contract(
@@ -162,12 +159,7 @@ class WithinLayer(PerParameter):
     ) -> Array:
         a = flat_layer(graph, layer, entry).astype(trace.dtype)
         parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-        return self._of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
-
-    def _of_samples(self, graph: CellGraph, site: Site, parts: Array) -> Array:
-        """The gradient of a weight, out of that of the part of it that each sample meets."""
-        axis = graph.weight_axis(site)
-        return parts.sum(0) if axis is None else axis.together(parts)
+        return of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
 
 
 def _through_layer(
@@ -180,17 +172,17 @@ def _through_layer(
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
-    def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+    def moved_on(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
         start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
         drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
         return {
-            n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+            n: driven(graph, graph.sites[n], old, data[n], drives[n], start)
             for n, old in traces.items()
         }
 
-    new = each_block(count, driven, {n: trace for n, (trace, _) in mixed.items()})
+    new = each_block(count, moved_on, {n: trace for n, (trace, _) in mixed.items()})
     return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
@@ -231,7 +223,7 @@ def _every_row(
     return each_block(count, some, jnp.zeros((samples, size, size), like.dtype)), None
 
 
-def _driven(
+def driven(
     graph: CellGraph,
     site: Site,
     trace: Float[Array, "B n ..."],

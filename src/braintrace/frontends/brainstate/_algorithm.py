@@ -13,11 +13,13 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ...cell import Values
+from ...cell._arguments import Modulator
 from ...compat import SingleStepData
 from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
 from ...core.engine import Rule
-from ...learner import Kept, State, counted, no_steps, owned, shallow_copy
+from ...core.traces import with_key
+from ...learner import Kept, Key, State, counted, no_steps, owned, shallow_copy
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
@@ -179,29 +181,40 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def update(self, *inputs: PyTree, y_target: ArrayLike | None = None) -> PyTree:
+    def update(
+        self, *inputs: PyTree, y_target: ArrayLike | None = None, modulator: Modulator | None = None
+    ) -> PyTree:
         """One step: the model's output. Its states and the traces move on.
 
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
         stacked, and inputs beside them that are not marked are the same at each step. `y_target`,
-        (B, n_target), is for algorithms that project targets.
+        (B, n_target), is for algorithms that project targets, and `modulator`, (B,) or (B, n), for
+        those that are modulated: see `FunctionLearner.update`.
         """
         functional = self.functional
+        signals: dict[str, Any] = {"y_target": y_target, "modulator": modulator}
+        given = [name for name, value in signals.items() if value is not None]
         if self._active is not None:
-            if y_target is not None:
+            for name in given:
                 raise UsageError(
                     "Inside a sequence driver the learner is called with its inputs alone.",
-                    got="y_target",
-                    do="pass y_target to the driver",
+                    got=name,
+                    do=f"pass {name} to the driver",
                 )
             return self._active(inputs)
         x, many = unwrap(inputs)
         functional.check_states()
         params, state = self._now()
         if many:
+            for name in given:
+                raise UsageError(
+                    "Inputs of several steps go without signals.",
+                    got=name,
+                    do=f"pass {name} to a sequence driver",
+                )
             new, out = functional.update_window(params, state, x, full=self._full)
         else:
-            new, out = functional.update(params, state, x, y_target=y_target)
+            new, out = functional.update(params, state, x, **signals)
         self._move(new)
         return out
 
@@ -218,6 +231,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         traces = self.etrace.value
         known = lambda tree: (jax.tree.structure(tree), [id(v) for v in jax.tree.leaves(tree)])
         zero = known_zero and known(traces) == known(self.functional.zero)
+        zero = zero and not self.functional.border.draws
         kept, steps = None if zero else traces, self.running_index.value
         return params, State(carry, kept, steps, self.etrace.fingerprint)
 
@@ -262,12 +276,14 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     # States
     # ----------------------------------------------------------------------------------------------
 
-    def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
+    def reset_state(
+        self, batch_size: int | None = None, *, model: bool = False, key: Key | None = None
+    ) -> None:
         """Set the traces and `running_index` to zero; with `model`, short-term states to their
         values at compile time.
 
         `batch_size`, when given, must be the compiled one: the layout of traces never changes after
-        compiling.
+        compiling. `key`: as in `init_etrace_state`.
         """
         functional = self.functional
         if batch_size is not None and batch_size != functional.graph.batch_size:
@@ -277,14 +293,19 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
                 expected=functional.graph.batch_size,
                 do="compile again for another batch size",
             )
-        self.init_etrace_state()
+        self.init_etrace_state(key)
         self.running_index.value = no_steps()
         if flag("model", model):
             functional.write(owned(functional.initial), lasting=False)
 
-    def init_etrace_state(self) -> None:
-        """Set the traces to zero, as `compile_graph` does at its end."""
-        self.etrace.value = self._clear()
+    def init_etrace_state(self, key: Key | None = None) -> None:
+        """Set the traces to zero, as `compile_graph` does at its end.
+
+        The random numbers of an algorithm that draws, which are a part of `etrace`, go on, or begin
+        again with a `key`, a whole number or a PRNG key; at first it is 0.
+        """
+        zero = self._clear()
+        self.etrace.value = with_key(zero, key, self.etrace.value)
 
     def _clear(self) -> PyTree:
         self.functional.zero = self.functional._programs.zero()

@@ -82,5 +82,9 @@ class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
     __init__: Any
 
 
+class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"

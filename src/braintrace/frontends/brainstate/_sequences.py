@@ -9,14 +9,13 @@ import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import check_driver, check_finite, check_loss, masked, reduced, sequence_length
-from ...cell._arguments import checked_window
+from ...cell._arguments import Modulator, checked_window
 from ...cell._user_step import check_takes
-from ...checks import GradientReport
-from ...checks._gradients import inner_dtypes, judge, window_choice
 from ...compat import MultiStepData
 from ...core._domains import choice, flag
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
+from ...gradients import GradientReport, inner_dtypes, judge, window_choice
 from ...learner import Options, fit_mode, step_options
 from ...learner._finite import check_moved
 from ._optimizer import unchanged_on_error, update_of
@@ -68,6 +67,7 @@ class SequenceDriverMixin:
         return_value: bool = False,
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
+        modulator: Modulator | None = None,
         return_info: bool = False,
         fidelity: bool = False,
     ) -> PyTree:
@@ -107,10 +107,10 @@ class SequenceDriverMixin:
                 on in any case.
             y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the
                 losses are.
-            return_info: whether to return, behind everything else, the `Info` of the sequence: what
-                the algorithm reports of each step.
-            fidelity: whether to return it with the fidelity of the gradient, as in
-                `FunctionLearner.etrace_grad`. The step calls the learner once.
+            modulator: (T, B) or (T, B, n), for algorithms that are modulated; weighted as the
+                losses are, see `FunctionLearner.etrace_grad`.
+            return_info: whether to return the `Info` of the sequence behind everything else.
+            fidelity: whether to return it with the fidelity of the gradient, see `FunctionLearner`.
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
@@ -130,14 +130,14 @@ class SequenceDriverMixin:
         for name, value in asked.items():
             flag(name, value)
         wanted, put_together = _wanted(learner, weights)
-        options = Options(mask, reset, window, reduction, return_state, y_target, fidelity)
+        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
         if together:
             sequences = in_windows(sequences, together)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted, together)
-        step.check(options)
-        if options.fidelity:
+        step.check(how)
+        if how.fidelity:
             step.check_windowed("For the fidelity of a gradient")
-        gradients, info = step.gradient(sequences, options)
+        gradients, info = step.gradient(sequences, how)
         losses = info.losses
         result = [put_together([gradients[id(s)] for s in wanted])]
         if return_value:
@@ -284,8 +284,8 @@ class SequenceDriverMixin:
             *sequences, loss_fn, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
             tolerance: relative error up to which a gradient counts as equal, as for
                 `braintrace.checks.check_gradients`.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
-                `windows`, which must all give the same gradient: `(None, 1)`, say.
+            **options: mask, reset, reduction, window, y_target and modulator, as for `etrace_grad`;
+                or `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, core = self._driven, self._driven.functional
         step_fn = _step_of(self, loss_fn, step_fn, sequences, None)

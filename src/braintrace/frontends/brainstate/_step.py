@@ -25,11 +25,11 @@ from ...cell import (
 )
 from ...cell._samples import without_padding
 from ...cell._user_step import front_axes
-from ...checks import bptt_gradient
 from ...core._compat import is_differentiable, is_traced
 from ...core._domains import array, leaf
 from ...core._errors import UsageError
 from ...core._precision import narrowed, widened
+from ...gradients import bptt_gradient
 from ...learner import Info, Objective, Options, State, UserFunction
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent
@@ -185,7 +185,7 @@ class StepFunction:
                 "reset_state(model=True)",
             )
         check_samples(self._loss_of_one, self.core.graph.batch_size)
-        for name in ("reset", "y_target"):
+        for name in ("reset", "y_target", "modulator"):
             if getattr(options, name) is not None:
                 self.check_windowed(f"With {name}")
 

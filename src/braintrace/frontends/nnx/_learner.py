@@ -9,13 +9,16 @@ from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, check_values, reduced
-from ...checks import GradientReport
+from ...cell._arguments import Modulator
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
+from ...core.traces import with_key
+from ...gradients import GradientReport
 from ...learner import (
     Info,
+    Key,
     Objective,
     Options,
     State,
@@ -152,12 +155,14 @@ class NNXLearner(nnx.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def __call__(self, *inputs: PyTree, y_target: Num[Array, "B O"] | None = None) -> PyTree:
-        """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
-        algorithm.
-        """
-        params, state = self._now()
-        new, out = self._core.update(params, state, inputs, y_target=y_target)
+    def __call__(
+        self,
+        *inputs: PyTree,
+        y_target: Num[Array, "B O"] | None = None,
+        modulator: Modulator | None = None,
+    ) -> PyTree:
+        """One step, as `FunctionLearner.update`: the output. The model and the traces move on."""
+        new, out = self._core.update(*self._now(), inputs, y_target=y_target, modulator=modulator)
         self._move(new)
         return out
 
@@ -171,6 +176,7 @@ class NNXLearner(nnx.Module):
         reduction: str = "mean",
         has_aux: bool = False,
         y_target: Num[Array, "B O"] | None = None,
+        modulator: Modulator | None = None,
     ) -> PyTree:
         """One step: `(loss, gradients)`; carry, Variables and traces move on.
         `optimizer.update(model, gradients)` takes them.
@@ -180,19 +186,20 @@ class NNXLearner(nnx.Module):
             *targets: handed to `loss_fn`.
             loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per sample. With `has_aux`,
                 `(loss, aux)`.
-            step_fn, mask, reduction, y_target: as in `etrace_grad`, without the time axis.
+            step_fn, mask, reduction, y_target, modulator: as in `etrace_grad`, without time.
 
         Returns:
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
+        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
+        xs, ys = in_front("input x", x), in_front("target", targets)
         if self.rule.target_timing != "sequence-end" and y_target is not None:
             y_target = array("y_target", y_target)[None]
         mask = None if mask is None else array("mask", mask)[None]
-        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
-        xs, ys = in_front("input x", x), in_front("target", targets)
-        how = {"loss_fn": loss_fn, "step_fn": step_fn, "reduction": reduction, "has_aux": has_aux}
-        gradients, info = self.etrace_grad(xs, *ys, mask=mask, y_target=y_target, window=1, **how)
+        how: Any = {"loss_fn": loss_fn, "step_fn": step_fn, "has_aux": has_aux, "mask": mask}
+        how |= {"y_target": y_target, "modulator": in_front("modulator", modulator)}
+        gradients, info = self.etrace_grad(xs, *ys, window=1, reduction=reduction, **how)
         loss = reduced(info.losses, mask, reduction)
         if has_aux:
             return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
@@ -214,13 +221,13 @@ class NNXLearner(nnx.Module):
         has_aux: bool = False,
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
+        modulator: Modulator | None = None,
         fidelity: bool = False,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
         Args:
-            xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
-                several.
+            xs: inputs, time on axis 0 of every array; a tuple for a model that takes several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
             loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
                 With `has_aux`, `(loss, aux)`.
@@ -233,12 +240,10 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target, fidelity: as in
-                `FunctionLearner.etrace_grad`.
+            mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
 
         Returns:
-            The gradients, an `nnx.State` of what `wrt` selects, and an `Info` with the losses (T,)
-            or (T, B) and aux.
+            The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
 
         Raises:
             UsageError: for arguments that do not fit, and when a loss, a gradient or the state is
@@ -247,11 +252,9 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target, fidelity)
-        given = xs if loss_fn is None else self._inputs(xs)
-        (leaves, _), new, info, _ = self._core.sequence_gradient(
-            params, state, (given, *targets), objective, options
-        )
+        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
+        (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info
 
@@ -347,14 +350,15 @@ class NNXLearner(nnx.Module):
     # State
     # ----------------------------------------------------------------------------------------------
 
-    def reset_state(self, *, model: bool = False) -> None:
+    def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
         values at compile time.
 
-        Statistics and random streams go on.
+        Statistics and random streams go on. So do the random numbers of an algorithm that draws,
+        which begin again with a `key`, a whole number or a PRNG key; at first it is 0.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(first.traces)
+        self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
         self.steps.set_value(first.steps)
         if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))

@@ -1,0 +1,11 @@
+"""The algorithms that draw an unbiased estimate of the influence on all the hidden state."""
+
+from .._algorithms import Algorithm
+from .with_local_traces import MEETING, SEPARATE, SOLVED
+
+ALGORITHMS = {"uoro": Algorithm("uoro", {})}
+
+REFUSED = {"uoro": {SEPARATE: f"{MEETING} {SOLVED}"}}
+
+#: Twins whose weights are other ones, or meet data elsewhere, have other norms.
+DRAWN = {("uoro", "scaled_activity"), ("uoro", "activity_read_twice")}
