@@ -114,8 +114,7 @@ class SequenceDriverMixin:
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
-            gives them; with `return_value`, and with `has_aux`, a tuple: gradients, losses, aux;
-            and the `Info` where it is asked for.
+            gives them; a tuple with whatever else is asked for: gradients, losses, aux, `Info`.
 
         Raises:
             UsageError: for arguments that do not fit, and when a loss, a gradient or a state is not
@@ -126,8 +125,8 @@ class SequenceDriverMixin:
         step_fn = _step_of(self, loss_fn, step_fn, sequences, together)
         _checked(learner, sequences, step_fn)
         choice("loss_output", loss_output, ("step", "masked", "total", "per_step", "scalar"))
-        asked = {"return_value": return_value, "has_aux": has_aux, "return_info": return_info}
-        for name, value in asked.items():
+        flags = return_value, has_aux, return_info
+        for name, value in zip(("return_value", "has_aux", "return_info"), flags, strict=True):
             flag(name, value)
         wanted, put_together = _wanted(learner, weights)
         how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
@@ -138,8 +137,7 @@ class SequenceDriverMixin:
         if how.fidelity:
             step.check_windowed("For the fidelity of a gradient")
         gradients, info = step.gradient(sequences, how)
-        losses = info.losses
-        result = [put_together([gradients[id(s)] for s in wanted])]
+        result, losses = [put_together([gradients[id(s)] for s in wanted])], info.losses
         if return_value:
             if loss_output in ("total", "scalar"):
                 losses = reduced(losses, mask, reduction)
