@@ -73,7 +73,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
-    from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
+        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward

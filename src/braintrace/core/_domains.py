@@ -61,6 +61,13 @@ def number(value: Any) -> float:
     return float(value) if real else math.nan
 
 
+def finite(name: str, value: object) -> float:
+    """A finite number of either sign."""
+    if math.isfinite(found := number(value)):
+        return found
+    raise UsageError(f"Invalid {name}.", got=repr(value), expected="a finite number")
+
+
 def fraction(name: str, value: object, *, one: bool = False) -> float:
     """A number in [0, 1), or in [0, 1] with `one`."""
     found = number(value)

@@ -27,6 +27,8 @@ class Rule:
     schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
+    # whether a state that no later step reads but through products has a trace as well
+    traces_all_state: bool = False
     # those that the algorithm was given, by name, as texts
     options: tuple[tuple[str, str], ...] = ()
 

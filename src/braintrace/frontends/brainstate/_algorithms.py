@@ -86,5 +86,9 @@ class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
 
+class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"
