@@ -73,7 +73,8 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
-        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
+    from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
+    from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
@@ -103,7 +104,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO SK_RTRL ThreeFactor pp_prop"
+        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

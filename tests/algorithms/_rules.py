@@ -212,6 +212,7 @@ CASES = {
         checks.sk_rtrl_oracle,
         lambda n: {"rank": 2},
         lambda n: {"rank": 2, "slopes": _slopes(n)},
+    ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(
         "s_tllr",
