@@ -25,6 +25,7 @@ from ..jaxpr import Var
 from ..step import Values
 from ._carrier import represented, trace_dtype
 from ._per_parameter import OfSite, Passing
+from ._slots import part_shape
 
 EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 
@@ -101,9 +102,7 @@ class Layout:
 
     def part_shape(self, weight: int) -> tuple[int, ...]:
         """The shape of the part of a weight that one sample meets."""
-        site = self.graph.sites[self.weights[weight][0]]
-        axis = self.graph.weight_axis(site)
-        return site.weight.shape if axis is None else axis.sample_shape(site.weight.shape)
+        return part_shape(self.graph, self.graph.sites[self.weights[weight][0]])
 
     def part_dtype(self, weight: int) -> np.dtype:
         """The dtype of what is kept of a weight."""

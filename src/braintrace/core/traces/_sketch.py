@@ -24,14 +24,14 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from .._precision import wide
-from ..analysis import CellGraph, Exactness, ParameterRow, Site, with_layers
-from ..sites import OperandRule, site_rule
+from ..analysis import CellGraph, Exactness, ParameterRow, with_layers
 from ..step import Values
-from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces
+from ._carrier import StepSignals, TraceCarrier, Traces
 from ._left_out import Known, Layout, Moved, Parts, squared_norm
 from ._per_parameter import OfSite, PerParameter
+from ._per_sample import step_gradient
 from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_sizes
-from ._slots import nbytes
+from ._slots import nbytes, of_samples
 
 
 class ErrorBound(NamedTuple):
@@ -99,15 +99,13 @@ class Sketch(TraceCarrier):
         """All hidden state as one layer, with the graph by position beside it: that of the sites
         whose traces are those of one weight operation.
         """
-        whole = with_layers(graph, together=True)
-        plain = [_plain(site) for site in whole.sites]
-        edges = {site.edge for site in plain}
+        whole = with_layers(graph, together=True, places=False)
+        edges = {site.edge for site in whole.sites}
         own = [s for s in graph.sites if s.edge in edges and s.places and not s.chain]
         full = self.rank >= sum(layer_sizes(whole))
         pairs = zip(graph.parameters, whole.parameters, strict=True)
         return dataclasses.replace(
             whole,
-            sites=tuple(plain),
             parameters=whole.parameters if full else tuple(self._row(*pair) for pair in pairs),
             positions=dataclasses.replace(graph, sites=tuple(own)),
         )
@@ -199,20 +197,14 @@ class Sketch(TraceCarrier):
         total, _ = jax.lax.scan(lost, jnp.zeros((), dtype), every)
         return (left, right, jnp.sqrt(total)) if rank else (None, None, jnp.sqrt(total))
 
-    def advance_and_contract(
-        self, graph: CellGraph, before: Traces, local: Sensitivity, signals: Cotangents, sums: Sums
-    ) -> tuple[Traces, Sums]:
-        sums, one = dict(sums), jax.tree.map(lambda v: v[None], (before, signals[0]))
-        for site, found in zip(graph.sites, self.contract(graph, *one), strict=True):
-            sums[site.weight] = sums[site.weight] + found.astype(sums[site.weight].dtype)
-        return self.advance(graph, before, local), sums
-
     def contract(
         self, graph: CellGraph, traces: Traces, entry: Values, now: StepSignals | None = None
     ) -> list[Array]:
         layout, known = self._layout(graph), _known(self._layout(graph), traces)
-        none = [[] for _ in graph.sites]
-        found = PerParameter(self.dtype).contract(graph, none, entry, now)
+        found = [jnp.zeros(site.weight.shape, wide(site.weight.dtype)) for site in graph.sites]
+        if now is not None:
+            steps = zip(graph.sites, now.data, now.drives, strict=True)
+            found = [step_gradient(*of_site) for of_site in steps]
         own = PerParameter(self.dtype).contract(layout.positions, known.own, entry)
         each = jax.vmap(functools.partial(_of_sketch, layout))
         sketched = None if known.left is None else each(known._replace(own=[]), entry)
@@ -220,7 +212,7 @@ class Sketch(TraceCarrier):
             parts = [own[n] for n in of_own]
             parts += [] if sketched is None else [sketched[k].sum(0)]
             for part in parts:
-                found[numbers[0]] = found[numbers[0]] + part.astype(found[numbers[0]].dtype)
+                found[numbers[0]] = found[numbers[0]] + part
         return found
 
     def report(self, graph: CellGraph, traces: Traces, signals: StepSignals) -> ErrorBound | None:
@@ -228,7 +220,7 @@ class Sketch(TraceCarrier):
             return None
         traces = self.init(graph) if traces is None else traces
         layout, known = self._layout(graph), _known(self._layout(graph), traces)
-        signal = flat_layer(graph, 0, signals.entry).astype(_real(graph))
+        signal = _signal(graph, signals.entry).astype(_real(graph))
         old = known._replace(own=layout.samples_of(known.own))
         old = jax.tree.map(lambda v: _where((signal == 0).all(1), 0, v), old)
         drives = [d[0].astype(wide(d.dtype)) for d in signals.drives]
@@ -278,23 +270,13 @@ def _of_sketch(layout: Layout, known: Known, entry: Values) -> list[Array]:
     """For each weight, the gradient that `entry` and L R^T stand for."""
     graph, found = layout.graph, []
     assert known.left is not None and known.right is not None
-    signal = flat_layer(graph, 0, entry).astype(known.left.dtype)
+    signal = _signal(graph, entry).astype(known.left.dtype)
     silent = (signal == 0).all(1)
     met = jnp.einsum("bn,bnr->br", signal, known.left, precision="highest")
     for numbers, right in zip(layout.weights, known.right, strict=True):
         parts = jnp.einsum("br,br...->b...", met, right, precision="highest")
-        axis, parts = graph.weight_axis(graph.sites[numbers[0]]), _where(silent, 0, parts)
-        found.append(parts.sum(0) if axis is None else axis.together(parts))
+        found.append(of_samples(graph, graph.sites[numbers[0]], _where(silent, 0, parts)))
     return found
-
-
-def _plain(site: Site) -> Site:
-    """The site of the weight operation itself, whose y is not followed any further."""
-    rule = site_rule(*site.edge)
-    own = rule or OperandRule(*site.edge)
-    if not site.chain and rule is not None:
-        own = site.rule
-    return dataclasses.replace(site, rule=own, places=(), is_operation=rule is not None, chain=())
 
 
 def _known(layout: Layout, traces: Sketched) -> Known:
@@ -313,6 +295,13 @@ def _sketched(layout: Layout, known: Known, error: Array | None) -> Sketched:
         right = {of[0]: r for of, r in zip(layout.weights, known.right, strict=True)}
     sites = [(own.get(s.edge), right.get(n)) for n, s in enumerate(layout.graph.sites)]
     return Sketched(sites, known.left, error)
+
+
+def _signal(graph: CellGraph, entry: Values) -> Float[Array, "B n"]:
+    """A derivative with respect to the hidden leaves; what the samples share is in parts."""
+    axes = [graph.batch_axis(graph.carry[k]) for k in graph.hidden]
+    pairs = zip(entry, axes, strict=True)
+    return flat_layer(graph, 0, [v if axis else v / graph.samples for v, axis in pairs])
 
 
 def _real(graph: CellGraph) -> np.dtype:
