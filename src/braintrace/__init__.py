@@ -28,6 +28,8 @@ from .core.jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from .core.jaxpr import stop_trace as stop_trace
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
+from .core.traces import ErrorBound as ErrorBound
+from .learner import Fidelity as Fidelity
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
 from .learner import State as State
@@ -73,6 +75,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
     from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
+    from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
@@ -102,7 +105,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO S_TLLR ThreeFactor pp_prop"
+        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

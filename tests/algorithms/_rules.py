@@ -112,6 +112,14 @@ def _own_kappa(name):
     return {"kappa_filter_decay": 0.0 if leak is None else "readout"}
 
 
+def _slopes(name):
+    """The derivative of what the step reads by each parameter: decays are read as sigmoids."""
+    params = data(name)[0]
+    slope = lambda v: jax.nn.sigmoid(v) * (1 - jax.nn.sigmoid(v))
+    decays = ("tau", "alpha", "rho1", "rho2")
+    return {k: slope(v) if k in decays else jnp.ones_like(v) for k, v in params.items()}
+
+
 LIKE = (
     "leaky_tanh",
     "two_alif",
@@ -198,6 +206,12 @@ CASES = {
         checks.eprop_oracle,
         lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
+    ),
+    "sk_rtrl": Case(
+        "sk_rtrl",
+        checks.sk_rtrl_oracle,
+        lambda n: {"rank": 2},
+        lambda n: {"rank": 2, "slopes": _slopes(n)},
     ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(

@@ -228,6 +228,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "sk_rtrl": ({}, {"rank": FROM_ZERO, "certificate": FLAGS, "trace_dtype": _DTYPES}),
     "three_factor": ({}, {"kappa_filter_decay": _DECAYS, "trace_dtype": _DTYPES}),
     "osttp": (
         {"feedback_key": 0},

@@ -25,6 +25,7 @@ from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle
+from ._oracles_sketched import sk_rtrl_oracle as sk_rtrl_oracle
 from ._oracles_slopes import s_tllr_oracle as s_tllr_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._rule_report import LawRow as LawRow

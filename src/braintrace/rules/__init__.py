@@ -59,6 +59,7 @@ from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
 from ._s_tllr import STLLRRule as STLLRRule
+from ._sk_rtrl import SKRTRLRule as SKRTRLRule
 from ._three_factor import ThreeFactorRule as ThreeFactorRule
 from ._uoro import UORORule as UORORule
 

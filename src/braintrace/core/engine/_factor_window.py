@@ -71,7 +71,7 @@ def factor_window(
         site.rule.weight_gradient_sum(distinct[x], distinct[c])
         for site, (x, c) in zip(graph.sites, arrays, strict=True)
     ]
-    return (added(graph, of_ready, of_sites), of_extra), last, reports
+    return (added(graph, of_ready, of_sites), of_extra), last, (reports, None)
 
 
 def _derivatives(

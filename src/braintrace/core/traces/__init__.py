@@ -26,6 +26,8 @@ from ._sensitivity import scan as scan
 from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
+from ._sketch import ErrorBound as ErrorBound
+from ._sketch import Sketch as Sketch
 from ._slots import nbytes as nbytes
 from ._step_trace import StepTrace as StepTrace
 from ._whole_state import WholeState as WholeState

@@ -109,6 +109,13 @@ class Carrier(abc.ABC):
         samples in front of everything. Of `after`, only a `FactorCarrier` reads anything.
         """
 
+    def report(self, graph: CellGraph, traces: Traces, signals: StepSignals) -> PyTree:
+        """What `Info.by_step` says of steps that were done at once, time first, out of the traces
+        before them (None: zero) and their signals; None for nothing. Drives and data are time
+        first.
+        """
+        return None
+
     @property
     def longest_window(self) -> int | None:
         """The most steps that may be done at once; None for any number."""

@@ -78,6 +78,10 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
