@@ -67,6 +67,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import MDGL as MDGL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
@@ -99,8 +100,8 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO S_TLLR pp_prop"
+        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm MDGL OSTLFeedforward OSTLRecurrent OSTTP OTPE "
+        "OTTT ParamDimVjpAlgorithm RFLO S_TLLR pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

@@ -105,6 +105,25 @@ LIKE = (
     "recurrent_lif",
 )  # drives shaped as the activity
 
+HOPS = ("leaky_tanh", "gru", "two_alif", "recurrent_lif", "vanilla")  # with recurrent weights
+TYPES = (0, 1, 0, 0)
+
+
+def between_types(params):
+    """Recurrent weights as means over types."""
+
+    def averaged(w):
+        types = np.array(TYPES[len(TYPES) - len(w) :])
+        found = np.zeros(w.shape)
+        for a in (0, 1):
+            for b in (0, 1):
+                of = np.ix_(types == a, types == b)
+                found = jnp.asarray(found).at[of].set(w[of].mean())
+        return found
+
+    return {k: averaged(v) if k[0] == "U" else v for k, v in params.items()}
+
+
 S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
 
 CASES = {
@@ -173,6 +192,23 @@ CASES = {
         checks.eprop_oracle,
         lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
+    ),
+    "mdgl": Case("mdgl", checks.mdgl_oracle, cells=HOPS),
+    "mdgl_filtered": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"kappa_filter_decay": 0.7},
+        lambda n: {"kappa": 0.7},
+        neighbour="eprop",
+        cells=HOPS[:-1],
+    ),
+    "mdgl_types": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"types": TYPES if EXAMPLES[n].cell.layers[1:] == () else [TYPES, TYPES[1:]]},
+        lambda n: {"modulation": between_types},
+        neighbour="mdgl",
+        cells=tuple(n for n in HOPS if n != "gru"),
     ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(

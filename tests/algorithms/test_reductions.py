@@ -51,6 +51,41 @@ def test_ottt_is_ostl_without_recurrence_on_a_single_state_with_detached_reset(n
     assert apart(on(name, "ottt", leak=0.5), right)["o"] > 1e-2
 
 
+@pytest.mark.parametrize("name", ["leaky_tanh", "two_alif"])
+def test_mdgl_with_zero_weights_is_eprop(name):
+    params, *rest = data(name)
+    given = {k: v * (k[0] != "U") for k, v in params.items()}, *rest
+    cell, kappa = EXAMPLES[name].cell, {"kappa_filter_decay": 0.6}
+    right = online(cell, given, "eprop", **kappa)
+    same(online(cell, given, "mdgl", **kappa), right, 1e-12)
+    weights = online(cell, data(name), "mdgl", **kappa)
+    assert max(apart(weights, online(cell, data(name), "eprop", **kappa)).values()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["gru", "two_alif"])
+def test_mdgl_is_d_rtrl_with_bptt_inside_windows_of_one_step(name):
+    """The traces are local, and the signal of a step is the whole derivative of its loss."""
+    params, carry, xs, _ = given = data(name)
+    this = braintrace.compile(EXAMPLES[name].cell, "d_rtrl", xs[0], params=params, carry=carry)
+    run = lambda *given: steps_alone(this, given)
+    same(run_once(run, *given), on(name, "mdgl"), 1e-12)
+
+
+def steps_alone(this, given):
+    """Gradients of windows of one step with BPTT inside, added up."""
+    params, carry, xs, ys = given
+    state, total = this.init(params, carry), jax.tree.map(jnp.zeros_like, params)
+    for x, y in zip(xs, ys, strict=True):
+
+        def objective(params, state=state, x=x, y=y):
+            new, outs = this.update_window(params, state, x[None], full=True)
+            return jnp.sum(loss(outs[0], y)), new
+
+        found, state = jax.grad(objective, has_aux=True)(params)
+        total = jax.tree.map(jnp.add, total, found)
+    return total
+
+
 @pytest.mark.parametrize("name", ["three_lif", "recurrent_lif", "two_alif"])
 def test_s_tllr_without_past_slopes_is_ottt(name):
     right = on(name, "ottt", leak=LEAK)

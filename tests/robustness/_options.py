@@ -196,6 +196,21 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "mdgl": (
+        {},
+        {
+            "types": {
+                "string": "x",
+                "number": 1,
+                "floats": np.ones(N),
+                "matrix": np.zeros((N, N), int),
+                "strings": ["a", "b"],
+                "none": [],
+            },
+            "kappa_filter_decay": _DECAYS | {"unknown": "leak"},
+            "trace_dtype": _DTYPES,
+        },
+    ),
     "s_tllr": (
         {"feedback": "random", "random_feedback_key": 0},
         {

@@ -78,6 +78,10 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
+    __init__: Any
+
+
 class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
     __init__: Any
 
