@@ -240,6 +240,11 @@ def mdgl():
     assert is_exact(recurrent, RECURRENT, "mdgl") == READOUT | {"U": False}
 
 
+@ALGORITHMS("`modprop`")
+def modprop():
+    assert is_exact(leaky, LAYER, "modprop", leak=LEAK, taps=2) == READOUT
+
+
 @ALGORITHMS("`s_tllr`")
 def s_tllr():
     assert is_exact(fires(), LAYER, "s_tllr", lambda_pre=0.9) == READOUT

@@ -75,6 +75,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate._algorithms import ModProp as ModProp
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
@@ -100,8 +101,8 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm MDGL OSTLFeedforward OSTLRecurrent OSTTP OTPE "
-        "OTTT ParamDimVjpAlgorithm RFLO S_TLLR pp_prop"
+        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm MDGL ModProp OSTLFeedforward OSTLRecurrent OSTTP "
+        "OTPE OTTT ParamDimVjpAlgorithm RFLO S_TLLR pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

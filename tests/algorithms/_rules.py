@@ -106,6 +106,7 @@ LIKE = (
 )  # drives shaped as the activity
 
 HOPS = ("leaky_tanh", "gru", "two_alif", "recurrent_lif", "vanilla")  # with recurrent weights
+ONE_STATE = ("leaky_tanh", "three_lif", "conv_lif", "recurrent_lif", "vanilla")
 TYPES = (0, 1, 0, 0)
 
 
@@ -209,6 +210,22 @@ CASES = {
         lambda n: {"modulation": between_types},
         neighbour="mdgl",
         cells=tuple(n for n in HOPS if n != "gru"),
+    ),
+    "modprop": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": 0.7, "taps": 3},
+        lambda n: {"leak": 0.7, "taps": 3},
+        neighbour="ottt",
+        cells=ONE_STATE,
+    ),
+    "modprop_types": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "types": TYPES},
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "modulation": between_types},
+        neighbour="modprop",
+        cells=tuple(n for n in ONE_STATE if n in HOPS),
     ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(

@@ -86,6 +86,45 @@ def steps_alone(this, given):
     return total
 
 
+def linear(p, h, x):
+    h = LEAK * h + h @ p["U"] + x @ p["W"] + p["b"]
+    return h, h @ p["o"]
+
+
+def linear_convolution(p, h, x):
+    numbers = {"dimension_numbers": ("NWC", "WIO", "NWC")}
+    before = jax.lax.conv_general_dilated(h, p["U"][:3, :1, None], (1,), "SAME", **numbers)
+    h = LEAK * h + before + (x @ p["W"] + p["b"])[..., None]
+    return h, h[..., 0] @ p["o"]
+
+
+@pytest.mark.parametrize("cell", [linear, linear_convolution])
+def test_modprop_of_a_linear_network_is_bptt(cell):
+    """With mu its slope, and as many taps as steps; the error falls with the taps."""
+    params, carry, *rest = data("recurrent_lif")
+    h = carry[0] if cell is linear else carry[0][..., None]
+    given = {**params, "U": 0.3 * params["U"]}, h, *rest
+    right, options = bptt(cell, given), {"mu": 1.0, "leak": "model"}
+    same(online(cell, given, "modprop", taps=T, **options), right)
+    same(online(cell, given, "modprop", window=1, taps=T, **options), right)
+    off = [apart(online(cell, given, "modprop", taps=k, **options), right)["W"] for k in (1, 3, 5)]
+    assert off[0] > off[1] > off[2] > 1e-3, off
+    assert apart(online(cell, given, "modprop", taps=T, mu=0.9, leak=LEAK), right)["W"] > 1e-3
+
+
+@pytest.mark.parametrize(("scale", "grows"), [(0.05, False), (2.0, True)])
+def test_modprop_warns_of_signals_that_grow(scale, grows):
+    params, carry, xs, _ = data("recurrent_lif")
+    params = {**params, "U": scale * params["U"]}
+    settings = {"params": params, "carry": carry[0], "leak": LEAK, "mu": 1.0}
+    rows = braintrace.compile(linear, "modprop", xs[0], **settings).graph.parameters
+    warned = {row.path: row.warnings for row in rows}
+    radius = np.abs(np.linalg.eigvals(LEAK * np.eye(N) + params["U"])).max()
+    assert bool(radius > 1) is grows
+    assert any(f"mu W is {radius:.3g}" in w for w in warned["['U']"]) is grows, warned
+    assert not warned["['o']"]
+
+
 @pytest.mark.parametrize("name", ["three_lif", "recurrent_lif", "two_alif"])
 def test_s_tllr_without_past_slopes_is_ottt(name):
     right = on(name, "ottt", leak=LEAK)

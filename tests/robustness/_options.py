@@ -148,6 +148,14 @@ _MATRICES = {
     "complex": [np.ones((N, O), complex)],
     "a function": jnp.tanh,
 }
+_TYPES = {
+    "string": "x",
+    "number": 1,
+    "floats": np.ones(N),
+    "matrix": np.zeros((N, N), int),
+    "strings": ["a", "b"],
+    "none": [],
+}
 _NEEDED = {"left out": LEFT_OUT}
 
 #: For each algorithm what it needs, and its options with the kind of each.
@@ -196,17 +204,20 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "modprop": (
+        {"leak": 0.5},
+        {
+            "mu": _FINITE,
+            "taps": WHOLE,
+            "leak": _LEAKS | {"None": None, "unknown": "membrane", "none": ()},
+            "types": _TYPES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
     "mdgl": (
         {},
         {
-            "types": {
-                "string": "x",
-                "number": 1,
-                "floats": np.ones(N),
-                "matrix": np.zeros((N, N), int),
-                "strings": ["a", "b"],
-                "none": [],
-            },
+            "types": _TYPES,
             "kappa_filter_decay": _DECAYS | {"unknown": "leak"},
             "trace_dtype": _DTYPES,
         },

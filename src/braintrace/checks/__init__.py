@@ -22,6 +22,7 @@ from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_modulated import mdgl_oracle as mdgl_oracle
+from ._oracles_modulated import modprop_oracle as modprop_oracle
 from ._oracles_slopes import s_tllr_oracle as s_tllr_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._site_rules import check_site_rule as check_site_rule

@@ -6,6 +6,7 @@ from ._d_rtrl import DRTRLRule as DRTRLRule
 from ._eprop import EPropRule as EPropRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
 from ._mdgl import MDGLRule as MDGLRule
+from ._modprop import ModPropRule as ModPropRule
 from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
 from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule
 from ._osttp import OSTTPRule as OSTTPRule

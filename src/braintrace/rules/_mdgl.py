@@ -16,7 +16,7 @@ from ._options import floating, option
 from ._registry import register_algorithm
 
 
-def _types(name: str, value: Any) -> tuple[np.ndarray, ...]:
+def types_of_neurons(name: str, value: Any) -> tuple[np.ndarray, ...]:
     """One array for each recurrent product; an array alone is that of the only one."""
     several = isinstance(value, tuple | list) and value and all(np.ndim(v) == 1 for v in value)
     found = [np.asarray(v) for v in (value if several else [value])]
@@ -82,7 +82,7 @@ class MDGLRule(Algorithm):
 
     name = "MDGL"
 
-    types: Any = option(None, _types, compare=False)
+    types: Any = option(None, types_of_neurons, compare=False)
     kappa_filter_decay: float = option(0.0, fraction)
     trace_dtype: DTypeLike | None = option(None, floating)
 

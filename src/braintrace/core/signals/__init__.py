@@ -1,5 +1,6 @@
 """Edits of a cell's program: filters, feedback, targets, estimates."""
 
+from ._between import Between as Between
 from ._editor import Edit as Edit
 from ._editor import Editor as Editor
 from ._linear_loss import RATE_SCALE as RATE_SCALE

@@ -62,7 +62,7 @@ class Modulation(Edit):
                 self._by_type(editor, (equation, k), self.types[number])
 
     def _by_type(self, editor: Editor, edge: Edge, types: Int[np.ndarray, " n"]) -> None:
-        (equation, k), w = edge, weight_of(editor, edge)
+        (equation, k), w = edge, weight_of(editor.graph, edge)
         if w is None or w.shape != (len(types),) * 2:
             _refuse(equation, w, len(types))
         operation, [y] = equation.copy(), equation.outputs

@@ -96,7 +96,7 @@ class Feedback(_OfReadouts):
                 do="read the activity out with a linear layer inside the model, or use "
                 "feedback='symmetric'",
             )
-        replaced = [weight_of(editor, edge) or _refuse_readout(edge[0]) for edge in edges]
+        replaced = [weight_of(editor.graph, edge) or _refuse_readout(edge[0]) for edge in edges]
         # by the fan-in, which is the first axis
         wanted = [
             (w.shape, w.dtype, self.scale / np.sqrt(max((1, *w.shape[:1])))) for w in replaced
@@ -119,13 +119,13 @@ class Feedback(_OfReadouts):
         return editor.apply(lambda w, e: sg((w + e).astype(w.dtype)), w, difference)
 
 
-def weight_of(editor: Editor, edge: Edge) -> Atom | None:
+def weight_of(graph: CellGraph, edge: Edge) -> Atom | None:
     """What the activity at `edge` is multiplied with, if it is a weight."""
     equation, k = edge
     if len(equation.inputs) != 2:
         return None
     w = equation.inputs[1 - k]
-    is_known = isinstance(w, Const) or w in editor.graph.prelude_results
+    is_known = isinstance(w, Const) or w in graph.prelude_results
     return w if is_known and site_rule(equation, 1 - k) is not None else None
 
 

@@ -7,6 +7,7 @@ from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
+from ._carrier import summed as summed
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
@@ -24,5 +25,6 @@ from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
 from ._slots import nbytes as nbytes
+from ._taps import Taps as Taps
 from ._whole_state import WholeState as WholeState
 from ._within_layer import WithinLayer as WithinLayer

@@ -82,6 +82,10 @@ class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
     __init__: Any
 
 
+class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
+    __init__: Any
+
+
 class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
     __init__: Any
 
