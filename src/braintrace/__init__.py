@@ -70,6 +70,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import MDGL as MDGL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
@@ -78,6 +79,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate._algorithms import ModProp as ModProp
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
@@ -104,8 +106,8 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
+        "D_RTRL EProp ES_D_RTRL IODimVjpAlgorithm MDGL ModProp OSTLFeedforward OSTLRecurrent "
+        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

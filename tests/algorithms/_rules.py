@@ -129,6 +129,26 @@ LIKE = (
     "recurrent_lif",
 )  # drives shaped as the activity
 
+HOPS = ("leaky_tanh", "gru", "two_alif", "recurrent_lif", "vanilla")  # with recurrent weights
+ONE_STATE = ("leaky_tanh", "three_lif", "conv_lif", "recurrent_lif", "vanilla")
+TYPES = (0, 1, 0, 0)
+
+
+def between_types(params):
+    """Recurrent weights as means over types."""
+
+    def averaged(w):
+        types = np.array(TYPES[len(TYPES) - len(w) :])
+        found = np.zeros(w.shape)
+        for a in (0, 1):
+            for b in (0, 1):
+                of = np.ix_(types == a, types == b)
+                found = jnp.asarray(found).at[of].set(w[of].mean())
+        return found
+
+    return {k: averaged(v) if k[0] == "U" else v for k, v in params.items()}
+
+
 S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
 
 CASES = {
@@ -212,6 +232,39 @@ CASES = {
         checks.sk_rtrl_oracle,
         lambda n: {"rank": 2},
         lambda n: {"rank": 2, "slopes": _slopes(n)},
+    ),
+    "mdgl": Case("mdgl", checks.mdgl_oracle, cells=HOPS),
+    "mdgl_filtered": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"kappa_filter_decay": 0.7},
+        lambda n: {"kappa": 0.7},
+        neighbour="eprop",
+        cells=HOPS[:-1],
+    ),
+    "mdgl_types": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"types": TYPES if EXAMPLES[n].cell.layers[1:] == () else [TYPES, TYPES[1:]]},
+        lambda n: {"modulation": between_types},
+        neighbour="mdgl",
+        cells=tuple(n for n in HOPS if n != "gru"),
+    ),
+    "modprop": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": 0.7, "taps": 3},
+        lambda n: {"leak": 0.7, "taps": 3},
+        neighbour="ottt",
+        cells=ONE_STATE,
+    ),
+    "modprop_types": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "types": TYPES},
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "modulation": between_types},
+        neighbour="modprop",
+        cells=tuple(n for n in ONE_STATE if n in HOPS),
     ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(

@@ -148,6 +148,14 @@ _MATRICES = {
     "complex": [np.ones((N, O), complex)],
     "a function": jnp.tanh,
 }
+_TYPES = {
+    "string": "x",
+    "number": 1,
+    "floats": np.ones(N),
+    "matrix": np.zeros((N, N), int),
+    "strings": ["a", "b"],
+    "none": [],
+}
 _NEEDED = {"left out": LEFT_OUT}
 
 #: For each algorithm what it needs, and its options with the kind of each.
@@ -193,6 +201,24 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "random_feedback_key": SEEDS | _NEEDED,
             "feedback_scale": _SCALES,
             "feedback_weights": _MATRICES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "modprop": (
+        {"leak": 0.5},
+        {
+            "mu": _FINITE,
+            "taps": WHOLE,
+            "leak": _LEAKS | {"None": None, "unknown": "membrane", "none": ()},
+            "types": _TYPES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "mdgl": (
+        {},
+        {
+            "types": _TYPES,
+            "kappa_filter_decay": _DECAYS | {"unknown": "leak"},
             "trace_dtype": _DTYPES,
         },
     ),

@@ -24,6 +24,8 @@ from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
+from ._oracles_modulated import mdgl_oracle as mdgl_oracle
+from ._oracles_modulated import modprop_oracle as modprop_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle
 from ._oracles_sketched import sk_rtrl_oracle as sk_rtrl_oracle
 from ._oracles_slopes import s_tllr_oracle as s_tllr_oracle

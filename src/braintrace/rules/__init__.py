@@ -41,6 +41,8 @@ from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
 from ._eprop import EPropRule as EPropRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
+from ._mdgl import MDGLRule as MDGLRule
+from ._modprop import ModPropRule as ModPropRule
 from ._options import decay as decay
 from ._options import drawn_or_given as drawn_or_given
 from ._options import floating as floating

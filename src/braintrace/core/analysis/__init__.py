@@ -13,6 +13,7 @@ from ._exits import Exit as Exit
 from ._exits import ExitKind as ExitKind
 from ._exits import activities as activities
 from ._exits import find_exits as find_exits
+from ._exits import joined_at as joined_at
 from ._graph import CellGraph as CellGraph
 from ._graph import Exactness as Exactness
 from ._graph import ExtraLeaf as ExtraLeaf

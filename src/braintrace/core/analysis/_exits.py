@@ -127,6 +127,19 @@ def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -
     return {g: chosen[g] for g in read}
 
 
+def joined_at(graph: CellGraph, exits: Sequence[Exit]) -> dict[Exit, Var]:
+    """What each exit reads of its own group: its operand, or what of it is that group's where the
+    activities of several are joined.
+    """
+    origins = _origins(graph, PARTS)
+    found = {}
+    for x in exits:
+        of_group = origins[x.variable][x.group]
+        is_joined = len(origins[x.variable]) > 1 and len(of_group) == 1
+        found[x] = next(iter(of_group)) if is_joined else x.variable
+    return found
+
+
 def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
     """For the variables computed position by position from the state, old or new: the groups that
     they come from, and for each the variables that they move or scale, `parts` taken included.

@@ -1,5 +1,6 @@
 """Edits of a cell's program: filters, feedback, targets, estimates."""
 
+from ._between import Between as Between
 from ._editor import Edit as Edit
 from ._editor import Editor as Editor
 from ._linear_loss import RATE_SCALE as RATE_SCALE
@@ -7,6 +8,7 @@ from ._linear_loss import TARGET as TARGET
 from ._linear_loss import FiringRate as FiringRate
 from ._linear_loss import TargetProjection as TargetProjection
 from ._matrices import random_value as random_value
+from ._modulation import Modulation as Modulation
 from ._modulator import MODULATOR as MODULATOR
 from ._modulator import Modulator as Modulator
 from ._postsynaptic import Postsynaptic as Postsynaptic

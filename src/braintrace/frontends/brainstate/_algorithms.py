@@ -86,6 +86,14 @@ class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
 
+class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
+    __init__: Any
+
+
+class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
+    __init__: Any
+
+
 class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
     __init__: Any
 
