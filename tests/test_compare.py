@@ -36,6 +36,8 @@ def test_the_table_has_every_algorithm(capsys):
         "ottt",
         "osttp",
         "three_factor",
+        "instantaneous",
+        "sltt",
         "rflo",
     ):
         assert f"\n{name}" in shown

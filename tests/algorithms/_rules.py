@@ -191,6 +191,8 @@ CASES = {
         neighbour="three_factor",
         modulated="by neuron",
     ),
+    "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
+    "sltt": Case("sltt", checks.instantaneous_oracle),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,

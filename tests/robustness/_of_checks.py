@@ -121,6 +121,7 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
         "layered_oracle": {},
         "osttp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
         "three_factor_oracle": {"modulator": jnp.ones((T, B))},
+        "instantaneous_oracle": {},
     }
     of_oracles = {
         "pp_prop_oracle": {"decays": decays | {"three": (0.5, 0.5, 0.5), "of strings": ("a", "b")}},
@@ -132,6 +133,10 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "y_target": _bad(values.PROJECTED),
             "B_list": {"None": None, "another shape": [jnp.ones((O, N + 1))], "string": "x"},
             "exact": FLAGS,
+        },
+        "instantaneous_oracle": {
+            "cell": {"None": None},
+            "chosen": {"longer": np.ones(T + 1, bool), "of floats": np.ones(T)},
         },
         "three_factor_oracle": {
             "modulator": _bad(values.MODULATORS),

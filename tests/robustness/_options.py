@@ -213,6 +213,11 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "instantaneous": ({}, {}),
+    "sltt": (
+        {"k": 2, "steps": 4},
+        {"k": WHOLE, "steps": WHOLE, "steps_key": {k: v for k, v in SEEDS.items() if k != "None"}},
+    ),
     "three_factor": ({}, {"kappa_filter_decay": _DECAYS, "trace_dtype": _DTYPES}),
     "osttp": (
         {"feedback_key": 0},

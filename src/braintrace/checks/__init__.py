@@ -18,6 +18,7 @@ from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_filtered import otpe_oracle as otpe_oracle
 from ._oracles_filtered import ottt_oracle as ottt_oracle
 from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
+from ._oracles_instantaneous import instantaneous_oracle as instantaneous_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle

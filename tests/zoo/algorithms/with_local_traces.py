@@ -19,6 +19,7 @@ ALGORITHMS = {
     "otpe": Algorithm("otpe", {"leak": 0.8}),
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
     "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
+    "instantaneous": Algorithm("instantaneous", {}),
 }
 
 

@@ -10,6 +10,7 @@ from ._matrices import random_value as random_value
 from ._modulator import MODULATOR as MODULATOR
 from ._modulator import Modulator as Modulator
 from ._postsynaptic import Postsynaptic as Postsynaptic
+from ._random_steps import RandomSteps as RandomSteps
 from ._readouts import Feedback as Feedback
 from ._readouts import OutputFilter as OutputFilter
 from ._scalar_leak import ScalarLeak as ScalarLeak

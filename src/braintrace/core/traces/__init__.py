@@ -10,6 +10,7 @@ from ._carrier import Traces as Traces
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
+from ._no_trace import NoTrace as NoTrace
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._sensitivity import Sensitivity as Sensitivity

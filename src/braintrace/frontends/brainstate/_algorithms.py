@@ -78,6 +78,14 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
+    __init__: Any
+
+
+class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
