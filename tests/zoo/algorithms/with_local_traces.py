@@ -48,7 +48,7 @@ REFUSED = {
     "osttp": {
         SEPARATE: f"{MEETING} {SOLVED}",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "The target has a wrong shape": "centred_populations",
         NO_ONE_ACTIVITY: "gru_reset_before",
     },
@@ -56,7 +56,7 @@ REFUSED = {
     "eprop_feedback": {
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "the mean of a real activity": COMPLEX,
         NO_ONE_ACTIVITY: "gru_reset_before",
     },

@@ -18,7 +18,7 @@ ALGORITHMS = {
 
 AT_ACTIVITIES = {
     UNKNOWN: NOT_SAID,
-    IN_FRONT: f"batch_norm_in_use {LAST}",
+    IN_FRONT: LAST,
     NO_ONE_ACTIVITY: "gru_reset_before",
 }
 REFUSED = {

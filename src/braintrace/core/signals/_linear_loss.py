@@ -68,6 +68,16 @@ def read_by_others(editor: Editor, exits: list[Exit], what: str) -> tuple[dict[i
     return read, np.result_type(np.float32, *(counting(z.dtype) for z in read.values()))
 
 
+def groups_of(read: Mapping[int, Var]) -> dict[Var, list[int]]:
+    """Each activity of `read` once, with the groups that it is of: a potential and a refractory
+    current, say.
+    """
+    found: dict[Var, list[int]] = {}
+    for group, z in read.items():
+        found.setdefault(z, []).append(group)
+    return found
+
+
 def check_batch_in_front(editor: Editor, z: Var) -> None:
     """What is said per sample acts on activities whose samples are known, on axis 0."""
     graph = editor.graph
@@ -94,7 +104,8 @@ def stop_for_others(editor: Editor, exits: list[Exit], read: Mapping[int, Var]) 
     """
     mixing = {x.edge for x in exits}
     for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
-        constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
+        own = {read[x.group] for x in found if x.group in read}
+        constant = {z: editor.stopped(z) for z in own}
         equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
 
 
