@@ -66,7 +66,9 @@ if _TYPE_CHECKING:
     from .compat._legacy import SpMatMulOp as SpMatMulOp
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
+    from .frontends.brainstate._algorithms import DECOLLE as DECOLLE
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import ETLP as ETLP
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
@@ -102,7 +104,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO ThreeFactor Instantaneous SLTT pp_prop"
+        "ParamDimVjpAlgorithm RFLO ThreeFactor Instantaneous SLTT ETLP DECOLLE pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

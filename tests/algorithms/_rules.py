@@ -112,6 +112,26 @@ def _own_kappa(name):
     return {"kappa_filter_decay": 0.0 if leak is None else "readout"}
 
 
+def local_readouts(name):
+    """As `projections`, the other way round."""
+    return [0.5 * b.T for b in projections(name)]
+
+
+def smooth_l1(r, y):
+    away = jnp.abs(r - y)
+    return jnp.where(away < 1, away**2 / 2, away - 0.5).mean(-1)
+
+
+def voltage(h):
+    return h["V"] if isinstance(h, dict) else h
+
+
+REGULARISED = {"voltage_regulariser": (0.5, 0.1)}
+VOLTAGES = dict.fromkeys(EXAMPLES, REGULARISED) | {
+    "two_alif": {**REGULARISED, "voltages": ["[0]['V']", "[1]['V']"]},
+    "synapse": {**REGULARISED, "voltages": "[0]['V']"},
+}
+
 LIKE = (
     "leaky_tanh",
     "two_alif",
@@ -190,6 +210,22 @@ CASES = {
         lambda n: {"kappa": 0.7},
         neighbour="three_factor",
         modulated="by neuron",
+    ),
+    "etlp": Case(
+        "etlp",
+        checks.etlp_oracle,
+        lambda n: {"B_list": split_projections(n), **VOLTAGES[n]},
+        lambda n: {"B_list": projections(n), "voltage": (0.5, 0.1, voltage)},
+        neighbour="osttp",
+        target=True,
+    ),
+    "decolle": Case(
+        "decolle",
+        checks.decolle_oracle,
+        lambda n: {"G_list": local_readouts(n)},
+        lambda n: {"G_list": local_readouts(n), "local_loss": smooth_l1},
+        neighbour="osttp",
+        target=True,
     ),
     "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
     "sltt": Case("sltt", checks.instantaneous_oracle),

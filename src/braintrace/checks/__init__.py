@@ -22,6 +22,8 @@ from ._oracles_instantaneous import instantaneous_oracle as instantaneous_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
+from ._oracles_signals import decolle_oracle as decolle_oracle
+from ._oracles_signals import etlp_oracle as etlp_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._site_rules import check_site_rule as check_site_rule

@@ -3,7 +3,9 @@
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
+from ._decolle import DECOLLERule as DECOLLERule
 from ._eprop import EPropRule as EPropRule
+from ._etlp import ETLPRule as ETLPRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
 from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
 from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule

@@ -20,6 +20,7 @@ from ._matrices import Seed, matrices
 
 RATE_SCALE = "rate scale"  # for each sample, the weight of the rate's term at this step
 TARGET = "target"  # the signal y*, times the weight of the step's loss
+WEIGHT = "weight"  # for each sample, that of the step's loss
 
 
 @jax.custom_vjp
@@ -47,8 +48,12 @@ def first_output(editor: Editor) -> int:
 
 
 def add_linear_loss(editor: Editor, signal: Atom) -> None:
-    """Let the backward pass of the step's first output add the gradient of the scalar `signal`."""
+    """Let the backward pass of the step's first output add the gradient of the scalar `signal`, at
+    the steps that count.
+    """
     k = first_output(editor)
+    if editor.counts is not None:
+        signal = editor.apply(lambda s, counts: jnp.where(counts, s, 0), signal, editor.counts)
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 

@@ -78,6 +78,14 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class ETLP(ETraceVjpAlgorithm, algorithm=rules.ETLPRule):
+    __init__: Any
+
+
+class DECOLLE(ETraceVjpAlgorithm, algorithm=rules.DECOLLERule):
+    __init__: Any
+
+
 class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
     __init__: Any
 
