@@ -37,6 +37,8 @@ def test_the_table_has_every_algorithm(capsys):
         "osttp",
         "three_factor",
         "instantaneous",
+        "etlp",
+        "decolle",
         "sltt",
         "rflo",
     ):

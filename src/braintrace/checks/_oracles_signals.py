@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from ..cell import Mask, Timed, sequence_length
-from ..cell._arguments import Modulator, checked_modulator, checked_target
+from ..cell._arguments import Modulator, checked_marks, checked_modulator, checked_target
 from ..core._domains import described, fraction
 from ..core._errors import UsageError
-from ._oracles_cell import Gradients, LayeredCell, check_layered, gradient_of, sg
+from ._oracles_cell import Gradients, LayeredCell, check_function, check_layered, gradient_of, sg
 from ._oracles_layered import local_program
 
 
@@ -123,6 +123,10 @@ def etlp_oracle(
     -1.5
     """
     y = _layered_target(cell, carry, xs, y_target, "B_list", B_list, targets_first=True)
+    counts = None if events is None else checked_marks(events)
+    if counts is not None and counts.shape != y.shape[:1]:
+        got, expected = f"shape {counts.shape}", f"shape {y.shape[:1]}"
+        raise UsageError("Invalid events.", got=got, expected=expected)
     c, threshold, voltage_of = voltage or (0.0, 0.0, lambda h: 0.0)
 
     def term(l: int, z: Array, h: PyTree, y: Array, weight: Array) -> Array:
@@ -131,7 +135,7 @@ def etlp_oracle(
         signal = beyond.reshape(z.shape[0], -1) - y @ B_list[l]
         return jnp.sum(sg(weight.reshape(-1, 1) * signal) * z.reshape(z.shape[0], -1))
 
-    run = local_program(cell, carry, xs, y, term, counts=events)
+    run = local_program(cell, carry, xs, y, term, counts=counts)
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
 
 
@@ -179,6 +183,7 @@ def decolle_oracle(
     >>> gradients["w"][0, 0].item()  # 2 (6 - 1)
     10.0
     """
+    check_function("local_loss", local_loss)
     y = _layered_target(cell, carry, xs, y_target, "G_list", G_list, targets_first=False)
 
     def term(l: int, z: Array, h: PyTree, y: Array, weight: Array) -> Array:
