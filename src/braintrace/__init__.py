@@ -69,7 +69,9 @@ if _TYPE_CHECKING:
     from .compat._legacy import SpMatMulOp as SpMatMulOp
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
+    from .frontends.brainstate._algorithms import DECOLLE as DECOLLE
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import ETLP as ETLP
     from .frontends.brainstate._algorithms import MDGL as MDGL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
@@ -77,7 +79,9 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import RFLO as RFLO
     from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
     from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
+    from .frontends.brainstate._algorithms import SLTT as SLTT
     from .frontends.brainstate._algorithms import EProp as EProp
+    from .frontends.brainstate._algorithms import Instantaneous as Instantaneous
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
     from .frontends.brainstate._algorithms import ModProp as ModProp
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
@@ -106,8 +110,9 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL EProp ES_D_RTRL IODimVjpAlgorithm MDGL ModProp OSTLFeedforward OSTLRecurrent "
-        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
+        "DECOLLE D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous MDGL ModProp "
+        "OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO SK_RTRL SLTT "
+        "S_TLLR ThreeFactor pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

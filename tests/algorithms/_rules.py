@@ -120,6 +120,26 @@ def _slopes(name):
     return {k: slope(v) if k in decays else jnp.ones_like(v) for k, v in params.items()}
 
 
+def local_readouts(name):
+    """As `projections`, the other way round."""
+    return [0.5 * b.T for b in projections(name)]
+
+
+def smooth_l1(r, y):
+    away = jnp.abs(r - y)
+    return jnp.where(away < 1, away**2 / 2, away - 0.5).mean(-1)
+
+
+def voltage(h):
+    return h["V"] if isinstance(h, dict) else h
+
+
+REGULARISED = {"voltage_regulariser": (0.5, 0.1)}
+VOLTAGES = dict.fromkeys(EXAMPLES, REGULARISED) | {
+    "two_alif": {**REGULARISED, "voltages": ["[0]['V']", "[1]['V']"]},
+    "synapse": {**REGULARISED, "voltages": "[0]['V']"},
+}
+
 LIKE = (
     "leaky_tanh",
     "two_alif",
@@ -221,6 +241,24 @@ CASES = {
         neighbour="three_factor",
         modulated="by neuron",
     ),
+    "etlp": Case(
+        "etlp",
+        checks.etlp_oracle,
+        lambda n: {"B_list": split_projections(n), **VOLTAGES[n]},
+        lambda n: {"B_list": projections(n), "voltage": (0.5, 0.1, voltage)},
+        neighbour="osttp",
+        target=True,
+    ),
+    "decolle": Case(
+        "decolle",
+        checks.decolle_oracle,
+        lambda n: {"G_list": local_readouts(n)},
+        lambda n: {"G_list": local_readouts(n), "local_loss": smooth_l1},
+        neighbour="osttp",
+        target=True,
+    ),
+    "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
+    "sltt": Case("sltt", checks.instantaneous_oracle),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,

@@ -21,11 +21,14 @@ from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_filtered import otpe_oracle as otpe_oracle
 from ._oracles_filtered import ottt_oracle as ottt_oracle
 from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
+from ._oracles_instantaneous import instantaneous_oracle as instantaneous_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_modulated import mdgl_oracle as mdgl_oracle
 from ._oracles_modulated import modprop_oracle as modprop_oracle
+from ._oracles_signals import decolle_oracle as decolle_oracle
+from ._oracles_signals import etlp_oracle as etlp_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle
 from ._oracles_sketched import sk_rtrl_oracle as sk_rtrl_oracle
 from ._oracles_slopes import s_tllr_oracle as s_tllr_oracle

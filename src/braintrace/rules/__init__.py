@@ -39,7 +39,9 @@ from ..core.traces import WithinLayer as WithinLayer
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
+from ._decolle import DECOLLERule as DECOLLERule
 from ._eprop import EPropRule as EPropRule
+from ._etlp import ETLPRule as ETLPRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
 from ._mdgl import MDGLRule as MDGLRule
 from ._modprop import ModPropRule as ModPropRule
@@ -62,6 +64,8 @@ from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
 from ._s_tllr import STLLRRule as STLLRRule
 from ._sk_rtrl import SKRTRLRule as SKRTRLRule
+from ._sltt import InstantaneousRule as InstantaneousRule
+from ._sltt import SLTTRule as SLTTRule
 from ._three_factor import ThreeFactorRule as ThreeFactorRule
 from ._uoro import UORORule as UORORule
 

@@ -19,6 +19,7 @@ ALGORITHMS = {
     "otpe": Algorithm("otpe", {"leak": 0.8}),
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
     "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
+    "instantaneous": Algorithm("instantaneous", {}),
 }
 
 
@@ -47,7 +48,7 @@ REFUSED = {
     "osttp": {
         SEPARATE: f"{MEETING} {SOLVED}",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "The target has a wrong shape": "centred_populations",
         NO_ONE_ACTIVITY: "gru_reset_before",
     },
@@ -55,7 +56,7 @@ REFUSED = {
     "eprop_feedback": {
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "the mean of a real activity": COMPLEX,
         NO_ONE_ACTIVITY: "gru_reset_before",
     },

@@ -57,6 +57,8 @@ class Editor:
         self.params, self.carry, self.xs = list(graph.params), list(graph.carry), list(graph.xs)
         self.new_carry, self.outs = list(graph.new_carry), list(graph.outs)
         self.leaves: list[ExtraLeaf] = []
+        # a boolean: whether what the rule adds to the loss counts at this step; None for always
+        self.counts: Var | None = None
         # leaves of the carry that the rule's carrier treats apart
         self.marks: dict[str, frozenset[int]] = {}
         self._filtered: list[tuple[Var, Exit]] = []

@@ -14,6 +14,7 @@ from ._draws import with_key as with_key
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
+from ._no_trace import NoTrace as NoTrace
 from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic

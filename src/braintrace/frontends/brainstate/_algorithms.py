@@ -82,6 +82,22 @@ class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
     __init__: Any
 
 
+class ETLP(ETraceVjpAlgorithm, algorithm=rules.ETLPRule):
+    __init__: Any
+
+
+class DECOLLE(ETraceVjpAlgorithm, algorithm=rules.DECOLLERule):
+    __init__: Any
+
+
+class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
+    __init__: Any
+
+
+class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
