@@ -18,8 +18,12 @@ from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_filtered import otpe_oracle as otpe_oracle
 from ._oracles_filtered import ottt_oracle as ottt_oracle
 from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
+from ._oracles_kronecker import kf_rtrl_oracle as kf_rtrl_oracle
+from ._oracles_kronecker import ok_rtrl_oracle as ok_rtrl_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
+from ._oracles_random import drawn_signs as drawn_signs
+from ._oracles_random import uoro_oracle as uoro_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._site_rules import check_site_rule as check_site_rule

@@ -5,6 +5,8 @@ from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
 from ._eprop import EPropRule as EPropRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
+from ._kronecker import KFRTRLRule as KFRTRLRule
+from ._kronecker import OKRTRLRule as OKRTRLRule
 from ._ostl import OSTLFeedforwardRule as OSTLFeedforwardRule
 from ._ostl import OSTLRecurrentRule as OSTLRecurrentRule
 from ._osttp import OSTTPRule as OSTTPRule

@@ -3,9 +3,13 @@
 from .._algorithms import Algorithm
 from .with_local_traces import MEETING, SEPARATE, SOLVED
 
-ALGORITHMS = {"uoro": Algorithm("uoro", {})}
+ALGORITHMS = {
+    "uoro": Algorithm("uoro", {}),
+    "kf_rtrl": Algorithm("kf_rtrl", {}),
+    "ok_rtrl": Algorithm("ok_rtrl", {"rank": 2}),
+}
 
-REFUSED = {"uoro": {SEPARATE: f"{MEETING} {SOLVED}"}}
+REFUSED = dict.fromkeys(ALGORITHMS, {SEPARATE: f"{MEETING} {SOLVED}"})
 
 #: Twins whose weights are other ones, or meet data elsewhere, have other norms.
 DRAWN = {("uoro", "scaled_activity"), ("uoro", "activity_read_twice")}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
 from .._precision import wide
-from ..analysis import CellGraph, Site
+from ..analysis import Site
 from ..step import Values
 from ._carrier import represented
 from ._sensitivity import LayerSensitivity, every_drive
