@@ -11,5 +11,5 @@ ALGORITHMS = {
 
 REFUSED = dict.fromkeys(ALGORITHMS, {SEPARATE: f"{MEETING} {SOLVED}"})
 
-#: Twins whose weights are other ones, or meet data elsewhere, have other norms.
-DRAWN = {("uoro", "scaled_activity"), ("uoro", "activity_read_twice")}
+#: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.
+DRAWN = {(a, twin) for a in ALGORITHMS for twin in ("scaled_activity", "activity_read_twice")}

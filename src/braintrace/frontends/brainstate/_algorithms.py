@@ -78,5 +78,17 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):
+    __init__: Any
+
+
+class KF_RTRL(ETraceVjpAlgorithm, algorithm=rules.KFRTRLRule):
+    __init__: Any
+
+
+class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"
