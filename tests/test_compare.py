@@ -35,6 +35,7 @@ def test_the_table_has_every_algorithm(capsys):
         "otpe (approx)",
         "ottt",
         "osttp",
+        "three_factor",
         "rflo",
     ):
         assert f"\n{name}" in shown

@@ -67,15 +67,19 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import KF_RTRL as KF_RTRL
+    from .frontends.brainstate._algorithms import OK_RTRL as OK_RTRL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
+    from .frontends.brainstate._algorithms import UORO as UORO
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
+    from .frontends.brainstate._algorithms import ThreeFactor as ThreeFactor
     from .frontends.brainstate._algorithms import pp_prop as pp_prop
     from .frontends.brainstate._inspect import compile_etrace_graph as compile_etrace_graph
     from .frontends.brainstate._inspect import extract_module_info as extract_module_info
@@ -98,8 +102,8 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO pp_prop"
+        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm KF_RTRL OK_RTRL OSTLFeedforward OSTLRecurrent "
+        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO ThreeFactor UORO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

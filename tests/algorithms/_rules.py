@@ -33,12 +33,16 @@ def readout_like(name):
     return drawn(*EXAMPLES[name].params["o"])
 
 
+def activities(name):
+    """Those of the layers before the first step."""
+    layers = zip(EXAMPLES[name].cell.layers, data(name)[1], strict=False)
+    return [layer.out(h) for layer, h in layers]
+
+
 @functools.cache
 def projections(name):
     """A feedback matrix for each layer."""
-    example = EXAMPLES[name]
-    carry = data(name)[1]
-    sizes = [layer.out(h)[0].size for layer, h in zip(example.cell.layers, carry, strict=False)]
+    sizes = [z[0].size for z in activities(name)]
     return tuple(drawn(TARGETS, size, seed=k) for k, size in enumerate(sizes))
 
 
@@ -63,6 +67,7 @@ class Case:
     neighbour: str = "d_rtrl"
     cells: tuple[str, ...] = SIX
     target: bool = False
+    modulated: str = ""  # 'by sample' or 'by neuron'
 
     def learner(self, name, params=None, carry=None, x=None):
         p, c, xs, _ = data(name)
@@ -73,12 +78,23 @@ class Case:
             EXAMPLES[name].cell, self.algorithm, x, params=params, carry=carry, **self.options(name)
         )
 
-    def driver(self, steps=T, samples=B):
+    def driver(self, name, steps=T, samples=B):
         """What the sequence drivers need beside the data."""
-        return {"y_target": target_of(steps, samples)} if self.target else {}
+        if self.target:
+            return {"y_target": target_of(steps, samples)}
+        if self.modulated == "by sample":
+            return {"modulator": jnp.asarray(drawn(steps, samples))}
+        if self.modulated == "by neuron":
+            return {
+                "modulator": [
+                    jnp.asarray(drawn(steps, samples, *z.shape[1:], seed=k))
+                    for k, z in enumerate(activities(name))
+                ]
+            }
+        return {}
 
     def by_oracle(self, name, *given, **options):
-        extra = {"y_target": target_of(len(given[2]))} if self.target else {}
+        extra = self.driver(name, len(given[2]))
         return self.oracle(
             EXAMPLES[name].cell, *given, **SUM, **self.oracle_options(name), **extra, **options
         )[0]
@@ -166,6 +182,15 @@ CASES = {
         lambda n: {"B_list": projections(n), "exact": True},
         target=True,
     ),
+    "three_factor": Case("three_factor", checks.three_factor_oracle, modulated="by sample"),
+    "reward_eprop": Case(
+        "three_factor",
+        checks.three_factor_oracle,
+        lambda n: {"kappa_filter_decay": 0.7},
+        lambda n: {"kappa": 0.7},
+        neighbour="three_factor",
+        modulated="by neuron",
+    ),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,
@@ -201,23 +226,23 @@ def windowed(this, given, window, **driver):
     )[0]
 
 
-def stepwise(this, given, y_target=None):
+def stepwise(this, given, **signals):
     """Gradients of `update`, step by step, added up."""
     params, carry, xs, ys = given
 
     def one(both, at):
         state, total = both
-        x, y, target = at
+        x, y, signals = at
 
         def objective(params):
-            new, out = this.update(params, state, x, y_target=target)
+            new, out = this.update(params, state, x, **signals)
             return jnp.sum(loss(out, y)), new
 
         found, new = jax.grad(objective, has_aux=True)(params)
         return (new, jax.tree.map(jnp.add, total, found)), None
 
     start = (this.init(params, carry), jax.tree.map(jnp.zeros_like, params))
-    return jax.lax.scan(one, start, (xs, ys, y_target))[0][1]
+    return jax.lax.scan(one, start, (xs, ys, signals))[0][1]
 
 
 def norm(tree):

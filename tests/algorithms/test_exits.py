@@ -43,7 +43,7 @@ def test_other_activities_than_a_state_that_remembers(name, case):
     """Of several groups in one product, or of a state that keeps nothing of the old one."""
     this, right = learner(case, name), oracle(case, name)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
-    run = partial(every_way, this, CASES[case].driver())
+    run = partial(every_way, this, CASES[case].driver(name))
     for got in run_once(run, *data(name)):
         same(got, right)
     neighbour = oracle(CASES[case].neighbour, name)

@@ -57,7 +57,7 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_sample(case):
     """Traces, filters, means and corrections are reset; a batch is the sum of its samples, and two
     calls are one.
     """
-    this, driver = learner(case), RULES[case].driver()
+    this, driver = learner(case), RULES[case].driver(NAME)
     params, carry, xs, ys = data(NAME)
     alone = RULES[case].learner(NAME, carry=sample(carry, 0), x=xs[0, :1])
 
@@ -78,7 +78,7 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_sample(case):
         start = state = alone.init(params, sample(carry, b))
         for k, times in enumerate((slice(0, HALF), slice(HALF, T))):
             state = start if k and b == 1 else state
-            more = {n: v[times, b : b + 1] for n, v in driver.items()}
+            more = jax.tree.map(lambda v, b=b, times=times: v[times, b : b + 1], driver)
             found, state = stretch(
                 params, state, *(v[times, b : b + 1] for v in (xs, ys, MASK)), more
             )
@@ -103,7 +103,7 @@ def assert_same_traces(batch, singles):
 
 
 def test_no_state_and_no_traces_change_nothing(case):
-    this, driver = learner(case), RULES[case].driver()
+    this, driver = learner(case), RULES[case].driver(NAME)
     params, carry, xs, ys = data(NAME)
     right, end = program(case)(params, carry, xs, ys, driver)
     bare = this.init(params, carry, traces=False)
@@ -122,7 +122,7 @@ def test_no_state_and_no_traces_change_nothing(case):
 
 
 def test_vmap_over_seeds_is_a_loop(case):
-    params, *rest = *data(NAME), RULES[case].driver()
+    params, *rest = *data(NAME), RULES[case].driver(NAME)
     many = jax.tree.map(lambda v: jnp.stack([v, 0.7 * v]), params)
     mapped = jax.jit(jax.vmap(lambda p: sequence(case, p, *rest)[0]), compiler_options=QUICK)(many)
     for k in range(2):
@@ -138,7 +138,7 @@ def test_single_and_half_precision(case, dtype):
     narrow = jax.tree.map(lambda v: v.astype(dtype), data(NAME))
     params, carry, xs, _ = narrow
     this = RULES[case].learner(NAME, params, carry, xs[0])
-    driver = {k: v.astype(dtype) for k, v in RULES[case].driver().items()}
+    driver = jax.tree.map(lambda v: v.astype(dtype), RULES[case].driver(NAME))
     got = jax.jit(lambda *given: windowed(this, given, 3, **driver), compiler_options=QUICK)(
         *narrow
     )

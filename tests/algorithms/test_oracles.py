@@ -13,7 +13,7 @@ from .cells import EXAMPLES, B, data
 
 @pytest.mark.parametrize(("name", "case"), [(n, c) for c, v in CASES.items() for n in v.cells])
 def test_equals_its_oracle(case, name):
-    given, this, driver = data(name), learner(case, name), CASES[case].driver()
+    given, this, driver = data(name), learner(case, name), CASES[case].driver(name)
 
     @once
     def every_way(*given):

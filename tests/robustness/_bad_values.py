@@ -241,7 +241,28 @@ PROJECTED = {
     "of lists": Right(_Z.tolist(), _Z),
 }
 
-#: For an algorithm that does not.
+_M = np.ones((T, B), np.float32)
+#: For an algorithm that is modulated.
+MODULATORS = {
+    "None": None,
+    "one step": jnp.ones(B),
+    "longer": jnp.ones((T + 1, B)),
+    "more samples": jnp.ones((T, B + 1)),
+    "more neurons": jnp.ones((T, B, N + 1)),
+    "one for each of two groups": (_M, _M),
+    "none for any group": (),
+    "scalar": 1.0,
+    "samples first": jnp.ones((B, T)),
+    "complex": jnp.ones((T, B), complex),
+    "NaN": np.where(np.arange(T)[:, None] == 2, np.nan, _M),
+    "string": "reward",
+    "objects": np.full((T, B), None),
+    "of NumPy": Right(_M, jnp.ones((T, B))),
+    "by neuron": Right(np.ones((T, B, N)), jnp.ones((T, B))),
+    "a list": Right([_M], jnp.ones((T, B))),
+}
+
+#: For an algorithm that does not take them.
 NEEDLESS_TARGETS = {"array": _Z, "scalar": 1.0, "string": "target"}
 
 LENGTHS = {

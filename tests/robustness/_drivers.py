@@ -21,6 +21,13 @@ _LOSS = {
     "ys": values.TARGETS,
     "xs": values.INPUTS,
     "y_target": values.NEEDLESS_TARGETS,
+    "modulator": values.NEEDLESS_TARGETS,
+}
+
+_STEP = {
+    "x": values.STEP_INPUTS,
+    "y_target": values.NEEDLESS_TARGETS,
+    "modulator": values.NEEDLESS_TARGETS,
 }
 
 #: For each method its arguments, with the kind of each.
@@ -30,8 +37,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "etrace_fit, every step": {k: v for k, v in _LOSS.items() if k not in ("window", "xs")},
     "check_gradients": {k: v for k, v in _LOSS.items() if k not in ("ys", "xs")},
     "etrace_evolve": {"xs": values.INPUTS, "traces": values.FLAGS, "return_outputs": values.FLAGS},
-    "update": {"x": values.STEP_INPUTS, "y_target": values.NEEDLESS_TARGETS},
-    "__call__": {"x": values.STEP_INPUTS, "y_target": values.NEEDLESS_TARGETS},
+    "update": _STEP,
+    "__call__": _STEP,
     "update_window": {"xs": values.INPUTS, "full": values.FLAGS},
     "value_and_grad": {
         "loss_fn": values.LOSSES,
@@ -39,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "reduction": values.REDUCTIONS,
         "has_aux": values.FLAGS,
         "y_target": values.NEEDLESS_TARGETS,
+        "modulator": values.NEEDLESS_TARGETS,
     },
     "memory_plan": {"T": values.LENGTHS, "window": values.WINDOWS, "return_state": values.FLAGS},
     "init": {"carry": values.CARRIES, "traces": values.FLAGS},
@@ -65,22 +73,24 @@ def driver_cases() -> Iterator[Case]:
                 for label, value in kind.items():
                     yield _case(front_end, method, argument, label, value)
         if front_end.name != "brainstate, mapped":
-            for label, value in values.PROJECTED.items():
-                yield _case(front_end, "etrace_grad", "y_target", label, value, projects=True)
+            signals = {"y_target": values.PROJECTED, "modulator": values.MODULATORS}
+            for argument, kind in signals.items():
+                for label, value in kind.items():
+                    yield _case(front_end, "etrace_grad", argument, label, value, taken=True)
 
 
 def _case(
-    front_end: FrontEnd, method: str, argument: str, label: str, value: Any, projects: bool = False
+    front_end: FrontEnd, method: str, argument: str, label: str, value: Any, taken: bool = False
 ) -> Case:
     def called(value: Any) -> Any:
-        this = front_end.projecting if projects else front_end
+        this = front_end.taking[argument] if taken else front_end
         given = {} if value is values.LEFT_OUT else {argument: value}
         if method.endswith("every step"):
             given["mode"] = "O"
         return this.call(method.partition(",")[0], **given)
 
-    name = f"{front_end.name}.{method}, {argument}: {label}{', projected' * projects}"
-    this = lambda: front_end.projecting if projects else front_end
+    name = f"{front_end.name}.{method}, {argument}: {label}{', taken' * taken}"
+    this = lambda: front_end.taking[argument] if taken else front_end
     watched, begin = lambda: this().watched(), lambda: this().begin()
     if isinstance(value, values.Right):
 

@@ -110,11 +110,12 @@ class FrontEnd:
         return self.compile()
 
     @functools.cached_property
-    def projecting(self) -> "FrontEnd":
-        """The same with an algorithm that projects targets."""
-        other = type(self)()
-        other.learner = other.compile("osttp", feedback_key=0)
-        return other
+    def taking(self) -> "dict[str, FrontEnd]":
+        """The same with algorithms that take signals, by their arguments."""
+        targets, modulators = type(self)(), type(self)()
+        targets.learner = targets.compile("osttp", feedback_key=0)
+        modulators.learner = modulators.compile("three_factor")
+        return {"y_target": targets, "modulator": modulators}
 
     def call(self, method: str, **given: Any) -> Any:
         """`learner.<method>` with the arguments given in place of the valid ones."""

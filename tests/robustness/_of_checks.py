@@ -120,6 +120,7 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
         "eprop_oracle": {},
         "layered_oracle": {},
         "osttp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
+        "three_factor_oracle": {"modulator": jnp.ones((T, B))},
     }
     of_oracles = {
         "pp_prop_oracle": {"decays": decays | {"three": (0.5, 0.5, 0.5), "of strings": ("a", "b")}},
@@ -131,6 +132,10 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "y_target": _bad(values.PROJECTED),
             "B_list": {"None": None, "another shape": [jnp.ones((O, N + 1))], "string": "x"},
             "exact": FLAGS,
+        },
+        "three_factor_oracle": {
+            "modulator": _bad(values.MODULATORS),
+            "kappa": {k: v for k, v in decays.items() if k != "None"},
         },
     }
     some = {

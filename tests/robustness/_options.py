@@ -213,6 +213,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "three_factor": ({}, {"kappa_filter_decay": _DECAYS, "trace_dtype": _DTYPES}),
     "osttp": (
         {"feedback_key": 0},
         {

@@ -22,7 +22,7 @@ class Algorithm:
 
     name: str
     options: Mapping[str, Any]
-    target: bool = False  # whether it projects targets
+    signal: str = ""  # what it takes beside the data: y_target or modulator
     by_step: bool = True  # whether `update` sums to the sequence's gradient
     linear: bool = True  # whether samples add up
 
@@ -33,15 +33,17 @@ class Algorithm:
         )
 
 
-def targets_to_project(key, ys):
-    """Projected targets for a sequence of targets (T, B, OUT) or (T, OUT)."""
-    return jnp.asarray(generator(key, 3).standard_normal((*ys.shape[:-1], OUT)))
+def signals(key, ys):
+    """By their arguments, signals for a sequence of targets (T, B, OUT) or (T, OUT)."""
+    lead, random = ys.shape[:-1], generator(key, 3)
+    draw = lambda *shape: jnp.asarray(random.standard_normal(shape))
+    return {"y_target": draw(*lead, OUT), "modulator": draw(*lead)}
 
 
 def by_sequence(learner, example, window):
-    """`gradient(params, carry, xs, ys, projected)` of a sequence, traced once."""
+    """`gradient(params, carry, xs, ys, signals)` of a sequence, traced once."""
 
-    def gradient(params, carry, xs, ys, projected):
+    def gradient(params, carry, xs, ys, signals):
         return learner.etrace_grad(
             params,
             learner.init(params, carry),
@@ -51,7 +53,7 @@ def by_sequence(learner, example, window):
             reduction="sum",
             window=window,
             return_state=False,
-            y_target=projected,
+            **signals,
         )[0]
 
     return interpreted(gradient, *example)
@@ -69,7 +71,7 @@ def by_parts(learner, example, window):
     behind the data.
     """
 
-    def gradient(params, carry, xs, ys, projected, reset, mask, before):
+    def gradient(params, carry, xs, ys, signals, reset, mask, before):
         return learner.etrace_grad(
             params,
             drawn_on(learner.init(params, carry), before),
@@ -79,9 +81,9 @@ def by_parts(learner, example, window):
             reduction="sum",
             window=window,
             return_state=False,
-            y_target=projected,
             reset=reset,
             mask=mask,
+            **signals,
         )[0]
 
     marks = np.zeros(example[3].shape[:2], bool)
@@ -91,19 +93,19 @@ def by_parts(learner, example, window):
 def by_step(learner, example):
     """As `by_sequence`: the gradients of `update`, step by step, added up."""
 
-    def gradient(params, carry, xs, ys, projected):
+    def gradient(params, carry, xs, ys, signals):
         def one(state_total, at):
             state, total = state_total
-            x, y, target = at
+            x, y, now = at
 
             def objective(params):
-                new, out = learner.update(params, state, x, y_target=target)
+                new, out = learner.update(params, state, x, **now)
                 return jnp.sum(loss(out, y)), new
 
             found, new = jax.grad(objective, has_aux=True)(params)
             return (new, jax.tree.map(jnp.add, total, found)), None
 
         start = learner.init(params, carry), jax.tree.map(jnp.zeros_like, params)
-        return jax.lax.scan(one, start, (xs, ys, projected))[0][1]
+        return jax.lax.scan(one, start, (xs, ys, signals))[0][1]
 
     return interpreted(gradient, *example)

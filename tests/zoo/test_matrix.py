@@ -18,7 +18,7 @@ import pytest
 import braintrace
 
 from . import CASES, EXACT, bptt, tolerance
-from ._algorithms import by_parts, by_sequence, by_step, targets_to_project
+from ._algorithms import by_parts, by_sequence, by_step, signals
 from ._interpret import run_once
 from .algorithms import ALGORITHMS, DRAWN, MODEST, REFUSED
 
@@ -38,16 +38,16 @@ REFUSALS = {
 
 @functools.cache
 def data(name):
-    """params, carry, xs, ys and targets to project of a case."""
+    """params, carry, xs, ys and signals of a case."""
     case, key = CASES[name], jax.random.key(KEY)
     params, carry, xs, ys = case.make(key, T, case.B)
-    return params, carry, xs, ys, targets_to_project(key, ys)
+    return params, carry, xs, ys, signals(key, ys)
 
 
 def example(name, algorithm):
     """The data as an algorithm takes them."""
-    *given, projected = data(name)
-    return *given, projected if ALGORITHMS[algorithm].target else None
+    *given, every = data(name)
+    return *given, {k: v for k, v in every.items() if k == ALGORITHMS[algorithm].signal}
 
 
 @functools.cache
@@ -99,7 +99,7 @@ def shifted(value, starts, axis=0):
 def measure_resets(measured, learner, given, linear=True):
     """The gradient with resets and a mask, and those of the parts that the resets make."""
     case = measured.case
-    params, carry, xs, ys, projected = given
+    params, carry, xs, ys, signals = given
     starts = reset_times(case.B, linear)
     steps = np.arange(T)[:, None]
     none, reset = np.zeros((T, case.B), bool), steps == starts
@@ -107,8 +107,9 @@ def measure_resets(measured, learner, given, linear=True):
     mask = np.random.default_rng(KEY).uniform(0.5, 1.5, (T, case.B))
     mask[1, 0] = 0.0
     axis = case.axes[1] if isinstance(case.axes, tuple) else case.axes
-    later = [xs, ys, projected, mask]
-    later = [None if v is None else shifted(v, starts, axis if v is xs else 0) for v in later]
+    later = [xs, ys, signals, mask]
+    along = lambda axis, v: jax.tree.map(lambda v: shifted(v, starts, axis), v)
+    later = [along(axis if v is xs else 0, v) for v in later]
     run = by_parts(learner, given, window=3)
     measured.gradients["window of 3"] = run(*given, none, np.ones_like(mask), first_step)
     measured.whole = run(*given, reset, mask, first_step)

@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from .._compile import compile
 from ..core._errors import BrainTraceError
 from ..core.analysis import Exactness, columns, size
+from ..core.engine import taken
 from ..gradients import bptt_gradient, compare_gradients
 from ..rules import ALGORITHMS, Algorithm, Compared
 from ._cells import Model
@@ -86,7 +87,8 @@ def measure(
             return Row(name, planned, exact=exact, note=f"not run: traces of {size(planned)}")
         state = learner.init(model.params, model.carry)
         sequence = model.params, state, xs, ys
-        given = {"loss_fn": _loss} | ({"y_target": ys} if learner.rule.target_timing else {})
+        signals = {"y_target": ys, "modulator": ys[..., 0]}
+        given = {"loss_fn": _loss} | {name: signals[name] for name in taken(learner.graph)}
         gradient = lambda: learner.etrace_grad(*sequence, **given)[0]
         cosine = compare_gradients(gradient(), reference, certificates).cosine
         step = _median(gradient, repeats) / steps

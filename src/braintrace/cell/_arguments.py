@@ -15,6 +15,8 @@ from ..core._errors import UsageError
 Timed = PyTree[Shaped[ArrayLike, "T ..."]]
 #: Weights of the losses of a sequence: one for each step, or one for each sample at each step.
 Mask = Real[ArrayLike, "T"] | Real[ArrayLike, "T B"] | Bool[ArrayLike, "T"] | Bool[ArrayLike, "T B"]
+#: A third factor: for all hidden groups, or a list or tuple with one for each.
+Modulator = Real[ArrayLike, "..."] | Sequence[Real[ArrayLike, "..."]]
 #: Marks of the samples that are reset before a step.
 Reset = Bool[ArrayLike, "T B"] | Int[ArrayLike, "T B"]
 
@@ -94,15 +96,33 @@ def checked_marks(reset: Reset) -> Bool[Array, "..."]:
 
 def checked_target(y_target: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
     """A target to project, real and finite."""
-    found = array("y_target", y_target, real=True)
-    values = on_host(y_target, found)
+    return _real_and_finite("y_target", y_target, "targets", "a target")
+
+
+def checked_modulator(modulator: Modulator) -> Real[Array, "..."] | tuple[Real[Array, "..."], ...]:
+    """A modulator, or a tuple of one for each hidden group, real and finite."""
+    if isinstance(modulator, list | tuple):
+        every = enumerate(modulator)
+        return tuple(_modulator(f"modulator[{k}]", value) for k, value in every)
+    return _modulator("modulator", modulator)
+
+
+def _modulator(name: str, value: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
+    return _real_and_finite(name, value, "modulators", "a modulator")
+
+
+def _real_and_finite(
+    name: str, value: Real[ArrayLike, "..."], several: str, one: str
+) -> Real[Array, "..."]:
+    found = array(name, value, real=True)
+    values = on_host(value, found)
     if values is not None and not (finite := np.isfinite(values)).all():
         place = tuple(int(k) for k in np.argwhere(~finite)[0])
         raise UsageError(
-            "The y_target is not finite.",
+            f"The {name} is not finite.",
             got=f"{values[place]} at {place}",
-            expected="finite targets",
-            do="a target of zeros gives no learning signal",
+            expected=f"finite {several}",
+            do=f"{one} of zeros gives no learning signal",
         )
     return found
 

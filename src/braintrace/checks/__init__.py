@@ -25,5 +25,6 @@ from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_random import drawn_signs as drawn_signs
 from ._oracles_random import uoro_oracle as uoro_oracle
+from ._oracles_signals import three_factor_oracle as three_factor_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._site_rules import check_site_rule as check_site_rule

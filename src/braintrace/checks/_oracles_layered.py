@@ -182,24 +182,47 @@ def osttp_oracle(
                 expected="y_target (T, B, n_target), a matrix (n_target, n_layer)",
             )
 
+    def term(l: int, z: jax.Array, y: jax.Array, weight: jax.Array) -> jax.Array:
+        return -jnp.vdot(((y * weight.reshape(-1, 1)) @ B_list[l]).reshape(z.shape), z)
+
+    run = local_program(cell, carry, xs, y_target, term, exact=exact)
+    return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def local_program(
+    cell: LayeredCell,
+    carry: PyTree,
+    xs: Timed,
+    given: Timed,
+    term: Callable[[int, jax.Array, PyTree, jax.Array], jax.Array],
+    *,
+    exact: bool = False,
+    leak: float = 0.0,
+) -> Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]:
+    """The program of rules whose hidden layers learn from no loss: the readout reads constants, and
+    to the loss comes the sum of `term(number of the layer, z, given_t, weight_t)`. With a `leak`, z
+    is the leaky sum of the activity.
+    """
+
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        def one(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
-            x, y, weight = at
+        def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
+            carry, sums = state
+            x, given, weight = at
             kept, live = _lanes(cell, params, carry, x, exact)
-            surrogate = 0.0
-            for layer, h, B in zip(cell.layers, kept, B_list, strict=False):
-                z = layer.out(h)
-                surrogate -= jnp.vdot(((y * weight.reshape(-1, 1)) @ B).reshape(z.shape), z)
+            zs = [layer.out(h) for layer, h in zip(cell.layers, kept, strict=True)]
+            sums = [leak * s + z for s, z in zip(sums, zs, strict=True)]
+            surrogate = sum(term(l, z, given, weight) for l, z in enumerate(sums))
             out = cell.readout(params, sg(live[-1]))
             if cell.leak is not None:
                 out = cell.leak * carry[-1] + out
                 kept.append(out)
-            return tuple(kept), (out, surrogate)
+            return (tuple(kept), sums), (out, surrogate)
 
-        outs, surrogates = jax.lax.scan(one, carry, (xs, y_target, weights))[1]
+        rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
+        outs, surrogates = jax.lax.scan(one, (carry, rest), (xs, given, weights))[1]
         return outs, jnp.sum(surrogates)
 
-    return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
+    return run
 
 
 def _in_two_lanes(

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import PyTree, Real
 
 from ..cell import Mask, Reset, Timed, Values, merged, sequence_length
-from ..cell._arguments import checked_window
+from ..cell._arguments import Modulator, checked_window
 from ..core._compat import is_differentiable
 from ..core._domains import flag
 from ..core._errors import UsageError
@@ -38,6 +38,7 @@ def check_gradients(
     multi_step: bool = False,
     tolerance: float | None = None,
     y_target: Real[ArrayLike, "... O"] | None = None,
+    modulator: Modulator | None = None,
 ) -> GradientReport:
     """Compare a learner's gradient of a sequence with BPTT through its cell, parameter by
     parameter.
@@ -48,8 +49,8 @@ def check_gradients(
 
     Args:
         learner: a `FunctionLearner`.
-        params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction, y_target: as for
-            `etrace_grad`.
+        params, state, xs, targets, loss_fn, step_fn, mask, reset, reduction, y_target, modulator:
+            as for `etrace_grad`.
         window: steps done at once, as for `etrace_grad`, and by default what it would choose: what
             is checked is what training runs. It does not change the gradient, except with
             `multi_step`.
@@ -96,7 +97,8 @@ def check_gradients(
         run, trained = _in_windows(learner, params, state, xs, window), learner.trained(params)
         gradients = [gradient_of(run, trained, xs, targets, loss_fn, mask, reduction)[0]]
     else:  # in front of the reference: the better errors
-        given = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset, "y_target": y_target}
+        given: dict[str, Any] = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset}
+        given |= {"y_target": y_target, "modulator": modulator}
         online = partial(learner.etrace_grad, params, state, xs, *targets, **given, **options)
         gradients = [online(window=w)[0] for w in chosen]
     function, sequences = learner.function, (xs, *targets)

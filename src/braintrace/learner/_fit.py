@@ -123,18 +123,19 @@ def step_options(
     """The options of `etrace_grad` for single steps: those with a time axis, and those that are the
     same for each step. Checked here, with the lengths of the sequences: the steps see no values.
     """
-    given = {f.name: options[f.name] for f in dataclasses.fields(Options) if f.name in options}
-    checked, steps = Options(**given), sequence_length(sequences[0])
+    known = {f.name: options[f.name] for f in dataclasses.fields(Options) if f.name in options}
+    checked, steps = Options(**known), sequence_length(sequences[0])
     check_driver(steps, sequences[1:], checked.reduction, checked.window)
-    timed = {k: getattr(checked, k) for k in ("mask", "reset", "y_target")}
+    timed = {k: getattr(checked, k) for k in ("mask", "reset", "y_target", "modulator")}
     timed = {k: v for k, v in timed.items() if v is not None}
-    for name, value in timed.items():
-        if value.shape[:1] != (steps,):
-            raise UsageError(
-                f"The {name} has another length than the sequences.",
-                got=f"shape {value.shape}",
-                expected=f"time on axis 0, {steps} steps",
-            )
+    for name, given in timed.items():
+        for value in jax.tree.leaves(given):
+            if value.shape[:1] != (steps,):
+                raise UsageError(
+                    f"The {name} has another length than the sequences.",
+                    got=f"shape {value.shape}",
+                    expected=f"time on axis 0, {steps} steps",
+                )
     # every step is a window, and moves the state on
     sequence_only = ("window", "chunk_size", "return_state")
     return timed, {k: v for k, v in options.items() if k not in timed and k not in sequence_only}

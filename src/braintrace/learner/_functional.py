@@ -9,10 +9,12 @@ from jaxtyping import PyTree
 
 from ..cell._arguments import (
     Mask,
+    Modulator,
     Reset,
     Timed,
     check_driver,
     check_reset,
+    checked_modulator,
     checked_target,
     sequence_length,
 )
@@ -20,7 +22,7 @@ from ..cell._samples import check_finite
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..core._domains import flag
 from ..core._errors import UsageError
-from ..core.engine import MemoryPlan, target_signal
+from ..core.engine import MemoryPlan, step_signals, taken
 from ..core.traces import with_key
 from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
@@ -124,18 +126,27 @@ class FunctionLearner(Compiled):
         return State(start, zero, no_steps(), self.border.fingerprint)
 
     def update(
-        self, params: PyTree, state: State, x: PyTree, *, y_target: Target = None
+        self,
+        params: PyTree,
+        state: State,
+        x: PyTree,
+        *,
+        y_target: Target = None,
+        modulator: Modulator | None = None,
     ) -> tuple[State, PyTree]:
         """One step: `(new state, out)`.
 
         `jax.grad` of any loss of `out`, or of the new state's carry, with respect to `params` is
         the online gradient of this step, and with respect to `x` the ordinary one. No gradient
         leaves through the incoming state; second derivatives and forward mode are refused.
-        `y_target`, for algorithms that project targets: (B, n_target).
+        `y_target`, for algorithms that project targets: (B, n_target). `modulator`, for those that
+        are modulated: a number for each sample, (B,), or for each neuron of the activity, (B, n);
+        where several hidden groups are read, also a list with one for each.
         """
         start, xs = self._start(params, state), self._inputs(x)
         y = None if y_target is None else checked_target(y_target)
-        signals = target_signal(self.graph, y, self.rule.target_timing)
+        m = None if modulator is None else checked_modulator(modulator)
+        signals = step_signals(self.graph, y, m, self.rule.target_timing)
         return self._moved(state, 1, (), *self._programs.update(*start, xs, signals))
 
     __call__ = update
@@ -156,6 +167,12 @@ class FunctionLearner(Compiled):
                 got="full=True",
                 do=self.rule.multi_step_problem,
             )
+        if (names := taken(self.graph)) and self.rule.target_timing != "sequence-end":
+            raise UsageError(
+                f"{self.rule.name} has no window of outputs.",
+                got=f"no {names[0]}, which it takes at each step",
+                do="use update, or a sequence driver such as etrace_grad",
+            )
         start, leaves = self._start(params, state), self._inputs(xs, (steps,))
         return self._moved(state, steps, leaves, *self._programs.window(*start, leaves, full=full))
 
@@ -174,6 +191,7 @@ class FunctionLearner(Compiled):
         has_aux: bool = False,
         return_state: bool = True,
         y_target: Target = None,
+        modulator: Modulator | None = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -209,6 +227,9 @@ class FunctionLearner(Compiled):
                 place.
             y_target: for algorithms that project targets: (T, B, n_target), or, with
                 target_timing='sequence-end', (B, n_target); it is weighted as the losses are.
+            modulator: for algorithms that are modulated: (T, B) for each sample, or (T, B, n) for
+                each neuron of the activity; where several hidden groups are read, also a list with
+                one for each. It is weighted as the losses are.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -216,12 +237,12 @@ class FunctionLearner(Compiled):
 
         Raises:
             UsageError: for a wrong structure, shape, dtype, mask or reduction; in eager calls also
-                for values of mask, reset and y_target, and when a loss, a gradient or the new state
-                is not finite.
+                for values of mask, reset, y_target and modulator, and when a loss, a gradient or
+                the new state is not finite.
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target)
+        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
         found = iter(g for g in gradients if g is not None)
@@ -253,7 +274,15 @@ class FunctionLearner(Compiled):
         resets = () if reset is None else self._resettable
         plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
         initial = [] if reset is None else self._initial_values()
-        given = Given((xs, *targets), marks, initial, options.mask, options.y_target, outside)
+        given = Given(
+            (xs, *targets),
+            marks,
+            initial,
+            options.mask,
+            options.y_target,
+            options.modulator,
+            outside,
+        )
         gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)
         check_finite(info.losses, options.mask)
         before = start[1]

@@ -11,7 +11,14 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
 from ..cell import Cell, Mask, Reset, check_samples, sequence_length, weights_of
-from ..cell._arguments import checked_marks, checked_mask, checked_target, checked_window
+from ..cell._arguments import (
+    Modulator,
+    checked_marks,
+    checked_mask,
+    checked_modulator,
+    checked_target,
+    checked_window,
+)
 from ..cell._loss import check_axis
 from ..cell._user_step import (
     OF_OUTPUT,
@@ -96,8 +103,8 @@ class Plan:
 @dataclasses.dataclass(frozen=True)
 class Given:
     """The arrays of an `etrace_grad` call: sequences (inputs first), marks of resets (T, B) and the
-    carry that they go back to, mask and targets of the algorithm, and what the user's step has of
-    its own.
+    carry that they go back to, mask, targets and modulators of the algorithm, and what the user's
+    step has of its own.
     """
 
     sequences: tuple[PyTree, ...]
@@ -105,6 +112,7 @@ class Given:
     initial: list[jax.Array]
     mask: Mask | None
     y_target: Any
+    modulator: Any
     outside: Outside
 
 
@@ -120,6 +128,7 @@ class Options:
     reduction: str = "mean"
     return_state: bool = True
     y_target: Target = None
+    modulator: Modulator | None = None
 
     def __post_init__(self) -> None:
         choice("reduction", self.reduction, ("mean", "sum"))
@@ -129,6 +138,7 @@ class Options:
             "window": checked_window,
             "return_state": lambda value: flag("return_state", value),
             "y_target": checked_target,
+            "modulator": checked_modulator,
         }
         for name, form in forms.items():
             if (value := getattr(self, name)) is not None or name == "return_state":
@@ -169,7 +179,8 @@ def gradient(
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
     shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
     weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
-    signals = driver_signals(cell.graph, weights, given.y_target, rule.target_timing)
+    asked = given.y_target, given.modulator, rule.target_timing
+    signals = driver_signals(cell.graph, weights, *asked)
     problem, marks = (
         Problem(cell.graph, rule, user_body(cell, on_flat, mask, reads_params), plan.resets),
         given.marks,

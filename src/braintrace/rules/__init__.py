@@ -18,4 +18,5 @@ from ._registry import algorithm_of as algorithm_of
 from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
+from ._three_factor import ThreeFactorRule as ThreeFactorRule
 from ._uoro import UORORule as UORORule

@@ -9,7 +9,7 @@ ALGORITHMS = {
     "ok_rtrl": Algorithm("ok_rtrl", {"rank": 2}),
 }
 
-REFUSED = dict.fromkeys(ALGORITHMS, {SEPARATE: f"{MEETING} {SOLVED}"})
+REFUSED = {a: {SEPARATE: f"{MEETING} {SOLVED}"} for a in ALGORITHMS}
 
 #: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.
 DRAWN = {(a, twin) for a in ALGORITHMS for twin in ("scaled_activity", "activity_read_twice")}

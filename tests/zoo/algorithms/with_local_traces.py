@@ -18,7 +18,7 @@ ALGORITHMS = {
     "ottt": Algorithm("ottt", {"leak": 0.8}),
     "otpe": Algorithm("otpe", {"leak": 0.8}),
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
-    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, target=True),
+    "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
 }
 
 

@@ -11,9 +11,10 @@ from ._records import EngineState as EngineState
 from ._records import Problem as Problem
 from ._records import Stepped as Stepped
 from ._records import Steps as Steps
-from ._records import driver_signals as driver_signals
-from ._records import target_signal as target_signal
 from ._rule import Rule as Rule
 from ._sequence import advance as advance
 from ._sequence import evolve as evolve
 from ._sequence import sequence_gradient as sequence_gradient
+from ._signals import driver_signals as driver_signals
+from ._signals import step_signals as step_signals
+from ._signals import taken as taken

@@ -35,9 +35,9 @@ from ._records import (
     Steps,
     added,
     differentiable_part,
-    injects,
     own_carry,
 )
+from ._signals import injects
 
 stop = jax.lax.stop_gradient
 

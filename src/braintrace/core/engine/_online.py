@@ -13,8 +13,9 @@ from ..step import Step, Values, free_step, prelude, step
 from ..traces import FactorCarrier, StepSignals, TraceCarrier, Traces, scan, sensitivity
 from ._link import Kept, link
 from ._once import in_reverse
-from ._records import EngineState, Signals, Steps, with_signals
+from ._records import EngineState, Steps
 from ._rule import Rule
+from ._signals import Signals, with_signals
 
 stop = jax.lax.stop_gradient
 

@@ -7,26 +7,23 @@ inside the traces.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from .._compat import is_differentiable
-from .._errors import UsageError
 from .._precision import narrowed, widened
 from ..analysis import CellGraph, ExtraLeaf
-from ..signals import RATE_SCALE, TARGET
 from ..step import Perturbations, Step, Values, step
 from ..traces import Traces, Unread
 from ._rule import Rule
+from ._signals import Signals, with_signals
 
 stop = jax.lax.stop_gradient
 
-Signals = Mapping[str, ArrayLike]
-Weights = Float[Array, " T"] | Float[Array, "T B"]  # of the losses
 # of the differentiable part of the prelude's values, and of a body's `extra`
 Gradients = tuple[list[Array], PyTree]
 
@@ -201,23 +198,6 @@ class Problem:
         return evaluate
 
 
-def injects(graph: CellGraph) -> bool:
-    """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the
-    step's cotangents are.
-    """
-    return any(leaf.name in (TARGET, RATE_SCALE) for leaf in graph.extra)
-
-
-def with_signals(graph: CellGraph, carry: Values, signals: Signals) -> list[Array]:
-    """`carry` with the leaves that `signals` names set."""
-    out, own = list(carry), len(graph.carry) - len(graph.extra)
-    for k, leaf in enumerate(graph.extra):
-        if leaf.name in signals:
-            like = leaf.initial
-            out[own + k] = jnp.asarray(signals[leaf.name], like.dtype).reshape(like.shape)
-    return out
-
-
 def own_carry(graph: CellGraph, carry: Values) -> Values:
     """The graph's part of a carry: a body may carry more values of its own behind it."""
     return carry[: len(graph.carry)]
@@ -249,72 +229,3 @@ def added(graph: CellGraph, live: Values, gradients: Sequence[Array | None]) -> 
         if gradient is not None:
             sums[site.weight] = sums[site.weight] + gradient.astype(sums[site.weight].dtype)
     return [sums[v] for v in variables]
-
-
-def target_signal(
-    graph: CellGraph, y_target: Array | None, timing: str | None = None
-) -> dict[str, Array]:
-    """The signals of one step; checks that a target is given where, and only where, the algorithm
-    projects one.
-
-    With `timing` 'sequence-end' a step may be without a target: its signal is zero.
-    """
-    shape = next((e.initial.shape for e in graph.extra if e.name == TARGET), None)
-    got = "none" if y_target is None else f"an array of shape {jnp.shape(y_target)}"
-    no_target = "no y_target: this algorithm does not project targets"
-    if y_target is None and timing == "sequence-end":
-        return {}
-    if (shape is None) != (y_target is None):
-        raise UsageError(
-            "The target of the step does not fit the algorithm.",
-            got=got,
-            expected=no_target if shape is None else f"y_target of shape {shape}",
-        )
-    if shape is None or y_target is None:
-        return {}
-    if jnp.shape(y_target) not in (shape, shape[1:] if shape[0] == 1 else shape):
-        raise UsageError("The target has a wrong shape.", got=got, expected=f"shape {shape}")
-    return {TARGET: y_target}
-
-
-def driver_signals(
-    graph: CellGraph, weights: Weights, y_target: Array | None, timing: str | None = None
-) -> dict[str, Array]:
-    """The signals of a sequence: targets and rate terms weighted as the losses are.
-
-    `y_target` is (T, B, n_target); with `timing` 'sequence-end' (B, n_target), acting at the last
-    step of each sample that counts.
-    """
-    steps, names = weights.shape[0], {e.name: e.initial.shape for e in graph.extra}
-    signals: dict[str, Array] = {}
-    at_end = timing == "sequence-end" and y_target is not None
-    of_step = y_target
-    if TARGET in names and y_target is not None and not at_end:
-        if jnp.shape(y_target)[:1] != (steps,):
-            raise UsageError(
-                "The target does not have the steps of the sequence.",
-                got=f"an array of shape {jnp.shape(y_target)}",
-                expected=f"shape {(steps, *names[TARGET])}",
-            )
-        of_step = y_target[0]
-    if target_signal(graph, of_step, timing):
-        y = jnp.asarray(y_target).reshape(1 if at_end else steps, *names[TARGET])
-        if at_end:  # it acts at the last step of each sample whose weight is not zero
-            number = jnp.arange(steps)[:, None]
-            last = jnp.where((weights != 0).reshape(steps, -1), number, -1).max(0)
-            y = jnp.where((number == last)[..., None], y, 0)
-        weight = weights.reshape(steps, -1, 1)
-        signals[TARGET] = jnp.where(weight == 0, 0, y * weight)
-    if RATE_SCALE in names:
-        (samples,) = names[RATE_SCALE]
-        if weights.ndim == 1:
-            weights = jnp.repeat(weights[:, None] / samples, samples, axis=1)
-        if weights.shape[1] != samples:
-            raise UsageError(
-                "The losses are of another number of samples than the batch.",
-                got=f"{weights.shape[1]} losses a step",
-                expected=f"{samples}, or a scalar loss",
-                do="say the batch to compile: batch_size, or batch=None for a scalar loss",
-            )
-        signals[RATE_SCALE] = weights
-    return signals

@@ -7,6 +7,8 @@ from ._linear_loss import TARGET as TARGET
 from ._linear_loss import FiringRate as FiringRate
 from ._linear_loss import TargetProjection as TargetProjection
 from ._matrices import random_value as random_value
+from ._modulator import MODULATOR as MODULATOR
+from ._modulator import Modulator as Modulator
 from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._readouts import Feedback as Feedback
 from ._readouts import OutputFilter as OutputFilter

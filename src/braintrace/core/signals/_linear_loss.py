@@ -3,6 +3,7 @@ gradient.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -87,6 +88,16 @@ def check_batch_in_front(editor: Editor, z: Var) -> None:
         )
 
 
+def stop_for_others(editor: Editor, exits: list[Exit], read: Mapping[int, Var]) -> None:
+    """Let others read the activities of `read` as constants, so that no error from above reaches
+    them.
+    """
+    mixing = {x.edge for x in exits}
+    for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
+        constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
+        equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
+
+
 @dataclasses.dataclass(frozen=True)
 class FiringRate(Edit):
     """Adds the gradient of `strength / 2 sum_j (f_j - target)^2`, f_j the mean activity of neuron j
@@ -152,10 +163,7 @@ class TargetProjection(Edit):
 
         for z, b in zip(read.values(), drawn, strict=True):
             add_linear_loss(editor, editor.apply(term, z, target, Const(b)))
-        mixing = {x.edge for x in exits}
-        for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
-            constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
-            equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
+        stop_for_others(editor, exits, read)
 
     def _n_target(self, editor: Editor) -> int:
         if self.weights and np.ndim(self.weights[0]) == 2:

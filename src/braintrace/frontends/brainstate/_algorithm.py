@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import PyTree
 
 from ...cell import Values
+from ...cell._arguments import Modulator
 from ...compat import SingleStepData
 from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
@@ -180,29 +181,40 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def update(self, *inputs: PyTree, y_target: ArrayLike | None = None) -> PyTree:
+    def update(
+        self, *inputs: PyTree, y_target: ArrayLike | None = None, modulator: Modulator | None = None
+    ) -> PyTree:
         """One step: the model's output. Its states and the traces move on.
 
         Inputs marked as `MultiStepData` hold several steps, time on axis 0; their outputs are
         stacked, and inputs beside them that are not marked are the same at each step. `y_target`,
-        (B, n_target), is for algorithms that project targets.
+        (B, n_target), is for algorithms that project targets, and `modulator`, (B,) or (B, n), for
+        those that are modulated: see `FunctionLearner.update`.
         """
         functional = self.functional
+        signals: dict[str, Any] = {"y_target": y_target, "modulator": modulator}
+        given = [name for name, value in signals.items() if value is not None]
         if self._active is not None:
-            if y_target is not None:
+            for name in given:
                 raise UsageError(
                     "Inside a sequence driver the learner is called with its inputs alone.",
-                    got="y_target",
-                    do="pass y_target to the driver",
+                    got=name,
+                    do=f"pass {name} to the driver",
                 )
             return self._active(inputs)
         x, many = unwrap(inputs)
         functional.check_states()
         params, state = self._now()
         if many:
+            for name in given:
+                raise UsageError(
+                    "Inputs of several steps go without signals.",
+                    got=name,
+                    do=f"pass {name} to a sequence driver",
+                )
             new, out = functional.update_window(params, state, x, full=self._full)
         else:
-            new, out = functional.update(params, state, x, y_target=y_target)
+            new, out = functional.update(params, state, x, **signals)
         self._move(new)
         return out
 

@@ -90,5 +90,9 @@ class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
     __init__: Any
 
 
+class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import check_driver, check_finite, check_loss, masked, reduced, sequence_length
-from ...cell._arguments import checked_window
+from ...cell._arguments import Modulator, checked_window
 from ...cell._user_step import check_takes
 from ...compat import MultiStepData
 from ...core._domains import choice, flag
@@ -67,6 +67,7 @@ class SequenceDriverMixin:
         return_value: bool = False,
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
+        modulator: Modulator | None = None,
     ) -> PyTree:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
@@ -104,6 +105,8 @@ class SequenceDriverMixin:
                 on in any case.
             y_target: (T, B, n_target), for algorithms that project targets; it is weighted as the
                 losses are.
+            modulator: (T, B) or (T, B, n), for algorithms that are modulated; weighted as the
+                losses are, see `FunctionLearner.etrace_grad`.
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
@@ -121,7 +124,7 @@ class SequenceDriverMixin:
         for name, value in (("return_value", return_value), ("has_aux", has_aux)):
             flag(name, value)
         wanted, put_together = _wanted(learner, weights)
-        options = Options(mask, reset, window, reduction, return_state, y_target)
+        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
         if together:
             sequences = in_windows(sequences, together)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted, together)
@@ -270,8 +273,8 @@ class SequenceDriverMixin:
             *sequences, loss_fn, step_fn: as for `etrace_grad`; `step_fn` calls the learner once.
             tolerance: relative error up to which a gradient counts as equal, as for
                 `braintrace.checks.check_gradients`.
-            **options: mask, reset, reduction, window and y_target, as for `etrace_grad`; or
-                `windows`, which must all give the same gradient: `(None, 1)`, say.
+            **options: mask, reset, reduction, window, y_target and modulator, as for `etrace_grad`;
+                or `windows`, which must all give the same gradient: `(None, 1)`, say.
         """
         learner, core = self._driven, self._driven.functional
         step_fn = _step_of(self, loss_fn, step_fn, sequences, None)

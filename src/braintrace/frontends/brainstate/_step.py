@@ -185,7 +185,7 @@ class StepFunction:
                 "reset_state(model=True)",
             )
         check_samples(self._loss_of_one, self.core.graph.batch_size)
-        for name in ("reset", "y_target"):
+        for name in ("reset", "y_target", "modulator"):
             if getattr(options, name) is not None:
                 self.check_windowed(f"With {name}")
 

@@ -9,6 +9,7 @@ from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, check_values, reduced
+from ...cell._arguments import Modulator
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
@@ -154,12 +155,14 @@ class NNXLearner(nnx.Module):
     # One step
     # ----------------------------------------------------------------------------------------------
 
-    def __call__(self, *inputs: PyTree, y_target: Num[Array, "B O"] | None = None) -> PyTree:
-        """One step: the model's output. Carry, Variables and traces move on. `y_target`: see the
-        algorithm.
-        """
-        params, state = self._now()
-        new, out = self._core.update(params, state, inputs, y_target=y_target)
+    def __call__(
+        self,
+        *inputs: PyTree,
+        y_target: Num[Array, "B O"] | None = None,
+        modulator: Modulator | None = None,
+    ) -> PyTree:
+        """One step, as `FunctionLearner.update`: the output. The model and the traces move on."""
+        new, out = self._core.update(*self._now(), inputs, y_target=y_target, modulator=modulator)
         self._move(new)
         return out
 
@@ -173,6 +176,7 @@ class NNXLearner(nnx.Module):
         reduction: str = "mean",
         has_aux: bool = False,
         y_target: Num[Array, "B O"] | None = None,
+        modulator: Modulator | None = None,
     ) -> PyTree:
         """One step: `(loss, gradients)`; carry, Variables and traces move on.
         `optimizer.update(model, gradients)` takes them.
@@ -182,19 +186,20 @@ class NNXLearner(nnx.Module):
             *targets: handed to `loss_fn`.
             loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per sample. With `has_aux`,
                 `(loss, aux)`.
-            step_fn, mask, reduction, y_target: as in `etrace_grad`, without the time axis.
+            step_fn, mask, reduction, y_target, modulator: as in `etrace_grad`, without time.
 
         Returns:
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
+        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
+        xs, ys = in_front("input x", x), in_front("target", targets)
         if self.rule.target_timing != "sequence-end" and y_target is not None:
             y_target = array("y_target", y_target)[None]
         mask = None if mask is None else array("mask", mask)[None]
-        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
-        xs, ys = in_front("input x", x), in_front("target", targets)
-        how = {"loss_fn": loss_fn, "step_fn": step_fn, "reduction": reduction, "has_aux": has_aux}
-        gradients, info = self.etrace_grad(xs, *ys, mask=mask, y_target=y_target, window=1, **how)
+        how: Any = {"loss_fn": loss_fn, "step_fn": step_fn, "has_aux": has_aux, "mask": mask}
+        how |= {"y_target": y_target, "modulator": in_front("modulator", modulator)}
+        gradients, info = self.etrace_grad(xs, *ys, window=1, reduction=reduction, **how)
         loss = reduced(info.losses, mask, reduction)
         if has_aux:
             return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
@@ -216,6 +221,7 @@ class NNXLearner(nnx.Module):
         has_aux: bool = False,
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
+        modulator: Modulator | None = None,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -234,11 +240,10 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target: as in `FunctionLearner.etrace_grad`.
+            mask, window, reduction, has_aux, y_target, modulator: as in `FunctionLearner`.
 
         Returns:
-            The gradients, an `nnx.State` of what `wrt` selects, and an `Info` with the losses (T,)
-            or (T, B) and aux.
+            The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
 
         Raises:
             UsageError: for arguments that do not fit, and when a loss, a gradient or the state is
@@ -247,7 +252,7 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target)
+        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
         given = xs if loss_fn is None else self._inputs(xs)
         (leaves, _), new, info, _ = self._core.sequence_gradient(
             params, state, (given, *targets), objective, options
