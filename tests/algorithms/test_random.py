@@ -10,7 +10,7 @@ from jax.scipy.special import logit
 
 import braintrace
 from braintrace import checks
-from zoo._interpret import once, run_once
+from zoo._interpret import run_once
 
 from ._rules import SUM, apart, norm, oracle, same, stepwise, windowed
 from .cells import EXAMPLES, SIX, B, T, data
@@ -91,11 +91,7 @@ def test_equals_its_oracle(rule, name):
     right = run_once(by_oracle, *given)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
 
-    @once
-    def every_way(*given):
-        return windowed(this, given, 1), windowed(this, given, 3), stepwise(this, given)
-
-    for got in every_way(*given):
+    for got in run_once(lambda *of: (windowed(this, of, 3), stepwise(this, of)), *given):
         same(got, right)
     other = run_once(functools.partial(by_oracle, key=KEY + 1), *given)
     for different in (other, oracle("bptt", name)):  # controls
