@@ -166,6 +166,9 @@ CASES = {
         lambda n: {"B_list": projections(n), "exact": True},
         target=True,
     ),
+    "rtrl": Case(
+        "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
+    ),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,
