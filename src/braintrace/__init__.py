@@ -73,6 +73,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
+    from .frontends.brainstate._algorithms import RTRL as RTRL
     from .frontends.brainstate._algorithms import UORO as UORO
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
@@ -103,7 +104,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm KF_RTRL OK_RTRL OSTLFeedforward OSTLRecurrent "
-        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO ThreeFactor UORO pp_prop"
+        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO RTRL ThreeFactor UORO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

@@ -191,6 +191,9 @@ CASES = {
         neighbour="three_factor",
         modulated="by neuron",
     ),
+    "rtrl": Case(
+        "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
+    ),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,

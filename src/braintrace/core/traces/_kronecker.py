@@ -22,15 +22,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Inexact
 
-from .._errors import CompilationError
 from ..analysis import CellGraph, Site, with_layers
 from ..step import Values
 from ._carrier import StepSignals, TraceCarrier, Traces, represented, represented_shape, trace_dtype
 from ._draws import Draws
 from ._per_sample import step_gradient
 from ._reduction import EXACT, mixed, reduced
-from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_sizes, zero_perturbations
-from ._slots import nbytes
+from ._sensitivity import Sensitivity, every_drive, layer_signal, layer_sizes, zero_perturbations
+from ._slots import nbytes, of_samples
 
 
 class Terms(NamedTuple):
@@ -64,10 +63,7 @@ class Kronecker(TraceCarrier):
         return 1  # a draw for each step
 
     def arrange(self, graph: CellGraph) -> CellGraph:
-        graph = with_layers(graph, together=True, places=False)
-        for site in graph.sites:
-            _check_samples(graph, site)
-        return graph
+        return with_layers(graph, together=True, places=False)
 
     def approximates(self, graph: CellGraph, site: Site) -> str:
         [sites] = [of for of in _sums(graph).values() if graph.sites.index(site) in of]
@@ -79,7 +75,8 @@ class Kronecker(TraceCarrier):
 
     def _shape(self, graph: CellGraph, sites: list[int]) -> tuple[int, int]:
         """Elements of the data, and of n times y, in the sum of these sites."""
-        size, y = sum(layer_sizes(graph)), graph.sites[sites[0]].y.size // graph.samples
+        size, site = sum(layer_sizes(graph)), graph.sites[sites[0]]
+        y = site.y.size if graph.y_axis(site) is None else site.y.size // graph.samples
         return sum(_width(graph, graph.sites[n]) for n in sites), size * y
 
     def init(self, graph: CellGraph) -> Traces:
@@ -120,7 +117,7 @@ class Kronecker(TraceCarrier):
             x = jnp.concatenate(
                 [_of_samples(graph, graph.sites[n], local.data[n], right.dtype) for n in sites], 1
             )
-            f = _drive(graph, graph.sites[first], drives[first][:, 0]).astype(right.dtype)
+            f = _drive(graph, graph.sites[first], drives[first]).astype(right.dtype)
             pushed = jnp.einsum(
                 "bij,brjm->brim", dynamics.astype(right.dtype), right, precision=EXACT
             )
@@ -175,7 +172,7 @@ class Kronecker(TraceCarrier):
 
 
 def _flat(graph: CellGraph, hidden: Values) -> Float[Array, "B n"]:
-    return flat_layer(graph, 0, hidden)
+    return layer_signal(graph, 0, hidden)
 
 
 def _sums(graph: CellGraph) -> dict[int, list[int]]:
@@ -188,7 +185,10 @@ def _sums(graph: CellGraph) -> dict[int, list[int]]:
 
 def _width(graph: CellGraph, site: Site) -> int:
     """Elements of a site's data in one sample."""
-    return math.prod(represented_shape(site)) // graph.samples if site.is_operation else 1
+    if not site.is_operation:
+        return 1
+    size = math.prod(represented_shape(site))
+    return size if graph.data_axis(site) is None else size // graph.samples
 
 
 def _of_samples(
@@ -198,51 +198,39 @@ def _of_samples(
     if not site.is_operation:
         return jnp.ones((graph.samples, 1), dtype)
     x, axis = represented(site, [d[0] for d in data], dtype), graph.data_axis(site)
-    return (x if axis is None else axis.apart(x)).reshape(graph.samples, -1)
+    if axis is None:
+        return jnp.broadcast_to(x.reshape(1, -1), (graph.samples, x.size))
+    return axis.apart(x).reshape(graph.samples, -1)
 
 
-def _drive(graph: CellGraph, site: Site, drive: Inexact[Array, "n *y"]) -> Inexact[Array, "B n m"]:
-    """dh/dy sample by sample."""
-    axis = graph.y_axis(site)
-    apart = drive[:, None] if axis is None else axis.apart(drive, 1)
-    return jnp.swapaxes(apart.reshape(drive.shape[0], graph.samples, -1), 0, 1)
+def _drive(graph: CellGraph, site: Site, drive: Array) -> Inexact[Array, "B n m"]:
+    """dh/dy of the only step, sample by sample, out of (n, 1, *shape of y); of a y that the samples
+    share (n, B, 1, *shape of y).
+    """
+    axis, size = graph.y_axis(site), drive.shape[0]
+    if axis is not None:
+        apart = axis.apart(drive[:, 0], 1)
+    else:
+        apart = drive[:, :, 0] if graph.samples > 1 else drive
+    return jnp.swapaxes(apart.reshape(size, graph.samples, -1), 0, 1)
 
 
 def _gradient(
     graph: CellGraph, site: Site, u: Inexact[Array, "r B I"], c: Inexact[Array, "r B m"]
 ) -> Array:
     """The sum over terms of the operation's weight gradient at data u and the cotangent c of y."""
-    y_axis, x_axis = graph.y_axis(site), graph.data_axis(site)
-    shape, lead = site.y.shape, c.shape[0]
-    if y_axis is not None:
-        parts = c.reshape(*c.shape[:2], *y_axis.sample_shape(shape))
-        c = jax.vmap(y_axis.together)(parts)
-    c = c.reshape(lead, *shape)
+    y_axis, x_axis, terms, samples = graph.y_axis(site), graph.data_axis(site), *c.shape[:2]
+    shape = represented_shape(site) if site.is_operation else site.y.shape
+    if y_axis is None:  # one for all samples
+        c = c.reshape(terms * samples, *site.y.shape)
+        u = u.reshape(terms * samples, *(shape if site.is_operation else [1] * len(shape)))
+        return site.rule.weight_gradient_sum(u, c) if site.is_operation else (u * c).sum(0)
+    c = c.reshape(terms, samples, *y_axis.sample_shape(site.y.shape))
     if not site.is_operation:
-        ones = (
-            u[..., 0]
-            if y_axis is None
-            else jax.vmap(lambda v: y_axis.along(v, len(shape)))(u[..., 0])
-        )
-        ones = ones.reshape(lead, *[1] * len(shape)) if y_axis is None else ones
-        return (ones * c).sum(0)
-    shape = represented_shape(site)
-    if x_axis is not None:
-        u = jax.vmap(x_axis.together)(u.reshape(*u.shape[:2], *x_axis.sample_shape(shape)))
-    return site.rule.weight_gradient_sum(u.reshape(lead, *shape), c)
-
-
-def _check_samples(graph: CellGraph, site: Site) -> None:
-    """Data and result of an operation must be of samples, each with its own."""
-    if graph.samples == 1 or (
-        graph.y_axis(site) is not None and not (site.is_operation and graph.data_axis(site) is None)
-    ):
-        return
-    paths = ", ".join(graph.parameters[k].path for k in site.params)
-    raise CompilationError(
-        "A parameter meets all samples at once, so that its influence has no sample.",
-        got=f"{paths} in {site.equation.name}",
-        expected="an operation that keeps the samples apart",
-        do="use D_RTRL, or map a cell written for one sample over the batch",
-        at=site.equation.source,
-    )
+        ones = jax.vmap(lambda v: y_axis.along(v, len(shape)))(u[..., 0])
+        return (ones * jax.vmap(y_axis.together)(c)).sum(0)
+    if x_axis is None:  # a weight with a part for each sample
+        each = jax.vmap(site.rule.weight_gradient_sum, in_axes=1)
+        return of_samples(graph, site, each(u.reshape(terms, samples, *shape), c))
+    u = jax.vmap(x_axis.together)(u.reshape(terms, samples, *x_axis.sample_shape(shape)))
+    return site.rule.weight_gradient_sum(u, jax.vmap(y_axis.together)(c))

@@ -25,7 +25,7 @@ from ..step import Values
 from ._carrier import StepSignals, TraceCarrier, Traces, trace_dtype
 from ._draws import Draws
 from ._per_sample import step_gradient, weight_cotangents
-from ._sensitivity import Sensitivity, flat_layer, layer_sizes
+from ._sensitivity import Sensitivity, layer_signal, layer_sizes
 from ._slots import nbytes, of_samples, part_shape
 
 # added to the norms, so that a start at zero has a ratio: a part of their rounding in float32
@@ -100,7 +100,7 @@ class RankOne(TraceCarrier):
     ) -> list[Array]:
         if not traces.weights:
             return []
-        a = jax.vmap(lambda *hidden: flat_layer(graph, 0, hidden))(*entry)
+        a = jax.vmap(lambda *hidden: layer_signal(graph, 0, hidden))(*entry)
         met = (a * traces.state).sum(2)
         found = []
         for n, (site, w) in enumerate(zip(graph.sites, traces.weights, strict=True)):

@@ -94,5 +94,9 @@ class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
 
+class RTRL(ETraceVjpAlgorithm, algorithm=rules.RTRLRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"
