@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PyTree
 from ..cell import Mask, Timed, sequence_length
 from ..core._domains import whole
 from ._oracles_cell import Gradients, Layer, LayeredCell, check_layered, gradient_of, sg
-from ._oracles_random import checked, flat, jacobians, plus, ratio
+from ._oracles_random import checked, flat, jacobians, plus, scales, times
 
 
 def kf_rtrl_oracle(
@@ -161,11 +161,11 @@ def _kronecker(cell: LayeredCell, given: Any, signs: Any, rank: int | None) -> G
 
 def _mixed(u: Array, a: Array, signs: Float[Array, "B 2"]) -> tuple[Array, Array]:
     """The two terms in one, with the norms of its sides made equal."""
-    scales = [ratio(a[:, k], u[:, k]) for k in (0, 1)]
-    along = lambda v, like: v.reshape(-1, *[1] * (like.ndim - 2))
-    pairs = list(enumerate(scales))
-    left = sum(along(signs[:, k] * s, u) * u[:, k] for k, s in pairs)
-    right = sum(along(signs[:, k] / s, a) * a[:, k] for k, s in pairs)
+    left, right = 0.0, 0.0
+    for k in (0, 1):
+        of_left, of_right = scales(a[:, k], u[:, k])
+        left += times(signs[:, k] * of_left, u[:, k])
+        right += times(signs[:, k] * of_right, a[:, k])
     return left[:, None], right[:, None]
 
 

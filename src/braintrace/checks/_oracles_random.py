@@ -94,10 +94,9 @@ def uoro_oracle(
             D, I = jacobians(cell, fixed, carry, x)
             pushed = jnp.einsum("bij,bj->bi", D, s)
             own = jax.tree.map(lambda i: jnp.einsum("bi,bi...->b...", nu, i), I)
-            kept, added = ratio(theta, pushed), ratio(own, nu)
-            s = kept[:, None] * pushed + added[:, None] * nu
-            by = lambda ratio, v: v / ratio.reshape(-1, *[1] * (v.ndim - 1))
-            theta = jax.tree.map(lambda t, w: by(kept, t) + by(added, w), theta, own)
+            kept, added = scales(theta, pushed), scales(own, nu)
+            s = times(kept[0], pushed) + times(added[0], nu)
+            theta = jax.tree.map(lambda t, w: times(kept[1], t) + times(added[1], w), theta, own)
             return sg((new, s, theta)), out
 
         nothing = jax.tree.map(lambda v: jnp.zeros((samples, *jnp.shape(v))), fixed)
@@ -155,5 +154,14 @@ def norm(tree: PyTree) -> Float[Array, " B"]:
     return jnp.sqrt(sum(inner(v, v) for v in jax.tree.leaves(tree)))
 
 
-def ratio(a: PyTree, b: PyTree) -> Float[Array, " B"]:
-    return jnp.sqrt((norm(a) + _EPSILON) / (norm(b) + _EPSILON))
+def times(factors: Float[Array, " B"], values: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    return factors.reshape(-1, *[1] * (values.ndim - 1)) * values
+
+
+def scales(a: PyTree, b: PyTree) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """What `b` and `a` are multiplied by, so that their norms are equal and their product stays;
+    zero where it is zero.
+    """
+    scale = jnp.sqrt((norm(a) + _EPSILON) / (norm(b) + _EPSILON))
+    scale = jnp.where((norm(a) > 0) & (norm(b) > 0), scale, jnp.nan)
+    return jnp.nan_to_num(scale), jnp.nan_to_num(1 / scale)

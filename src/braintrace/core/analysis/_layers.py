@@ -92,6 +92,19 @@ def fed_layers(graph: CellGraph, site: Site) -> list[int]:
     return found
 
 
+def moved_leaves(graph: CellGraph) -> set[int]:
+    """The hidden leaves that parameters move, at a step or at a later one."""
+    news, found = new_leaves(graph), set[int]()
+    start = {v for site in graph.sites for v in site.end.outputs}
+    while True:
+        reached = reach(graph.step, start)
+        more = {k for k, v in news.items() if v in reached} - found
+        if not more:
+            return found
+        found |= more
+        start |= {graph.carry[k] for k in more}
+
+
 def _local_sites(graph: CellGraph) -> dict[Edge, Site]:
     """The sites that move layers without coupling between neurons only: there a position's own
     state is the whole influence.

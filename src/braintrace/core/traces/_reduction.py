@@ -19,10 +19,11 @@ Right = Inexact[Array, "r N"]
 
 def mixed(left: Left, right: Right, signs: Float[Array, " r"]) -> tuple[Left, Right]:
     """One term: signed sums of each side, with the norms of both sides of a term made equal first
-    (Mujika et al., 2018).
+    (Mujika et al., 2018). A term of zero, after a reset say, leaves nothing.
     """
-    norm = lambda v: jnp.linalg.norm(v, axis=1)
-    scale = jnp.sqrt((norm(right) + _EPSILON) / (norm(left) + _EPSILON))
+    norms = [jnp.linalg.norm(v, axis=1) for v in (left, right)]
+    scale = jnp.sqrt((norms[1] + _EPSILON) / (norms[0] + _EPSILON))
+    signs = jnp.where((norms[0] > 0) & (norms[1] > 0), signs, 0)
     total = lambda factors, v: jnp.einsum("r,ri->i", factors.astype(v.dtype), v, precision=EXACT)
     return total(signs * scale, left)[None], total(signs / scale, right)[None]
 
