@@ -234,6 +234,11 @@ def osttp():
     assert is_exact(fires(), LAYER, "osttp", feedback_key=0) == READOUT
 
 
+@ALGORITHMS("`s_tllr`")
+def s_tllr():
+    assert is_exact(fires(), LAYER, "s_tllr", lambda_pre=0.9) == READOUT
+
+
 @ALGORITHMS("`rflo`")
 def rflo():
     assert is_exact(leaky, LAYER, "rflo", random_feedback_key=0) == READOUT

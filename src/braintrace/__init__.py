@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import checks as checks
+from . import rules as rules
 from . import tasks as tasks
 from ._compile import compile as compile
 from .compat import ETPPrimitive as ETPPrimitive
@@ -74,6 +75,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
     from .frontends.brainstate._algorithms import RTRL as RTRL
+    from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
     from .frontends.brainstate._algorithms import UORO as UORO
     from .frontends.brainstate._algorithms import EProp as EProp
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
@@ -103,8 +105,9 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm KF_RTRL OK_RTRL OSTLFeedforward OSTLRecurrent "
-        "OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO RTRL ThreeFactor UORO pp_prop"
+        "D_RTRL EProp ES_D_RTRL IODimVjpAlgorithm KF_RTRL OK_RTRL OSTLFeedforward "
+        "OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO RTRL S_TLLR ThreeFactor UORO "
+        "pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "
@@ -138,7 +141,7 @@ def __getattr__(name: str) -> _Any:
         value = _optional(name)
     elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
         here = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _ModuleType)]
-        return list(dict.fromkeys([*here, "checks", "nn", "tasks", *_BRAINSTATE]))
+        return list(dict.fromkeys([*here, "checks", "nn", "rules", "tasks", *_BRAINSTATE]))
     else:
         from .compat._instead import INSTEAD, legacy
 

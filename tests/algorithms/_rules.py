@@ -121,6 +121,8 @@ LIKE = (
     "recurrent_lif",
 )  # drives shaped as the activity
 
+S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
+
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
     "pp_prop": Case(
@@ -199,6 +201,19 @@ CASES = {
         checks.eprop_oracle,
         lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
+    ),
+    "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
+    "s_tllr_random": Case(
+        "s_tllr",
+        checks.s_tllr_oracle,
+        lambda n: {**S_TLLR, "feedback": "random", "feedback_weights": [readout_like(n)]},
+        lambda n: {
+            "lambdas": (0.9, 0.6),
+            "alphas": (0.7, 0.3),
+            "feedback": {"o": jnp.asarray(readout_like(n))},
+        },
+        neighbour="ottt",
+        cells=LIKE,
     ),
 }
 

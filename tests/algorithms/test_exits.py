@@ -210,7 +210,7 @@ REFUSED = [
     (nothing_read, "osttp", {"feedback_key": 0}, "A projected target acts on what others read"),
     (oscillator, "otpe", {"leak": LEAK, "mode": "approx", **PAIR}, "A drive does not reach"),
     (complex_neurons, "eprop", {"firing_rate": RATE, **COMPLEX}, "A firing rate is the mean of"),
-    (complex_neurons, "otpe", {"leak": LEAK, "mode": "approx", **COMPLEX}, "OTPE averages dz/dy"),
+    (complex_neurons, "otpe", {"leak": LEAK, "mode": "approx", **COMPLEX}, "The rule keeps dz/dy"),
 ]
 
 

@@ -51,6 +51,15 @@ def test_ottt_is_ostl_without_recurrence_on_a_single_state_with_detached_reset(n
     assert apart(on(name, "ottt", leak=0.5), right)["o"] > 1e-2
 
 
+@pytest.mark.parametrize("name", ["three_lif", "recurrent_lif", "two_alif"])
+def test_s_tllr_without_past_slopes_is_ottt(name):
+    right = on(name, "ottt", leak=LEAK)
+    same(on(name, "s_tllr", lambda_pre=LEAK, alpha_post=0.0), right, 1e-12)
+    # the code of the term, with a weight that rounds to nothing
+    same(on(name, "s_tllr", lambda_pre=LEAK, alpha_post=1e-300), right, 1e-12)
+    assert max(apart(on(name, "s_tllr", lambda_pre=LEAK), right).values()) > 1e-2
+
+
 def test_otpe_on_one_hidden_layer_under_an_output_of_equal_leak_is_bptt():
     right = oracle("bptt", "one_lif")
     same(on("one_lif", "otpe", leak=LEAK), right)

@@ -131,6 +131,7 @@ _DECAYS = {
     "complex": 1j,
     "array": jnp.ones(2),
 }
+_FINITE = {k: v for k, v in _SCALES.items() if k not in ("zero", "negative")}
 _RANKS = _DECAYS | {"zero rank": -3, "three": (0.9, 0.9, 0.9), "a fraction above 1": 2.5}
 _LEAKS = {k: v for k, v in _DECAYS.items() if k != "one"}
 _CHOICES = {"unknown": "x", "number": 1, "boolean": True, "list": ["A"], "array": jnp.ones(2)}
@@ -189,6 +190,20 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "rflo": (
         {"random_feedback_key": 0},
         {
+            "random_feedback_key": SEEDS | _NEEDED,
+            "feedback_scale": _SCALES,
+            "feedback_weights": _MATRICES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "s_tllr": (
+        {"feedback": "random", "random_feedback_key": 0},
+        {
+            "lambda_pre": _LEAKS,
+            "lambda_post": _DECAYS,
+            "alpha_pre": _FINITE,
+            "alpha_post": _FINITE,
+            "feedback": _CHOICES | {"adaptive": "adaptive"},
             "random_feedback_key": SEEDS | _NEEDED,
             "feedback_scale": _SCALES,
             "feedback_weights": _MATRICES,

@@ -252,6 +252,7 @@ def compile_cell(
     program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names = tuple(c.names[k] + part for k, part in c.parts)
     claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
+    multi_step = multi_step or (rule is not None and rule.traces_all_state)
     signature = Signature(p.names, names, claim, frozen=frozen, multi_step=multi_step)
     graph = analyse(program, signature, max_slots)
     if rule is not None:

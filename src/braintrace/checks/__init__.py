@@ -13,6 +13,9 @@ from ..gradients import compare_gradients as compare_gradients
 from ._assertions import assert_gradients_exact as assert_gradients_exact
 from ._assertions import assert_gradients_match as assert_gradients_match
 from ._assertions import assert_not_dead as assert_not_dead
+from ._cells import CellExample as CellExample
+from ._cells import default_cells as default_cells
+from ._check_rule import check_rule as check_rule
 from ._oracles_cell import Layer as Layer
 from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_filtered import otpe_oracle as otpe_oracle
@@ -26,5 +29,8 @@ from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_random import drawn_signs as drawn_signs
 from ._oracles_random import uoro_oracle as uoro_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle
+from ._oracles_slopes import s_tllr_oracle as s_tllr_oracle
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
+from ._rule_report import LawRow as LawRow
+from ._rule_report import RuleReport as RuleReport
 from ._site_rules import check_site_rule as check_site_rule

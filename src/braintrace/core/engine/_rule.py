@@ -18,6 +18,20 @@ from ..traces import Carrier, Traces, sensitivity
 class Rule:
     """What an algorithm is made of. `multi_step_problem`: why BPTT inside a window has no meaning
     for it, or ''.
+
+    Attributes:
+        name: for reports and errors.
+        carrier: the kind of traces, what is stored in place of the influence of a weight.
+        edits: what is changed in the program of the cell, in this order.
+        multi_step_problem: as above; it ends an error.
+        schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
+        target_timing: 'per-step' or 'sequence-end', for rules that project targets.
+        options: set by `Algorithm.rule`.
+
+    >>> from braintrace import rules
+    >>> rule = rules.Rule("filtered", rules.PerParameter(), (rules.OutputFilter(0.9),))
+    >>> rule.carrier, rule.edits
+    (PerParameter(dtype=None, clip=None), (OutputFilter(leak=0.9),))
     """
 
     name: str
@@ -27,6 +41,8 @@ class Rule:
     schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
+    # whether a state that no later step reads but through products has a trace as well
+    traces_all_state: bool = False
     # those that the algorithm was given, by name, as texts
     options: tuple[tuple[str, str], ...] = ()
 

@@ -13,3 +13,4 @@ from ._postsynaptic import Postsynaptic as Postsynaptic
 from ._readouts import Feedback as Feedback
 from ._readouts import OutputFilter as OutputFilter
 from ._scalar_leak import ScalarLeak as ScalarLeak
+from ._slope_trace import SlopeTrace as SlopeTrace

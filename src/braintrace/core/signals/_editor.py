@@ -28,7 +28,27 @@ Make = Callable[[Var], Atom]
 
 
 class Editor:
-    """A program under edit. `graph` is its analysis before the edits."""
+    """A program under edit. `graph` is its analysis before the edits.
+
+    >>> import dataclasses, jax
+    >>> from braintrace import checks, rules
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Halved(rules.Edit):  # half of the signal reaches what a readout reads
+    ...     replaces = "half of the signal is left"
+    ...     def edit(self, editor, exits):
+    ...         half = lambda z: 0.5 * z + jax.lax.stop_gradient(0.5 * z)
+    ...         for exit in exits:
+    ...             if exit.kind is rules.ExitKind.READOUT:
+    ...                 equation, k = exit.edge
+    ...                 equation.inputs[k] = editor.apply(half, exit.variable)
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Half(rules.Algorithm):
+    ...     name = "Half"
+    ...     def parts(self):
+    ...         return rules.Rule("half", rules.PerParameter(), (Halved(),))
+    >>> checks.check_rule(Half, ["leaky"], laws=["bytes", "certificate"]).ok
+    True
+    """
 
     def __init__(self, graph: CellGraph):
         self.graph = graph
@@ -118,11 +138,12 @@ class Editor:
         result: Var,
         swapped: Mapping[Var, Atom],
         blocked: Collection[Edge] = (),
-        other: Callable[[Atom], Atom] = lambda v: v,
+        other: Callable[[Atom], Atom] | None = None,
     ) -> Atom:
         """`result` made again from what is `swapped` for the variables on its way, and from `other`
-        of all other operands.
+        of all other operands; without it, from these themselves.
         """
+        other = other or (lambda v: v)
         made: dict[Atom, Atom] = {**swapped}
         for e in self.between(swapped, result, blocked):
             copy = e.copy()
@@ -178,6 +199,10 @@ class Editor:
 class Edit(abc.ABC):
     """What an algorithm adds to the step: an output filter, a feedback weight, a projected
     target.
+
+    >>> from braintrace import rules
+    >>> rules.FiringRate(0.1, 2.0).replaces
+    'a firing-rate term is added'
     """
 
     #: What it puts in place of the gradient of the loss at the exits, as a reason in the

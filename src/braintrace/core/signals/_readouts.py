@@ -30,6 +30,10 @@ class OutputFilter(_OfReadouts):
     With dL/dz at the readout's edge in its place, dL/dF times the eligibility of F is the filtered
     eligibility of z: what e-prop calls the trace filtered with kappa, and OTPE's R-hat. Here z is
     all that the readout reads at an edge, as it reads it.
+
+    >>> from braintrace import rules
+    >>> rules.OutputFilter(0.9).leak
+    0.9
     """
 
     replaces: ClassVar[str] = "the readout is filtered in time"
@@ -71,6 +75,10 @@ class Feedback(_OfReadouts):
     same increments and both decay, so B - W decays by itself: B = sg(W) + E with `E <- (1 - decay)
     E`, which needs no increment to be observed. B has the shape and the dtype of W, complex ones
     included, also where z joins the activities of several groups.
+
+    >>> from braintrace import rules
+    >>> rules.Feedback(adaptive=False, seed=0, scale=1.0).replaces
+    "a feedback weight stands for the readout's"
     """
 
     replaces: ClassVar[str] = "a feedback weight stands for the readout's"

@@ -29,5 +29,6 @@ from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
 from ._slots import nbytes as nbytes
+from ._step_trace import StepTrace as StepTrace
 from ._whole_state import WholeState as WholeState
 from ._within_layer import WithinLayer as WithinLayer

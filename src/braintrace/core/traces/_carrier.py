@@ -32,6 +32,10 @@ class StepSignals(NamedTuple):
     """What a step gives to its gradient: `entry`, the derivative of L_t with respect to the hidden
     leaves before the step, `drives`, for each site that with respect to its y, and the operands of
     each site. The derivatives enter linearly.
+
+    >>> from braintrace import rules
+    >>> rules.StepSignals._fields
+    ('entry', 'drives', 'data')
     """
 
     entry: Values
@@ -46,6 +50,10 @@ class Carrier(abc.ABC):
 
     A kind is one of two: of a `FactorCarrier` the engine moves the traces step by step and makes
     one weight product of a window; those of a `TraceCarrier` move over a whole window at once.
+
+    >>> from braintrace import rules
+    >>> [issubclass(kind, rules.Carrier) for kind in (rules.PerParameter, rules.Factored)]
+    [True, True]
     """
 
     #: What the traces of a parameter leave out of the dynamics inside a position, as a reason in
@@ -112,7 +120,12 @@ class Carrier(abc.ABC):
 
 
 class TraceCarrier(Carrier):
-    """Traces that move over a whole window at once, by the sensitivities over its steps."""
+    """Traces that move over a whole window at once, by the sensitivities over its steps.
+
+    >>> from braintrace import rules
+    >>> issubclass(rules.StepTrace, rules.TraceCarrier)  # the plain one, by one method
+    True
+    """
 
     @abc.abstractmethod
     def contract(
@@ -154,6 +167,26 @@ class TraceCarrier(Carrier):
 class FactorCarrier(Carrier):
     """Traces whose gradient of each step is the operation's own weight gradient at two factors, of
     which one is made from leaky sums of each site's data: these are here.
+
+    >>> import dataclasses, jax.numpy as jnp
+    >>> from braintrace import checks, rules
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Recent(rules.FactorCarrier):  # recent inputs meet the signal of the moment
+    ...     approximation = "a fixed filter stands for the neuron's dynamics"
+    ...     dtype = None
+    ...     def decays(self, graph, site):
+    ...         return (0.5 if site.places else 0.0,)
+    ...     def factors(self, graph, before, after, signals):
+    ...         return [(sums[-1], drive) for sums, drive in zip(after, signals.drives)]
+    ...     def contract(self, graph, traces, entry):  # no signal of an earlier state
+    ...         return [jnp.zeros(site.weight.shape) for site in graph.sites]
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class OfRecent(rules.Algorithm):
+    ...     name = "OfRecent"
+    ...     def parts(self):
+    ...         return rules.Rule("recent", Recent())
+    >>> checks.check_rule(OfRecent, ["leaky"], laws=["bytes", "certificate"]).ok
+    True
     """
 
     dtype: DTypeLike | None

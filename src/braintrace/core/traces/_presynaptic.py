@@ -1,7 +1,7 @@
 """The presynaptic carrier: an input trace alone (OTTT).
 
     ex <- leak ex + x                               for each site, shaped as its data
-    gradient of W = weight gradient of the operation at ex and delta = dL_t/dy_t
+    gradient of W = gain * weight gradient of the operation at ex and delta = dL_t/dy_t
 
 The derivative of the state with respect to y is inside delta, so any gain is right. Memory O(B I).
 """
@@ -25,7 +25,11 @@ class Presynaptic(FactorCarrier):
     the model. `bias_trace`: whether the biases of drives get a trace too.
 
     With `twice` the sites of hidden layers use the filter of the filter, `ez <- leak ez + ex`
-    (F-OTPE).
+    (F-OTPE). `gain` is of the weights that have a trace (S-TLLR).
+
+    >>> from braintrace import rules
+    >>> rules.Presynaptic((0.9,)).leaks
+    (0.9,)
     """
 
     approximation: ClassVar[str] = "a constant leak stands for the neuron's dynamics"
@@ -33,6 +37,7 @@ class Presynaptic(FactorCarrier):
     leaks: tuple[float, ...] | None
     bias_trace: bool = False
     twice: bool = False
+    gain: float = 1.0
     dtype: DTypeLike | None = None
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Presynaptic":
@@ -51,14 +56,17 @@ class Presynaptic(FactorCarrier):
         )
 
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
-        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
-        if not site.places or not (site.is_operation or is_bias):
-            return (0.0,)  # no trace
+        if not self._is_traced(graph, site):
+            return (0.0,)
         assert self.leaks is not None
         leak = self.leaks[site.places[0].group if len(self.leaks) > 1 else 0]
         leaves = {leaf for p in site.places for leaf in graph.groups[p.group].leaves}
         hidden = graph.marks.get("hidden", frozenset()) & leaves
         return (leak, leak) if self.twice and leak > 0 and hidden else (leak,)
+
+    def _is_traced(self, graph: CellGraph, site: Site) -> bool:
+        is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
+        return bool(site.places) and (site.is_operation or is_bias)
 
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
@@ -66,4 +74,6 @@ class Presynaptic(FactorCarrier):
     def factors(
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[tuple[Array, Array]]:
-        return [(filters[-1], drive) for filters, drive in zip(after, signals.drives, strict=True)]
+        gains = [self.gain if self._is_traced(graph, site) else 1.0 for site in graph.sites]
+        every = zip(gains, after, signals.drives, strict=True)
+        return [(x if gain == 1 else gain * x, drive) for gain, (*_, x), drive in every]

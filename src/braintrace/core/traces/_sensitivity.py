@@ -158,6 +158,10 @@ class Sensitivity:
     """`slots`, by group and slot, of those that a site needs: rows, shaped as the hidden leaves,
     and drives, (K, *shape of y) for each site. `data[n]`: operands of site n, time first. The end
     carry.
+
+    >>> from braintrace import rules
+    >>> callable(rules.Sensitivity.at)
+    True
     """
 
     slots: dict[tuple[int, int], tuple[list[Array], list[Array]]]

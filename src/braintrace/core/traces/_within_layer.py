@@ -57,7 +57,12 @@ _FEWEST_ROWS = 16  # samples times elements that are worth a pass
 
 @dataclasses.dataclass(frozen=True)
 class WithinLayer(PerParameter):
-    """`dtype`: of the traces; by default that of y, at least float32."""
+    """`dtype`: of the traces; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> isinstance(rules.WithinLayer(), rules.TraceCarrier)
+    True
+    """
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)

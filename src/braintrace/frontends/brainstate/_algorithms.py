@@ -98,5 +98,9 @@ class RTRL(ETraceVjpAlgorithm, algorithm=rules.RTRLRule):
     __init__: Any
 
 
+class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"

@@ -354,10 +354,8 @@ class NNXLearner(nnx.Module):
 
     def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
-        values at compile time.
-
-        Statistics and random streams go on. So do the random numbers of an algorithm that draws,
-        which begin again with a `key`, a whole number or a PRNG key; at first it is 0.
+        values at compile time. Statistics and random streams go on, and so do the random numbers
+        of an algorithm that draws but with a `key`: a whole number or a PRNG key, 0 at first.
         """
         first = self._core.init(self._now()[0], self._core.initial)
         self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
