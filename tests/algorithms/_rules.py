@@ -259,6 +259,9 @@ CASES = {
     ),
     "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
     "sltt": Case("sltt", checks.instantaneous_oracle),
+    "rtrl": Case(
+        "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
+    ),
     "rflo": Case(
         "rflo",
         checks.eprop_oracle,

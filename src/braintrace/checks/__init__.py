@@ -22,11 +22,15 @@ from ._oracles_filtered import otpe_oracle as otpe_oracle
 from ._oracles_filtered import ottt_oracle as ottt_oracle
 from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
 from ._oracles_instantaneous import instantaneous_oracle as instantaneous_oracle
+from ._oracles_kronecker import kf_rtrl_oracle as kf_rtrl_oracle
+from ._oracles_kronecker import ok_rtrl_oracle as ok_rtrl_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
 from ._oracles_modulated import mdgl_oracle as mdgl_oracle
 from ._oracles_modulated import modprop_oracle as modprop_oracle
+from ._oracles_random import drawn_signs as drawn_signs
+from ._oracles_random import uoro_oracle as uoro_oracle
 from ._oracles_signals import decolle_oracle as decolle_oracle
 from ._oracles_signals import etlp_oracle as etlp_oracle
 from ._oracles_signals import three_factor_oracle as three_factor_oracle

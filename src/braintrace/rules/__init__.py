@@ -43,6 +43,8 @@ from ._decolle import DECOLLERule as DECOLLERule
 from ._eprop import EPropRule as EPropRule
 from ._etlp import ETLPRule as ETLPRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
+from ._kronecker import KFRTRLRule as KFRTRLRule
+from ._kronecker import OKRTRLRule as OKRTRLRule
 from ._mdgl import MDGLRule as MDGLRule
 from ._modprop import ModPropRule as ModPropRule
 from ._options import decay as decay

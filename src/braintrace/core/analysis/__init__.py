@@ -23,6 +23,7 @@ from ._graph import Place as Place
 from ._graph import Site as Site
 from ._graph import Slot as Slot
 from ._layers import fed_layers as fed_layers
+from ._layers import moved_leaves as moved_leaves
 from ._layers import with_layers as with_layers
 from ._normalisation import normalisations as normalisations
 from ._report import columns as columns

@@ -10,10 +10,12 @@ from ._carrier import Traces as Traces
 from ._carrier import summed as summed
 from ._draws import Draws as Draws
 from ._draws import draws_in as draws_in
+from ._draws import key_words as key_words
 from ._draws import with_key as with_key
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
+from ._kronecker import Kronecker as Kronecker
 from ._no_trace import NoTrace as NoTrace
 from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter

@@ -98,6 +98,18 @@ class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
     __init__: Any
 
 
+class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):
+    __init__: Any
+
+
+class KF_RTRL(ETraceVjpAlgorithm, algorithm=rules.KFRTRLRule):
+    __init__: Any
+
+
+class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
     __init__: Any
 
@@ -107,6 +119,10 @@ class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
 
 
 class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
+    __init__: Any
+
+
+class RTRL(ETraceVjpAlgorithm, algorithm=rules.RTRLRule):
     __init__: Any
 
 
