@@ -229,6 +229,10 @@ class CellGraph:
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
+    # the same cell by position, for algorithms that need its sensitivities beside those of layers
+    positions: "CellGraph | None" = None
+    # for algorithms whose signal of a step reaches the old state through products, too
+    one_hop: bool = False
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
         """For each site, the values that its rule needs of the prelude's results: the indices of a
