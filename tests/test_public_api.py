@@ -38,7 +38,8 @@ def default_of(parameter):
         return repr(value)
     if isinstance(value, tuple | list | dict | set | frozenset):
         return repr(value) if " at 0x" not in repr(value) else type(value).__name__
-    return getattr(value, "__name__", type(value).__name__)
+    name = getattr(value, "__name__", type(value).__name__)
+    return "function" if name == "<lambda>" else name
 
 
 def signature_of(value):
