@@ -1,6 +1,7 @@
 """What every sequence driver asks of its arguments."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,8 @@ def checked_modulator(modulator: Modulator) -> Real[Array, "..."] | tuple[Real[A
     if isinstance(modulator, list | tuple):
         every = enumerate(modulator)
         return tuple(_modulator(f"modulator[{k}]", value) for k, value in every)
-    return _modulator("modulator", modulator)
+    one: Any = modulator
+    return _modulator("modulator", one)
 
 
 def _modulator(name: str, value: Real[ArrayLike, "..."]) -> Real[Array, "..."]:

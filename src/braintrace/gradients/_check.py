@@ -97,9 +97,9 @@ def check_gradients(
         run, trained = _in_windows(learner, params, state, xs, window), learner.trained(params)
         gradients = [gradient_of(run, trained, xs, targets, loss_fn, mask, reduction)[0]]
     else:  # in front of the reference: the better errors
-        given: dict[str, Any] = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset}
-        given |= {"y_target": y_target, "modulator": modulator}
-        online = partial(learner.etrace_grad, params, state, xs, *targets, **given, **options)
+        asked: dict[str, Any] = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset}
+        asked |= {"y_target": y_target, "modulator": modulator}
+        online = partial(learner.etrace_grad, params, state, xs, *targets, **asked, **options)
         gradients = [online(window=w)[0] for w in chosen]
     function, sequences = learner.function, (xs, *targets)
     if step_fn is not None:
