@@ -105,6 +105,13 @@ LIKE = (
     "recurrent_lif",
 )  # drives shaped as the activity
 
+
+def _mask_of(case, name):
+    """M as the learner draws it, in the order of positions."""
+    this = learner(case, name)
+    return this.rule.carrier.mask(this.graph.moves)
+
+
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
     "pp_prop": Case(
@@ -165,6 +172,18 @@ CASES = {
         lambda n: {"B_list": split_projections(n), "scope": "exact"},
         lambda n: {"B_list": projections(n), "exact": True},
         target=True,
+    ),
+    **{
+        f"snap_{n}": Case(
+            "snap", checks.snap_oracle, lambda name, n=n: {"n": n}, lambda name, n=n: {"n": n}
+        )
+        for n in (1, 2)
+    },
+    "random_rtrl": Case(
+        "random_rtrl",
+        checks.random_rtrl_oracle,
+        lambda name: {"k": 1},
+        lambda name: {"kept": _mask_of("random_rtrl", name)},
     ),
     "rtrl": Case(
         "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)

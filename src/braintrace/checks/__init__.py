@@ -20,6 +20,8 @@ from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
+from ._oracles_masked import random_rtrl_oracle as random_rtrl_oracle
+from ._oracles_masked import snap_oracle as snap_oracle
 from ._reference import bptt_gradient as bptt_gradient
 from ._reference import d_rtrl_oracle as d_rtrl_oracle
 from ._site_rules import check_site_rule as check_site_rule

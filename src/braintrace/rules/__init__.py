@@ -11,8 +11,10 @@ from ._osttp import OSTTPRule as OSTTPRule
 from ._otpe import OTPERule as OTPERule
 from ._ottt import OTTTRule as OTTTRule
 from ._pp_prop import PPPropRule as PPPropRule
+from ._random_rtrl import RandomRTRLRule as RandomRTRLRule
 from ._registry import ALGORITHMS as ALGORITHMS
 from ._registry import algorithm_of as algorithm_of
 from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
+from ._snap import SnApRule as SnApRule

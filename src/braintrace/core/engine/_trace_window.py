@@ -94,7 +94,8 @@ def trace_window(
         traces = carrier.init(graph)
     elif traces is not None and restarted is not None:
         traces = carrier.reset(graph, traces, restarted)
-    together = keep_trace and not injects(graph)
+    reads = carrier.reads_step and state.traces is not None
+    together = (keep_trace or reads) and not injects(graph)
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
     of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, of_y, drives, later))

@@ -12,6 +12,7 @@ from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
+from ._random_mask import RandomMask as RandomMask
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import Unread as Unread
 from ._sensitivity import cleared_data as cleared_data
@@ -23,5 +24,6 @@ from ._sensitivity import sensitivity as sensitivity
 from ._sensitivity import sensitivity_bytes as sensitivity_bytes
 from ._sensitivity import zero_perturbations as zero_perturbations
 from ._slots import nbytes as nbytes
+from ._snap import WithinSteps as WithinSteps
 from ._whole_state import WholeState as WholeState
 from ._within_layer import WithinLayer as WithinLayer

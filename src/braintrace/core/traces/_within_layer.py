@@ -179,17 +179,17 @@ def _through_layer(
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
-    def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+    def one_part(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
         start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
         drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
         return {
-            n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+            n: driven(graph, graph.sites[n], old, data[n], drives[n], start)
             for n, old in traces.items()
         }
 
-    new = each_block(count, driven, {n: trace for n, (trace, _) in mixed.items()})
+    new = each_block(count, one_part, {n: trace for n, (trace, _) in mixed.items()})
     return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
@@ -230,7 +230,7 @@ def _every_row(
     return each_block(count, some, jnp.zeros((samples, size, size), like.dtype)), None
 
 
-def _driven(
+def driven(
     graph: CellGraph,
     site: Site,
     trace: Float[Array, "B n ..."],
