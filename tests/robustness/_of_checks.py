@@ -168,6 +168,18 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
     for name, valid in oracles.items():
         yield f"checks.{name}", _oracle(getattr(checks, name)), (valid, some | of_oracles[name])
     product = {"operation": jnp.dot, "x": jnp.ones((2, 3)), "w": jnp.ones((3, 4)), "weight": 1}
+    laws = {"string": "bytes", "unknown": ["law"], "none": [], "number": 3}
+    cells = {"string": "leaky", "unknown": ["cell"], "none": {}, "no example": {"mine": 3}}
+    unknown = {"string": "no such rule", "number": 3, "class": int}
+    yield (
+        "checks.check_rule",
+        checks.check_rule,
+        (
+            {"rule": "d_rtrl", "cells": ["leaky"], "laws": ["bytes"]},
+            {"rule": unknown, "cells": cells, "laws": laws, "raises": FLAGS}
+            | {"tolerance": tolerances},
+        ),
+    )
     site = lambda operation, x, w, **more: checks.check_site_rule(operation, x, w, **more)
     yield (
         "checks.check_site_rule",

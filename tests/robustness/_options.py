@@ -131,6 +131,7 @@ _DECAYS = {
     "complex": 1j,
     "array": jnp.ones(2),
 }
+_FINITE = {k: v for k, v in _SCALES.items() if k not in ("zero", "negative")}
 _RANKS = _DECAYS | {"zero rank": -3, "three": (0.9, 0.9, 0.9), "a fraction above 1": 2.5}
 _LEAKS = {k: v for k, v in _DECAYS.items() if k != "one"}
 _CHOICES = {"unknown": "x", "number": 1, "boolean": True, "list": ["A"], "array": jnp.ones(2)}
@@ -146,6 +147,14 @@ _MATRICES = {
     "none": [],
     "complex": [np.ones((N, O), complex)],
     "a function": jnp.tanh,
+}
+_TYPES = {
+    "string": "x",
+    "number": 1,
+    "floats": np.ones(N),
+    "matrix": np.zeros((N, N), int),
+    "strings": ["a", "b"],
+    "none": [],
 }
 _NEEDED = {"left out": LEFT_OUT}
 
@@ -195,6 +204,38 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "modprop": (
+        {"leak": 0.5},
+        {
+            "mu": _FINITE,
+            "taps": WHOLE,
+            "leak": _LEAKS | {"None": None, "unknown": "membrane", "none": ()},
+            "types": _TYPES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "mdgl": (
+        {},
+        {
+            "types": _TYPES,
+            "kappa_filter_decay": _DECAYS | {"unknown": "leak"},
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "s_tllr": (
+        {"feedback": "random", "random_feedback_key": 0},
+        {
+            "lambda_pre": _LEAKS,
+            "lambda_post": _DECAYS,
+            "alpha_pre": _FINITE,
+            "alpha_post": _FINITE,
+            "feedback": _CHOICES | {"adaptive": "adaptive"},
+            "random_feedback_key": SEEDS | _NEEDED,
+            "feedback_scale": _SCALES,
+            "feedback_weights": _MATRICES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
     "ottt": (
         {"leak": 0.5},
         {
@@ -213,6 +254,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "sk_rtrl": ({}, {"rank": FROM_ZERO, "certificate": FLAGS, "trace_dtype": _DTYPES}),
     "instantaneous": ({}, {}),
     "etlp": (
         {"feedback_key": 0},

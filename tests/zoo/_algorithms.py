@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import braintrace
+from braintrace.core.traces import Draws
 
 from ._case import OUT, generator
 from ._interpret import interpreted
@@ -24,6 +25,7 @@ class Algorithm:
     signal: str = ""  # what it takes beside the data: y_target or modulator
     by_step: bool = True  # whether `update` sums to the sequence's gradient
     linear: bool = True  # whether samples add up
+    another: bool = False  # whether it is another setting of a rule that the matrix has already
 
     def learner(self, case, params, carry, x, cell=None):
         options = {**self.options, **case.compiled}
@@ -58,13 +60,22 @@ def by_sequence(learner, example, window):
     return interpreted(gradient, *example)
 
 
-def by_parts(learner, example, window):
-    """As `by_sequence`, with a reset (T, B) and a mask (T, B) behind the data."""
+def drawn_on(state, steps):
+    """A state whose random numbers, if it has any, are those after some steps of each sample."""
+    is_draws = lambda v: isinstance(v, Draws)
+    put = lambda v: v._replace(steps=steps) if is_draws(v) else v
+    return dataclasses.replace(state, traces=jax.tree.map(put, state.traces, is_leaf=is_draws))
 
-    def gradient(params, carry, xs, ys, signals, reset, mask):
+
+def by_parts(learner, example, window):
+    """As `by_sequence`, with a reset (T, B), a mask (T, B), and the steps (B,) before the sequence
+    behind the data.
+    """
+
+    def gradient(params, carry, xs, ys, signals, reset, mask, before):
         return learner.etrace_grad(
             params,
-            learner.init(params, carry),
+            drawn_on(learner.init(params, carry), before),
             xs,
             ys,
             loss_fn=loss,
@@ -77,7 +88,7 @@ def by_parts(learner, example, window):
         )[0]
 
     marks = np.zeros(example[3].shape[:2], bool)
-    return interpreted(gradient, *example, marks, marks.astype(float))
+    return interpreted(gradient, *example, marks, marks.astype(float), marks[0].astype(np.int32))
 
 
 def by_step(learner, example):

@@ -1,7 +1,6 @@
 """What every sequence driver asks of its arguments."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,15 +101,10 @@ def checked_target(y_target: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
 
 def checked_modulator(modulator: Modulator) -> Real[Array, "..."] | tuple[Real[Array, "..."], ...]:
     """A modulator, or a tuple of one for each hidden group, real and finite."""
+    finite = lambda name, value: _real_and_finite(name, value, "modulators", "a modulator")
     if isinstance(modulator, list | tuple):
-        every = enumerate(modulator)
-        return tuple(_modulator(f"modulator[{k}]", value) for k, value in every)
-    one: Any = modulator
-    return _modulator("modulator", one)
-
-
-def _modulator(name: str, value: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
-    return _real_and_finite(name, value, "modulators", "a modulator")
+        return tuple(finite(f"modulator[{k}]", value) for k, value in enumerate(modulator))
+    return finite("modulator", modulator)
 
 
 def _real_and_finite(

@@ -291,6 +291,14 @@ def _lanes(
     return kept, live[1:]
 
 
+def kept_lane(cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree) -> PyTree:
+    """The new carry of D-RTRL's carried lane, a leaky readout's included."""
+    kept, live = _lanes(cell, params, carry, x, False)
+    if cell.leak is not None:
+        kept.append(cell.leak * carry[-1] + cell.readout(params, sg(live[-1])))
+    return tuple(kept)
+
+
 def _reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:
     """The readout, whose backward pass reaches the activity through the parameters `feedback`."""
 

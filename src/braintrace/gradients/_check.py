@@ -86,20 +86,20 @@ def check_gradients(
     options: dict[str, Any] = {"mask": mask, "reduction": reduction}
     chosen = window_choice(window, windows, tolerance)
     if flag("multi_step", multi_step):
-        for name, given, do in (
+        for name, refused, do in (
             ("reset", reset is not None, "cut the sequence at the resets"),
             ("step_fn", loss_fn is None, "pass loss_fn(out, *targets)"),
             ("windows", bool(windows), "pass window=: each window has a gradient of its own"),
         ):
-            if given:
+            if refused:
                 raise UsageError(f"multi_step does not go with {name}.", do=do)
         assert loss_fn is not None  # else it was refused
         run, trained = _in_windows(learner, params, state, xs, window), learner.trained(params)
         gradients = [gradient_of(run, trained, xs, targets, loss_fn, mask, reduction)[0]]
     else:  # in front of the reference: the better errors
-        asked: dict[str, Any] = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset}
-        asked |= {"y_target": y_target, "modulator": modulator}
-        online = partial(learner.etrace_grad, params, state, xs, *targets, **asked, **options)
+        said: dict[str, Any] = {"loss_fn": loss_fn, "step_fn": step_fn, "reset": reset}
+        said |= {"y_target": y_target, "modulator": modulator}
+        online = partial(learner.etrace_grad, params, state, xs, *targets, **said, **options)
         gradients = [online(window=w)[0] for w in chosen]
     function, sequences = learner.function, (xs, *targets)
     if step_fn is not None:

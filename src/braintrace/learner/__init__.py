@@ -1,9 +1,10 @@
 """The functional learner of a cell, and what it is made of."""
 
 from ._budget import Budget
+from ._fidelity import Fidelity
 from ._fit import fit_mode, step_options, taking_gradients
 from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
-from ._state import Info, State, counted, no_steps, owned
+from ._state import Info, Key, State, counted, no_steps, owned

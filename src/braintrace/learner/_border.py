@@ -11,6 +11,7 @@ from ..cell import Cell, Tree
 from ..core import __version__
 from ..core._errors import UsageError
 from ..core.engine import Rule
+from ..core.traces import draws_in
 from ._serialization import offer_to_flax
 from ._state import Fingerprint, State
 
@@ -31,12 +32,14 @@ class Border:
 
     Attributes:
         fingerprint: as in `State`.
+        draws: whether the traces hold a key.
     """
 
     def __init__(self, cell: Cell, rule: Rule):
         traces = jax.eval_shape(lambda: rule.init(cell.graph))
         self._layout = Tree.of((cell.carry.shapes, traces, jax.ShapeDtypeStruct((), np.int32)))
         self._unformed = Tree.of((cell.carry.shapes, None, self._layout.leaves[-1]))
+        self.draws = bool(draws_in(traces))
         self._names = dict(_names(cell, rule, traces))
         told = {"version": __version__, "algorithm": rule.name}
         told |= {f"option {name}": value for name, value in rule.options}

@@ -23,6 +23,7 @@ from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user
 from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.engine import MemoryPlan, step_signals, taken
+from ..core.traces import with_key
 from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
 from ._compiled import Compiled
@@ -30,7 +31,7 @@ from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
 from ._serialization import offer_to_flax
-from ._state import Info, State, no_steps, owned
+from ._state import Info, Key, State, no_steps, owned
 
 
 class FunctionLearner(Compiled):
@@ -105,16 +106,23 @@ class FunctionLearner(Compiled):
         live = jax.tree.structure(params).unflatten(self._live)
         return jax.tree.map(lambda v, live: v if live else None, params, live)
 
-    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True) -> State:
+    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True, key: Key = 0) -> State:
         """The state before the first step: a copy of `carry` and zero traces.
 
-        With `traces=False` no trace is formed yet; `etrace_grad` then starts from zero without
-        reading one.
+        Args:
+            params, carry: as compiled.
+            traces: with False no trace is formed yet; `etrace_grad` then starts from zero without
+                reading one. An algorithm that draws has its key in them, and forms them.
+            key: a whole number or a PRNG key, for the algorithms that draw (`uoro`, `kf_rtrl`,
+                `ok_rtrl`); the others take it, and nothing depends on it. The same key gives the
+                same numbers, so give each sequence its own, or go on with the state and `reset`.
+                `jax.vmap` over keys is a set of independent estimates.
         """
         offer_to_flax()
         self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
-        zero = self._programs.zero() if flag("traces", traces) else None
+        formed = flag("traces", traces) or self.border.draws
+        zero = with_key(self._programs.zero() if formed else None, key)
         return State(start, zero, no_steps(), self.border.fingerprint)
 
     def update(
@@ -184,6 +192,7 @@ class FunctionLearner(Compiled):
         return_state: bool = True,
         y_target: Target = None,
         modulator: Modulator | None = None,
+        fidelity: bool = False,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -222,6 +231,13 @@ class FunctionLearner(Compiled):
             modulator: for algorithms that are modulated: (T, B) for each sample, or (T, B, n) for
                 each neuron of the activity; where several hidden groups are read, also a list with
                 one for each. It is weighted as the losses are.
+            fidelity: whether `info.fidelity` says how good the gradient is: a `Fidelity` of each
+                parameter, by its path. For `SK_RTRL` with its certificate it is made of the bounds
+                of the steps, at next to no cost. For all others it is the comparison with BPTT over
+                this sequence, both from the state at its start and without what the traces hold of
+                the time before. It takes the time and, growing with T, the memory of BPTT, and
+                where there are traces already a second online gradient, from zero ones: ask for it
+                now and then. Where it is off it costs nothing: the program is the same.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -234,7 +250,9 @@ class FunctionLearner(Compiled):
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
+        options = Options(
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity
+        )
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
         found = iter(g for g in gradients if g is not None)
@@ -264,7 +282,8 @@ class FunctionLearner(Compiled):
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
+        how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
+        plan = Plan(resets, objective, *how)
         initial = [] if reset is None else self._initial_values()
         given = Given(
             (xs, *targets),

@@ -1,7 +1,7 @@
 """What the matrix runs: a module for each family of algorithms, which says what it refuses.
 
 Each has `ALGORITHMS`, and may have `REFUSED`: the cases that an algorithm refuses, and a piece of
-what it says, {algorithm: {words: cases}}; `DRAWN`: pairs whose twin has other random matrices;
+what it says, {algorithm: {words: cases}}; `DRAWN`: pairs whose twin has other random numbers;
 `MODEST`: parameters that get BPTT's gradient although the certificate does not promise it,
 {algorithm: {case: parameters}}.
 """

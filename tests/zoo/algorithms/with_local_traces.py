@@ -24,9 +24,7 @@ ALGORITHMS = {
 
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expert"
-#: Weights whose results are put together from all samples before they reach a state.
-SOLVED = "solved whitened_input"
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
 # rates and targets are those of samples, which must be known; noise scaled by a parameter is not
 # seen to be that of a sample
 UNKNOWN = "The batch is not known"
@@ -43,10 +41,10 @@ LATER = "does not reach its layer's activity"
 SHAPE, ORDER = "differ in shape", "not in one order"
 
 REFUSED = {
-    "ostl_recurrent": {SEPARATE: f"{MEETING} {SOLVED}"},
+    "ostl_recurrent": {SEPARATE: MEETING},
     "eprop": {NOT_FILTERED: NOTHING_STAYS},
     "osttp": {
-        SEPARATE: f"{MEETING} {SOLVED}",
+        SEPARATE: MEETING,
         UNKNOWN: NOT_SAID,
         IN_FRONT: LAST,
         "The target has a wrong shape": "centred_populations",

@@ -21,7 +21,12 @@ Origins = dict[Atom, dict[int, frozenset[Var]]]
 
 
 class ExitKind(enum.StrEnum):
-    """Who consumes the activity."""
+    """Who consumes the activity.
+
+    >>> from braintrace import rules
+    >>> [str(kind) for kind in rules.ExitKind]
+    ['readout', 'forward', 'recurrent']
+    """
 
     READOUT = "readout"  # outputs, and groups that feed nobody
     FORWARD = "forward"  # another group, which feeds others in turn
@@ -32,6 +37,10 @@ class ExitKind(enum.StrEnum):
 class Exit:
     """An exit edge with its operand, one of its source groups, and the groups that its consumer
     feeds.
+
+    >>> from braintrace import rules
+    >>> list(rules.Exit.__dataclass_fields__)
+    ['edge', 'variable', 'group', 'kind', 'feeds']
     """
 
     edge: Edge
@@ -71,8 +80,9 @@ def find_exits(graph: CellGraph) -> list[Exit]:
     return found
 
 
-def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
-    """The activity of each group that others read.
+def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -> dict[int, Var]:
+    """The activity of each group that others read; with `outputs` also of those that the step
+    returns as they are.
 
     It is the variable through which all that others read of the group passes, with what moves its
     elements or scales them taken off: `z` where they read `2 z`, `z` and `flip(z)`, or a
@@ -90,18 +100,22 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
         if x.variable not in graph.after and any((g, x.group) in feeds for g in x.feeds)
     ]
     direct = {x.group for x in forward if x not in again}
-    read: dict[int, list[Exit]] = {}
+    read: dict[int, list[tuple[Var, str]]] = {}  # with the line that reads it
     for x in forward:
         if x not in again or x.group not in direct:
-            read.setdefault(x.group, []).append(x)
+            read.setdefault(x.group, []).append((x.variable, x.edge[0].source))
+    returned = _origins(graph, frozenset(), learning) if outputs else {}
+    for out in variables(graph.outs):
+        for g in returned.get(out, ()):
+            read.setdefault(g, []).append((out, ""))
     chosen: dict[int, Var] = {}
     for parts in (frozenset(), PARTS):
         origins = _origins(graph, parts, learning) if read else {}
         for g, of in read.items():
-            variables = frozenset().union(*(origins[x.variable][g] for x in of))
-            if len(variables) == 1:
-                chosen.setdefault(g, *variables)
-    for g, [x, *_] in read.items():
+            found = frozenset().union(*(origins[v][g] for v, _ in of))
+            if len(found) == 1:
+                chosen.setdefault(g, *found)
+    for g, [(_, source), *_] in read.items():
         if g not in chosen:
             names = [graph.leaf_paths[k] for k in graph.groups[g].leaves]
             raise CompilationError(
@@ -109,9 +123,22 @@ def activities(graph: CellGraph, exits: Sequence[Exit]) -> dict[int, Var]:
                 got=f"several variables made from {', '.join(names)} are read by others",
                 expected="one activity per group, read by all that read the group",
                 do="read the group in one place, or use D_RTRL or EProp without firing_rate",
-                at=x.edge[0].source,
+                at=source,
             )
     return {g: chosen[g] for g in read}
+
+
+def joined_at(graph: CellGraph, exits: Sequence[Exit]) -> dict[Exit, Var]:
+    """What each exit reads of its own group: its operand, or what of it is that group's where the
+    activities of several are joined.
+    """
+    origins = _origins(graph, PARTS, {*graph.group_of.values()})
+    found = {}
+    for x in exits:
+        of_group = origins[x.variable][x.group]
+        is_joined = len(origins[x.variable]) > 1 and len(of_group) == 1
+        found[x] = next(iter(of_group)) if is_joined else x.variable
+    return found
 
 
 def _learning(graph: CellGraph) -> set[int]:

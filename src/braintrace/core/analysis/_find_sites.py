@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from .._compat import P
 from ..jaxpr import Equation, Var
 from ..sites import OperandRule, ScaleRule, chain_rule, site_rule
-from ._dependence import Dependence, Edge, reach
+from ._dependence import Dependence, Edge, passes_derivative, reach
 from ._elements import Elements
 from ._graph import CellGraph, Site, new_leaves
 from ._groups import Layout
@@ -89,7 +89,8 @@ class Region:
         if others or end in self.deps.prelude or not weights:
             return
         while end not in graph.labels:
-            readers = [e for e in graph.program.equations for v in e.inputs if v is end]
+            derived = filter(passes_derivative, graph.program.equations)
+            readers = [e for e in derived for v in e.inputs if v is end]
             if len(readers) != 1 or end in graph.program.outputs or len(readers[0].outputs) != 1:
                 return
             chain += readers

@@ -18,6 +18,20 @@ from ..traces import Carrier, Traces, sensitivity
 class Rule:
     """What an algorithm is made of. `multi_step_problem`: why BPTT inside a window has no meaning
     for it, or ''.
+
+    Attributes:
+        name: for reports and errors.
+        carrier: the kind of traces, what is stored in place of the influence of a weight.
+        edits: what is changed in the program of the cell, in this order.
+        multi_step_problem: as above; it ends an error.
+        schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
+        target_timing: 'per-step' or 'sequence-end', for rules that project targets.
+        options: set by `Algorithm.rule`.
+
+    >>> from braintrace import rules
+    >>> rule = rules.Rule("filtered", rules.PerParameter(), (rules.OutputFilter(0.9),))
+    >>> rule.carrier, rule.edits
+    (PerParameter(dtype=None, clip=None), (OutputFilter(leak=0.9),))
     """
 
     name: str
@@ -27,6 +41,8 @@ class Rule:
     schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
+    # whether a state that no later step reads but through products has a trace as well
+    traces_all_state: bool = False
     # those that the algorithm was given, by name, as texts
     options: tuple[tuple[str, str], ...] = ()
 
@@ -35,9 +51,11 @@ class Rule:
         leak_of = lambda group: _group_leak(graph, group, params, xs)
         carrier = self.carrier.resolve(graph, leak_of)
         exits = find_exits(graph) if self.edits else []
-        return dataclasses.replace(
-            self, carrier=carrier, edits=tuple(e.resolve(exits, leak_of) for e in self.edits)
-        )
+        edits = tuple(e.resolve(exits, leak_of) for e in self.edits)
+        if params is not None:
+            values = lambda: dict(zip(graph.prelude_results, prelude(graph, params), strict=True))
+            edits = tuple(e.measured(graph, exits, values) for e in edits)
+        return dataclasses.replace(self, carrier=carrier, edits=edits)
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits, and with the rows of the cell before them,
@@ -47,8 +65,11 @@ class Rule:
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows, arranged = [], self.carrier.arrange(graph)
         for row, param in zip(arranged.parameters, arranged.params, strict=False):
-            traced = [s for n in row.sites if (s := arranged.sites[n]).places]
-            reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
+            # with layers each site has a trace, also without a place
+            sites = [arranged.sites[n] for n in row.sites]
+            traced = [s for s in sites if s.places or arranged.layers is not None]
+            reasons = list(dict.fromkeys(self.carrier.approximates(arranged, s) for s in traced))
+            reasons = [reason for reason in reasons if reason]
             reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:
@@ -57,6 +78,7 @@ class Rule:
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             warnings = [w for site in traced for w in self.carrier.warnings(arranged, site)]
+            warnings += [w for site in traced for edit in self.edits for w in edit.warnings(site)]
             rows.append(dataclasses.replace(row, warnings=tuple(dict.fromkeys(warnings))))
         if self.edits:  # they change the program's equations
             editor = Editor(graph)

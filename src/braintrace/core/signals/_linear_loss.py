@@ -122,6 +122,10 @@ class FiringRate(Edit):
     The activity is that of each group that others read, however they read it (see `activities`). f
     is a running mean (of this stream so far); the term of step t is `strength (f_j - target)
     mean_samples z_j`.
+
+    >>> from braintrace import rules
+    >>> rules.FiringRate(target=0.1, strength=2.0).target
+    0.1
     """
 
     replaces: ClassVar[str] = "a firing-rate term is added"
@@ -159,6 +163,10 @@ class TargetProjection(Edit):
 
     It is the gradient of `-sum_l <y* B_l, z_l>`. Of complex activities, `<a, z> = Re(conj(a) z)`:
     the real and the imaginary part are two activities, with Re B and Im B.
+
+    >>> from braintrace import rules
+    >>> rules.TargetProjection(seed=0, scale=1.0).scale
+    1.0
     """
 
     replaces: ClassVar[str] = "a projected target stands for the loss"

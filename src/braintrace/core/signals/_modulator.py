@@ -21,6 +21,10 @@ class Modulator(Edit):
     It is the gradient of `sum_l <m_l, z_l>`; with a `leak`, of the leaky sum `F <- leak F + z` in
     the place of z, whose eligibility is the filtered one. Of a complex activity it is the real part
     that m acts on.
+
+    >>> from braintrace import rules
+    >>> rules.Modulator().replaces
+    'a modulator stands for the loss'
     """
 
     replaces: ClassVar[str] = "a modulator stands for the loss"

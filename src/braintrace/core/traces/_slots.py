@@ -102,6 +102,18 @@ def _gates(positions: np.ndarray, count: int) -> list[np.ndarray]:
     return pieces if fit else []
 
 
+def part_shape(graph: CellGraph, site: Site) -> tuple[int, ...]:
+    """The shape of the part of a site's weight that one sample meets: mostly all of it."""
+    axis, shape = graph.weight_axis(site), site.weight.shape
+    return shape if axis is None else axis.sample_shape(shape)
+
+
+def of_samples(graph: CellGraph, site: Site, parts: Inexact[Array, "B ..."]) -> Array:
+    """The gradient of a weight, out of that of the part of it that each sample meets."""
+    axis = graph.weight_axis(site)
+    return parts.sum(0) if axis is None else axis.together(parts)
+
+
 def nbytes(tree: PyTree) -> int:
     """Bytes of the arrays in a tree, or of what has their shape and dtype."""
     return sum(math.prod(v.shape) * v.dtype.itemsize for v in jax.tree.leaves(tree))

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ..step import Values
@@ -37,11 +36,11 @@ from ._sensitivity import (
     LayerSensitivity,
     Sensitivity,
     every_drive,
-    flat_layer,
+    layer_signal,
     layer_sizes,
     zero_perturbations,
 )
-from ._slots import nbytes
+from ._slots import nbytes, of_samples, part_shape
 
 Index = int | Array
 State = TypeVar("State", bound=PyTree)
@@ -58,7 +57,12 @@ _FEWEST_ROWS = 16  # samples times elements that are worth a pass
 
 @dataclasses.dataclass(frozen=True)
 class WithinLayer(PerParameter):
-    """`dtype`: of the traces; by default that of y, at least float32."""
+    """`dtype`: of the traces; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> isinstance(rules.WithinLayer(), rules.TraceCarrier)
+    True
+    """
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)
@@ -79,10 +83,7 @@ class WithinLayer(PerParameter):
 
         def zeros(site: Site) -> dict[int, Array]:
             layers = [] if site.places else fed_layers(graph, site)
-            axis, shape = graph.weight_axis(site), site.weight.shape
-            # of the part of the weight that one sample meets
-            shape = shape if axis is None else axis.sample_shape(shape)
-            dtype = trace_dtype(site, self.dtype)
+            shape, dtype = part_shape(graph, site), trace_dtype(site, self.dtype)
             return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
 
         return list(zip(map(zeros, graph.sites), super().init(graph), strict=True))
@@ -137,7 +138,7 @@ class WithinLayer(PerParameter):
             new, contracted = _through_layer(moved, old, local.data, entry)
             for n in old:
                 after[n][layer] = new[n]
-                gradients.append((n, self._of_samples(graph, graph.sites[n], contracted[n])))
+                gradients.append((n, of_samples(graph, graph.sites[n], contracted[n])))
         return after, gradients
 
     def contract(
@@ -160,37 +161,32 @@ class WithinLayer(PerParameter):
         entry: Values,
         trace: Float[Array, "B n ..."],
     ) -> Array:
-        a = flat_layer(graph, layer, entry).astype(trace.dtype)
+        a = layer_signal(graph, layer, entry).astype(trace.dtype)
         parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-        return self._of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
-
-    def _of_samples(self, graph: CellGraph, site: Site, parts: Array) -> Array:
-        """The gradient of a weight, out of that of the part of it that each sample meets."""
-        axis = graph.weight_axis(site)
-        return parts.sum(0) if axis is None else axis.together(parts)
+        return of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
 
 
 def _through_layer(
     moved: LayerSensitivity, traces: dict[int, Array], data: list[list[Array]], entry: Values
 ) -> tuple[dict[int, Array], dict[int, Array]]:
     """By site, the traces after the steps, and what `entry` contracts those before them to."""
-    graph, signal = moved.graph, flat_layer(moved.graph, moved.layer, entry)
+    graph, signal = moved.graph, layer_signal(moved.graph, moved.layer, entry)
     size = moved.like.shape[1]
     several, count = _passes(graph, size, moved.row_bytes, nbytes(traces))
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
-    def driven(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+    def one_part(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
         start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
         drives = every_drive(graph, drive or moved.of(elements, elements >= k * several)[1])
         return {
-            n: _driven(graph, graph.sites[n], old, data[n], drives[n], start)
+            n: driven(graph, graph.sites[n], old, data[n], drives[n], start)
             for n, old in traces.items()
         }
 
-    new = each_block(count, driven, {n: trace for n, (trace, _) in mixed.items()})
+    new = each_block(count, one_part, {n: trace for n, (trace, _) in mixed.items()})
     return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
@@ -231,7 +227,7 @@ def _every_row(
     return each_block(count, some, jnp.zeros((samples, size, size), like.dtype)), None
 
 
-def _driven(
+def driven(
     graph: CellGraph,
     site: Site,
     trace: Float[Array, "B n ..."],
@@ -240,18 +236,13 @@ def _driven(
     start: Index,
 ) -> Float[Array, "B n ..."]:
     """`trace`, its elements from `start` on moved by `drive`, the derivatives of these m elements
-    with respect to y.
+    with respect to y; of a y that the samples share, (m, B, K, ...).
     """
     drive = drive.astype(trace.dtype)
     y_axis = graph.y_axis(site)
     if graph.samples > 1 and y_axis is None:
-        raise CompilationError(
-            "A parameter meets all samples at once, so that its influence has no sample.",
-            got=site.equation.name,
-            expected="an operation that keeps the samples apart",
-            do="use D_RTRL, or map a cell written for one sample over the batch",
-            at=site.equation.source,
-        )
+        each = drive.sum(2) if not site.is_operation else _shared_gradients(site, data, drive)
+        return _add(trace, jnp.moveaxis(each, 0, 1), 0, start)
     if not site.is_operation:
         total = sum_steps(jnp.moveaxis(drive, 1, 0))
         added = total[:, None] if y_axis is None else y_axis.apart(total, 1)
@@ -281,6 +272,14 @@ def _driven(
         return _add(trace, added, k * several, start)
 
     return each_block(graph.samples // several, some, trace)
+
+
+def _shared_gradients(
+    site: Site, data: list[Array], drive: Float[Array, "m B K ..."]
+) -> Float[Array, "m B ..."]:
+    """Of an operation that is one for all samples, for each of m cotangents of each sample."""
+    x = jax.vmap(lambda *data: represented(site, list(data), drive.dtype))(*data)
+    return jax.vmap(jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c)))(drive)
 
 
 def _add(

@@ -18,7 +18,8 @@ from ...compat import SingleStepData
 from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
 from ...core.engine import Rule
-from ...learner import Kept, State, counted, no_steps, owned, shallow_copy
+from ...core.traces import with_key
+from ...learner import Kept, Key, State, counted, no_steps, owned, shallow_copy
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
@@ -230,6 +231,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         traces = self.etrace.value
         known = lambda tree: (jax.tree.structure(tree), [id(v) for v in jax.tree.leaves(tree)])
         zero = known_zero and known(traces) == known(self.functional.zero)
+        zero = zero and not self.functional.border.draws
         kept, steps = None if zero else traces, self.running_index.value
         return params, State(carry, kept, steps, self.etrace.fingerprint)
 
@@ -274,12 +276,14 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     # States
     # ----------------------------------------------------------------------------------------------
 
-    def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
+    def reset_state(
+        self, batch_size: int | None = None, *, model: bool = False, key: Key | None = None
+    ) -> None:
         """Set the traces and `running_index` to zero; with `model`, short-term states to their
         values at compile time.
 
         `batch_size`, when given, must be the compiled one: the layout of traces never changes after
-        compiling.
+        compiling. `key`: as in `init_etrace_state`.
         """
         functional = self.functional
         if batch_size is not None and batch_size != functional.graph.batch_size:
@@ -289,14 +293,19 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
                 expected=functional.graph.batch_size,
                 do="compile again for another batch size",
             )
-        self.init_etrace_state()
+        self.init_etrace_state(key)
         self.running_index.value = no_steps()
         if flag("model", model):
             functional.write(owned(functional.initial), lasting=False)
 
-    def init_etrace_state(self) -> None:
-        """Set the traces to zero, as `compile_graph` does at its end."""
-        self.etrace.value = self._clear()
+    def init_etrace_state(self, key: Key | None = None) -> None:
+        """Set the traces to zero, as `compile_graph` does at its end.
+
+        The random numbers of an algorithm that draws, which are a part of `etrace`, go on, or begin
+        again with a `key`, a whole number or a PRNG key; at first it is 0.
+        """
+        zero = self._clear()
+        self.etrace.value = with_key(zero, key, self.etrace.value)
 
     def _clear(self) -> PyTree:
         self.functional.zero = self.functional._programs.zero()

@@ -78,6 +78,10 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
+    __init__: Any
+
+
 class ETLP(ETraceVjpAlgorithm, algorithm=rules.ETLPRule):
     __init__: Any
 
@@ -94,7 +98,35 @@ class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
     __init__: Any
 
 
+class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):
+    __init__: Any
+
+
+class KF_RTRL(ETraceVjpAlgorithm, algorithm=rules.KFRTRLRule):
+    __init__: Any
+
+
+class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
+    __init__: Any
+
+
+class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
+    __init__: Any
+
+
+class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
+    __init__: Any
+
+
+class RTRL(ETraceVjpAlgorithm, algorithm=rules.RTRLRule):
+    __init__: Any
+
+
+class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
     __init__: Any
 
 

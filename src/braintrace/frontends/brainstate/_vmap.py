@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from ...core._domains import known
 from ...core._errors import UsageError
+from ...learner import Key
 from ._algorithm import ETraceAlgorithm
 from ._sequences import SequenceDriverMixin
 
@@ -76,9 +77,11 @@ class ETraceVmap(SequenceDriverMixin, brainstate.nn.Vmap):
         mapped = self.update if self._mapping else None
         return super().etrace_evolve(*sequences, step_fn=step_fn or mapped, **options)
 
-    def reset_state(self, batch_size: int | None = None, *, model: bool = False) -> None:
+    def reset_state(
+        self, batch_size: int | None = None, *, model: bool = False, key: Key | None = None
+    ) -> None:
         """As `ETraceAlgorithm.reset_state`."""
-        self.module.reset_state(batch_size, model=model)
+        self.module.reset_state(batch_size, model=model, key=key)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "module":

@@ -14,9 +14,11 @@ from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
+from ...core.traces import with_key
 from ...gradients import GradientReport
 from ...learner import (
     Info,
+    Key,
     Objective,
     Options,
     State,
@@ -220,12 +222,12 @@ class NNXLearner(nnx.Module):
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
         modulator: Modulator | None = None,
+        fidelity: bool = False,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
         Args:
-            xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
-                several.
+            xs: inputs, time on axis 0 of every array; a tuple for a model that takes several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
             loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
                 With `has_aux`, `(loss, aux)`.
@@ -238,7 +240,7 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target, modulator: as in `FunctionLearner`.
+            mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
@@ -250,11 +252,9 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
-        given = xs if loss_fn is None else self._inputs(xs)
-        (leaves, _), new, info, _ = self._core.sequence_gradient(
-            params, state, (given, *targets), objective, options
-        )
+        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
+        (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info
 
@@ -350,14 +350,13 @@ class NNXLearner(nnx.Module):
     # State
     # ----------------------------------------------------------------------------------------------
 
-    def reset_state(self, *, model: bool = False) -> None:
+    def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
-        values at compile time.
-
-        Statistics and random streams go on.
+        values at compile time. Statistics and random streams go on, and so do the random numbers
+        of an algorithm that draws but with a `key`: a whole number or a PRNG key, 0 at first.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(first.traces)
+        self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
         self.steps.set_value(first.steps)
         if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))
