@@ -15,6 +15,7 @@ moved; time O(B (n |theta| + n^3)) a step.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -231,18 +232,21 @@ class Sketch(TraceCarrier):
         return ErrorBound(error[None], gradient.astype(error.dtype)[None])
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
-        """The derivatives of the state, E' E'^T, and the rows of E' that are asked for at once."""
-        if not (self._rank(graph) or self.certificate):
+        """The derivatives of the state and E' E'^T; the old traces, cleared of samples that are
+        reset; and rows of E', as many as are asked for at once, with the terms that they are of.
+        """
+        rank = self._rank(graph)
+        if not (rank or self.certificate):
             return 0
         [n], layout = layer_sizes(graph), self._layout(graph)
-        wanted = {n: graph.sites[n] for n in sorted(set(graph.first_of_sum))}.values()
-        parts = [
-            np.prod(layout.part_shape(k)) * layout.part_dtype(k).itemsize
+        parts = sum(
+            math.prod(layout.part_shape(k)) * layout.part_dtype(k).itemsize
             for k in range(len(layout.weights))
-        ]
+        )
         square = graph.samples * n * n * _real(graph).itemsize
-        rows = int(sum(parts)) * graph.samples * max(1, self._rank(graph))
-        return 3 * square + n * nbytes([s.y for s in wanted]) + rows
+        drives = n * nbytes([graph.sites[k].y for k in graph.first_of_sum])
+        rows = graph.samples * max(1, rank) * parts
+        return 3 * square + 2 * drives + 4 * rows + nbytes(jax.eval_shape(lambda: self.init(graph)))
 
 
 def growth(rows: Float[Array, "n n"]) -> Float[Array, ""]:
