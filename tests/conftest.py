@@ -10,6 +10,7 @@ import brainstate
 import jax
 import pytest
 
+from braintrace.rules import ALGORITHMS
 from precision import precision, set_bits
 
 #: Every compiled program takes memory mappings, of which Linux gives a process 65,530 by default;
@@ -55,6 +56,15 @@ def kept_precision():
     with precision(64 if jax.config.jax_enable_x64 else 32):
         brainstate.random.seed(0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def kept_algorithms():
+    """An algorithm that a test registers is known to that test alone."""
+    before = dict(ALGORITHMS)
+    yield
+    ALGORITHMS.clear()
+    ALGORITHMS.update(before)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ PROGRAMS = [
     "conv_spiking_events",
     "ei_spiking",
     "equinox_lstm",
+    "kernl",
     "lru_digits",
     "nnx_gru_copy",
     "streaming_regression",

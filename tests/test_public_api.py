@@ -13,7 +13,13 @@ import warnings
 from pathlib import Path
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-MODULES = ("braintrace", "braintrace.checks", "braintrace.nn", "braintrace.tasks")
+MODULES = (
+    "braintrace",
+    "braintrace.checks",
+    "braintrace.nn",
+    "braintrace.rules",
+    "braintrace.tasks",
+)
 
 
 def listed(module):

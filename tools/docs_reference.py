@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("braintrace", "braintrace.checks", "braintrace.tasks", "braintrace.nn")
+MODULES = (
+    "braintrace",
+    "braintrace.checks",
+    "braintrace.rules",
+    "braintrace.tasks",
+    "braintrace.nn",
+)
 ENTRY = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 
 

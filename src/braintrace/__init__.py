@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from . import checks as checks
+from . import rules as rules
 from . import tasks as tasks
 from ._compile import compile as compile
 from .compat import ETPPrimitive as ETPPrimitive
@@ -68,15 +69,25 @@ if _TYPE_CHECKING:
     from .compat._legacy import SpMatMulOp as SpMatMulOp
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
+    from .frontends.brainstate._algorithms import DECOLLE as DECOLLE
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import ETLP as ETLP
+    from .frontends.brainstate._algorithms import KF_RTRL as KF_RTRL
+    from .frontends.brainstate._algorithms import MDGL as MDGL
+    from .frontends.brainstate._algorithms import OK_RTRL as OK_RTRL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
     from .frontends.brainstate._algorithms import OTTT as OTTT
     from .frontends.brainstate._algorithms import RFLO as RFLO
+    from .frontends.brainstate._algorithms import RTRL as RTRL
     from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
     from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
+    from .frontends.brainstate._algorithms import SLTT as SLTT
+    from .frontends.brainstate._algorithms import UORO as UORO
     from .frontends.brainstate._algorithms import EProp as EProp
+    from .frontends.brainstate._algorithms import Instantaneous as Instantaneous
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate._algorithms import ModProp as ModProp
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
@@ -103,8 +114,9 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO SK_RTRL S_TLLR ThreeFactor pp_prop"
+        "DECOLLE D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous KF_RTRL MDGL "
+        "ModProp OK_RTRL OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm "
+        "RFLO RTRL SK_RTRL SLTT S_TLLR ThreeFactor UORO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "
@@ -138,7 +150,7 @@ def __getattr__(name: str) -> _Any:
         value = _optional(name)
     elif name == "__all__":  # asked for by `from braintrace import *`, and never kept
         here = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _ModuleType)]
-        return list(dict.fromkeys([*here, "checks", "nn", "tasks", *_BRAINSTATE]))
+        return list(dict.fromkeys([*here, "checks", "nn", "rules", "tasks", *_BRAINSTATE]))
     else:
         from .compat._instead import INSTEAD, legacy
 

@@ -14,7 +14,7 @@ from .core._domains import flag, known
 from .core._errors import UsageError
 from .core.jaxpr import ControlFlowPolicy
 from .frontends import FRONT_ENDS, FrontEnd, front_end_of
-from .rules import algorithm_of
+from .rules import Algorithm, algorithm_of
 
 _ABSENT: Any = object()
 
@@ -28,7 +28,7 @@ _OF_CLASSES = ("vjp_method", "name", "fast_solve", "chunked_trace", "snap_max_ja
 
 def compile(
     model: object,
-    algorithm: str | type | ETraceConfig,
+    algorithm: str | type | Algorithm | ETraceConfig,
     *example_inputs: PyTree,
     batch_size: int | None = _ABSENT,
     batch_axes: PyTree = _ABSENT,
@@ -56,7 +56,8 @@ def compile(
             x) -> (carry, out)`, or as `model(x) -> out` if it keeps its state in Variables; an
             Equinox module, called as `model(x, carry)`, which returns the new carry or `(carry,
             out)`; or a function `(params, carry, x) -> (carry, out)`.
-        algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', or an `ETraceConfig`.
+        algorithm: a class such as `D_RTRL`, its name in any case, 'd_rtrl', an `Algorithm` of
+            yours with its options, or an `ETraceConfig`.
         *example_inputs: the inputs of one step. Only shapes and dtypes count, so that trees of
             `jax.ShapeDtypeStruct` are enough; of a function's params and carry, and of an Equinox
             module's carry, they are too, but where a rule or a reset needs values. Later inputs may
@@ -126,6 +127,8 @@ def compile(
     given = {k: v for k, v in arguments.items() if k in _OF_MODELS and v is not _ABSENT}
     analysis = {k: v for k, v in arguments.items() if k in _ANALYSIS}
     front_end = front_end_of(model)
+    if isinstance(algorithm, Algorithm):
+        algorithm, options = type(algorithm), algorithm.chosen(options)
     chosen = algorithm_of(algorithm)
     if isinstance(algorithm, ETraceConfig):
         options.setdefault("config", algorithm)

@@ -3,7 +3,7 @@ leaky neurons.
 
 The exponents are those of the published comparison: D-RTRL B I O, the factorised rule B (I + O),
 e-prop B I O, OTPE B I O and its approximate form B (I + O), OTTT B I, OSTTP B I O, S-TLLR
-B (I + O). None grows with the length of a sequence.
+B (I + O), MDGL B I O, ModProp B (I + O). None grows with the length of a sequence.
 """
 
 import functools
@@ -32,6 +32,8 @@ RULES = {
     "rflo": {"random_feedback_key": 0},
     "sk_rtrl": {"rank": 2},
     "s_tllr": {},
+    "mdgl": {},
+    "modprop": {"leak": 0.8},
 }
 
 #: Exponents of (B, I, O, I and O together) for a wide layer.
@@ -44,8 +46,10 @@ EXPONENTS = {
     "otpe": BIO,
     "osttp": BIO,
     "rflo": BIO,
+    "mdgl": BIO,
     "pp_prop": SUM,
     "f_otpe": SUM,
+    "modprop": SUM,
     "s_tllr": SUM,
     "ottt": BI,
 }

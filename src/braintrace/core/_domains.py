@@ -16,7 +16,12 @@ from ._errors import UsageError
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False."""
+    """True or False.
+
+    >>> from braintrace import rules
+    >>> rules.flag("bias_trace", True)
+    True
+    """
     if isinstance(value, bool | np.bool_):
         return bool(value)
     raise UsageError(f"Invalid {name}.", got=repr(value), expected="True or False")
@@ -47,7 +52,12 @@ def known(
 
 
 def whole(name: str, value: Any, expected: str = "", *, least: int = 1) -> int:
-    """A whole number of at least `least`."""
+    """A whole number of at least `least`.
+
+    >>> from braintrace import rules
+    >>> rules.whole("rank", 3)
+    3
+    """
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if is_whole and int(value) >= least:
         return int(value)
@@ -69,7 +79,12 @@ def finite(name: str, value: object) -> float:
 
 
 def fraction(name: str, value: object, *, one: bool = False) -> float:
-    """A number in [0, 1), or in [0, 1] with `one`."""
+    """A number in [0, 1), or in [0, 1] with `one`.
+
+    >>> from braintrace import rules
+    >>> rules.fraction("fade", 0.9)
+    0.9
+    """
     found = number(value)
     if 0 <= found < 1 or (one and found == 1):
         return found
@@ -78,7 +93,12 @@ def fraction(name: str, value: object, *, one: bool = False) -> float:
 
 
 def positive(name: str, value: object, *, zero: bool = False) -> float:
-    """A finite number above zero, or zero too."""
+    """A finite number above zero, or zero too.
+
+    >>> from braintrace import rules
+    >>> rules.positive("scale", 2)
+    2.0
+    """
     if 0 < number(value) < math.inf or (zero and number(value) == 0):
         return number(value)
     expected = "a number of at least 0" if zero else "a number above 0"

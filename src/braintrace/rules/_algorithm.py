@@ -16,6 +16,10 @@ from ._options import Seed, floating, option, seed, text
 class Compared(NamedTuple):
     """A row of `python -m braintrace compare`: the options that are compared, how the memory of
     traces grows, and what of the gradient is kept. `variant` stands behind the name.
+
+    >>> from braintrace import rules
+    >>> rules.Compared({"leak": 0.9}, "O(B I)", "a constant leak").grows
+    'O(B I)'
     """
 
     options: Mapping[str, Any]
@@ -31,6 +35,20 @@ class Algorithm(abc.ABC):
     A subclass is a frozen dataclass, too. Its fields are the options of `braintrace.compile` and of
     the classes that front ends make of it; an `option` has a check; a field called `trace_dtype`
     comes last. It knows no framework.
+
+    >>> import dataclasses
+    >>> import braintrace, jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> @rules.register_algorithm("no_memory")
+    ... @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class NoMemory(rules.Algorithm):
+    ...     name = "NoMemory"
+    ...     def parts(self):
+    ...         return rules.Rule("no memory", rules.Presynaptic((0.0,)))
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> braintrace.compile(cell, "no_memory", x, params=w, carry=h).rule.name
+    'no memory'
     """
 
     name: ClassVar[str]  # the public name, as users write it
@@ -51,6 +69,17 @@ class Algorithm(abc.ABC):
     @abc.abstractmethod
     def parts(self) -> Rule:
         """What the engine runs."""
+
+    def chosen(self, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options by name; `more` options beside them are refused."""
+        if more:
+            raise UsageError(
+                f"{self.name} has its options already.",
+                got=", ".join(more),
+                expected="no options beside it",
+                do="pass the class with options, or an instance alone",
+            )
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def rule(self) -> Rule:
         """`parts`, which say by what options they were chosen: what a state is known by. The dtype

@@ -24,13 +24,38 @@ Check = Callable[[str, Any], Any]
 def option(default: object, check: Check, *, needed: bool = False, compare: bool = True) -> Any:
     """A field of an algorithm with its check. None where it is the default means that the option
     is left out, and is not checked unless it is `needed`.
+
+    Args:
+        default: what the option is when it is not given.
+        check: `(name, value) -> value`: raises a `UsageError`, or gives the value in the form in
+            which the algorithm holds it. Several are here: `fraction`, `positive`, `whole`, `flag`,
+            `decay`, `one_of(...)`, `floating`, `seed`, `matrices`.
+        needed: whether there is no meaning in leaving it out.
+        compare: whether two algorithms with other values are different ones.
+
+    >>> import dataclasses
+    >>> from braintrace import rules
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Mine(rules.Algorithm):
+    ...     name = "Mine"
+    ...     fade: float = rules.option(0.9, rules.fraction)
+    ...     def parts(self):
+    ...         return rules.Rule("mine", rules.Presynaptic((self.fade,)))
+    >>> Mine(fade=1.5)
+    Traceback (most recent call last):
+    braintrace...UsageError: Invalid fade...
     """
     metadata = {"check": check, "needed": needed}
     return dataclasses.field(default=default, compare=compare, metadata=metadata)
 
 
 def floating(name: str, value: DTypeLike) -> np.dtype:
-    """A floating-point dtype."""
+    """A floating-point dtype.
+
+    >>> from braintrace import rules
+    >>> rules.floating("trace_dtype", "float32")
+    dtype('float32')
+    """
     with contextlib.suppress(TypeError):
         if jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return jnp.dtype(value)
@@ -43,7 +68,12 @@ def floating(name: str, value: DTypeLike) -> np.dtype:
 
 
 def decay(name: str, value: object) -> float:
-    """The decay that a decay in [0, 1), or a rank of at least 1, stands for."""
+    """The decay that a decay in [0, 1), or a rank of at least 1, stands for.
+
+    >>> from braintrace import rules
+    >>> rules.decay("decay_or_rank", 0.5), rules.decay("decay_or_rank", 3)
+    (0.5, 0.5)
+    """
     found = number(value)
     if isinstance(value, numbers.Integral) and found >= 1:
         return (found - 1) / (found + 1)
@@ -58,7 +88,12 @@ def decay(name: str, value: object) -> float:
 
 
 def one_of(*choices: str) -> Check:
-    """One of `choices`, in any case."""
+    """One of `choices`, in any case.
+
+    >>> from braintrace import rules
+    >>> rules.one_of("symmetric", "random")("feedback", "Random")
+    'random'
+    """
 
     def check(name: str, value: object) -> object:
         found = {c.lower(): c for c in choices}.get(str(value).lower(), value)
@@ -68,7 +103,13 @@ def one_of(*choices: str) -> Check:
 
 
 def seed(name: str, value: object) -> int | tuple[int, ...]:
-    """A whole number or a PRNG key as something hashable."""
+    """A whole number or a PRNG key as something hashable.
+
+    >>> import jax
+    >>> from braintrace import rules
+    >>> rules.seed("key", 0), rules.seed("key", jax.random.key(1))
+    (0, (0, 1))
+    """
     if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
         return value  # it has this form already
     found = key_or_number(name, value)
@@ -76,7 +117,13 @@ def seed(name: str, value: object) -> int | tuple[int, ...]:
 
 
 def matrices(name: str, given: Any) -> tuple[np.ndarray, ...]:
-    """Feedback matrices as finite arrays; a `FixedRandomFeedback` stands for its own."""
+    """Feedback matrices as finite arrays; a `FixedRandomFeedback` stands for its own.
+
+    >>> import numpy as np
+    >>> from braintrace import rules
+    >>> [b.shape for b in rules.matrices("feedback_weights", [np.ones((3, 2))])]
+    [(3, 2)]
+    """
     if not isinstance(given, list | tuple):
         expected = "a list of matrices"
         raise UsageError(f"Invalid {name}.", got=described(given), expected=expected)
@@ -104,7 +151,14 @@ def text(value: object) -> str:
 
 
 def drawn_or_given(subject: str, key: Seed, weights: object) -> None:
-    """Feedback through matrices B that are drawn with a key, or given."""
+    """Feedback through matrices B that are drawn with a key, or given.
+
+    Raises:
+        UsageError: when there is neither a key nor matrices.
+
+    >>> from braintrace import rules
+    >>> rules.drawn_or_given("RFLO", 0, None)
+    """
     if key is None and weights is None:
         raise UsageError(
             f"{subject} needs to know how to draw B.",

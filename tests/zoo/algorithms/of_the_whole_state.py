@@ -1,8 +1,8 @@
 """The algorithms that follow the influence on all the hidden state."""
 
 from .._algorithms import Algorithm
-from .with_local_traces import MEETING, SEPARATE, SOLVED
+from .with_local_traces import MEETING, SEPARATE
 
 ALGORITHMS = {"rtrl": Algorithm("rtrl", {})}
 
-REFUSED = {"rtrl": {SEPARATE: f"{MEETING} {SOLVED}"}}
+REFUSED = {"rtrl": {SEPARATE: MEETING}}

@@ -1,11 +1,15 @@
 """The algorithms that draw an unbiased estimate of the influence on all the hidden state."""
 
 from .._algorithms import Algorithm
-from .with_local_traces import MEETING, SEPARATE, SOLVED
+from .with_local_traces import MEETING, SEPARATE
 
-ALGORITHMS = {"uoro": Algorithm("uoro", {})}
+ALGORITHMS = {
+    "uoro": Algorithm("uoro", {}),
+    "kf_rtrl": Algorithm("kf_rtrl", {}),
+    "ok_rtrl": Algorithm("ok_rtrl", {"rank": 2}),
+}
 
-REFUSED = {"uoro": {SEPARATE: f"{MEETING} {SOLVED}"}}
+REFUSED = {a: {SEPARATE: MEETING} for a in ALGORITHMS}
 
-#: Twins whose weights are other ones, or meet data elsewhere, have other norms.
-DRAWN = {("uoro", "scaled_activity"), ("uoro", "activity_read_twice")}
+#: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.
+DRAWN = {(a, twin) for a in ALGORITHMS for twin in ("scaled_activity", "activity_read_twice")}

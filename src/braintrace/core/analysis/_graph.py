@@ -80,6 +80,15 @@ class Place:
 
     `direct` holds the slots that y moves at its own step, `slots` those that can ever hold a trace
     of it.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> [place] = learner.graph.sites[0].places
+    >>> isinstance(place, rules.Place), place.group, place.slots
+    (True, 0, (0,))
     """
 
     group: int
@@ -102,6 +111,15 @@ class Place:
 class Site:
     """Where a prelude variable (a weight, after masks, casts and the like) meets data at a
     region.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> [site] = learner.graph.sites
+    >>> isinstance(site, rules.Site), site.weight.shape, site.y.shape, site.trace_shape
+    (True, (2, 3), (1, 3), (1, 2, 3))
     """
 
     edge: Edge
@@ -178,6 +196,14 @@ class LayerPlan:
 class CellGraph:
     """The analysed cell. Leaves of parameters, carry and input are numbered in the order of their
     flattened trees.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> isinstance(learner.graph, rules.CellGraph), len(learner.graph.sites)
+    (True, 1)
     """
 
     program: Program
@@ -205,6 +231,8 @@ class CellGraph:
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
     # the same cell by position, for algorithms that need its sensitivities beside those of layers
     positions: "CellGraph | None" = None
+    # for algorithms whose signal of a step reaches the old state through products, too
+    one_hop: bool = False
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
         """For each site, the values that its rule needs of the prelude's results: the indices of a

@@ -10,18 +10,20 @@ from ..jaxpr import Equation, Var, is_collective
 from ..sites import OperandRule, site_rule
 from ._certificate import certified
 from ._dependence import Edge, dependence, depends, reach
-from ._graph import CellGraph, LayerPlan, Site, new_leaves
+from ._graph import CellGraph, LayerPlan, Site, StateGroup, new_leaves
 from ._untraced import stopped_edges, untraced_values
 
 
 def with_layers(graph: CellGraph, together: bool = False, places: bool = True) -> CellGraph:
     """`graph` with its layers, a site wherever a parameter meets data on the way to a layer's
-    state, and its certificate. `together`: all the hidden state is one layer. `places`:
+    state, and its certificate. `together`: all that is carried is one layer. `places`:
     whether the sites of layers whose neurons do not move each other keep theirs.
     """
+    graph = _with_all_carried(graph) if together else graph
     _check_samples(graph)
     plan = _plan(graph, together)
-    local = _local_sites(dataclasses.replace(graph, layers=plan)) if places else {}
+    located = places and all(graph.carry[k] in graph.labels for k in graph.hidden)
+    local = _local_sites(dataclasses.replace(graph, layers=plan)) if located else {}
     sites, unsited, news = [], set(), set(new_leaves(graph).values())
     deps = dependence(graph.program.equations, graph.params, [graph.carry[k] for k in graph.hidden])
     stopped, untraced = stopped_edges(graph.step), untraced_values(graph)
@@ -38,9 +40,29 @@ def with_layers(graph: CellGraph, together: bool = False, places: bool = True) -
     return certified(dataclasses.replace(graph, layers=plan, sites=tuple(sites)), crossing, unsited)
 
 
+def _with_all_carried(graph: CellGraph) -> CellGraph:
+    """`graph` with what is carried through other positions, a delay line say, as hidden state."""
+    first = len(graph.carry) - len(graph.extra)
+    inert = {first + k for k, leaf in enumerate(graph.extra) if leaf.inert}
+    more = tuple(
+        k
+        for k, v in enumerate(graph.carry)
+        if v.differentiable and k not in inert and k not in graph.hidden
+    )
+    none = np.zeros((0, 0), bool)
+    groups = [
+        StateGroup((), graph.sample_size(k), (graph.sample_size(k),), (k,), none) for k in more
+    ]
+    hidden, groups = (*graph.hidden, *more), (*graph.groups, *groups)
+    return dataclasses.replace(graph, hidden=hidden, groups=groups)
+
+
 def _check_samples(graph: CellGraph) -> None:
-    """The influence on a layer is kept sample by sample, so samples must stay apart."""
-    meetings = [] if graph.batch is None else [e for e, _ in graph.batch.meetings]
+    """The influence on a layer is kept sample by sample, so samples must stay apart. What comes
+    to them from a value that they share is theirs.
+    """
+    edges = [] if graph.batch is None else graph.batch.meetings
+    meetings = [e for e, k in edges if graph.batch_axis(e.inputs[k]) is not None]
     moving = reach(graph.step, [*graph.params, *(graph.carry[k] for k in graph.hidden)])
     collective = [e for e in graph.step if is_collective(e) and moving.intersection(e.inputs)]
     if not (meetings or collective):
@@ -68,6 +90,19 @@ def fed_layers(graph: CellGraph, site: Site) -> list[int]:
         if any(graph.new_carry[k] in reached for k in leaves):
             found.append(layer)
     return found
+
+
+def moved_leaves(graph: CellGraph) -> set[int]:
+    """The hidden leaves that parameters move, at a step or at a later one."""
+    news, found = new_leaves(graph), set[int]()
+    start = {v for site in graph.sites for v in site.end.outputs}
+    while True:
+        reached = reach(graph.step, start)
+        more = {k for k, v in news.items() if v in reached} - found
+        if not more:
+            return found
+        found |= more
+        start |= {graph.carry[k] for k in more}
 
 
 def _local_sites(graph: CellGraph) -> dict[Edge, Site]:

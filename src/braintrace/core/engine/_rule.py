@@ -18,6 +18,20 @@ from ..traces import Carrier, Traces, sensitivity
 class Rule:
     """What an algorithm is made of. `multi_step_problem`: why BPTT inside a window has no meaning
     for it, or ''.
+
+    Attributes:
+        name: for reports and errors.
+        carrier: the kind of traces, what is stored in place of the influence of a weight.
+        edits: what is changed in the program of the cell, in this order.
+        multi_step_problem: as above; it ends an error.
+        schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
+        target_timing: 'per-step' or 'sequence-end', for rules that project targets.
+        options: set by `Algorithm.rule`.
+
+    >>> from braintrace import rules
+    >>> rule = rules.Rule("filtered", rules.PerParameter(), (rules.OutputFilter(0.9),))
+    >>> rule.carrier, rule.edits
+    (PerParameter(dtype=None, clip=None), (OutputFilter(leak=0.9),))
     """
 
     name: str
@@ -37,9 +51,11 @@ class Rule:
         leak_of = lambda group: _group_leak(graph, group, params, xs)
         carrier = self.carrier.resolve(graph, leak_of)
         exits = find_exits(graph) if self.edits else []
-        return dataclasses.replace(
-            self, carrier=carrier, edits=tuple(e.resolve(exits, leak_of) for e in self.edits)
-        )
+        edits = tuple(e.resolve(exits, leak_of) for e in self.edits)
+        if params is not None:
+            values = lambda: dict(zip(graph.prelude_results, prelude(graph, params), strict=True))
+            edits = tuple(e.measured(graph, exits, values) for e in edits)
+        return dataclasses.replace(self, carrier=carrier, edits=edits)
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits, and with the rows of the cell before them,
@@ -62,6 +78,7 @@ class Rule:
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             warnings = [w for site in traced for w in self.carrier.warnings(arranged, site)]
+            warnings += [w for site in traced for edit in self.edits for w in edit.warnings(site)]
             rows.append(dataclasses.replace(row, warnings=tuple(dict.fromkeys(warnings))))
         if self.edits:  # they change the program's equations
             editor = Editor(graph)

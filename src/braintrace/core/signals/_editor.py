@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from .._precision import wide
-from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
+from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, Site, activities, analyse
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
 from ..traces._filters import counting, leaky_step, sample_shaped
@@ -28,7 +29,27 @@ Make = Callable[[Var], Atom]
 
 
 class Editor:
-    """A program under edit. `graph` is its analysis before the edits."""
+    """A program under edit. `graph` is its analysis before the edits.
+
+    >>> import dataclasses, jax
+    >>> from braintrace import checks, rules
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Halved(rules.Edit):  # half of the signal reaches what a readout reads
+    ...     replaces = "half of the signal is left"
+    ...     def edit(self, editor, exits):
+    ...         half = lambda z: 0.5 * z + jax.lax.stop_gradient(0.5 * z)
+    ...         for exit in exits:
+    ...             if exit.kind is rules.ExitKind.READOUT:
+    ...                 equation, k = exit.edge
+    ...                 equation.inputs[k] = editor.apply(half, exit.variable)
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Half(rules.Algorithm):
+    ...     name = "Half"
+    ...     def parts(self):
+    ...         return rules.Rule("half", rules.PerParameter(), (Halved(),))
+    >>> checks.check_rule(Half, ["leaky"], laws=["bytes", "certificate"]).ok
+    True
+    """
 
     def __init__(self, graph: CellGraph):
         self.graph = graph
@@ -36,6 +57,8 @@ class Editor:
         self.params, self.carry, self.xs = list(graph.params), list(graph.carry), list(graph.xs)
         self.new_carry, self.outs = list(graph.new_carry), list(graph.outs)
         self.leaves: list[ExtraLeaf] = []
+        # a boolean: whether what the rule adds to the loss counts at this step; None for always
+        self.counts: Var | None = None
         # leaves of the carry that the rule's carrier treats apart
         self.marks: dict[str, frozenset[int]] = {}
         self._filtered: list[tuple[Var, Exit]] = []
@@ -118,11 +141,12 @@ class Editor:
         result: Var,
         swapped: Mapping[Var, Atom],
         blocked: Collection[Edge] = (),
-        other: Callable[[Atom], Atom] = lambda v: v,
+        other: Callable[[Atom], Atom] | None = None,
     ) -> Atom:
         """`result` made again from what is `swapped` for the variables on its way, and from `other`
-        of all other operands.
+        of all other operands; without it, from these themselves.
         """
+        other = other or (lambda v: v)
         made: dict[Atom, Atom] = {**swapped}
         for e in self.between(swapped, result, blocked):
             copy = e.copy()
@@ -178,6 +202,10 @@ class Editor:
 class Edit(abc.ABC):
     """What an algorithm adds to the step: an output filter, a feedback weight, a projected
     target.
+
+    >>> from braintrace import rules
+    >>> rules.FiringRate(0.1, 2.0).replaces
+    'a firing-rate term is added'
     """
 
     #: What it puts in place of the gradient of the loss at the exits, as a reason in the
@@ -187,6 +215,18 @@ class Edit(abc.ABC):
     def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":
         """The edit with what it reads from the model put in as numbers."""
         return self
+
+    def measured(
+        self, graph: CellGraph, exits: list[Exit], values: Callable[[], Mapping[Var, Array]]
+    ) -> "Edit":
+        """The edit with what it has to say of the parameters as they are at compile time; `values`
+        gives those of the prelude.
+        """
+        return self
+
+    def warnings(self, site: Site) -> list[str]:
+        """What of the model may take a site's gradient far from the right one, and what to do."""
+        return []
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         """The variables whose gradient it changes: by default, of what others read."""

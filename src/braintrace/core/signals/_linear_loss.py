@@ -20,6 +20,7 @@ from ._matrices import Seed, matrices
 
 RATE_SCALE = "rate scale"  # for each sample, the weight of the rate's term at this step
 TARGET = "target"  # the signal y*, times the weight of the step's loss
+WEIGHT = "weight"  # for each sample, that of the step's loss
 
 
 @jax.custom_vjp
@@ -47,8 +48,12 @@ def first_output(editor: Editor) -> int:
 
 
 def add_linear_loss(editor: Editor, signal: Atom) -> None:
-    """Let the backward pass of the step's first output add the gradient of the scalar `signal`."""
+    """Let the backward pass of the step's first output add the gradient of the scalar `signal`, at
+    the steps that count.
+    """
     k = first_output(editor)
+    if editor.counts is not None:
+        signal = editor.apply(lambda s, counts: jnp.where(counts, s, 0), signal, editor.counts)
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 
@@ -66,6 +71,16 @@ def read_by_others(editor: Editor, exits: list[Exit], what: str) -> tuple[dict[i
     for z in read.values():
         check_batch_in_front(editor, z)
     return read, np.result_type(np.float32, *(counting(z.dtype) for z in read.values()))
+
+
+def groups_of(read: Mapping[int, Var]) -> dict[Var, list[int]]:
+    """Each activity of `read` once, with the groups that it is of: a potential and a refractory
+    current, say.
+    """
+    found: dict[Var, list[int]] = {}
+    for group, z in read.items():
+        found.setdefault(z, []).append(group)
+    return found
 
 
 def check_batch_in_front(editor: Editor, z: Var) -> None:
@@ -94,7 +109,8 @@ def stop_for_others(editor: Editor, exits: list[Exit], read: Mapping[int, Var]) 
     """
     mixing = {x.edge for x in exits}
     for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
-        constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
+        own = {read[x.group] for x in found if x.group in read}
+        constant = {z: editor.stopped(z) for z in own}
         equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
 
 
@@ -106,6 +122,10 @@ class FiringRate(Edit):
     The activity is that of each group that others read, however they read it (see `activities`). f
     is a running mean (of this stream so far); the term of step t is `strength (f_j - target)
     mean_samples z_j`.
+
+    >>> from braintrace import rules
+    >>> rules.FiringRate(target=0.1, strength=2.0).target
+    0.1
     """
 
     replaces: ClassVar[str] = "a firing-rate term is added"
@@ -143,6 +163,10 @@ class TargetProjection(Edit):
 
     It is the gradient of `-sum_l <y* B_l, z_l>`. Of complex activities, `<a, z> = Re(conj(a) z)`:
     the real and the imaginary part are two activities, with Re B and Im B.
+
+    >>> from braintrace import rules
+    >>> rules.TargetProjection(seed=0, scale=1.0).scale
+    1.0
     """
 
     replaces: ClassVar[str] = "a projected target stands for the loss"

@@ -28,7 +28,12 @@ from ._slope import surrogate
 
 @dataclasses.dataclass(frozen=True)
 class Postsynaptic(Edit):
-    """`leak` of the layers' membranes; `approximate` for F-OTPE."""
+    """`leak` of the layers' membranes; `approximate` for F-OTPE.
+
+    >>> from braintrace import rules
+    >>> rules.Postsynaptic(leak=0.9).approximate
+    False
+    """
 
     replaces: ClassVar[str] = "postsynaptic estimates stand for the layers above"
 
@@ -36,7 +41,8 @@ class Postsynaptic(Edit):
     approximate: bool = False
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        active, edges = activities(editor.graph, exits), by_edge(exits, *TO_OTHERS)
+        active = activities(editor.graph, exits)
+        edges = by_edge([x for x in exits if x.group in active], *TO_OTHERS)
         mixing, sites = {x.edge for x in exits}, [s for s in editor.graph.sites if s.is_operation]
         leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)

@@ -23,6 +23,10 @@ class ScalarLeak(Edit):
     No value changes. The readers of h' outside its own group see the leaking one, so that dL_t/dh_t
     reaches the trace; inside the group h' stays as it is, so that no other derivative of an old
     state is left. What others read of a group must be made of its new state.
+
+    >>> from braintrace import rules
+    >>> rules.ScalarLeak(0.9).leak
+    0.9
     """
 
     replaces: ClassVar[str] = "a constant leak stands for the neuron's dynamics"

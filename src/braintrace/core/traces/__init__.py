@@ -7,12 +7,17 @@ from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
+from ._carrier import summed as summed
 from ._draws import Draws as Draws
 from ._draws import draws_in as draws_in
+from ._draws import key_words as key_words
 from ._draws import with_key as with_key
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
+from ._kronecker import Kronecker as Kronecker
+from ._no_trace import NoTrace as NoTrace
+from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._rank_one import RankOne as RankOne
@@ -29,5 +34,7 @@ from ._sensitivity import zero_perturbations as zero_perturbations
 from ._sketch import ErrorBound as ErrorBound
 from ._sketch import Sketch as Sketch
 from ._slots import nbytes as nbytes
+from ._step_trace import StepTrace as StepTrace
+from ._taps import Taps as Taps
 from ._whole_state import WholeState as WholeState
 from ._within_layer import WithinLayer as WithinLayer

@@ -32,6 +32,10 @@ class StepSignals(NamedTuple):
     """What a step gives to its gradient: `entry`, the derivative of L_t with respect to the hidden
     leaves before the step, `drives`, for each site that with respect to its y, and the operands of
     each site. The derivatives enter linearly.
+
+    >>> from braintrace import rules
+    >>> rules.StepSignals._fields
+    ('entry', 'drives', 'data')
     """
 
     entry: Values
@@ -46,6 +50,10 @@ class Carrier(abc.ABC):
 
     A kind is one of two: of a `FactorCarrier` the engine moves the traces step by step and makes
     one weight product of a window; those of a `TraceCarrier` move over a whole window at once.
+
+    >>> from braintrace import rules
+    >>> [issubclass(kind, rules.Carrier) for kind in (rules.PerParameter, rules.Factored)]
+    [True, True]
     """
 
     #: What the traces of a parameter leave out of the dynamics inside a position, as a reason in
@@ -119,7 +127,12 @@ class Carrier(abc.ABC):
 
 
 class TraceCarrier(Carrier):
-    """Traces that move over a whole window at once, by the sensitivities over its steps."""
+    """Traces that move over a whole window at once, by the sensitivities over its steps.
+
+    >>> from braintrace import rules
+    >>> issubclass(rules.StepTrace, rules.TraceCarrier)  # the plain one, by one method
+    True
+    """
 
     @abc.abstractmethod
     def contract(
@@ -161,9 +174,34 @@ class TraceCarrier(Carrier):
 class FactorCarrier(Carrier):
     """Traces whose gradient of each step is the operation's own weight gradient at two factors, of
     which one is made from leaky sums of each site's data: these are here.
+
+    >>> import dataclasses, jax.numpy as jnp
+    >>> from braintrace import checks, rules
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Recent(rules.FactorCarrier):  # recent inputs meet the signal of the moment
+    ...     approximation = "a fixed filter stands for the neuron's dynamics"
+    ...     dtype = None
+    ...     def decays(self, graph, site):
+    ...         return (0.5 if site.places else 0.0,)
+    ...     def factors(self, graph, before, after, signals):
+    ...         return [(sums[-1], drive) for sums, drive in zip(after, signals.drives)]
+    ...     def contract(self, graph, traces, entry):  # no signal of an earlier state
+    ...         return [jnp.zeros(site.weight.shape) for site in graph.sites]
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class OfRecent(rules.Algorithm):
+    ...     name = "OfRecent"
+    ...     def parts(self):
+    ...         return rules.Rule("recent", Recent())
+    >>> checks.check_rule(OfRecent, ["leaky"], laws=["bytes", "certificate"]).ok
+    True
     """
 
     dtype: DTypeLike | None
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of factors a step may have for a site."""
+        return 1
 
     @abc.abstractmethod
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
@@ -197,7 +235,7 @@ class FactorCarrier(Carrier):
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[tuple[Array, Array]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of
-        the step.
+        the step; or several of both, in front, whose sum is.
         """
 
     def axes(self, graph: CellGraph) -> Traces:
@@ -212,9 +250,7 @@ class FactorCarrier(Carrier):
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
         factors = jax.vmap(functools.partial(self.factors, graph))(before, after, signals)
-        return [
-            s.rule.weight_gradient_sum(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
-        ]
+        return [summed(s, *pair) for s, pair in zip(graph.sites, factors, strict=True)]
 
     def useful_window(self, graph: CellGraph) -> int:
         """Factors gain nothing from longer windows but their one product, which is at its speed by
@@ -234,6 +270,12 @@ def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
 def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:
     """The site's data as numbers that can be filtered."""
     return site.rule.represent(list(data)).astype(dtype)
+
+
+def summed(site: Site, x: Array, c: Array) -> Array:
+    """The weight gradient of pairs of factors, summed over all axes in front."""
+    flat = lambda v, shape: v.reshape(-1, *shape)
+    return site.rule.weight_gradient_sum(flat(x, represented_shape(site)), flat(c, site.y.shape))
 
 
 def represented_shape(site: Site) -> tuple[int, ...]:

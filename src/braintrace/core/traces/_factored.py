@@ -32,7 +32,12 @@ from ._slots import signals_at
 
 @dataclasses.dataclass(frozen=True)
 class Factored(FactorCarrier):
-    """`input_decay` is ax, `state_decay` af, both in [0, 1)."""
+    """`input_decay` is ax, `state_decay` af, both in [0, 1).
+
+    >>> from braintrace import rules
+    >>> rules.Factored(0.9, 0.8).state_decay
+    0.8
+    """
 
     approximation: ClassVar[str] = "its trace is smoothed and factored"
 

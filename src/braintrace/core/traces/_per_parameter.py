@@ -49,6 +49,10 @@ Now = tuple[Values, Array]  # the data of a step and the derivative with respect
 class PerParameter(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32. `clip`: the largest absolute
     value of a trace.
+
+    >>> from braintrace import rules
+    >>> rules.Rule("D-RTRL", rules.PerParameter()).carrier.longest_window is None
+    True
     """
 
     dtype: DTypeLike | None = None

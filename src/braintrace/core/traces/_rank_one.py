@@ -17,15 +17,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Inexact
 
 from .._precision import wide
-from ..analysis import CellGraph, with_layers
+from ..analysis import CellGraph, moved_leaves, with_layers
 from ..step import Values
 from ._carrier import StepSignals, TraceCarrier, Traces, trace_dtype
 from ._draws import Draws
 from ._per_sample import step_gradient, weight_cotangents
-from ._sensitivity import Sensitivity, flat_layer, layer_sizes
+from ._sensitivity import Sensitivity, layer_signal, layer_sizes
 from ._slots import nbytes, of_samples, part_shape
 
 # added to the norms, so that a start at zero has a ratio: a part of their rounding in float32
@@ -77,16 +78,15 @@ class RankOne(TraceCarrier):
             return before
         assert local.layers is not None
         [moved] = local.layers
-        signs = draws.signs(old.shape[1], old.dtype)
+        signs = draws.signs(old.shape[1], old.dtype) * moved_elements(graph)
         pushed = moved.pushed(old).astype(old.dtype)
         own = weight_cotangents(moved, signs, local.data)
-        kept = _ratio(_norm(weights), _norm([pushed]))
-        added = _ratio(_norm(own), _norm([signs]))
-        sum_of = lambda w, v: (w / _along(kept, w) + v / _along(added, v)).astype(w.dtype)
+        of_old, of_own = _scales(weights, pushed), _scales(own, signs)
+        both = lambda k, a, b: _scaled(of_old[k], a) + _scaled(of_own[k], b)
         return Product(
             draws.moved(),
-            (kept[:, None] * pushed + added[:, None] * signs).astype(old.dtype),
-            [sum_of(*pair) for pair in zip(weights, own, strict=True)],
+            both(0, pushed, signs).astype(old.dtype),
+            [both(1, w, v).astype(w.dtype) for w, v in zip(weights, own, strict=True)],
         )
 
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
@@ -100,12 +100,12 @@ class RankOne(TraceCarrier):
     ) -> list[Array]:
         if not traces.weights:
             return []
-        a = jax.vmap(lambda *hidden: flat_layer(graph, 0, hidden))(*entry)
+        a = jax.vmap(lambda *hidden: layer_signal(graph, 0, hidden))(*entry)
         met = (a * traces.state).sum(2)
         found = []
         for n, (site, w) in enumerate(zip(graph.sites, traces.weights, strict=True)):
             w = w.astype(wide(w.dtype))
-            parts = jax.vmap(_each_times)(met.astype(jnp.finfo(w.dtype).dtype), w).sum(0)
+            parts = jax.vmap(_scaled)(met.astype(jnp.finfo(w.dtype).dtype), w).sum(0)
             total = of_samples(graph, site, parts)
             if now is not None:
                 total = total + step_gradient(site, now.data[n], now.drives[n])
@@ -113,7 +113,14 @@ class RankOne(TraceCarrier):
         return found
 
 
-def _each_times(factors: Float[Array, " B"], values: Inexact[Array, "B ..."]) -> Array:
+def moved_elements(graph: CellGraph) -> Bool[np.ndarray, " n"]:
+    """Which state elements of a sample parameters move: the others have no influence to draw."""
+    assert graph.layers is not None
+    moved, [leaves] = moved_leaves(graph), graph.layers.leaves
+    return np.concatenate([np.full(graph.sample_size(k), k in moved) for k in leaves])
+
+
+def _scaled(factors: Float[Array, " B"], values: Inexact[Array, "B ..."]) -> Array:
     """Values of each sample times its factor; a factor of zero leaves nothing of any value."""
     factors = _along(factors, values)
     return jnp.where(factors == 0, 0, factors * values)
@@ -124,11 +131,14 @@ def _along(values: Array, like: Array) -> Array:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _norm(parts: Sequence[Inexact[Array, "B ..."]]) -> Float[Array, " B"]:
-    """Of the parts together, sample by sample."""
-    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype))))
-    return jnp.sqrt(sum(square(v).reshape(v.shape[0], -1).sum(1) for v in parts))
-
-
-def _ratio(a: Float[Array, " B"], b: Float[Array, " B"]) -> Float[Array, " B"]:
-    return jnp.sqrt((a + _EPSILON) / (b + _EPSILON))
+def _scales(
+    weights: Sequence[Inexact[Array, "B ..."]], state: Float[Array, "B n"]
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """What makes the norms of both sides of a product equal, of its state and of its weights; zero
+    for both where it is zero, after a reset say.
+    """
+    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype)))).reshape(v.shape[0], -1).sum(1)
+    norms = jnp.sqrt(sum(map(square, weights))), jnp.sqrt(square(state))
+    scale = jnp.sqrt((norms[0] + _EPSILON) / (norms[1] + _EPSILON))
+    nothing = (norms[0] == 0) | (norms[1] == 0)
+    return jnp.where(nothing, 0, scale), jnp.where(nothing, 0, 1 / scale)

@@ -12,6 +12,7 @@ and f.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
@@ -41,6 +42,9 @@ class LayerSensitivity:
     Row j, of one element in all samples at once, is a reverse pass. Rows are asked for, some at a
     time: together they may be larger than the traces. `pull` takes cotangents of the hidden leaves,
     which are like `end`, to those before the steps and of the y.
+
+    Where something that all samples share moves them (`shares`), each sample takes a pass of its
+    own.
     """
 
     graph: CellGraph
@@ -57,13 +61,19 @@ class LayerSensitivity:
     @property
     def row_bytes(self) -> int:
         """Bytes of the derivatives of one element with respect to every y."""
-        return nbytes(jax.eval_shape(self.pull, list(self.end))[1])
+        passes = self.graph.samples if self.shares else 1
+        return passes * nbytes(jax.eval_shape(self.pull, list(self.end))[1])
+
+    @functools.cached_property
+    def shares(self) -> bool:
+        """Whether samples share a state leaf, or a y of a parameter's."""
+        return shares_state(self.graph) or any(shared_sites(self.graph))
 
     def of(
         self, elements: Int[Array, " m"], wanted: bool | Bool[Array, " m"] = True
     ) -> tuple[Float[Array, "m B n"], list[Array | None]]:
         """dh_K[j]/dh_0 and for each site dh_K[j]/dy (m, K, *shape of y), of m elements j; 0 where
-        not `wanted`.
+        not `wanted`. With a y that the samples share, theirs are apart: (m, B, K, *shape of y).
         """
         numbers = jnp.arange(self.like.shape[1])
 
@@ -75,16 +85,28 @@ class LayerSensitivity:
     def pulled(
         self, cotangent: Num[Array, "*#B n"] | Bool[Array, "*#B n"]
     ) -> tuple[Float[Array, "B n"], list[Array | None]]:
-        """Cotangents of h_K, of one sample or of each, to those of h_0 and of each y: one reverse
-        pass.
+        """Cotangents of h_K, of one sample or of each, to those of h_0 and of each y (of a y that
+        the samples share with theirs apart: (B, K, *shape of y)).
         """
         flat, like = lambda *hidden: flat_layer(self.graph, self.layer, hidden), self.like
         whole = jnp.broadcast_to(cotangent.astype(like.dtype), like.shape)
-        before, drive = self.pull(list(jax.linear_transpose(flat, *self.end)(whole)))
-        return flat(*before), drive
+        spread = jax.linear_transpose(flat, *self.end)
+        if not self.shares:
+            before, drives = self.pull(list(spread(whole)))
+            return flat(*before), drives
+        samples = jnp.arange(like.shape[0])
+
+        def of_sample(sample: Int[Array, ""]) -> PyTree:
+            own = jnp.where((samples == sample)[:, None], whole, 0)
+            before, drives = self.pull(list(spread(own)))
+            return flat(*before)[sample], drives
+
+        rows, drives = jax.vmap(of_sample)(samples)
+        kept = zip(drives, shared_sites(self.graph), strict=True)
+        return rows, [d if d is None or shared else d.sum(0) for d, shared in kept]
 
     def pushed(self, tangent: Float[Array, "B n"]) -> Float[Array, "B n"]:
-        """dh_K/dh_0 times a tangent of h_0: the transpose of `pulled`, at the cost of one pass.
+        """dh_K/dh_0 times a tangent of h_0: the transpose of `pulled`, at its cost.
 
         Derivatives that only reverse mode has (`jax.custom_vjp`) are those of `pull` here, too.
         """
@@ -101,11 +123,34 @@ def layer_sizes(graph: CellGraph) -> list[int]:
     return [sum(map(graph.sample_size, leaves)) for leaves in graph.layers.leaves]
 
 
+def shares_state(graph: CellGraph) -> bool:
+    """Whether samples share a leaf of the hidden state."""
+    return graph.samples > 1 and any(graph.batch_axis(graph.carry[k]) is None for k in graph.hidden)
+
+
+def shared_sites(graph: CellGraph) -> list[bool]:
+    """Which sites have a y that the samples share: a parameter that acts on all of them at once."""
+    return [graph.samples > 1 and graph.y_axis(site) is None for site in graph.sites]
+
+
 def flat_layer(graph: CellGraph, layer: int, hidden: Values) -> Float[Array, "B n"]:
-    """A layer's leaves, out of arrays shaped as the hidden leaves."""
+    """A layer's leaves, out of arrays shaped as the hidden leaves. What the samples share is in
+    each of them.
+    """
     assert graph.layers is not None
     leaves = [graph.apart(k, hidden[graph.hidden.index(k)]) for k in graph.layers.leaves[layer]]
-    return jnp.concatenate(leaves, axis=1)
+    samples = [jnp.broadcast_to(v, (graph.samples, v.shape[1])) for v in leaves]
+    return jnp.concatenate(samples, axis=1)
+
+
+def layer_signal(graph: CellGraph, layer: int, signal: Values) -> Float[Array, "B n"]:
+    """`flat_layer` of a derivative with respect to the hidden leaves: of what the samples share,
+    each has its part.
+    """
+    axes = [graph.batch_axis(graph.carry[k]) for k in graph.hidden]
+    pairs = zip(signal, axes, strict=True)
+    parts = [v if axis is not None else v / graph.samples for v, axis in pairs]
+    return flat_layer(graph, layer, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +158,10 @@ class Sensitivity:
     """`slots`, by group and slot, of those that a site needs: rows, shaped as the hidden leaves,
     and drives, (K, *shape of y) for each site. `data[n]`: operands of site n, time first. The end
     carry.
+
+    >>> from braintrace import rules
+    >>> callable(rules.Sensitivity.at)
+    True
     """
 
     slots: dict[tuple[int, int], tuple[list[Array], list[Array]]]

@@ -10,6 +10,10 @@ from ._within_layer import WithinLayer
 class WholeState(WithinLayer):
     """`WithinLayer` of one layer that is all the hidden state: layers above and below included.
     Memory O(B n |theta|), n over all layers.
+
+    >>> from braintrace import rules
+    >>> isinstance(rules.WholeState(), rules.WithinLayer)
+    True
     """
 
     def arrange(self, graph: CellGraph) -> CellGraph:

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._errors import CompilationError
 from ..analysis import CellGraph, Site, fed_layers, with_layers
 from ..sites import sum_steps
 from ..step import Values
@@ -37,7 +36,7 @@ from ._sensitivity import (
     LayerSensitivity,
     Sensitivity,
     every_drive,
-    flat_layer,
+    layer_signal,
     layer_sizes,
     zero_perturbations,
 )
@@ -58,7 +57,12 @@ _FEWEST_ROWS = 16  # samples times elements that are worth a pass
 
 @dataclasses.dataclass(frozen=True)
 class WithinLayer(PerParameter):
-    """`dtype`: of the traces; by default that of y, at least float32."""
+    """`dtype`: of the traces; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> isinstance(rules.WithinLayer(), rules.TraceCarrier)
+    True
+    """
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph)
@@ -157,7 +161,7 @@ class WithinLayer(PerParameter):
         entry: Values,
         trace: Float[Array, "B n ..."],
     ) -> Array:
-        a = flat_layer(graph, layer, entry).astype(trace.dtype)
+        a = layer_signal(graph, layer, entry).astype(trace.dtype)
         parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
         return of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
 
@@ -166,7 +170,7 @@ def _through_layer(
     moved: LayerSensitivity, traces: dict[int, Array], data: list[list[Array]], entry: Values
 ) -> tuple[dict[int, Array], dict[int, Array]]:
     """By site, the traces after the steps, and what `entry` contracts those before them to."""
-    graph, signal = moved.graph, flat_layer(moved.graph, moved.layer, entry)
+    graph, signal = moved.graph, layer_signal(moved.graph, moved.layer, entry)
     size = moved.like.shape[1]
     several, count = _passes(graph, size, moved.row_bytes, nbytes(traces))
     rows, drive = _every_row(moved, count == 1)
@@ -232,18 +236,13 @@ def driven(
     start: Index,
 ) -> Float[Array, "B n ..."]:
     """`trace`, its elements from `start` on moved by `drive`, the derivatives of these m elements
-    with respect to y.
+    with respect to y; of a y that the samples share, (m, B, K, ...).
     """
     drive = drive.astype(trace.dtype)
     y_axis = graph.y_axis(site)
     if graph.samples > 1 and y_axis is None:
-        raise CompilationError(
-            "A parameter meets all samples at once, so that its influence has no sample.",
-            got=site.equation.name,
-            expected="an operation that keeps the samples apart",
-            do="use D_RTRL, or map a cell written for one sample over the batch",
-            at=site.equation.source,
-        )
+        each = drive.sum(2) if not site.is_operation else _shared_gradients(site, data, drive)
+        return _add(trace, jnp.moveaxis(each, 0, 1), 0, start)
     if not site.is_operation:
         total = sum_steps(jnp.moveaxis(drive, 1, 0))
         added = total[:, None] if y_axis is None else y_axis.apart(total, 1)
@@ -273,6 +272,14 @@ def driven(
         return _add(trace, added, k * several, start)
 
     return each_block(graph.samples // several, some, trace)
+
+
+def _shared_gradients(
+    site: Site, data: list[Array], drive: Float[Array, "m B K ..."]
+) -> Float[Array, "m B ..."]:
+    """Of an operation that is one for all samples, for each of m cotangents of each sample."""
+    x = jax.vmap(lambda *data: represented(site, list(data), drive.dtype))(*data)
+    return jax.vmap(jax.vmap(lambda c: site.rule.weight_gradient_sum(x, c)))(drive)
 
 
 def _add(

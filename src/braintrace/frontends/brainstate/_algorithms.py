@@ -82,7 +82,47 @@ class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
     __init__: Any
 
 
+class ETLP(ETraceVjpAlgorithm, algorithm=rules.ETLPRule):
+    __init__: Any
+
+
+class DECOLLE(ETraceVjpAlgorithm, algorithm=rules.DECOLLERule):
+    __init__: Any
+
+
+class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
+    __init__: Any
+
+
+class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
+    __init__: Any
+
+
+class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):
+    __init__: Any
+
+
+class KF_RTRL(ETraceVjpAlgorithm, algorithm=rules.KFRTRLRule):
+    __init__: Any
+
+
+class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
+    __init__: Any
+
+
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
+    __init__: Any
+
+
+class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
+    __init__: Any
+
+
+class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
+    __init__: Any
+
+
+class RTRL(ETraceVjpAlgorithm, algorithm=rules.RTRLRule):
     __init__: Any
 
 
