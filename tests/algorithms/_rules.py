@@ -171,6 +171,13 @@ def between_types(params):
 
 S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
 
+
+def _mask_of(case, name):
+    """M as the learner draws it, in the order of positions."""
+    this = learner(case, name)
+    return this.rule.carrier.mask(this.graph.moves)
+
+
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
     "pp_prop": Case(
@@ -259,6 +266,18 @@ CASES = {
     ),
     "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
     "sltt": Case("sltt", checks.instantaneous_oracle),
+    **{
+        f"snap_{n}": Case(
+            "snap", checks.snap_oracle, lambda name, n=n: {"n": n}, lambda name, n=n: {"n": n}
+        )
+        for n in (1, 2)
+    },
+    "random_rtrl": Case(
+        "random_rtrl",
+        checks.random_rtrl_oracle,
+        lambda name: {"k": 1},
+        lambda name: {"kept": _mask_of("random_rtrl", name)},
+    ),
     "rtrl": Case(
         "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
     ),

@@ -114,3 +114,5 @@ __all__ = [
     "Sensitivity",
     "StepSignals",
 ]
+from ._random_rtrl import RandomRTRLRule as RandomRTRLRule
+from ._snap import SnApRule as SnApRule
