@@ -31,7 +31,7 @@ from ._carrier import StepSignals, TraceCarrier, Traces
 from ._left_out import Known, Layout, Moved, Parts, squared_norm
 from ._per_parameter import OfSite, PerParameter
 from ._per_sample import step_gradient
-from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_sizes
+from ._sensitivity import Sensitivity, every_drive, layer_signal, layer_sizes
 from ._slots import nbytes, of_samples
 
 
@@ -221,7 +221,7 @@ class Sketch(TraceCarrier):
             return None
         traces = self.init(graph) if traces is None else traces
         layout, known = self._layout(graph), _known(self._layout(graph), traces)
-        signal = _signal(graph, signals.entry).astype(_real(graph))
+        signal = layer_signal(graph, 0, signals.entry).astype(_real(graph))
         old = known._replace(own=layout.samples_of(known.own))
         old = jax.tree.map(lambda v: _where((signal == 0).all(1), 0, v), old)
         drives = [d[0].astype(wide(d.dtype)) for d in signals.drives]
@@ -274,7 +274,7 @@ def _of_sketch(layout: Layout, known: Known, entry: Values) -> list[Array]:
     """For each weight, the gradient that `entry` and L R^T stand for."""
     graph, found = layout.graph, []
     assert known.left is not None and known.right is not None
-    signal = _signal(graph, entry).astype(known.left.dtype)
+    signal = layer_signal(graph, 0, entry).astype(known.left.dtype)
     silent = (signal == 0).all(1)
     met = jnp.einsum("bn,bnr->br", signal, known.left, precision="highest")
     for numbers, right in zip(layout.weights, known.right, strict=True):
@@ -299,13 +299,6 @@ def _sketched(layout: Layout, known: Known, error: Array | None) -> Sketched:
         right = {of[0]: r for of, r in zip(layout.weights, known.right, strict=True)}
     sites = [(own.get(s.edge), right.get(n)) for n, s in enumerate(layout.graph.sites)]
     return Sketched(sites, known.left, error)
-
-
-def _signal(graph: CellGraph, entry: Values) -> Float[Array, "B n"]:
-    """A derivative with respect to the hidden leaves; what the samples share is in parts."""
-    axes = [graph.batch_axis(graph.carry[k]) for k in graph.hidden]
-    pairs = zip(entry, axes, strict=True)
-    return flat_layer(graph, 0, [v if axis else v / graph.samples for v, axis in pairs])
 
 
 def _real(graph: CellGraph) -> np.dtype:
