@@ -148,6 +148,8 @@ class Sketch(TraceCarrier):
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         layout, known = self._layout(graph), _known(self._layout(graph), before)
+        if not layout.weights:
+            return before
         assert local.layers is not None and local.positions is not None
         own = PerParameter(self.dtype).advance(layout.positions, known.own, local.positions)
         if known.left is None and before.error is None:
@@ -227,7 +229,8 @@ class Sketch(TraceCarrier):
         drives = [d[0].astype(wide(d.dtype)) for d in signals.drives]
         data = layout.data_of([[d[0] for d in of_site] for of_site in signals.data])
         parts = jax.vmap(layout.contracted)(old, data, signal, layout.drives_of(drives, 0))
-        size, gradient = jnp.linalg.norm(signal, axis=1), jnp.sqrt(jax.vmap(squared_norm)(parts))
+        size = jnp.linalg.norm(signal, axis=1)
+        gradient = jnp.sqrt(jax.vmap(squared_norm, axis_size=graph.samples)(parts))
         error = jnp.where(size == 0, 0, size * traces.error)
         return ErrorBound(error[None], gradient.astype(error.dtype)[None])
 
