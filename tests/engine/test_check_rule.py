@@ -227,3 +227,20 @@ def test_wrong_arguments(given, words):
 def test_an_example_is_long_enough():
     with pytest.raises(braintrace.UsageError, match="too short"):
         checks.CellExample(lambda p, h, x: (h, x), 1.0, jnp.zeros(1), jnp.zeros((3, 1)))
+
+
+def test_a_rule_that_is_put_together_wrongly_is_told():
+    class Wide(Fading):
+        def moved(self, old, carried, added):
+            return added[0]
+
+    class Nothing(rules.Algorithm):
+        name = "Nothing"
+
+        def parts(self):
+            return Fading()
+
+    with pytest.raises(AssertionError, match=r"Wide\.moved changes the shape of the trace"):
+        checks.check_rule(algorithm(Wide()), ["leaky"], laws=["mask"])
+    with pytest.raises(braintrace.UsageError, match="The parts of Nothing are no rule"):
+        checks.check_rule(Nothing, ["leaky"], laws=["mask"])

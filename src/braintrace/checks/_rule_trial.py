@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from .._compile import compile
 from ..cell import merged
-from ..core.signals import MODULATOR, RATE_SCALE, TARGET
+from ..core.signals import LOCAL_TARGET, MODULATOR, RATE_SCALE, TARGET
 from ..core.traces import draws_in
 from ..gradients import GradientReport, bptt_gradient, compare_gradients, inner_dtypes
 from ..learner import FunctionLearner
@@ -24,7 +24,7 @@ from ._cells import CellExample
 #: Programs that run a few times.
 _QUICK = {"xla_backend_optimization_level": 0}
 #: The arguments of `update` and of the drivers, by the leaves that their values set.
-_ARGUMENTS = {TARGET: "y_target", MODULATOR: "modulator"}
+_ARGUMENTS = {TARGET: "y_target", LOCAL_TARGET: "y_target", MODULATOR: "modulator"}
 
 
 class Given(NamedTuple):
@@ -101,7 +101,8 @@ class Trial:
             if leaf.name in _ARGUMENTS:
                 value = draw(leaf.initial.shape, leaf.initial.dtype)
                 signals.setdefault(_ARGUMENTS[leaf.name], []).append(value)
-        alone = {k: v[0] if len(v) == 1 else tuple(v) for k, v in signals.items()}
+        several = {"modulator"}  # one for each layer, where there are several
+        alone = {k: tuple(v) if k in several and v[1:] else v[0] for k, v in signals.items()}
         if self.learner.rule.target_timing == "sequence-end":
             alone = {k: v[0] for k, v in alone.items()}
         factors, weights = jnp.ones((steps, 2), real), jnp.asarray(mask, real)
@@ -153,22 +154,19 @@ class Trial:
         return self._programs[key](given)
 
     def one_step(self, params: PyTree, state: PyTree, at: Given) -> tuple[PyTree, PyTree]:
-        """(the new state, the gradient) of a single step."""
+        """(the new state, the gradient) of a single step, whose loss has no weight."""
         apart = self.samples is not None
-        # as the driver of sequences weighs them
-        along = lambda v: at.mask.reshape(at.mask.shape + (1,) * (v.ndim - at.mask.ndim))
-        weighed = jax.tree.map(lambda v: (v * along(v)).astype(v.dtype), at.signals)
 
         def objective(trained: PyTree) -> tuple[Array, PyTree]:
             whole = merged(trained, params)
-            new, out = self.learner.update(whole, state, at.xs, **weighed)
-            return (at.mask * loss(out, at.ys, at.factors, apart)).sum(), new
+            new, out = self.learner.update(whole, state, at.xs, **at.signals)
+            return loss(out, at.ys, at.factors, apart).sum(), new
 
         found, new = jax.grad(objective, has_aux=True)(self.learner.trained(params))
         return new, found
 
     def step_by_step(self, given: Given) -> PyTree:
-        """The gradients of the steps, added up, inside of a scan."""
+        """The gradients of the steps, which have no weight, added up inside of a scan."""
 
         def body(both: tuple[PyTree, PyTree], at: Given) -> tuple[PyTree, None]:
             new, found = self.one_step(given.params, both[0], at)
@@ -192,7 +190,7 @@ class Trial:
                     x = jax.tree.map(lambda v, t=t: v[t], xs)
                     state, out = this.update(whole, jax.lax.stop_gradient(state), x, **at.signals)
                 last = slices[-1]
-                return (last.mask * loss(out, last.ys, last.factors, apart)).sum()
+                return loss(out, last.ys, last.factors, apart).sum()
 
             return jax.vmap(single)(many).sum()
 

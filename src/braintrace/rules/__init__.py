@@ -26,6 +26,7 @@ from ..core.signals import Postsynaptic as Postsynaptic
 from ..core.signals import ScalarLeak as ScalarLeak
 from ..core.signals import TargetProjection as TargetProjection
 from ..core.traces import Carrier as Carrier
+from ..core.traces import Draws as Draws
 from ..core.traces import FactorCarrier as FactorCarrier
 from ..core.traces import Factored as Factored
 from ..core.traces import PerParameter as PerParameter
@@ -111,6 +112,7 @@ __all__ = [
     "Place",
     "Exit",
     "ExitKind",
+    "Draws",
     "Sensitivity",
     "StepSignals",
 ]

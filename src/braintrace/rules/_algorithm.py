@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
 from ..core.engine import Rule
+from ..core.traces import Carrier
 from ._options import Seed, floating, option, seed, text
 
 
@@ -87,7 +88,15 @@ class Algorithm(abc.ABC):
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "trace_dtype"]
         options = tuple((name, text(getattr(self, name))) for name in names)
-        return dataclasses.replace(self.parts(), options=options)
+        parts = self.parts()
+        if not (isinstance(parts, Rule) and isinstance(parts.carrier, Carrier)):
+            raise UsageError(
+                f"The parts of {self.name} are no rule.",
+                got=repr(parts),
+                expected="a Rule with a kind of traces",
+                do='return rules.Rule("my rule", rules.PerParameter()) from parts(), say',
+            )
+        return dataclasses.replace(parts, options=options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

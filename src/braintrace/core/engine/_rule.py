@@ -26,6 +26,7 @@ class Rule:
         multi_step_problem: as above; it ends an error.
         schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
         target_timing: 'per-step' or 'sequence-end', for rules that project targets.
+        traces_all_state: whether a state that is read through products alone has a trace as well.
         options: set by `Algorithm.rule`.
 
     >>> from braintrace import rules

@@ -22,6 +22,14 @@ class Draws(NamedTuple):
     from it and hands on `moved()`, and `reset` leaves it as it is. `learner.init(..., key=)` puts
     in the key. A draw depends on the key, the number of the step and that of the sample alone, so
     that it is the same on any window and under any transformation.
+
+    >>> import braintrace, jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((4, 3)), jnp.ones((4, 2))
+    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
+    >>> rules.Draws.of(learner.graph).signs(5, jnp.float32).shape
+    (4, 5)
     """
 
     key: UInt32[Array, "2"]  # the words of a threefry key

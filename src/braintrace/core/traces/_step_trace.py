@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Inexact
 
+from .._errors import UsageError
 from .._precision import wide
 from ..analysis import CellGraph, Place, Site
 from ..kernels import met
@@ -112,7 +113,14 @@ class StepTrace(TraceCarrier):
 
         own = lambda f: zero if f is None else rule.spread(f[0], data).astype(old.dtype)
         given = jnp.stack(list(map(carried, rows))), jnp.stack(list(map(own, drives)))
-        return self.moved(old, *given).astype(old.dtype)
+        new = self.moved(old, *given)
+        if jnp.shape(new) != old.shape:
+            raise UsageError(
+                f"{type(self).__name__}.moved changes the shape of the trace.",
+                got=f"an array of shape {jnp.shape(new)}",
+                expected=f"shape {old.shape}, as `old`, `carried` and `added` have it",
+            )
+        return new.astype(old.dtype)
 
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         def clear(site: Site, trace: Array) -> Array:
