@@ -196,6 +196,9 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "uoro": ({}, {"trace_dtype": _DTYPES}),
+    "kf_rtrl": ({}, {"trace_dtype": _DTYPES}),
+    "ok_rtrl": ({}, {"rank": WHOLE, "trace_dtype": _DTYPES}),
     "s_tllr": (
         {"feedback": "random", "random_feedback_key": 0},
         {

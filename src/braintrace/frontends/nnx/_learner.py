@@ -14,7 +14,7 @@ from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...core.traces import with_key
+from ...core.traces import begun
 from ...gradients import GradientReport
 from ...learner import (
     Info,
@@ -358,7 +358,7 @@ class NNXLearner(nnx.Module):
         of an algorithm that draws but with a `key`: a whole number or a PRNG key, 0 at first.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
+        self.traces.set_value(begun(first.traces, key, self.traces.get_value()))
         self.steps.set_value(first.steps)
         if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))
