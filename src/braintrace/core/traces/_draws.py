@@ -22,6 +22,12 @@ class Draws(NamedTuple):
     from it and hands on `moved()`, and `reset` leaves it as it is. `learner.init(..., key=)` puts
     in the key. A draw depends on the key, the number of the step and that of the sample alone, so
     that it is the same on any window and under any transformation.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import rules
+    >>> draws = rules.Draws(jnp.zeros(2, jnp.uint32), jnp.zeros(4, jnp.int32))
+    >>> draws.signs(3, jnp.float32).shape, draws.moved().steps.tolist()
+    ((4, 3), [1, 1, 1, 1])
     """
 
     key: UInt32[Array, "2"]  # the words of a threefry key

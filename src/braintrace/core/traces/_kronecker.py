@@ -52,6 +52,10 @@ class Kronecker(TraceCarrier):
     the plain mixture of two, at rank 1.
 
     `dtype`: of the traces; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> rules.Kronecker(4).optimal
+    True
     """
 
     rank: int = 1

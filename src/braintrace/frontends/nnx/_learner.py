@@ -340,8 +340,7 @@ class NNXLearner(nnx.Module):
         """Compare the gradient of a sequence with BPTT, parameter by parameter:
         `braintrace.checks.check_gradients`.
 
-        Both start at the model's present state, the online one with zero traces; everything is as
-        before at the end.
+        Both start at the present state, the online one with zero traces; all stays as it was.
         """
         params, state = self._now()
         self._core.border.check(state)
@@ -354,8 +353,8 @@ class NNXLearner(nnx.Module):
 
     def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
-        values at compile time. Statistics and random streams go on, and so do the random numbers
-        of an algorithm that draws but with a `key`: a whole number or a PRNG key, 0 at first.
+        values at compile time. Statistics and random numbers go on; those of an algorithm that
+        draws begin again with a `key`, as in `FunctionLearner.init`.
         """
         first = self._core.init(self._now()[0], self._core.initial)
         self.traces.set_value(begun(first.traces, key, self.traces.get_value()))
