@@ -36,6 +36,10 @@ def test_the_table_has_every_algorithm(capsys):
         "ottt",
         "osttp",
         "three_factor",
+        "instantaneous",
+        "etlp",
+        "decolle",
+        "sltt",
         "rflo",
     ):
         assert f"\n{name}" in shown

@@ -234,6 +234,17 @@ def osttp():
     assert is_exact(fires(), LAYER, "osttp", feedback_key=0) == READOUT
 
 
+@ALGORITHMS("`mdgl`")
+def mdgl():
+    assert is_exact(leaky, LAYER, "mdgl") == ALL
+    assert is_exact(recurrent, RECURRENT, "mdgl") == READOUT | {"U": False}
+
+
+@ALGORITHMS("`modprop`")
+def modprop():
+    assert is_exact(leaky, LAYER, "modprop", leak=LEAK, taps=2) == READOUT
+
+
 @ALGORITHMS("`s_tllr`")
 def s_tllr():
     assert is_exact(fires(), LAYER, "s_tllr", lambda_pre=0.9) == READOUT

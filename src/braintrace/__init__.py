@@ -28,6 +28,8 @@ from .core.jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from .core.jaxpr import stop_trace as stop_trace
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
+from .core.traces import ErrorBound as ErrorBound
+from .learner import Fidelity as Fidelity
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
 from .learner import State as State
@@ -67,8 +69,11 @@ if _TYPE_CHECKING:
     from .compat._legacy import SpMatMulOp as SpMatMulOp
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
+    from .frontends.brainstate._algorithms import DECOLLE as DECOLLE
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
+    from .frontends.brainstate._algorithms import ETLP as ETLP
     from .frontends.brainstate._algorithms import KF_RTRL as KF_RTRL
+    from .frontends.brainstate._algorithms import MDGL as MDGL
     from .frontends.brainstate._algorithms import OK_RTRL as OK_RTRL
     from .frontends.brainstate._algorithms import OSTTP as OSTTP
     from .frontends.brainstate._algorithms import OTPE as OTPE
@@ -76,9 +81,13 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import RFLO as RFLO
     from .frontends.brainstate._algorithms import RTRL as RTRL
     from .frontends.brainstate._algorithms import S_TLLR as S_TLLR
+    from .frontends.brainstate._algorithms import SK_RTRL as SK_RTRL
+    from .frontends.brainstate._algorithms import SLTT as SLTT
     from .frontends.brainstate._algorithms import UORO as UORO
     from .frontends.brainstate._algorithms import EProp as EProp
+    from .frontends.brainstate._algorithms import Instantaneous as Instantaneous
     from .frontends.brainstate._algorithms import IODimVjpAlgorithm as IODimVjpAlgorithm
+    from .frontends.brainstate._algorithms import ModProp as ModProp
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
@@ -105,9 +114,9 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "D_RTRL EProp ES_D_RTRL IODimVjpAlgorithm KF_RTRL OK_RTRL OSTLFeedforward "
-        "OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm RFLO RTRL S_TLLR ThreeFactor UORO "
-        "pp_prop"
+        "DECOLLE D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous KF_RTRL MDGL "
+        "ModProp OK_RTRL OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm "
+        "RFLO RTRL SK_RTRL SLTT S_TLLR ThreeFactor UORO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

@@ -112,6 +112,34 @@ def _own_kappa(name):
     return {"kappa_filter_decay": 0.0 if leak is None else "readout"}
 
 
+def _slopes(name):
+    """The derivative of what the step reads by each parameter: decays are read as sigmoids."""
+    params = data(name)[0]
+    slope = lambda v: jax.nn.sigmoid(v) * (1 - jax.nn.sigmoid(v))
+    decays = ("tau", "alpha", "rho1", "rho2")
+    return {k: slope(v) if k in decays else jnp.ones_like(v) for k, v in params.items()}
+
+
+def local_readouts(name):
+    """As `projections`, the other way round."""
+    return [0.5 * b.T for b in projections(name)]
+
+
+def smooth_l1(r, y):
+    away = jnp.abs(r - y)
+    return jnp.where(away < 1, away**2 / 2, away - 0.5).mean(-1)
+
+
+def voltage(h):
+    return h["V"] if isinstance(h, dict) else h
+
+
+REGULARISED = {"voltage_regulariser": (0.5, 0.1)}
+VOLTAGES = dict.fromkeys(EXAMPLES, REGULARISED) | {
+    "two_alif": {**REGULARISED, "voltages": ["[0]['V']", "[1]['V']"]},
+    "synapse": {**REGULARISED, "voltages": "[0]['V']"},
+}
+
 LIKE = (
     "leaky_tanh",
     "two_alif",
@@ -121,7 +149,34 @@ LIKE = (
     "recurrent_lif",
 )  # drives shaped as the activity
 
+HOPS = ("leaky_tanh", "gru", "two_alif", "recurrent_lif", "vanilla")  # with recurrent weights
+ONE_STATE = ("leaky_tanh", "three_lif", "conv_lif", "recurrent_lif", "vanilla")
+TYPES = (0, 1, 0, 0)
+
+
+def between_types(params):
+    """Recurrent weights as means over types."""
+
+    def averaged(w):
+        types = np.array(TYPES[len(TYPES) - len(w) :])
+        found = np.zeros(w.shape)
+        for a in (0, 1):
+            for b in (0, 1):
+                of = np.ix_(types == a, types == b)
+                found = jnp.asarray(found).at[of].set(w[of].mean())
+        return found
+
+    return {k: averaged(v) if k[0] == "U" else v for k, v in params.items()}
+
+
 S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
+
+
+def _mask_of(case, name):
+    """M as the learner draws it, in the order of positions."""
+    this = learner(case, name)
+    return this.rule.carrier.mask(this.graph.moves)
+
 
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
@@ -193,6 +248,36 @@ CASES = {
         neighbour="three_factor",
         modulated="by neuron",
     ),
+    "etlp": Case(
+        "etlp",
+        checks.etlp_oracle,
+        lambda n: {"B_list": split_projections(n), **VOLTAGES[n]},
+        lambda n: {"B_list": projections(n), "voltage": (0.5, 0.1, voltage)},
+        neighbour="osttp",
+        target=True,
+    ),
+    "decolle": Case(
+        "decolle",
+        checks.decolle_oracle,
+        lambda n: {"G_list": local_readouts(n)},
+        lambda n: {"G_list": local_readouts(n), "local_loss": smooth_l1},
+        neighbour="osttp",
+        target=True,
+    ),
+    "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
+    "sltt": Case("sltt", checks.instantaneous_oracle),
+    **{
+        f"snap_{n}": Case(
+            "snap", checks.snap_oracle, lambda name, n=n: {"n": n}, lambda name, n=n: {"n": n}
+        )
+        for n in (1, 2)
+    },
+    "random_rtrl": Case(
+        "random_rtrl",
+        checks.random_rtrl_oracle,
+        lambda name: {"k": 1},
+        lambda name: {"kept": _mask_of("random_rtrl", name)},
+    ),
     "rtrl": Case(
         "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
     ),
@@ -201,6 +286,45 @@ CASES = {
         checks.eprop_oracle,
         lambda n: {"feedback_weights": [readout_like(n)]},
         lambda n: {"kappa": 0.0, "feedback": _feedback(n)},
+    ),
+    "sk_rtrl": Case(
+        "sk_rtrl",
+        checks.sk_rtrl_oracle,
+        lambda n: {"rank": 2},
+        lambda n: {"rank": 2, "slopes": _slopes(n)},
+    ),
+    "mdgl": Case("mdgl", checks.mdgl_oracle, cells=HOPS),
+    "mdgl_filtered": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"kappa_filter_decay": 0.7},
+        lambda n: {"kappa": 0.7},
+        neighbour="eprop",
+        cells=HOPS[:-1],
+    ),
+    "mdgl_types": Case(
+        "mdgl",
+        checks.mdgl_oracle,
+        lambda n: {"types": TYPES if EXAMPLES[n].cell.layers[1:] == () else [TYPES, TYPES[1:]]},
+        lambda n: {"modulation": between_types},
+        neighbour="mdgl",
+        cells=tuple(n for n in HOPS if n != "gru"),
+    ),
+    "modprop": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": 0.7, "taps": 3},
+        lambda n: {"leak": 0.7, "taps": 3},
+        neighbour="ottt",
+        cells=ONE_STATE,
+    ),
+    "modprop_types": Case(
+        "modprop",
+        checks.modprop_oracle,
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "types": TYPES},
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "modulation": between_types},
+        neighbour="modprop",
+        cells=tuple(n for n in ONE_STATE if n in HOPS),
     ),
     "s_tllr": Case("s_tllr", checks.s_tllr_oracle, neighbour="ottt", cells=(*LIKE, "vanilla")),
     "s_tllr_random": Case(

@@ -18,9 +18,9 @@ from zoo._interpret import once, run_once
 from ._rules import CASES, SUM, apart, drawn, learner, norm, oracle, same, stepwise, windowed
 from .cells import EXAMPLES, LEAK, B, I, N, O, T, data, dense, fire, lif, lif_move, stack
 
-ALL = set(CASES) - {"pp_prop", "ostl_feedforward"}
+ALL = set(CASES) - {"pp_prop", "ostl_feedforward", "mdgl_types"}
 OTHERS = {
-    "vanilla": ALL - {"ottt", "f_otpe", "ostl_recurrent"},
+    "vanilla": ALL - {"ottt", "f_otpe", "ostl_recurrent", "mdgl_filtered"},
     "joined": ALL - {"ostl_recurrent"},
     "joined_lstm": {"eprop", "eprop_random", "osttp", "osttp_exact", "rflo"},
     "populations": {"eprop", "eprop_random", "eprop_adaptive", "osttp", "osttp_exact", "rflo"},
@@ -188,6 +188,10 @@ def nothing_read(p, c, x):
     return (v,), v
 
 
+def unread(p, c, x):
+    return (LEAK * c[0] + x @ p["W"],), x @ p["W"] @ p["o"]
+
+
 def oscillator(p, c, x):
     """Two variables, of which the one that is read moves a step later than the drive."""
     q, v = c
@@ -206,8 +210,11 @@ REFUSED = [
     (spikes_and_potentials, "eprop", {"firing_rate": RATE}, "A state group has no one activity."),
     (spikes_and_potentials, "osttp", {"feedback_key": 0}, "A state group has no one activity."),
     (spikes_and_potentials, "otpe", {"leak": LEAK}, "A state group has no one activity."),
+    (spikes_and_potentials, "s_tllr", {}, "A state group has no one activity."),
+    (unread, "s_tllr", {}, "The trace of the slope is one of a layer's activity"),
     (nothing_read, "eprop", {"firing_rate": RATE}, "firing_rate acts on what others read"),
     (nothing_read, "osttp", {"feedback_key": 0}, "A projected target acts on what others read"),
+    (spikes_and_potentials, "mdgl", {"types": [0] * N}, "The types do not fit the model."),
     (oscillator, "otpe", {"leak": LEAK, "mode": "approx", **PAIR}, "A drive does not reach"),
     (complex_neurons, "eprop", {"firing_rate": RATE, **COMPLEX}, "A firing rate is the mean of"),
     (complex_neurons, "otpe", {"leak": LEAK, "mode": "approx", **COMPLEX}, "The rule keeps dz/dy"),

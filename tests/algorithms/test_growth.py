@@ -3,7 +3,7 @@ leaky neurons.
 
 The exponents are those of the published comparison: D-RTRL B I O, the factorised rule B (I + O),
 e-prop B I O, OTPE B I O and its approximate form B (I + O), OTTT B I, OSTTP B I O, S-TLLR
-B (I + O). None grows with the length of a sequence.
+B (I + O), MDGL B I O, ModProp B (I + O). None grows with the length of a sequence.
 """
 
 import functools
@@ -31,6 +31,8 @@ RULES = {
     "osttp": {"feedback_key": 0},
     "rflo": {"random_feedback_key": 0},
     "s_tllr": {},
+    "mdgl": {},
+    "modprop": {"leak": 0.8},
 }
 
 #: Exponents of (B, I, O, I and O together) for a wide layer.
@@ -42,8 +44,10 @@ EXPONENTS = {
     "otpe": BIO,
     "osttp": BIO,
     "rflo": BIO,
+    "mdgl": BIO,
     "pp_prop": SUM,
     "f_otpe": SUM,
+    "modprop": SUM,
     "s_tllr": SUM,
     "ottt": BI,
 }

@@ -99,7 +99,7 @@ def assert_same_traces(batch, singles):
         if whole.ndim and whole.shape[0] == B and samples[0].shape[0] == 1:
             np.testing.assert_allclose(whole, jnp.concatenate(samples), rtol=1e-9, atol=1e-11)
             compared += 1
-    assert compared
+    assert compared or not jax.tree.leaves(batch)
 
 
 def test_no_state_and_no_traces_change_nothing(case):
@@ -144,7 +144,7 @@ def test_single_and_half_precision(case, dtype):
     )
     assert all(g.dtype == dtype for g in got.values())
     traces = this.rule.carrier.init(this.graph)
-    assert {t.dtype for t in jax.tree.leaves(traces)} == {jnp.dtype("float32")}
+    assert {t.dtype for t in jax.tree.leaves(traces)} <= {jnp.dtype("float32")}
     wide, driver = jax.tree.map(lambda v: v.astype(jnp.float64), (narrow, driver))
     right, _ = program(case)(*wide, driver)
     off = apart(jax.tree.map(lambda v: v.astype(jnp.float64), got), right)

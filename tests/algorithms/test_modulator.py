@@ -112,6 +112,36 @@ def test_the_mask_weighs_it():
     same({k: by_hand[k] for k in hidden}, {k: right[k] for k in hidden})
 
 
+def test_a_group_that_no_parameter_acts_on_has_no_activity():
+    """A detached refractory current is a group beside its neurons': their activity is one."""
+    sg = jax.lax.stop_gradient
+
+    def refractory(p, carry, x):
+        V, R = carry
+        V = 0.8 * V + x @ p["W"]
+        s = jnp.tanh(V + R)
+        return (V, 0.5 * R - 0.3 * sg(s)), s @ p["o"]
+
+    params, carry = {"W": PARAMS["W"], "o": PARAMS["o"]}, (ZERO, ZERO)
+    given = {"params": params, "carry": carry}
+    learner = braintrace.compile(refractory, "three_factor", XS[0], **given)
+    assert len(learner.graph.groups) == 2
+
+    def surrogate(W):
+        total, (V, R) = 0.0, carry
+        for x, m in zip(XS, M, strict=True):
+            V = 0.8 * V + x @ W
+            s = jnp.tanh(V + R)
+            R = 0.5 * R - 0.3 * sg(s)
+            total += (m[:, None] * s).sum()
+        return total
+
+    state = learner.init(params, carry)
+    for modulator in (M, [M]):
+        found = learner.etrace_grad(params, state, XS, YS, **{**GIVEN, "modulator": modulator})[0]
+        same({"W": found["W"]}, {"W": jax.grad(surrogate)(params["W"])})
+
+
 # Front ends: h <- leak h + x W + h U, read out by o
 
 

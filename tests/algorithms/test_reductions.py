@@ -51,6 +51,80 @@ def test_ottt_is_ostl_without_recurrence_on_a_single_state_with_detached_reset(n
     assert apart(on(name, "ottt", leak=0.5), right)["o"] > 1e-2
 
 
+@pytest.mark.parametrize("name", ["leaky_tanh", "two_alif"])
+def test_mdgl_with_zero_weights_is_eprop(name):
+    params, *rest = data(name)
+    given = {k: v * (k[0] != "U") for k, v in params.items()}, *rest
+    cell, kappa = EXAMPLES[name].cell, {"kappa_filter_decay": 0.6}
+    right = online(cell, given, "eprop", **kappa)
+    same(online(cell, given, "mdgl", **kappa), right, 1e-12)
+    weights = online(cell, data(name), "mdgl", **kappa)
+    assert max(apart(weights, online(cell, data(name), "eprop", **kappa)).values()) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["gru", "two_alif"])
+def test_mdgl_is_d_rtrl_with_bptt_inside_windows_of_one_step(name):
+    """The traces are local, and the signal of a step is the whole derivative of its loss."""
+    params, carry, xs, _ = given = data(name)
+    this = braintrace.compile(EXAMPLES[name].cell, "d_rtrl", xs[0], params=params, carry=carry)
+    run = lambda *given: steps_alone(this, given)
+    same(run_once(run, *given), on(name, "mdgl"), 1e-12)
+
+
+def steps_alone(this, given):
+    """Gradients of windows of one step with BPTT inside, added up."""
+    params, carry, xs, ys = given
+    state, total = this.init(params, carry), jax.tree.map(jnp.zeros_like, params)
+    for x, y in zip(xs, ys, strict=True):
+
+        def objective(params, state=state, x=x, y=y):
+            new, outs = this.update_window(params, state, x[None], full=True)
+            return jnp.sum(loss(outs[0], y)), new
+
+        found, state = jax.grad(objective, has_aux=True)(params)
+        total = jax.tree.map(jnp.add, total, found)
+    return total
+
+
+def linear(p, h, x):
+    h = LEAK * h + h @ p["U"] + x @ p["W"] + p["b"]
+    return h, h @ p["o"]
+
+
+def linear_convolution(p, h, x):
+    numbers = {"dimension_numbers": ("NWC", "WIO", "NWC")}
+    before = jax.lax.conv_general_dilated(h, p["U"][:3, :1, None], (1,), "SAME", **numbers)
+    h = LEAK * h + before + (x @ p["W"] + p["b"])[..., None]
+    return h, h[..., 0] @ p["o"]
+
+
+@pytest.mark.parametrize("cell", [linear, linear_convolution])
+def test_modprop_of_a_linear_network_is_bptt(cell):
+    """With mu its slope, and as many taps as steps; the error falls with the taps."""
+    params, carry, *rest = data("recurrent_lif")
+    h = carry[0] if cell is linear else carry[0][..., None]
+    given = {**params, "U": 0.3 * params["U"]}, h, *rest
+    right, options = bptt(cell, given), {"mu": 1.0, "leak": "model"}
+    same(online(cell, given, "modprop", taps=T, **options), right)
+    same(online(cell, given, "modprop", window=1, taps=T, **options), right)
+    off = [apart(online(cell, given, "modprop", taps=k, **options), right)["W"] for k in (1, 3, 5)]
+    assert off[0] > off[1] > off[2] > 1e-3, off
+    assert apart(online(cell, given, "modprop", taps=T, mu=0.9, leak=LEAK), right)["W"] > 1e-3
+
+
+@pytest.mark.parametrize(("scale", "grows"), [(0.05, False), (2.0, True)])
+def test_modprop_warns_of_signals_that_grow(scale, grows):
+    params, carry, xs, _ = data("recurrent_lif")
+    params = {**params, "U": scale * params["U"]}
+    settings = {"params": params, "carry": carry[0], "leak": LEAK, "mu": 1.0}
+    rows = braintrace.compile(linear, "modprop", xs[0], **settings).graph.parameters
+    warned = {row.path: row.warnings for row in rows}
+    radius = np.abs(np.linalg.eigvals(LEAK * np.eye(N) + params["U"])).max()
+    assert bool(radius > 1) is grows
+    assert any(f"mu W is {radius:.3g}" in w for w in warned["['U']"]) is grows, warned
+    assert not warned["['o']"]
+
+
 @pytest.mark.parametrize("name", ["three_lif", "recurrent_lif", "two_alif"])
 def test_s_tllr_without_past_slopes_is_ottt(name):
     right = on(name, "ottt", leak=LEAK)

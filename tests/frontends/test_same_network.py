@@ -40,10 +40,10 @@ def with_function(algorithm, xs, ys, **options):
 
     params = weights()
     learner = braintrace.compile(cell, algorithm, xs[0], params=params, carry=ZERO)
-    found, *_ = learner.etrace_grad(
-        params, learner.init(params, ZERO), xs, ys, loss_fn=sample_loss, **options
+    found, _, info = learner.etrace_grad(
+        params, learner.init(params, ZERO, traces=False), xs, ys, loss_fn=sample_loss, **options
     )
-    return found
+    return found, info
 
 
 def with_brainstate(algorithm, xs, ys, **options):
@@ -63,8 +63,9 @@ def with_brainstate(algorithm, xs, ys, **options):
             return self.out(self.h.value)
 
     learner = braintrace.compile(Network(), algorithm, xs[0], batch_size=B)
-    found = learner.etrace_grad(xs, ys, step_fn=lambda x, y: sample_loss(learner(x), y), **options)
-    return {k: (found[k, "weight"]["weight"], found[k, "weight"]["bias"]) for k in NAMES}
+    step = lambda x, y: sample_loss(learner(x), y)
+    found, info = learner.etrace_grad(xs, ys, step_fn=step, return_info=True, **options)
+    return {k: (found[k, "weight"]["weight"], found[k, "weight"]["bias"]) for k in NAMES}, info
 
 
 def with_nnx(algorithm, xs, ys, **options):
@@ -81,8 +82,8 @@ def with_nnx(algorithm, xs, ys, **options):
             return h, self.out(h)
 
     learner = braintrace.compile(Network(nnx.Rngs(0)), algorithm, xs[0], carry=ZERO)
-    found, _ = learner.etrace_grad(xs, ys, loss_fn=sample_loss, **options)
-    return {k: (found[k]["kernel"].get_value(), found[k]["bias"].get_value()) for k in NAMES}
+    found, info = learner.etrace_grad(xs, ys, loss_fn=sample_loss, **options)
+    return {k: (found[k]["kernel"].get_value(), found[k]["bias"].get_value()) for k in NAMES}, info
 
 
 def with_equinox(algorithm, xs, ys, **options):
@@ -102,10 +103,10 @@ def with_equinox(algorithm, xs, ys, **options):
 
     model = Network()
     learner = braintrace.compile(model, algorithm, xs[0], carry=ZERO, vmap=True)
-    found, *_ = learner.etrace_grad(
+    found, _, info = learner.etrace_grad(
         model, learner.init(model, ZERO), xs, ys, loss_fn=sample_loss, **options
     )
-    return {k: (getattr(found, k).weight.T, getattr(found, k).bias) for k in NAMES}
+    return {k: (getattr(found, k).weight.T, getattr(found, k).bias) for k in NAMES}, info
 
 
 @pytest.mark.parametrize("algorithm", ["d_rtrl", "eprop"])
@@ -117,13 +118,36 @@ def test_the_same_gradients(algorithm):
         "mask": jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1]),
         "reset": reset,
     }
-    expected = with_function(algorithm, xs, ys, **options)
+    expected, _ = with_function(algorithm, xs, ys, **options)
     assert all(jnp.abs(v).max() > 1e-3 for v in jax.tree.leaves(expected))
     for other in (with_brainstate, with_nnx, with_equinox):
-        found = other(algorithm, xs, ys, **options)
+        found, _ = other(algorithm, xs, ys, **options)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
-    without = with_nnx(
+    without, _ = with_nnx(
         algorithm, xs, ys, **{**options, "reset": None}
     )  # control: options reach the values
     assert jnp.abs(without["gates"][0] - expected["gates"][0]).max() > 1e-6
+
+
+@pytest.mark.parametrize("algorithm", ["d_rtrl", "sk_rtrl"])
+def test_the_same_reports(algorithm):
+    """Bounds of each step, and the fidelity of each parameter's gradient."""
+    xs, ys = data()
+    options = {"mask": jnp.arange(T)[:, None] < jnp.array([7, 4, 5, 1]), "fidelity": True}
+
+    def reports(build):
+        gradients, info = build(algorithm, xs, ys, **options)
+        rows = sorted((float(f.cosine), float(f.relative_error)) for f in info.fidelity.values())
+        assert len(rows) == 6
+        return jax.tree.leaves(gradients), rows, info.by_step
+
+    _, expected, bounds = reports(with_function)
+    assert (bounds is None) == (algorithm == "d_rtrl")
+    assert any(error > 1e-3 for _, error in expected)  # control
+    for other in (with_brainstate, with_nnx, with_equinox):
+        _, rows, of_steps = reports(other)
+        np.testing.assert_allclose(rows, expected, rtol=1e-8, atol=1e-10)
+        if bounds is not None:
+            assert bounds.error.shape == bounds.informative.shape == (T, B)
+            np.testing.assert_allclose(of_steps, bounds, rtol=1e-8, atol=1e-10)

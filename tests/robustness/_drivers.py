@@ -32,7 +32,8 @@ _STEP = {
 
 #: For each method its arguments, with the kind of each.
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "etrace_grad": _LOSS | {"has_aux": values.FLAGS, "return_state": values.FLAGS},
+    "etrace_grad": _LOSS
+    | {"has_aux": values.FLAGS, "return_state": values.FLAGS, "fidelity": values.FLAGS},
     "etrace_fit": _LOSS | {"mode": values.MODES},
     "etrace_fit, every step": {k: v for k, v in _LOSS.items() if k not in ("window", "xs")},
     "check_gradients": {k: v for k, v in _LOSS.items() if k not in ("ys", "xs")},
@@ -58,6 +59,7 @@ OF_BRAINSTATE = {
     "etrace_grad": {
         "chunk_size": values.WINDOWS,
         "return_value": values.FLAGS,
+        "return_info": values.FLAGS,
         "loss_output": values.REDUCTIONS,
     },
     "etrace_evolve": {"chunk_size": values.WINDOWS},

@@ -121,6 +121,13 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
         "layered_oracle": {},
         "osttp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
         "three_factor_oracle": {"modulator": jnp.ones((T, B))},
+        "instantaneous_oracle": {},
+        "etlp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
+        "decolle_oracle": {
+            "y_target": jnp.ones((T, B, O)),
+            "G_list": [jnp.ones((N, O))],
+            "local_loss": lambda r, y: ((r - y) ** 2).mean(-1),
+        },
     }
     of_oracles = {
         "pp_prop_oracle": {"decays": decays | {"three": (0.5, 0.5, 0.5), "of strings": ("a", "b")}},
@@ -132,6 +139,20 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "y_target": _bad(values.PROJECTED),
             "B_list": {"None": None, "another shape": [jnp.ones((O, N + 1))], "string": "x"},
             "exact": FLAGS,
+        },
+        "etlp_oracle": {
+            "y_target": _bad(values.PROJECTED),
+            "B_list": {"None": None, "another shape": [jnp.ones((O, N + 1))], "string": "x"},
+            "events": {"longer": np.ones(T + 1, bool), "of floats": np.ones(T)},
+        },
+        "decolle_oracle": {
+            "y_target": _bad(values.PROJECTED),
+            "G_list": {"None": None, "another shape": [jnp.ones((N + 1, O))], "string": "x"},
+            "local_loss": {"None": None, "string": "mse"},
+        },
+        "instantaneous_oracle": {
+            "cell": {"None": None},
+            "chosen": {"longer": np.ones(T + 1, bool), "of floats": np.ones(T)},
         },
         "three_factor_oracle": {
             "modulator": _bad(values.MODULATORS),

@@ -148,6 +148,14 @@ _MATRICES = {
     "complex": [np.ones((N, O), complex)],
     "a function": jnp.tanh,
 }
+_TYPES = {
+    "string": "x",
+    "number": 1,
+    "floats": np.ones(N),
+    "matrix": np.zeros((N, N), int),
+    "strings": ["a", "b"],
+    "none": [],
+}
 _NEEDED = {"left out": LEFT_OUT}
 
 #: For each algorithm what it needs, and its options with the kind of each.
@@ -199,6 +207,24 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     "uoro": ({}, {"trace_dtype": _DTYPES}),
     "kf_rtrl": ({}, {"trace_dtype": _DTYPES}),
     "ok_rtrl": ({}, {"rank": WHOLE, "trace_dtype": _DTYPES}),
+    "modprop": (
+        {"leak": 0.5},
+        {
+            "mu": _FINITE,
+            "taps": WHOLE,
+            "leak": _LEAKS | {"None": None, "unknown": "membrane", "none": ()},
+            "types": _TYPES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "mdgl": (
+        {},
+        {
+            "types": _TYPES,
+            "kappa_filter_decay": _DECAYS | {"unknown": "leak"},
+            "trace_dtype": _DTYPES,
+        },
+    ),
     "s_tllr": (
         {"feedback": "random", "random_feedback_key": 0},
         {
@@ -230,6 +256,41 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_clip_abs": _SCALES,
             "trace_dtype": _DTYPES,
         },
+    ),
+    "sk_rtrl": ({}, {"rank": FROM_ZERO, "certificate": FLAGS, "trace_dtype": _DTYPES}),
+    "instantaneous": ({}, {}),
+    "etlp": (
+        {"feedback_key": 0},
+        {
+            "B_list": {k: v for k, v in _MATRICES.items() if k != "another shape"}
+            | {"another shape": [np.ones((O, N + 1))]},
+            "feedback_key": SEEDS | _NEEDED,
+            "feedback_scale": _SCALES,
+            "event_rate": {"zero": 0.0, "above": 1.5, "NaN": np.nan, "string": "0.1"},
+            "voltage_regulariser": {
+                "number": 0.1,
+                "three": (0.1, 0.1, 0.1),
+                "negative": (-0.1, 0.1),
+                "of strings": ("a", "b"),
+            },
+            "voltages": {"number": 3, "of numbers": (1, 2)},
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "decolle": (
+        {"readout_key": 0},
+        {
+            "G_list": {k: v for k, v in _MATRICES.items() if k != "another shape"}
+            | {"another shape": [np.ones((N + 1, O))]},
+            "readout_key": SEEDS | _NEEDED,
+            "readout_scale": _SCALES,
+            "local_loss": _CHOICES,
+            "trace_dtype": _DTYPES,
+        },
+    ),
+    "sltt": (
+        {"k": 2, "steps": 4},
+        {"k": WHOLE, "steps": WHOLE, "steps_key": {k: v for k, v in SEEDS.items() if k != "None"}},
     ),
     "three_factor": ({}, {"kappa_filter_decay": _DECAYS, "trace_dtype": _DTYPES}),
     "osttp": (

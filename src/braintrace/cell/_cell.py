@@ -169,6 +169,7 @@ class Cell:
     out: Tree
     rule: Rule | None = None  # with what it reads from the model put in
     unfoldings: tuple[Unfolding, ...] = ()  # what became of the control flow in its step
+    plain: "Cell | None" = None  # the cell as the model defines it, where the algorithm edits it
 
     @functools.cached_property
     def influenced(self) -> tuple[int, ...]:
@@ -255,12 +256,19 @@ def compile_cell(
     multi_step = multi_step or (rule is not None and rule.traces_all_state)
     signature = Signature(p.names, names, claim, frozen=frozen, multi_step=multi_step)
     graph = analyse(program, signature, max_slots)
+    plain = Cell(_with_own_equations(graph), p, c, i, out_tree[-1])
     if rule is not None:
         rule = rule.resolve(graph, p.concrete(params), i.concrete(x))
         graph = rule.apply(graph, signature, max_slots)
         c = dataclasses.replace(c, held=tuple(graph.carry[:n_carry]))
     graph = dataclasses.replace(graph, parameters=graph.parameters[:rows])
-    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings))
+    return Cell(graph, p, c, i, out_tree[-1], rule, tuple(unfoldings), plain)
+
+
+def _with_own_equations(graph: CellGraph) -> CellGraph:
+    """The graph, whose step stays the model's when an algorithm edits its equations in place."""
+    own = lambda equations: [dataclasses.replace(e, inputs=list(e.inputs)) for e in equations]
+    return dataclasses.replace(graph, prelude=own(graph.prelude), step=own(graph.step))
 
 
 def _checked(expected: Tree, got: Any) -> tuple[PyTree, PyTree]:

@@ -44,7 +44,7 @@ class Layer:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check_function(f"{field.name} of a Layer", getattr(self, field.name))
+            check_function(f"{field.name} of a Layer", getattr(self, field.name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LayeredCell:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise UsageError("Invalid layers.", got=described(layer), expected="a Layer")
-        _check_function("readout of a LayeredCell", self.readout)
+        check_function("readout of a LayeredCell", self.readout)
         if self.leak is not None:
             fraction("leak", self.leak, one=True)
 
@@ -103,7 +103,7 @@ class LayeredCell:
         return (*self.layers, leaky)
 
 
-def _check_function(name: str, value: object) -> None:
+def check_function(name: str, value: object) -> None:
     if not callable(value):
         raise UsageError(f"Invalid {name}.", got=described(value), expected="a function")
 

@@ -182,7 +182,7 @@ def osttp_oracle(
                 expected="y_target (T, B, n_target), a matrix (n_target, n_layer)",
             )
 
-    def term(l: int, z: jax.Array, y: jax.Array, weight: jax.Array) -> jax.Array:
+    def term(l: int, z: jax.Array, h: PyTree, y: jax.Array, weight: jax.Array) -> jax.Array:
         return -jnp.vdot(((y * weight.reshape(-1, 1)) @ B_list[l]).reshape(z.shape), z)
 
     run = local_program(cell, carry, xs, y_target, term, exact=exact)
@@ -194,32 +194,36 @@ def local_program(
     carry: PyTree,
     xs: Timed,
     given: Timed,
-    term: Callable[[int, jax.Array, PyTree, jax.Array], jax.Array],
+    term: Callable[[int, jax.Array, PyTree, PyTree, jax.Array], jax.Array],
     *,
     exact: bool = False,
     leak: float = 0.0,
+    counts: jax.Array | None = None,
 ) -> Callable[[PyTree, jax.Array], tuple[PyTree, PyTree]]:
     """The program of rules whose hidden layers learn from no loss: the readout reads constants, and
-    to the loss comes the sum of `term(number of the layer, z, given_t, weight_t)`. With a `leak`, z
-    is the leaky sum of the activity.
+    to the loss comes the sum of `term(number of the layer, z, h, given_t, weight_t)`. z is the
+    leaky sum of the activity, with `leak`. At steps that do not count there is no gradient.
     """
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, sums = state
-            x, given, weight = at
+            x, given, weight, count = at
             kept, live = _lanes(cell, params, carry, x, exact)
             zs = [layer.out(h) for layer, h in zip(cell.layers, kept, strict=True)]
             sums = [leak * s + z for s, z in zip(sums, zs, strict=True)]
-            surrogate = sum(term(l, z, given, weight) for l, z in enumerate(sums))
+            every = zip(sums, kept, strict=True)
+            surrogate = sum(term(l, z, h, given, weight) for l, (z, h) in enumerate(every))
             out = cell.readout(params, sg(live[-1]))
             if cell.leak is not None:
                 out = cell.leak * carry[-1] + out
                 kept.append(out)
-            return (tuple(kept), sums), (out, surrogate)
+            out = jnp.where(count, out, sg(out))
+            return (tuple(kept), sums), (out, jnp.where(count, surrogate, 0))
 
         rest = [jnp.zeros_like(layer.out(h)) for layer, h in zip(cell.layers, carry, strict=False)]
-        outs, surrogates = jax.lax.scan(one, (carry, rest), (xs, given, weights))[1]
+        every = jnp.ones(weights.shape[0], bool) if counts is None else counts
+        outs, surrogates = jax.lax.scan(one, (carry, rest), (xs, given, weights, every))[1]
         return outs, jnp.sum(surrogates)
 
     return run
@@ -285,6 +289,14 @@ def _lanes(
         kept.append(layer.move(params, h, layer.drive(params, sg(live[-1]), own, 1.0)))
         live.append(layer.out(layer.move(params, h, layer.drive(params, live[-1], own, 1.0))))
     return kept, live[1:]
+
+
+def kept_lane(cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree) -> PyTree:
+    """The new carry of D-RTRL's carried lane, a leaky readout's included."""
+    kept, live = _lanes(cell, params, carry, x, False)
+    if cell.leak is not None:
+        kept.append(cell.leak * carry[-1] + cell.readout(params, sg(live[-1])))
+    return tuple(kept)
 
 
 def _reading(readout: Callable[..., PyTree], feedback: PyTree) -> Callable[..., PyTree]:

@@ -1,6 +1,7 @@
 """The functional learner of a cell, and what it is made of."""
 
 from ._budget import Budget
+from ._fidelity import Fidelity
 from ._fit import fit_mode, step_options, taking_gradients
 from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction

@@ -114,6 +114,13 @@ def fit_mode(mode: str | None, rule: Rule, options: dict[str, Any]) -> str:
             got="mode='O'",
             expected="mode='A', or target_timing='per-step'",
         )
+    if chosen == "O" and options.get("fidelity"):
+        raise UsageError(
+            "The fidelity of a gradient is that of a sequence.",
+            got="fidelity=True, with an update at every step",
+            expected="mode='A'",
+            do="ask etrace_grad for it over a sequence, now and then",
+        )
     return chosen
 
 

@@ -192,6 +192,7 @@ class FunctionLearner(Compiled):
         return_state: bool = True,
         y_target: Target = None,
         modulator: Modulator | None = None,
+        fidelity: bool = False,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -230,6 +231,13 @@ class FunctionLearner(Compiled):
             modulator: for algorithms that are modulated: (T, B) for each sample, or (T, B, n) for
                 each neuron of the activity; where several hidden groups are read, also a list with
                 one for each. It is weighted as the losses are.
+            fidelity: whether `info.fidelity` says how good the gradient is: a `Fidelity` of each
+                parameter, by its path. For `SK_RTRL` with its certificate it is made of the bounds
+                of the steps, at next to no cost. For all others it is the comparison with BPTT over
+                this sequence, both from the state at its start and without what the traces hold of
+                the time before. It takes the time and, growing with T, the memory of BPTT, and
+                where there are traces already a second online gradient, from zero ones: ask for it
+                now and then. Where it is off it costs nothing: the program is the same.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -242,7 +250,9 @@ class FunctionLearner(Compiled):
         """
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
+        options = Options(
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity
+        )
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
         found = iter(g for g in gradients if g is not None)
@@ -272,7 +282,8 @@ class FunctionLearner(Compiled):
         keep, formed = options.return_state, state.traces is not None
         chosen = self._budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
-        plan = Plan(resets, objective, options.reduction, chosen, keep, self._with_gradient)
+        how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
+        plan = Plan(resets, objective, *how)
         initial = [] if reset is None else self._initial_values()
         given = Given(
             (xs, *targets),

@@ -32,8 +32,17 @@ from ..cell._user_step import (
 )
 from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
-from ..core.engine import Refusal, Rule, driver_signals, sequence_gradient, undifferentiated
+from ..core.engine import (
+    Refusal,
+    Rule,
+    driver_signals,
+    exact_gradient,
+    sequence_gradient,
+    undifferentiated,
+)
 from ..core.engine._records import EngineState, Problem, Steps
+from ..core.traces import ErrorBound
+from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
 from ._state import Info
 
@@ -88,7 +97,8 @@ class Plan:
     """The static part of an `etrace_grad` call; a compiled program is kept for each.
 
     `resets`: the leaves of the engine's carry that a reset sets to their initial values. `wanted`:
-    for each parameter, whether its gradient is.
+    for each parameter, whether its gradient is. `fidelity`: whether it is held against the exact
+    one.
     """
 
     resets: tuple[int, ...]
@@ -97,6 +107,7 @@ class Plan:
     window: int
     keep_trace: bool
     wanted: tuple[bool, ...]
+    fidelity: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -129,6 +140,7 @@ class Options:
     return_state: bool = True
     y_target: Target = None
     modulator: Modulator | None = None
+    fidelity: bool = False
 
     def __post_init__(self) -> None:
         choice("reduction", self.reduction, ("mean", "sum"))
@@ -139,9 +151,10 @@ class Options:
             "return_state": lambda value: flag("return_state", value),
             "y_target": checked_target,
             "modulator": checked_modulator,
+            "fidelity": lambda value: flag("fidelity", value),
         }
         for name, form in forms.items():
-            if (value := getattr(self, name)) is not None or name == "return_state":
+            if (value := getattr(self, name)) is not None or name in ("return_state", "fidelity"):
                 object.__setattr__(self, name, form(value))
 
 
@@ -189,23 +202,45 @@ def gradient(
     if mask is not None and marks is not None:
         counts = weights if weights.ndim > 1 else weights[:, None]
         dead = problem.dead(counts != 0, marks, plan.keep_trace)
-    (of_params, of_extra), state, (losses, aux) = sequence_gradient(
-        problem,
-        params,
-        widened(extra),
-        EngineState.of(cell.graph, [*carry, *outside.moving], traces),
-        Steps((sequences, weights), signals, marks, dead, problem.resets_whole),
-        window=plan.window,
-        keep_trace=plan.keep_trace,
-        initial=given.initial,
-    )
-    gradients, (of_own, of_live) = list(of_params), narrowed(of_extra, extra)
-    for k, more in zip(live, of_own, strict=False):
-        gradients[k] = gradients[k] + more
-    kept = [g if wanted else None for g, wanted in zip(gradients, plan.wanted, strict=False)]
+    steps = Steps((sequences, weights), signals, marks, dead, problem.resets_whole)
+
+    def online(traces: PyTree, keep_trace: bool) -> PyTree:
+        start = EngineState.of(cell.graph, [*carry, *outside.moving], traces)
+        how = {"window": plan.window, "keep_trace": keep_trace, "initial": given.initial}
+        return sequence_gradient(problem, params, widened(extra), start, steps, **how)
+
+    def of_params(found: PyTree) -> list[jax.Array | None]:
+        """The gradients of the parameters: through the model, and beside it."""
+        gradients, (of_own, _) = list(found[0]), narrowed(found[1], extra)
+        for k, more in zip(live, of_own, strict=False):
+            gradients[k] = gradients[k] + more
+        pairs = zip(gradients, plan.wanted, strict=False)
+        return [g if wanted else None for g, wanted in pairs]
+
+    found, state, ((losses, aux), by_step) = online(traces, plan.keep_trace)
+    kept, (_, of_live) = of_params(found), narrowed(found[1], extra)
+
+    def fidelity() -> dict[str, Fidelity]:
+        if isinstance(by_step, ErrorBound):
+            return bounded(cell.graph, params, kept, by_step)
+        fresh = kept if traces is None else of_params(online(None, False)[0])
+        plain = cell.plain or cell
+        body = user_body(plain, on_flat, mask, reads_params)
+        own = narrowed(list(carry), list(plain.graph.carry))
+        exact = exact_gradient(
+            Problem(plain.graph, rule, body, plan.resets),
+            params,
+            widened(extra),
+            [*own, *outside.moving],
+            dataclasses.replace(steps, signals={}),
+            given.initial,
+        )
+        return compared([row.path for row in cell.graph.parameters], fresh, of_params(exact))
+
+    info = Info(losses, aux, by_step, fidelity() if plan.fidelity else None)
     after, traces = state.parts(cell.graph)
     own = len(carry)
-    return (kept, of_live), after[:own], traces, Info(losses, aux), after[own:]
+    return (kept, of_live), after[:own], traces, info, after[own:]
 
 
 def _constant(what: str, values: PyTree) -> PyTree:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int32, PyTree
 
+from ._fidelity import Fidelity
+
 _STATIC = {"static": True}  # part of the structure
 
 #: What random numbers are drawn with: a whole number or a PRNG key.
@@ -77,12 +79,17 @@ class Info:
             them, not weighted.
         aux: what the loss function returned beside the loss (`has_aux`), stacked over time; else
             None.
+        by_step: what the algorithm reports of each step, time first: an `ErrorBound` of `SK_RTRL`
+            with its certificate; None of the others.
+        fidelity: with `fidelity=True` a `Fidelity` of each parameter, by its path; else None.
     """
 
     __module__ = "braintrace"
 
     losses: Float[Array, "T *B"]
     aux: PyTree = None
+    by_step: PyTree = None
+    fidelity: dict[str, Fidelity] | None = None
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -42,10 +42,14 @@ from ..core.traces import WithinLayer as WithinLayer
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
+from ._decolle import DECOLLERule as DECOLLERule
 from ._eprop import EPropRule as EPropRule
+from ._etlp import ETLPRule as ETLPRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback
 from ._kronecker import KFRTRLRule as KFRTRLRule
 from ._kronecker import OKRTRLRule as OKRTRLRule
+from ._mdgl import MDGLRule as MDGLRule
+from ._modprop import ModPropRule as ModPropRule
 from ._options import decay as decay
 from ._options import drawn_or_given as drawn_or_given
 from ._options import floating as floating
@@ -64,6 +68,9 @@ from ._registry import register_algorithm as register_algorithm
 from ._rflo import RFLORule as RFLORule
 from ._rtrl import RTRLRule as RTRLRule
 from ._s_tllr import STLLRRule as STLLRRule
+from ._sk_rtrl import SKRTRLRule as SKRTRLRule
+from ._sltt import InstantaneousRule as InstantaneousRule
+from ._sltt import SLTTRule as SLTTRule
 from ._three_factor import ThreeFactorRule as ThreeFactorRule
 from ._uoro import UORORule as UORORule
 
@@ -113,3 +120,5 @@ __all__ = [
     "Sensitivity",
     "StepSignals",
 ]
+from ._random_rtrl import RandomRTRLRule as RandomRTRLRule
+from ._snap import SnApRule as SnApRule

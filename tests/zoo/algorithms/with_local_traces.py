@@ -19,11 +19,12 @@ ALGORITHMS = {
     "otpe": Algorithm("otpe", {"leak": 0.8}),
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
     "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
+    "instantaneous": Algorithm("instantaneous", {}),
 }
 
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expert"
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
 # rates and targets are those of samples, which must be known; noise scaled by a parameter is not
 # seen to be that of a sample
 UNKNOWN = "The batch is not known"
@@ -45,7 +46,7 @@ REFUSED = {
     "osttp": {
         SEPARATE: MEETING,
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "The target has a wrong shape": "centred_populations",
         NO_ONE_ACTIVITY: "gru_reset_before",
     },
@@ -53,7 +54,7 @@ REFUSED = {
     "eprop_feedback": {
         "another number of samples than the batch": "centred_populations",
         UNKNOWN: NOT_SAID,
-        IN_FRONT: f"batch_norm_in_use {LAST}",
+        IN_FRONT: LAST,
         "the mean of a real activity": COMPLEX,
         NO_ONE_ACTIVITY: "gru_reset_before",
     },

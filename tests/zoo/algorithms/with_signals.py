@@ -14,14 +14,15 @@ from .with_local_traces import (
 ALGORITHMS = {
     "three_factor": Algorithm("three_factor", {}, "modulator"),
     "reward_eprop": Algorithm("three_factor", {"kappa_filter_decay": 0.7}, "modulator"),
+    "etlp": Algorithm("etlp", {"feedback_key": 0}, "y_target"),
+    "decolle": Algorithm("decolle", {"readout_key": 0, "local_loss": "mse"}, "y_target"),
 }
 
-AT_ACTIVITIES = {
-    UNKNOWN: NOT_SAID,
-    IN_FRONT: f"batch_norm_in_use {LAST}",
-    NO_ONE_ACTIVITY: "gru_reset_before",
-}
+AT_ACTIVITIES = {UNKNOWN: NOT_SAID, IN_FRONT: LAST, NO_ONE_ACTIVITY: "gru_reset_before"}
+WRONG_SHAPE = {"The target has a wrong shape": "centred_populations"}
 REFUSED = {
+    "etlp": AT_ACTIVITIES | WRONG_SHAPE,
+    "decolle": AT_ACTIVITIES | WRONG_SHAPE,
     "three_factor": AT_ACTIVITIES,
     "reward_eprop": AT_ACTIVITIES | {NOT_FILTERED: NOTHING_STAYS},
 }

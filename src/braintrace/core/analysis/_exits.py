@@ -52,7 +52,7 @@ class Exit:
 
 def find_exits(graph: CellGraph) -> list[Exit]:
     """All exits, in the order of the program."""
-    origins = _origins(graph, frozenset())
+    origins = _origins(graph, frozenset(), {*graph.group_of.values()})
     operations = {s.equation for s in graph.sites if s.is_operation}
     edges = [
         (e, k)
@@ -89,10 +89,11 @@ def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -
     concatenation of z with something else. What takes a part of an array is taken off only where
     different parts are read, and the activity of the step before, which groups that feed each other
     read, is no other one. A group that is read at several such variables (a spike and a potential)
-    has no activity. In the order in which the program reads them.
+    has no activity, and neither has one that no parameter ever acts on (a filter of the input, a
+    detached refractory current). In the order in which the program reads them.
     """
-    feeds = {(x.group, g) for x in exits for g in x.feeds}
-    forward = [x for x in exits if x.kind is not ExitKind.RECURRENT]
+    feeds, learning = {(x.group, g) for x in exits for g in x.feeds}, _learning(graph)
+    forward = [x for x in exits if x.kind is not ExitKind.RECURRENT and x.group in learning]
     again = [
         x
         for x in forward
@@ -103,13 +104,13 @@ def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -
     for x in forward:
         if x not in again or x.group not in direct:
             read.setdefault(x.group, []).append((x.variable, x.edge[0].source))
-    returned = _origins(graph, frozenset()) if outputs else {}
+    returned = _origins(graph, frozenset(), learning) if outputs else {}
     for out in variables(graph.outs):
         for g in returned.get(out, ()):
             read.setdefault(g, []).append((out, ""))
     chosen: dict[int, Var] = {}
     for parts in (frozenset(), PARTS):
-        origins = _origins(graph, parts) if read else {}
+        origins = _origins(graph, parts, learning) if read else {}
         for g, of in read.items():
             found = frozenset().union(*(origins[v][g] for v, _ in of))
             if len(found) == 1:
@@ -127,37 +128,64 @@ def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -
     return {g: chosen[g] for g in read}
 
 
-def _origins(graph: CellGraph, parts: Collection[object]) -> Origins:
-    """For the variables computed position by position from the state, old or new: the groups that
-    they come from, and for each the variables that they move or scale, `parts` taken included.
+def joined_at(graph: CellGraph, exits: Sequence[Exit]) -> dict[Exit, Var]:
+    """What each exit reads of its own group: its operand, or what of it is that group's where the
+    activities of several are joined.
     """
-    olds = [(graph.carry[k], g) for k, g in graph.group_of.items()]
+    origins = _origins(graph, PARTS, {*graph.group_of.values()})
+    found = {}
+    for x in exits:
+        of_group = origins[x.variable][x.group]
+        is_joined = len(origins[x.variable]) > 1 and len(of_group) == 1
+        found[x] = next(iter(of_group)) if is_joined else x.variable
+    return found
+
+
+def _learning(graph: CellGraph) -> set[int]:
+    """The groups with a state that a derivative from a parameter reaches, now or later; all groups
+    of a reservoir, where there are none.
+    """
+    start, reached = set(graph.params), set[Var]()
+    while not start <= reached:
+        reached = reach([*graph.prelude, *graph.step], start | reached)
+        start = {graph.carry[k] for k in graph.group_of if graph.new_carry[k] in reached}
+    found = {g for k, g in graph.group_of.items() if graph.new_carry[k] in reached}
+    return found or {*graph.group_of.values()}
+
+
+def _origins(graph: CellGraph, parts: Collection[object], groups: Collection[int]) -> Origins:
+    """For the variables computed position by position from the state of `groups`, old or new: the
+    groups that they come from, and for each the variables that they move or scale, `parts` taken
+    included.
+    """
+    olds = [(graph.carry[k], g) for k, g in graph.group_of.items() if g in groups]
     origins: Origins = {v: {g: frozenset((v,))} for v, g in olds}
     states = {graph.new_carry[k]: g for k, g in graph.group_of.items()}
     state = depends(graph.step, [v for v in graph.carry if not is_key(v.dtype)])
     makes_state = _positional_makers(graph, states)
     for e in graph.step:
         # new values of a state that keeps nothing of the old one by itself
-        origins |= {v: {states[v]: frozenset((v,))} for v in e.outputs if v in states}
+        new = [v for v in e.outputs if states.get(v) in groups]
+        origins |= {v: {states[v]: frozenset((v,))} for v in new}
         if not passes_derivative(e) or not any(v in origins for v in e.inputs):
             continue
         positional = _positional(graph, e)
         operands = [
             (k, origins[v]) for k, v in enumerate(e.inputs) if v in origins and k in positional
         ]
-        groups = dict.fromkeys(g for _, of in operands for g in of)
+        sources = dict.fromkeys(g for _, of in operands for g in of)
         variables = sum(isinstance(v, Var) for v in e.inputs)
         driven = e.outputs[0] in makes_state and len(operands) < variables
         kept = not driven and all(
             keeps_activity(e, k, state) or e.primitive in parts for k, _ in operands
         )
-        for v in e.outputs if groups else ():
+        for v in e.outputs if sources else ():
             if not v.differentiable:
                 continue
             origins[v] = {}
-            for g in groups:
+            for g in sources:
                 below = frozenset().union(*(of.get(g, frozenset()) for _, of in operands))
-                joined = len(groups) > 1 or (kept and len(below) == 1 and v not in states)
+                joined = len(sources) > 1 or (kept and len(below) == 1 and v not in states)
                 origins[v][g] = below if joined else frozenset((v,))
     return origins
 

@@ -14,6 +14,7 @@ from ._records import Steps as Steps
 from ._rule import Rule as Rule
 from ._sequence import advance as advance
 from ._sequence import evolve as evolve
+from ._sequence import exact_gradient as exact_gradient
 from ._sequence import sequence_gradient as sequence_gradient
 from ._signals import driver_signals as driver_signals
 from ._signals import step_signals as step_signals

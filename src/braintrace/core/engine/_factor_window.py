@@ -25,6 +25,7 @@ from ..traces import (
     every_drive,
     pulled_back,
     scan,
+    summed,
     zero_perturbations,
 )
 from ._records import (
@@ -68,10 +69,10 @@ def factor_window(
     first = EngineState(stop(list(state.carry)), traces)
     (last, (of_ready, of_extra)), (distinct, reports) = scan(single, (first, total), steps)
     of_sites = [
-        site.rule.weight_gradient_sum(distinct[x], distinct[c])
+        summed(site, distinct[x], distinct[c])
         for site, (x, c) in zip(graph.sites, arrays, strict=True)
     ]
-    return (added(graph, of_ready, of_sites), of_extra), last, reports
+    return (added(graph, of_ready, of_sites), of_extra), last, (reports, None)
 
 
 def _derivatives(

@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph, columns, size
 from ..step import Perturbations, Values, plain_step, prelude, saving_step
-from ..traces import TraceCarrier, nbytes, sensitivity_bytes, zero_perturbations
+from ..traces import FactorCarrier, TraceCarrier, nbytes, sensitivity_bytes, zero_perturbations
 from ._rule import Rule
 
 
@@ -115,13 +115,13 @@ def memory_plan(
     carrier = rule.carrier
     window = min(window, steps, carrier.longest_window or window)
     forms = return_state or window < steps
-    some = traces or forms or not isinstance(carrier, TraceCarrier)
+    some = traces or forms or isinstance(carrier, FactorCarrier)
     held = nbytes(jax.eval_shape(lambda: rule.init(graph))) if some else 0
     gradients = 2 * nbytes([v for v in graph.params if v.differentiable])
     outputs = nbytes([s.y for s in graph.sites])
     data = nbytes([v for s in graph.sites for v in s.data])
-    if not isinstance(carrier, TraceCarrier):
-        forming, each = held, data + 2 * outputs
+    if isinstance(carrier, FactorCarrier):
+        forming, each = held, (data + 2 * outputs) * carrier.pairs
     else:
         forming = 0
         each = (
@@ -130,6 +130,7 @@ def memory_plan(
             + nbytes(jax.eval_shape(lambda: zero_perturbations(graph)))
         )
         if forms:
+            assert isinstance(carrier, TraceCarrier)
             sites = zip(graph.sites, graph.trace_bytes(carrier), strict=True)
             forming = sum(own for site, own in sites if not carrier.moves_in_place(graph, site))
             forming += carrier.working_bytes(graph, window)

@@ -51,9 +51,11 @@ class Rule:
         leak_of = lambda group: _group_leak(graph, group, params, xs)
         carrier = self.carrier.resolve(graph, leak_of)
         exits = find_exits(graph) if self.edits else []
-        return dataclasses.replace(
-            self, carrier=carrier, edits=tuple(e.resolve(exits, leak_of) for e in self.edits)
-        )
+        edits = tuple(e.resolve(exits, leak_of) for e in self.edits)
+        if params is not None:
+            values = lambda: dict(zip(graph.prelude_results, prelude(graph, params), strict=True))
+            edits = tuple(e.measured(graph, exits, values) for e in edits)
+        return dataclasses.replace(self, carrier=carrier, edits=edits)
 
     def apply(self, graph: CellGraph, signature: Signature, max_slots: int) -> CellGraph:
         """The graph of the cell with the rule's edits, and with the rows of the cell before them,
@@ -76,6 +78,7 @@ class Rule:
                 kept = [] if row.exactness is Exactness.EXACT else [row.reason]
                 row = dataclasses.replace(row, exactness=kind, reason="; ".join([*kept, *reasons]))
             warnings = [w for site in traced for w in self.carrier.warnings(arranged, site)]
+            warnings += [w for site in traced for edit in self.edits for w in edit.warnings(site)]
             rows.append(dataclasses.replace(row, warnings=tuple(dict.fromkeys(warnings))))
         if self.edits:  # they change the program's equations
             editor = Editor(graph)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..analysis import CellGraph
-from ..step import Values, plain_step, prelude
+from ..step import Values, free_step, plain_step, prelude
 from ..traces import FactorCarrier, Traces
 from ._factor_window import factor_window
 from ._online import window
@@ -50,8 +50,8 @@ def sequence_gradient(
     keep_trace: bool,
     initial: Values = (),
 ) -> tuple[tuple[list[Array | None], PyTree], EngineState, PyTree]:
-    """((gradient of each parameter, of `extra`), state, reports): the sum of the online gradients
-    of all steps.
+    """((gradient of each parameter, of `extra`), state, (reports of the body, of the carrier)): the
+    sum of the online gradients of all steps.
 
     `initial`: the carry that marked samples are reset to. Without `keep_trace` the traces of the
     new state mean nothing.
@@ -99,6 +99,35 @@ def sequence_gradient(
         jax.tree.map(lambda *v: jnp.concatenate(v), *reports) if len(reports) > 1 else reports[0]
     )
     return (pull(of_ready), of_extra), state, joined
+
+
+def exact_gradient(
+    problem: Problem,
+    params: Values,
+    extra: PyTree,
+    carry: Values,
+    steps: Steps,
+    initial: Values = (),
+) -> tuple[list[Array | None], PyTree]:
+    """(gradient of each parameter, of `extra`) by backpropagation through all steps, in memory that
+    grows with their number.
+    """
+    graph = problem.graph
+    ready, pull = differentiable_prelude(graph, params)
+    prepared = Prepared(ready, extra, list(initial))
+    merge, live = differentiable_part(graph, ready)
+    free = lambda graph, ready, carry, xs, _: free_step(graph, ready, carry, xs)
+
+    def total(live: list[Array], extra: PyTree) -> Array:
+        def single(carry: list[Array], now: Steps) -> tuple[list[Array], Array]:
+            start = problem.begin(prepared, carry, now)
+            done = problem.body(free, merge(live), extra, start, (), now.slices)
+            return done.step.local, done.loss
+
+        return jax.lax.scan(single, list(carry), steps)[1].sum()
+
+    of_ready, of_extra = jax.grad(total, (0, 1))(live, extra)
+    return pull(of_ready), of_extra
 
 
 def differentiable_prelude(

@@ -1,5 +1,5 @@
-"""What an algorithm takes at each step beside the model's input: targets to project, modulators,
-weights of a firing rate. Each is a leaf of the carry, set before the step.
+"""What an algorithm takes at each step beside the model's input: targets, modulators, weights of
+what it adds to the loss. Each is a leaf of the carry, set before the step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._errors import UsageError
 from ..analysis import CellGraph
-from ..signals import MODULATOR, RATE_SCALE, TARGET
+from ..signals import LOCAL_TARGET, MODULATOR, RATE_SCALE, TARGET, WEIGHT
 from ..step import Values
 
 # by the name of leaves a value for each of them, which may have size 1 for all along an axis
@@ -27,33 +27,39 @@ class _Argument(NamedTuple):
     needless: str
 
 
+_TARGETS = _Argument("target", "y_target", "this algorithm does not project targets")
 _ARGUMENTS = {
-    TARGET: _Argument("target", "y_target", "this algorithm does not project targets"),
+    TARGET: _TARGETS,
+    LOCAL_TARGET: _TARGETS,
     MODULATOR: _Argument("modulator", "modulator", "this algorithm is not modulated"),
 }
+
+
+_SIGNALS = (*_ARGUMENTS, RATE_SCALE, WEIGHT)
 
 
 def injects(graph: CellGraph) -> bool:
     """Whether the algorithm adds gradients of its own to the reverse pass of a step, whatever the
     step's cotangents are.
     """
-    return any(leaf.name in (TARGET, MODULATOR, RATE_SCALE) for leaf in graph.extra)
+    return any(leaf.name in _SIGNALS for leaf in graph.extra)
 
 
 def taken(graph: CellGraph) -> list[str]:
     """The arguments by which the algorithm takes signals at each step."""
-    names = {leaf.name for leaf in graph.extra}
-    return [argument.name for name, argument in _ARGUMENTS.items() if name in names]
+    return [a.name for name, a in _ARGUMENTS.items() if _shapes(graph, name)]
 
 
 def with_signals(graph: CellGraph, carry: Values, signals: Signals) -> list[Array]:
-    """`carry` with the leaves that `signals` names set."""
+    """`carry` with the leaves that `signals` names set, and other signals as they were at first:
+    none is that of a step before.
+    """
     out, own = list(carry), len(graph.carry) - len(graph.extra)
-    for name, values in signals.items():
-        leaves = [k for k, leaf in enumerate(graph.extra) if leaf.name == name]
-        for k, value in zip(leaves, values, strict=True):
-            like = graph.extra[k].initial
-            out[own + k] = jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
+    for name in _SIGNALS:
+        leaves = [(own + k, e.initial) for k, e in enumerate(graph.extra) if e.name == name]
+        values = signals.get(name, [first for _, first in leaves])
+        for (k, like), value in zip(leaves, values, strict=True):
+            out[k] = jnp.broadcast_to(jnp.asarray(value, like.dtype), like.shape)
     return out
 
 
@@ -66,7 +72,7 @@ def step_signals(
     With `timing` 'sequence-end' a step may be without a target: its signal is zero.
     """
     skipped = y_target is None and timing == "sequence-end"
-    target = {} if skipped else _checked(graph, TARGET, y_target)
+    target = {} if skipped else _checked(graph, _target_of(graph), y_target)
     return target | _checked(graph, MODULATOR, modulator)
 
 
@@ -84,16 +90,20 @@ def driver_signals(
     """
     steps = weights.shape[0]
     if timing == "sequence-end":
-        signals = {} if y_target is None else _checked(graph, TARGET, y_target)
+        signals = {} if y_target is None else _checked(graph, _target_of(graph), y_target)
         # the last step of each sample whose weight is not zero
         number = jnp.arange(steps)[:, None]
         last = jnp.where((weights != 0).reshape(steps, -1), number, -1).max(0)
         at_end = lambda y: jnp.where((number == last)[..., None], y, 0)
         signals = {name: [at_end(y) for y in ys] for name, ys in signals.items()}
     else:
-        signals = _checked(graph, TARGET, y_target, steps)
+        signals = _checked(graph, _target_of(graph), y_target, steps)
     signals |= _checked(graph, MODULATOR, modulator, steps)
-    signals = {name: [_weighted(v, weights) for v in values] for name, values in signals.items()}
+    signals[WEIGHT] = [jnp.ones((steps, 1))] * len(_shapes(graph, WEIGHT))
+    signals = {
+        name: [_weighted(v, weights, counts=name == LOCAL_TARGET) for v in values]
+        for name, values in signals.items()
+    }
     for shape in _shapes(graph, RATE_SCALE)[:1]:
         (samples,) = shape
         if weights.ndim == 1:
@@ -109,11 +119,17 @@ def driver_signals(
     return signals
 
 
-def _weighted(values: Array, weights: Weights) -> Array:
-    """A signal of each step, (T, B, ...), times the weight of that step's loss."""
+def _target_of(graph: CellGraph) -> str:
+    return LOCAL_TARGET if _shapes(graph, LOCAL_TARGET) else TARGET
+
+
+def _weighted(values: Array, weights: Weights, counts: bool) -> Array:
+    """A signal of each step, (T, B, ...), times the weight of that step's loss; with `counts` as it
+    is where that is not zero.
+    """
     ones = (1,) * (values.ndim - 2)
     weight = weights.reshape(weights.shape[0], -1, *ones) if values.ndim > 1 else weights
-    return jnp.where(weight == 0, 0, values * weight)
+    return jnp.where(weight == 0, 0, values if counts else values * weight)
 
 
 def _shapes(graph: CellGraph, name: str) -> list[Shape]:

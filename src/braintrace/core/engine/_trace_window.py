@@ -21,6 +21,7 @@ from ..analysis import CellGraph, Site
 from ..sites import sum_steps
 from ..step import Perturbations, Values, calls_back, hidden_part, saving_step, step, with_hidden
 from ..traces import (
+    StepSignals,
     TraceCarrier,
     cleared_data,
     cleared_drives,
@@ -55,7 +56,7 @@ def trace_window(
     keep_trace: bool,
 ) -> tuple[Gradients, EngineState, PyTree]:
     """For a `TraceCarrier`: (`total` plus the gradient of the differentiable part of the prelude
-    and that of `extra`, the new state, the reports).
+    and that of `extra`, the new state, the reports of the body and of the carrier).
 
     Without `keep_trace` the traces of the new state are those before the window.
     """
@@ -94,14 +95,17 @@ def trace_window(
         traces = carrier.init(graph)
     elif traces is not None and restarted is not None:
         traces = carrier.reset(graph, traces, restarted)
-    together = keep_trace and not injects(graph)
+    told = carrier.report(graph, traces, StepSignals(entry, drives, of_y))
+    reads = carrier.reads_step and state.traces is not None
+    together = (keep_trace or reads) and not injects(graph)
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
     of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, of_y, drives, later))
     before = EngineState(stop(list(own_carry(graph, state.carry))), traces)
     marked, unread = problem.marked_step(prepared), steps.unread
     if together:
-        if graph.layers is not None and not any(map(calls_back, graph.step)):
+        called = any(map(calls_back, graph.step))
+        if graph.positions is not None or (graph.layers is not None and not called):
             # many reverse passes: through the local evaluation alone
             inputs = [*xs, steps.marks, steps.dead]
             local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked, unread)
@@ -120,7 +124,7 @@ def trace_window(
         if keep_trace:
             ready, marks = prepared.ready, dataclasses.replace(steps, slices=None, signals={})
             traces = advance_through(graph, problem.rule, ready, before, xs, marked, marks)
-    return (of_live, of_extra), EngineState(last, traces), reports
+    return (of_live, of_extra), EngineState(last, traces), (reports, told)
 
 
 def _own_gradients(

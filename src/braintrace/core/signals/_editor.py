@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from .._precision import wide
-from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, activities, analyse
+from ..analysis import CellGraph, Exit, ExitKind, ExtraLeaf, Signature, Site, activities, analyse
 from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Equation, Program, Var, extend, sort_equations
 from ..traces._filters import counting, leaky_step, sample_shaped
@@ -56,6 +57,8 @@ class Editor:
         self.params, self.carry, self.xs = list(graph.params), list(graph.carry), list(graph.xs)
         self.new_carry, self.outs = list(graph.new_carry), list(graph.outs)
         self.leaves: list[ExtraLeaf] = []
+        # a boolean: whether what the rule adds to the loss counts at this step; None for always
+        self.counts: Var | None = None
         # leaves of the carry that the rule's carrier treats apart
         self.marks: dict[str, frozenset[int]] = {}
         self._filtered: list[tuple[Var, Exit]] = []
@@ -212,6 +215,18 @@ class Edit(abc.ABC):
     def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":
         """The edit with what it reads from the model put in as numbers."""
         return self
+
+    def measured(
+        self, graph: CellGraph, exits: list[Exit], values: Callable[[], Mapping[Var, Array]]
+    ) -> "Edit":
+        """The edit with what it has to say of the parameters as they are at compile time; `values`
+        gives those of the prelude.
+        """
+        return self
+
+    def warnings(self, site: Site) -> list[str]:
+        """What of the model may take a site's gradient far from the right one, and what to do."""
+        return []
 
     def acts_on(self, graph: CellGraph, exits: list[Exit]) -> Collection[Var]:
         """The variables whose gradient it changes: by default, of what others read."""

@@ -20,6 +20,7 @@ from ._matrices import Seed, matrices
 
 RATE_SCALE = "rate scale"  # for each sample, the weight of the rate's term at this step
 TARGET = "target"  # the signal y*, times the weight of the step's loss
+WEIGHT = "weight"  # for each sample, that of the step's loss
 
 
 @jax.custom_vjp
@@ -47,8 +48,12 @@ def first_output(editor: Editor) -> int:
 
 
 def add_linear_loss(editor: Editor, signal: Atom) -> None:
-    """Let the backward pass of the step's first output add the gradient of the scalar `signal`."""
+    """Let the backward pass of the step's first output add the gradient of the scalar `signal`, at
+    the steps that count.
+    """
     k = first_output(editor)
+    if editor.counts is not None:
+        signal = editor.apply(lambda s, counts: jnp.where(counts, s, 0), signal, editor.counts)
     editor.outs[k] = editor.apply(inject, editor.outs[k], signal)
 
 
@@ -66,6 +71,16 @@ def read_by_others(editor: Editor, exits: list[Exit], what: str) -> tuple[dict[i
     for z in read.values():
         check_batch_in_front(editor, z)
     return read, np.result_type(np.float32, *(counting(z.dtype) for z in read.values()))
+
+
+def groups_of(read: Mapping[int, Var]) -> dict[Var, list[int]]:
+    """Each activity of `read` once, with the groups that it is of: a potential and a refractory
+    current, say.
+    """
+    found: dict[Var, list[int]] = {}
+    for group, z in read.items():
+        found.setdefault(z, []).append(group)
+    return found
 
 
 def check_batch_in_front(editor: Editor, z: Var) -> None:
@@ -94,7 +109,8 @@ def stop_for_others(editor: Editor, exits: list[Exit], read: Mapping[int, Var]) 
     """
     mixing = {x.edge for x in exits}
     for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
-        constant = {read[x.group]: editor.stopped(read[x.group]) for x in found}
+        own = {read[x.group] for x in found if x.group in read}
+        constant = {z: editor.stopped(z) for z in own}
         equation.inputs[k] = editor.again(found[0].variable, constant, mixing)
 
 

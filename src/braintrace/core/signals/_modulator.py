@@ -8,7 +8,7 @@ import numpy as np
 
 from ..analysis import Exit
 from ._editor import Edit, Editor, sg
-from ._linear_loss import add_linear_loss, read_by_others, stop_for_others
+from ._linear_loss import add_linear_loss, groups_of, read_by_others, stop_for_others
 
 MODULATOR = "modulator"  # the signal m of a group, times the weight of the step's loss
 
@@ -34,9 +34,9 @@ class Modulator(Edit):
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
         read, dtype = read_by_others(editor, exits, "A modulator")
         term = lambda z, m: (sg(m) * jnp.real(z)).sum()
-        for group, z in read.items():
+        for z, groups in groups_of(read).items():
             modulator = editor.add_leaf(MODULATOR, np.zeros(z.shape, dtype))
-            own = [x for x in exits if x.group == group]
+            own = [x for x in exits if x.group in groups]
             filtered = z if self.leak is None else editor.leaky_sum(z, self.leak, own)
             add_linear_loss(editor, editor.apply(term, filtered, modulator))
         stop_for_others(editor, exits, read)

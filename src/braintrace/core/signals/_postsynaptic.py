@@ -41,7 +41,8 @@ class Postsynaptic(Edit):
     approximate: bool = False
 
     def edit(self, editor: Editor, exits: list[Exit]) -> None:
-        active, edges = activities(editor.graph, exits), by_edge(exits, *TO_OTHERS)
+        active = activities(editor.graph, exits)
+        edges = by_edge([x for x in exits if x.group in active], *TO_OTHERS)
         mixing, sites = {x.edge for x in exits}, [s for s in editor.graph.sites if s.is_operation]
         leaves = {leaf for g in active for leaf in editor.graph.groups[g].leaves}
         editor.marks["hidden"] = frozenset(leaves)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Collection
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import numpy as np
 from jaxtyping import ArrayLike
@@ -11,6 +11,7 @@ from jaxtyping import ArrayLike
 from .._errors import CompilationError
 from .._precision import wide
 from ..analysis import CellGraph, Exit, ExitKind
+from ..analysis._dependence import Edge
 from ..jaxpr import Atom, Const, Equation, Var
 from ..sites import site_rule
 from ._editor import Edit, Editor, by_edge, sg
@@ -103,7 +104,7 @@ class Feedback(_OfReadouts):
                 do="read the activity out with a linear layer inside the model, or use "
                 "feedback='symmetric'",
             )
-        replaced = [_weight_of(*edge, editor) for edge in edges]
+        replaced = [weight_of(editor.graph, edge) or _refuse_readout(edge[0]) for edge in edges]
         # by the fan-in, which is the first axis
         wanted = [
             (w.shape, w.dtype, self.scale / np.sqrt(max((1, *w.shape[:1])))) for w in replaced
@@ -126,12 +127,17 @@ class Feedback(_OfReadouts):
         return editor.apply(lambda w, e: sg((w + e).astype(w.dtype)), w, difference)
 
 
-def _weight_of(equation: Equation, k: int, editor: Editor) -> Atom:
-    if len(equation.inputs) == 2:
-        w = equation.inputs[1 - k]
-        known = isinstance(w, Const) or w in editor.graph.prelude_results
-        if known and site_rule(equation, 1 - k) is not None:
-            return w
+def weight_of(graph: CellGraph, edge: Edge) -> Atom | None:
+    """What the activity at `edge` is multiplied with, if it is a weight."""
+    equation, k = edge
+    if len(equation.inputs) != 2:
+        return None
+    w = equation.inputs[1 - k]
+    is_known = isinstance(w, Const) or w in graph.prelude_results
+    return w if is_known and site_rule(equation, 1 - k) is not None else None
+
+
+def _refuse_readout(equation: Equation) -> NoReturn:
     raise CompilationError(
         "A readout is not a product of the hidden activity with a weight, so no feedback "
         "weight can replace it.",

@@ -17,6 +17,9 @@ With layers ("exact within a layer"; a layer is a set of state groups that feed 
 recurrence of each is kept. In the local evaluation of a layer its old state is live along every
 path, mixing or not, and whatever belongs to another layer is stopped. In the signal evaluation an
 entry reads the old state of other layers through `stop_gradient`, and its own layer's live.
+
+With `one_hop` every entry of the signal evaluation reads the old state live, but for edges that are
+marked not to be passed; the local evaluation stays positional.
 """
 
 from collections.abc import Sequence
@@ -172,8 +175,9 @@ class _Evaluation:
         for e in self.graph.step:
             layer = next((layer_of[v] for v in e.outputs if v in layer_of), _NOWHERE)
             layer = _NOWHERE if is_stop_trace(e) else layer
+            is_live = self.graph.one_hop and not is_stop_trace(e)
             values = [
-                self.entering(v, layer) if (e, k) in self.graph.mixing else read(v)
+                read(v) if is_live or (e, k) not in self.graph.mixing else self.entering(v, layer)
                 for k, v in enumerate(e.inputs)
             ]
             self.env.update(self.apply(e, values))

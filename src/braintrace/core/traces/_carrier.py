@@ -109,6 +109,20 @@ class Carrier(abc.ABC):
         samples in front of everything. Of `after`, only a `FactorCarrier` reads anything.
         """
 
+    def report(self, graph: CellGraph, traces: Traces, signals: StepSignals) -> PyTree:
+        """What `Info.by_step` says of steps that were done at once, time first, out of the traces
+        before them (None: zero) and their signals; None for nothing. Drives and data are time
+        first.
+        """
+        return None
+
+    #: Whether the gradient of a step reads how the step moves the state, which `read` then gives.
+    reads_step: ClassVar[bool] = False
+
+    def read(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        """What the gradient of the step that `local` describes reads of the traces before it."""
+        return before
+
     @property
     def longest_window(self) -> int | None:
         """The most steps that may be done at once; None for any number."""
@@ -191,6 +205,11 @@ class FactorCarrier(Carrier):
 
     dtype: DTypeLike | None
 
+    @property
+    def pairs(self) -> int:
+        """How many pairs of factors a step may have for a site."""
+        return 1
+
     @abc.abstractmethod
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
         """Of a leaky sum of the site's data, of a leaky sum of that, and so on."""
@@ -223,7 +242,7 @@ class FactorCarrier(Carrier):
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[tuple[Array, Array]]:
         """For each site, represented data and a cotangent of y whose weight gradient is that of
-        the step.
+        the step; or several of both, in front, whose sum is.
         """
 
     def axes(self, graph: CellGraph) -> Traces:
@@ -238,9 +257,7 @@ class FactorCarrier(Carrier):
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[Array]:
         factors = jax.vmap(functools.partial(self.factors, graph))(before, after, signals)
-        return [
-            s.rule.weight_gradient_sum(x, c) for s, (x, c) in zip(graph.sites, factors, strict=True)
-        ]
+        return [summed(s, *pair) for s, pair in zip(graph.sites, factors, strict=True)]
 
     def useful_window(self, graph: CellGraph) -> int:
         """Factors gain nothing from longer windows but their one product, which is at its speed by
@@ -260,6 +277,12 @@ def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
 def represented(site: Site, data: Values, dtype: DTypeLike) -> Array:
     """The site's data as numbers that can be filtered."""
     return site.rule.represent(list(data)).astype(dtype)
+
+
+def summed(site: Site, x: Array, c: Array) -> Array:
+    """The weight gradient of pairs of factors, summed over all axes in front."""
+    flat = lambda v, shape: v.reshape(-1, *shape)
+    return site.rule.weight_gradient_sum(flat(x, represented_shape(site)), flat(c, site.y.shape))
 
 
 def represented_shape(site: Site) -> tuple[int, ...]:

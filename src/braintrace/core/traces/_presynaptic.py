@@ -41,19 +41,7 @@ class Presynaptic(FactorCarrier):
     dtype: DTypeLike | None = None
 
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Presynaptic":
-        if self.leaks is not None:
-            if len(self.leaks) not in (1, len(graph.groups)):
-                raise CompilationError(
-                    "Wrong number of leaks.",
-                    got=f"{len(self.leaks)} leaks",
-                    expected=f"one, or one for each of the {len(graph.groups)} state groups",
-                    do="look at the report",
-                )
-            return self
-        fed = {p.group for s in graph.sites for p in s.places}
-        return dataclasses.replace(
-            self, leaks=tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups)))
-        )
+        return dataclasses.replace(self, leaks=leaks_of(graph, self.leaks, leak_of))
 
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
         if not self._is_traced(graph, site):
@@ -77,3 +65,20 @@ class Presynaptic(FactorCarrier):
         gains = [self.gain if self._is_traced(graph, site) else 1.0 for site in graph.sites]
         every = zip(gains, after, signals.drives, strict=True)
         return [(x if gain == 1 else gain * x, drive) for gain, (*_, x), drive in every]
+
+
+def leaks_of(
+    graph: CellGraph, given: tuple[float, ...] | None, leak_of: Callable[[int], float]
+) -> tuple[float, ...]:
+    """The leak of each state group, or one for all: as given, or the model's own (`leak_of`)."""
+    if given is None:
+        fed = {p.group for s in graph.sites for p in s.places}
+        return tuple(leak_of(g) if g in fed else 0.0 for g in range(len(graph.groups)))
+    if len(given) not in (1, len(graph.groups)):
+        raise CompilationError(
+            "Wrong number of leaks.",
+            got=f"{len(given)} leaks",
+            expected=f"one, or one for each of the {len(graph.groups)} state groups",
+            do="look at the report",
+        )
+    return given

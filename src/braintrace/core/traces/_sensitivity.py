@@ -168,6 +168,7 @@ class Sensitivity:
     data: list[list[Array]]
     carry: list[Array]
     layers: list[LayerSensitivity] | None = None  # for algorithms that are exact within a layer
+    positions: "Sensitivity | None" = None  # of the graph by position, where there is one
 
     def at(self, graph: CellGraph, n: int, place: Place) -> Moves:
         """What the steps do to the traces of site n at a place."""
@@ -262,7 +263,11 @@ def sensitivity(
 
     start = hidden_part(graph, carry), zero_perturbations(graph, jax.tree.leaves(xs)[0].shape[0])
     out, pull, (data, last) = jax.vjp(end, *start, has_aux=True)
-    return pulled_back(graph, out, pull, data, last, unread)
+    found = pulled_back(graph, out, pull, data, last, unread)
+    if graph.positions is None:
+        return found
+    by_position = sensitivity(graph.positions, ready, carry, xs, evaluate, unread)
+    return dataclasses.replace(found, positions=by_position)
 
 
 def pulled_back(

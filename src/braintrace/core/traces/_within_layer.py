@@ -176,7 +176,7 @@ def _through_layer(
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
-    def moved_on(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+    def one_part(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
         start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
@@ -186,7 +186,7 @@ def _through_layer(
             for n, old in traces.items()
         }
 
-    new = each_block(count, moved_on, {n: trace for n, (trace, _) in mixed.items()})
+    new = each_block(count, one_part, {n: trace for n, (trace, _) in mixed.items()})
     return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 

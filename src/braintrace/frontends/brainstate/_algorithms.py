@@ -78,6 +78,26 @@ class RFLO(ETraceVjpAlgorithm, algorithm=rules.RFLORule):
     __init__: Any
 
 
+class SK_RTRL(ETraceVjpAlgorithm, algorithm=rules.SKRTRLRule):
+    __init__: Any
+
+
+class ETLP(ETraceVjpAlgorithm, algorithm=rules.ETLPRule):
+    __init__: Any
+
+
+class DECOLLE(ETraceVjpAlgorithm, algorithm=rules.DECOLLERule):
+    __init__: Any
+
+
+class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
+    __init__: Any
+
+
+class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
+    __init__: Any
+
+
 class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):
     __init__: Any
 
@@ -91,6 +111,14 @@ class OK_RTRL(ETraceVjpAlgorithm, algorithm=rules.OKRTRLRule):
 
 
 class ThreeFactor(ETraceVjpAlgorithm, algorithm=rules.ThreeFactorRule):
+    __init__: Any
+
+
+class MDGL(ETraceVjpAlgorithm, algorithm=rules.MDGLRule):
+    __init__: Any
+
+
+class ModProp(ETraceVjpAlgorithm, algorithm=rules.ModPropRule):
     __init__: Any
 
 

@@ -68,6 +68,8 @@ class SequenceDriverMixin:
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
         modulator: Modulator | None = None,
+        return_info: bool = False,
+        fidelity: bool = False,
     ) -> PyTree:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
@@ -107,10 +109,12 @@ class SequenceDriverMixin:
                 losses are.
             modulator: (T, B) or (T, B, n), for algorithms that are modulated; weighted as the
                 losses are, see `FunctionLearner.etrace_grad`.
+            return_info: whether to return the `Info` of the sequence behind everything else.
+            fidelity: whether to return it with the fidelity of the gradient, see `FunctionLearner`.
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
-            gives them; with `return_value`, and with `has_aux`, a tuple: gradients, losses, aux.
+            gives them; a tuple with whatever else is asked for: gradients, losses, aux, `Info`.
 
         Raises:
             UsageError: for arguments that do not fit, and when a loss, a gradient or a state is not
@@ -121,16 +125,19 @@ class SequenceDriverMixin:
         step_fn = _step_of(self, loss_fn, step_fn, sequences, together)
         _checked(learner, sequences, step_fn)
         choice("loss_output", loss_output, ("step", "masked", "total", "per_step", "scalar"))
-        for name, value in (("return_value", return_value), ("has_aux", has_aux)):
+        flags = return_value, has_aux, return_info
+        for name, value in zip(("return_value", "has_aux", "return_info"), flags, strict=True):
             flag(name, value)
         wanted, put_together = _wanted(learner, weights)
-        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
+        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
         if together:
             sequences = in_windows(sequences, together)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted, together)
-        step.check(options)
-        gradients, losses, aux = step.gradient(sequences, options)
-        result = [put_together([gradients[id(s)] for s in wanted])]
+        step.check(how)
+        if how.fidelity:
+            step.check_windowed("For the fidelity of a gradient")
+        gradients, info = step.gradient(sequences, how)
+        result, losses = [put_together([gradients[id(s)] for s in wanted])], info.losses
         if return_value:
             if loss_output in ("total", "scalar"):
                 losses = reduced(losses, mask, reduction)
@@ -138,7 +145,9 @@ class SequenceDriverMixin:
                 losses = masked(losses, mask)
             result.append(losses)
         if has_aux:
-            result.append(aux)
+            result.append(info.aux)
+        if return_info or fidelity:
+            result.append(info)
         return result[0] if len(result) == 1 else tuple(result)
 
     def etrace_fit(
@@ -151,7 +160,7 @@ class SequenceDriverMixin:
         **options: Any,
     ) -> PyTree:
         """Learn from one sequence with an optimiser; returns the losses, with `has_aux` (losses,
-        aux).
+        aux), with the `Info` behind them where it is asked for.
 
         Args:
             *sequences, loss_fn, step_fn: as for `etrace_grad`.
@@ -185,7 +194,7 @@ class SequenceDriverMixin:
                     *sequences, loss_fn=loss_fn, step_fn=step_fn, return_value=True, **options
                 )
                 update(gradients)
-            return tuple(rest) if options.get("has_aux") else rest[0]
+            return tuple(rest) if len(rest) > 1 else rest[0]
 
         if fit_mode(mode, learner._rule, options) == "A":
             return learned(*sequences, **options)
@@ -206,7 +215,7 @@ class SequenceDriverMixin:
         with all_or_nothing():
             before = learner._now()
             result = one_by_one(_looped(one, *windows))
-            losses = result[0] if options.get("has_aux") else result
+            losses = result[0] if isinstance(result, tuple) else result
             check_finite(losses, options.get("mask"))
             check_moved(learner.functional, before, learner._now())
         return result

@@ -30,7 +30,7 @@ from ...core._domains import array, leaf
 from ...core._errors import UsageError
 from ...core._precision import narrowed, widened
 from ...gradients import bptt_gradient
-from ...learner import Objective, Options, State, UserFunction
+from ...learner import Info, Objective, Options, State, UserFunction
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent
 from ._windows import check_window, in_windows, loss_of_one, one_by_one, one_step
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 stop = jax.lax.stop_gradient
 transform: Any = brainstate.transform  # its annotations are narrower than what it does
 
-# gradients by the state's id, losses, aux
-Found = tuple[dict[int, PyTree], jax.Array, PyTree]
+# gradients by the state's id, and what the sequence reports
+Found = tuple[dict[int, PyTree], Info]
 
 
 class StepFunction:
@@ -228,7 +228,7 @@ class StepFunction:
         self.learner._move(new, hidden=options.return_state)
         of_fixed = self._with_live([None] * len(self.fixed.leaf_names), of_outer)
         found = by_state(self.core.module.params, of_model) | by_state(self.fixed, of_fixed)
-        return found, info.losses, info.aux
+        return found, info
 
     def taken(
         self, params: Values, state: State, sequences: tuple[PyTree, ...], options: Options
@@ -343,7 +343,7 @@ class StepFunction:
             for state, value in before:
                 if state in undone:
                     state.value = value
-        return gradients, losses, aux
+        return gradients, Info(losses, aux)
 
     def _run_one_by_one(
         self, sequences: tuple[PyTree, ...], mask: ArrayLike | None, reduction: str

@@ -222,12 +222,12 @@ class NNXLearner(nnx.Module):
         return_state: bool = True,
         y_target: Num[Array, "*T B O"] | None = None,
         modulator: Modulator | None = None,
+        fidelity: bool = False,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
         Args:
-            xs: inputs, time on axis 0 of every array; a tuple of them for a model that takes
-                several.
+            xs: inputs, time on axis 0 of every array; a tuple for a model that takes several.
             *targets: further sequences, time on axis 0, handed to `loss_fn` step by step.
             loss_fn: `loss_fn(out_t, *target_t)`: a scalar, or one value per sample, shape (B,).
                 With `has_aux`, `(loss, aux)`.
@@ -240,7 +240,7 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target, modulator: as in `FunctionLearner`.
+            mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
@@ -252,11 +252,9 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        options = Options(mask, reset, window, reduction, return_state, y_target, modulator)
-        given = xs if loss_fn is None else self._inputs(xs)
-        (leaves, _), new, info, _ = self._core.sequence_gradient(
-            params, state, (given, *targets), objective, options
-        )
+        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
+        (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
         return self._functional.gradients(leaves), info
 
