@@ -89,7 +89,7 @@ def uoro_oracle(
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             (carry, s, theta), (x, nu) = state, at
             moved = jax.tree.map(lambda t, v, f: inner(t, v - f), theta, live, fixed)
-            change = s * sum(jax.tree.leaves(moved))[:, None]
+            change = times(jnp.sum(jnp.stack(jax.tree.leaves(moved)), 0), s)
             new, out = cell(live, plus(carry, change), x)
             D, I = jacobians(cell, fixed, carry, x)
             pushed = jnp.einsum("bij,bj->bi", D, s)
