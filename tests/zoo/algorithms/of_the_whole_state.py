@@ -6,7 +6,7 @@ from .with_local_traces import MEETING, SEPARATE
 ALGORITHMS = {
     "rtrl": Algorithm("rtrl", {}),
     "snap": Algorithm("snap", {"n": 1}),
-    "snap_2": Algorithm("snap", {"n": 2}),
+    "snap_2": Algorithm("snap", {"n": 2}, another=True),
     "random_rtrl": Algorithm("random_rtrl", {"k": 1}),
 }
 
