@@ -204,6 +204,9 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "uoro": ({}, {"trace_dtype": _DTYPES}),
+    "kf_rtrl": ({}, {"trace_dtype": _DTYPES}),
+    "ok_rtrl": ({}, {"rank": WHOLE, "trace_dtype": _DTYPES}),
     "modprop": (
         {"leak": 0.5},
         {

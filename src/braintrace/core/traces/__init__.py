@@ -9,6 +9,7 @@ from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
 from ._carrier import summed as summed
 from ._draws import Draws as Draws
+from ._draws import begun as begun
 from ._draws import draws_in as draws_in
 from ._draws import key_words as key_words
 from ._draws import with_key as with_key

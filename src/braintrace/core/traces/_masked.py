@@ -30,6 +30,7 @@ from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, Traces, trace_dtype
 from ._per_parameter import PerParameter
 from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_signal
+from ._slots import of_samples
 from ._within_layer import WithinLayer, driven, mix
 
 Rows = Float[Array, "B N n"]
@@ -148,12 +149,7 @@ class Masked(WithinLayer, abc.ABC):
             signal, plain = layer_signal(graph, 0, entry)[:, :size], traces
             rows = None
         return [
-            (
-                n,
-                self._of_samples(
-                    graph, graph.sites[n], self._met(graph, n, whole[0], rows, signal)
-                ),
-            )
+            (n, of_samples(graph, graph.sites[n], self._met(graph, n, whole[0], rows, signal)))
             for n, (whole, _) in enumerate(plain)
             if whole
         ]
