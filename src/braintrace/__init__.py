@@ -77,6 +77,8 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
+    from .frontends.brainstate._algorithms import RandomRTRL as RandomRTRL
+    from .frontends.brainstate._algorithms import SnAp as SnAp
     from .frontends.brainstate._algorithms import pp_prop as pp_prop
     from .frontends.brainstate._inspect import compile_etrace_graph as compile_etrace_graph
     from .frontends.brainstate._inspect import extract_module_info as extract_module_info
@@ -100,7 +102,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
         "D_RTRL ES_D_RTRL EProp IODimVjpAlgorithm OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT "
-        "ParamDimVjpAlgorithm RFLO RTRL pp_prop"
+        "ParamDimVjpAlgorithm RFLO RTRL RandomRTRL SnAp pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

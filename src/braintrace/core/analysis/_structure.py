@@ -190,7 +190,7 @@ class _Walk:
                 rows |= reached
                 continue
             source, target = m.pairs(size)
-            np.logical_or.at(rows, (slice(None), source), reached[:, target])
+            _mark(rows, source, reached[:, target])
         return rows
 
     def mixed(
@@ -228,11 +228,16 @@ class _Walk:
         return np.ones(v.shape, np.float32) if known is None else known.astype(np.float32)
 
 
+def _mark(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    """Mark columns of all rows, some of them several times, where `values` are marked."""
+    np.logical_or.at(np.swapaxes(rows, 0, 1), columns, np.swapaxes(values, 0, 1))
+
+
 def _through_sparse(rule: SparseRule, one: Equation, k: int, rows: Rows) -> Rows:
     out, into, axis, y_axis = rule.places()
     y = np.moveaxis(rows.reshape(len(rows), *one.outputs[0].shape), y_axis + 1, 1)
     shape = one.inputs[k].shape
     x = np.zeros((len(rows), shape[axis], *(n for d, n in enumerate(shape) if d != axis)), bool)
     inside = (out < y.shape[1]) & (into < x.shape[1])
-    np.logical_or.at(x, (slice(None), into[inside]), y[:, out[inside]])
+    _mark(x, into[inside], y[:, out[inside]])
     return np.moveaxis(x, 1, axis + 1).reshape(len(rows), -1)

@@ -47,7 +47,8 @@ class Rule:
         changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
         rows, arranged = [], self.carrier.arrange(graph)
         for row, param in zip(arranged.parameters, arranged.params, strict=False):
-            traced = [s for n in row.sites if (s := arranged.sites[n]).places]
+            mine = [arranged.sites[n] for n in row.sites]
+            traced = [s for s in mine if s.places or arranged.layers]
             reasons = [self.carrier.approximation] if traced and self.carrier.approximation else []
             reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]

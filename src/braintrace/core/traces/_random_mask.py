@@ -1,7 +1,7 @@
 """The carrier of random-sparse RTRL: the whole influence, on a random part of the dynamics."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ class RandomMask(Masked):
     reason: ClassVar[str] = "a random part of the dynamics is kept, the remainder left out"
 
     count: int = 1
-    seed: int | tuple[int, ...] = 0
+    seed: Any = 0  # of a generator of NumPy's
 
     def mask(self, moves: Structure) -> Bool[np.ndarray, "U U"]:
         """[v, u]: whether what unit u does to unit v is kept."""
