@@ -168,7 +168,16 @@ class _Walk:
                 if (e, k) in self.operands:
                     self.drives[self.operands[e, k]] = self.through(e, k, found)
                 elif isinstance(v, Var) and v in self.moving:
-                    self.add(v, self.through(e, k, found))
+                    self.add(v, self.whole(e, k, self.through(e, k, found)))
+
+    def whole(self, e: Equation, k: int, rows: Rows) -> Rows:
+        """The rows of an operand that the samples share, of those of the part that each reads."""
+        axis = self.graph.batch.aligned.get((e, k)) if self.graph.batch else None
+        if axis is None:
+            return rows
+        shape = self.one.equation(e).inputs[k].shape
+        parts = [axis.of_one(row.reshape(shape)) for row in rows]
+        return np.stack([np.broadcast_to(p, e.inputs[k].shape).reshape(-1) for p in parts])
 
     def through(self, e: Equation, k: int, found: Sequence[Rows | None]) -> Rows:
         """The rows of operand k, of those of the results."""
