@@ -69,13 +69,12 @@ class Structure:
         return found
 
     @functools.cached_property
-    def seen(self) -> Bool[np.ndarray, " U"]:
-        """The units that a loss sees, now or later."""
-        read = self.state[self.size :].any(0)
-        found = np.zeros(self.number_of_units, bool)
-        found[self.units[: self.size][read]] = True
-        while (more := found | (found @ self.by_unit)).sum() > found.sum():
-            found = more
+    def seen(self) -> Bool[np.ndarray, " N"]:
+        """The elements that a loss sees, now or later; those of outlets included."""
+        found = np.ones(len(self.state), bool)
+        found[: self.size] = self.state[self.size :].any(0)
+        while (more := found[: self.size] | (found @ self.state)).sum() > found[: self.size].sum():
+            found[: self.size] = more
         return found
 
 

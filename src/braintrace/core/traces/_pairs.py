@@ -87,14 +87,24 @@ def pairs_of(graph: CellGraph, n: int, steps: int) -> Pairs | None:
         reads=((outlet * size + row[q])[read], q[read]),
         drives=(drive, state * ys + found.y[entry], entry),
         entries=found.at,
-        leaves_out=_leaves_out(moves, touched, weights, len(read) > read.sum()),
+        leaves_out=_leaves_out(moves, np.unique(pairs[drive]), touched, weights),
     )
 
 
-def _leaves_out(moves: Structure, touched: Index, weights: int, unread: bool) -> bool:
-    """Whether a loss sees anything that the touched units move beyond them."""
-    seen = moves.by_unit & moves.seen[:, None]
-    return unread or len(_onward(touched, _lists(seen.T), weights)) > len(touched)
+def _leaves_out(moves: Structure, start: Index, touched: Index, weights: int) -> bool:
+    """Whether a loss sees anything beyond the touched units of what the pairs of `start` move."""
+    onward, reached = _lists((moves.state & moves.seen[:, None]).T), start
+    while True:
+        k, to = _expanded(reached // weights, onward)
+        weight, unit = reached[k] % weights, moves.units[to]
+        _, kept = _located(touched, unit * weights + weight)
+        if (~kept & (unit >= 0)).any():
+            return True
+        inside = to < moves.size
+        more = np.union1d(reached, to[inside] * weights + weight[inside])
+        if len(more) == len(reached):
+            return False
+        reached = more
 
 
 def part_size(graph: CellGraph, site: Site) -> int:
