@@ -55,7 +55,7 @@ def with_outlets(graph: CellGraph) -> CellGraph:
     leaves, news, axes = list[Var](), list[Atom](), dict[Atom, object]()
     for v in outlets:
         split = parts_of(v) > 1
-        dtype = np.zeros(0, v.dtype).real.dtype
+        dtype = np.finfo(v.dtype).dtype if split else v.dtype
         own = [Var(v.shape, dtype) for _ in range(parts_of(v))]
         taps = extend(equations, jax.lax.complex, own)[0] if split else own[0]
         [swapped[v]] = extend(equations, lambda v, tap: v + (tap - sg(tap)), [v, taps])

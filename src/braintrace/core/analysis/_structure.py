@@ -69,13 +69,12 @@ class Structure:
         return found
 
     @functools.cached_property
-    def seen(self) -> Bool[np.ndarray, " U"]:
-        """The units that a loss sees, now or later."""
-        read = self.state[self.size :].any(0)
-        found = np.zeros(self.number_of_units, bool)
-        found[self.units[: self.size][read]] = True
-        while (more := found | (found @ self.by_unit)).sum() > found.sum():
-            found = more
+    def seen(self) -> Bool[np.ndarray, " N"]:
+        """The elements that a loss sees, now or later; those of outlets included."""
+        found = np.ones(len(self.state), bool)
+        found[: self.size] = self.state[self.size :].any(0)
+        while (more := found[: self.size] | (found @ self.state)).sum() > found[: self.size].sum():
+            found[: self.size] = more
         return found
 
 
@@ -168,7 +167,16 @@ class _Walk:
                 if (e, k) in self.operands:
                     self.drives[self.operands[e, k]] = self.through(e, k, found)
                 elif isinstance(v, Var) and v in self.moving:
-                    self.add(v, self.through(e, k, found))
+                    self.add(v, self.whole(e, k, self.through(e, k, found)))
+
+    def whole(self, e: Equation, k: int, rows: Rows) -> Rows:
+        """The rows of an operand that the samples share, of those of the part that each reads."""
+        axis = self.graph.batch.aligned.get((e, k)) if self.graph.batch else None
+        if axis is None:
+            return rows
+        shape = self.one.equation(e).inputs[k].shape
+        parts = [axis.of_one(row.reshape(shape)) for row in rows]
+        return np.stack([np.broadcast_to(p, e.inputs[k].shape).reshape(-1) for p in parts])
 
     def through(self, e: Equation, k: int, found: Sequence[Rows | None]) -> Rows:
         """The rows of operand k, of those of the results."""
@@ -190,7 +198,7 @@ class _Walk:
                 rows |= reached
                 continue
             source, target = m.pairs(size)
-            np.logical_or.at(rows, (slice(None), source), reached[:, target])
+            _mark(rows, source, reached[:, target])
         return rows
 
     def mixed(
@@ -228,11 +236,16 @@ class _Walk:
         return np.ones(v.shape, np.float32) if known is None else known.astype(np.float32)
 
 
+def _mark(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+    """Mark columns of all rows, some of them several times, where `values` are marked."""
+    np.logical_or.at(np.swapaxes(rows, 0, 1), columns, np.swapaxes(values, 0, 1))
+
+
 def _through_sparse(rule: SparseRule, one: Equation, k: int, rows: Rows) -> Rows:
     out, into, axis, y_axis = rule.places()
     y = np.moveaxis(rows.reshape(len(rows), *one.outputs[0].shape), y_axis + 1, 1)
     shape = one.inputs[k].shape
     x = np.zeros((len(rows), shape[axis], *(n for d, n in enumerate(shape) if d != axis)), bool)
     inside = (out < y.shape[1]) & (into < x.shape[1])
-    np.logical_or.at(x, (slice(None), into[inside]), y[:, out[inside]])
+    _mark(x, into[inside], y[:, out[inside]])
     return np.moveaxis(x, 1, axis + 1).reshape(len(rows), -1)

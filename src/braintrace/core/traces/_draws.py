@@ -23,7 +23,7 @@ class Draws(NamedTuple):
     in the key. A draw depends on the key, the number of the step and that of the sample alone, so
     that it is the same on any window and under any transformation.
 
-        >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp
     >>> from braintrace import rules
     >>> draws = rules.Draws(jnp.zeros(2, jnp.uint32), jnp.zeros(4, jnp.int32))
     >>> draws.signs(3, jnp.float32).shape, draws.moved().steps.tolist()

@@ -31,7 +31,7 @@ from ._carrier import Cotangents, StepSignals, Sums, Traces, trace_dtype
 from ._per_parameter import PerParameter
 from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_signal
 from ._slots import of_samples
-from ._within_layer import WithinLayer, driven, mix
+from ._within_layer import EXACT, WithinLayer, driven, met_rows, mix
 
 Rows = Float[Array, "B N n"]
 
@@ -96,8 +96,8 @@ class Masked(WithinLayer, abc.ABC):
 
     def contracted(self, graph: CellGraph, n: int, trace: Array, rows: Rows, d: Array) -> Array:
         """What d, (B, outlets), stands for, for the weight of each sample."""
-        signal = jnp.einsum("bo,bon->bn", d, rows[:, moves_of(graph).size :])
-        return jnp.einsum("bn,bn...->b...", signal.astype(trace.dtype), trace)
+        reads = rows[:, moves_of(graph).size :]
+        return contracted_whole(trace, jnp.einsum("bo,bon->bn", d, reads, precision=EXACT))
 
     def read(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         return Moving(before, step_rows(graph, local, self).rows)
@@ -163,7 +163,7 @@ class Masked(WithinLayer, abc.ABC):
 
     def at_entry(self, graph: CellGraph, n: int, trace: Array, signal: Array) -> Array:
         """What a derivative with respect to the state that the traces are of stands for."""
-        return jnp.einsum("bn,bn...->b...", signal.astype(trace.dtype), trace)
+        return contracted_whole(trace, signal)
 
 
 class StepRows(NamedTuple):
@@ -200,6 +200,15 @@ def part_shape(graph: CellGraph, site: Site) -> tuple[int, ...]:
     """Of the part of a weight that one sample meets."""
     axis, shape = graph.weight_axis(site), site.weight.shape
     return shape if axis is None else axis.sample_shape(shape)
+
+
+def contracted_whole(
+    trace: Float[Array, "B n ..."], signal: Float[Array, "B n"]
+) -> Float[Array, "B ..."]:
+    """What a derivative with respect to the state of the traces stands for, for each sample."""
+    a = signal.astype(trace.dtype)
+    parts = jnp.einsum("bn,bn...->b...", a, trace, precision=EXACT)
+    return met_rows(a[:, None], parts[:, None])[:, 0]
 
 
 def moved_whole(graph: CellGraph, n: int, trace: Array, data: list[Array], step: StepRows) -> Array:

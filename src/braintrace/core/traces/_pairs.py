@@ -1,13 +1,14 @@
 """Index arrays of a trace that is kept for some pairs of a state element and a weight element."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from ..analysis import CellGraph, Site, Structure, prelude_nonzero
+from ..analysis import BatchAxis, CellGraph, Site, Structure, prelude_nonzero
 from ..sites import SiteRule
 from ._sensitivity import shared_sites
 
@@ -86,14 +87,24 @@ def pairs_of(graph: CellGraph, n: int, steps: int) -> Pairs | None:
         reads=((outlet * size + row[q])[read], q[read]),
         drives=(drive, state * ys + found.y[entry], entry),
         entries=found.at,
-        leaves_out=_leaves_out(moves, touched, weights, len(read) > read.sum()),
+        leaves_out=_leaves_out(moves, np.unique(pairs[drive]), touched, weights),
     )
 
 
-def _leaves_out(moves: Structure, touched: Index, weights: int, unread: bool) -> bool:
-    """Whether a loss sees anything that the touched units move beyond them."""
-    seen = moves.by_unit & moves.seen[:, None]
-    return unread or len(_onward(touched, _lists(seen.T), weights)) > len(touched)
+def _leaves_out(moves: Structure, start: Index, touched: Index, weights: int) -> bool:
+    """Whether a loss sees anything beyond the touched units of what the pairs of `start` move."""
+    onward, reached = _lists((moves.state & moves.seen[:, None]).T), start
+    while True:
+        k, to = _expanded(reached // weights, onward)
+        weight, unit = reached[k] % weights, moves.units[to]
+        _, kept = _located(touched, unit * weights + weight)
+        if (~kept & (unit >= 0)).any():
+            return True
+        inside = to < moves.size
+        more = np.union1d(reached, to[inside] * weights + weight[inside])
+        if len(more) == len(reached):
+            return False
+        reached = more
 
 
 def part_size(graph: CellGraph, site: Site) -> int:
@@ -107,25 +118,18 @@ def entries_of(graph: CellGraph, n: int) -> Entries | None:
     site, rule = graph.sites[n], graph.sites[n].rule
     if not rule.is_bound:
         return None
+    axis, part = graph.y_axis(site), graph.weight_axis(site)
     with jax.ensure_compile_time_eval():
         numbers = jnp.arange(1, site.y.size + 1, dtype=jnp.int32).reshape(site.y.shape)
         y = np.asarray(jnp.broadcast_to(rule.at_entries(numbers), rule.trace_shape)).reshape(-1) - 1
         weight = _weights_of_entries(rule, site)
+        sample, own = _in_samples(axis, site.y.shape)
+        _, of_sample = _in_samples(part, site.weight.shape)
     if weight is None:
         return None
-    axis, part = graph.y_axis(site), graph.weight_axis(site)
-    sample, own = np.zeros(site.y.size, int), np.arange(site.y.size)
-    if axis is not None:
-        apart = np.asarray(axis.apart(own.reshape(site.y.shape))).reshape(axis.size, -1)
-        sample[apart], own[apart] = np.indices(apart.shape)
     known = prelude_nonzero(graph, site.weight)
     there = (y >= 0) & (True if known is None else known.reshape(-1)[weight])
-    if part is not None:
-        shape = site.weight.shape
-        apart = np.asarray(part.apart(np.arange(site.weight.size).reshape(shape)))
-        of_sample = np.zeros(site.weight.size, int)
-        of_sample[apart.reshape(part.size, -1)] = np.arange(site.weight.size // part.size)
-        weight = of_sample[weight]
+    weight = of_sample[weight]
     at = np.flatnonzero(there)
     sample, own, weight = sample[y[at]], own[y[at]], weight[at]
     order = np.lexsort((own, weight, sample))
@@ -136,6 +140,17 @@ def entries_of(graph: CellGraph, n: int) -> Entries | None:
     if (own != own[0]).any() or (weight != weight[0]).any():
         return None
     return Entries(own[0], weight[0], at)
+
+
+def _in_samples(axis: BatchAxis | None, shape: tuple[int, ...]) -> tuple[Index, Index]:
+    """The sample of each element of an array, and its number there."""
+    numbers = np.arange(math.prod(shape))
+    if axis is None:
+        return np.zeros_like(numbers), numbers
+    apart = np.asarray(axis.apart(jnp.asarray(numbers.reshape(shape)))).reshape(axis.size, -1)
+    sample, own = np.zeros_like(numbers), np.zeros_like(numbers)
+    sample[apart], own[apart] = np.indices(apart.shape)
+    return sample, own
 
 
 def _weights_of_entries(rule: SiteRule, site: Site) -> Index | None:

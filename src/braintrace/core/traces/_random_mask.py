@@ -1,7 +1,7 @@
 """The carrier of random-sparse RTRL: the whole influence, on a random part of the dynamics."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ class RandomMask(Masked):
     reason: ClassVar[str] = "a random part of the dynamics is kept, the remainder left out"
 
     count: int = 1
-    seed: int | tuple[int, ...] = 0
+    seed: Any = 0  # of a generator of NumPy's
 
     def mask(self, moves: Structure) -> Bool[np.ndarray, "U U"]:
         """[v, u]: whether what unit u does to unit v is kept."""
@@ -31,16 +31,19 @@ class RandomMask(Masked):
             kept[v, draw.permutation(others)[: self.count]] = True
         return kept
 
-    def kept(self, graph: CellGraph, rows: Rows) -> Rows:
-        moves = moves_of(graph)
+    def elements(self, moves: Structure) -> Bool[np.ndarray, "N n"]:
+        """M."""
         kept = self.mask(moves)[moves.units[:, None], moves.units[None, : moves.size]]
-        return jnp.where(kept | (moves.units < 0)[:, None], rows, 0)
+        return kept | (moves.units < 0)[:, None]
+
+    def kept(self, graph: CellGraph, rows: Rows) -> Rows:
+        return jnp.where(self.elements(moves_of(graph)), rows, 0)
 
     def leaves_out(self, graph: CellGraph, n: int) -> bool:
-        moves, kept = moves_of(graph), self.mask(moves_of(graph))
-        touched = np.zeros(moves.number_of_units, bool)
-        touched[moves.units[: moves.size][moves.drives[n][: moves.size].any(1)]] = True
-        while (more := touched | (moves.by_unit @ touched)).sum() > touched.sum():
+        moves = moves_of(graph)
+        touched = moves.drives[n][: moves.size].any(1)
+        onward = moves.state[: moves.size]
+        while (more := touched | (onward @ touched)).sum() > touched.sum():
             touched = more
-        lost = (moves.by_unit & moves.seen[:, None]) | moves.read_by_unit
-        return bool((lost & ~kept)[:, touched].any())
+        lost = moves.state & moves.seen[:, None] & ~self.elements(moves)
+        return bool(lost[:, touched].any())

@@ -163,7 +163,7 @@ class WithinLayer(PerParameter):
     ) -> Array:
         a = layer_signal(graph, layer, entry).astype(trace.dtype)
         parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-        return of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
+        return of_samples(graph, site, met_rows(a[:, None], parts[:, None])[:, 0])
 
 
 def _through_layer(
@@ -329,7 +329,7 @@ def mix(
         flat, contracted = state
         old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
         factors = jax.lax.dynamic_slice_in_dim(left, sample, several)
-        new = _met(factors, jnp.matmul(factors, old, precision=EXACT))
+        new = met_rows(factors, jnp.matmul(factors, old, precision=EXACT))
         flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
         return flat, jax.lax.dynamic_update_slice(contracted, new[:, size], (sample, start))
 
@@ -354,7 +354,7 @@ def _mix_mapped(size: int, mapped: list[bool], *operands: Array) -> tuple[_Moved
     return jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), found), (True, True)
 
 
-def _met(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:
+def met_rows(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:
     """Products of traces with rows of factors: of zeros alone it is zero, whatever the traces."""
     none = (factors == 0).all(-1).reshape(factors.shape[:2] + (1,) * (products.ndim - 2))
     return jnp.where(none & ~jnp.isfinite(products), 0, products)
