@@ -1,5 +1,6 @@
 # make demo          train a network online and watch it learn
 # make test          everything that must hold before a change goes in: style, types, import directions, tests
+# make matrix        every algorithm, in every setting, on every cell of the zoo (make test: a quarter of the further settings)
 # make fuzz          N random cells (1000) against their oracles; one again: make fuzz SEED=17
 # make sanitize      the C kernel under AddressSanitizer and UBSan, also with operands that do not fit; needs gcc, half a minute
 # make bench         speed and memory beside BPTT and the PyPI package braintrace; 15 to 20 minutes, writes benchmarks/README.md
@@ -16,7 +17,7 @@ CANDIDATES := python3 python python3.14 python3.13 python3.12 python3.11
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test fuzz sanitize bench bench-short docs lint format setup clean
+.PHONY: help demo test matrix fuzz sanitize bench bench-short docs lint format setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +28,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+matrix: $(READY)
+	MATRIX=all $(BIN)/python -m pytest -n 2 tests/zoo/test_matrix.py
 
 fuzz: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(if $(SEED),--seed $(SEED),-n $(N))

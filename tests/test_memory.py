@@ -25,7 +25,7 @@ def loss(out, target):
 
 def learner_of(cell, algorithm, **options):
     model = CELLS[cell](I, N, O, B)
-    options = {**algorithms(model)[algorithm], **options}
+    options = {**algorithms(model)[algorithm].options, **options}
     return model, braintrace.compile(
         model.cell, algorithm, jnp.zeros((B, I)), params=model.params, carry=model.carry, **options
     )
@@ -48,7 +48,13 @@ def within(planned, allocated):
 @pytest.mark.parametrize("window", [8, None])
 @pytest.mark.parametrize(
     ("cell", "algorithm"),
-    [("gru", "d_rtrl"), ("lif", "d_rtrl"), ("gru", "pp_prop"), ("three_lif", "ottt")],
+    [
+        ("gru", "d_rtrl"),
+        ("lif", "d_rtrl"),
+        ("gru", "pp_prop"),
+        ("three_lif", "ottt"),
+        ("rnn", "sk_rtrl"),
+    ],
 )
 def test_plan_is_what_the_compiled_program_takes(cell, algorithm, window):
     model, learner = learner_of(cell, algorithm)

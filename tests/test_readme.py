@@ -250,6 +250,25 @@ def s_tllr():
     assert is_exact(fires(), LAYER, "s_tllr", lambda_pre=0.9) == READOUT
 
 
+@ALGORITHMS("`rtrl`")
+def rtrl():
+    two = {"E": (I, N), **RECURRENT, "W": (N, N)}
+    off = is_exact(stacked, two, "rtrl", (("g", (2, N)), ("h", (2, N))))
+    assert off == ALL | {"U": True, "E": True}
+
+
+@ALGORITHMS("`snap`")
+def snap():
+    assert is_exact(recurrent, RECURRENT, "snap", n=1) == READOUT | {"U": False}
+    assert is_exact(recurrent, RECURRENT, "snap", n=2) == ALL | {"U": True}
+
+
+@ALGORITHMS("`random_rtrl`")
+def random_rtrl():
+    assert is_exact(recurrent, RECURRENT, "random_rtrl", k=1) == READOUT | {"U": False}
+    assert is_exact(recurrent, RECURRENT, "random_rtrl", k=N - 1) == ALL | {"U": True}
+
+
 @ALGORITHMS("`rflo`")
 def rflo():
     assert is_exact(leaky, LAYER, "rflo", random_feedback_key=0) == READOUT

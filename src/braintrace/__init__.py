@@ -91,6 +91,8 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithms import OSTLFeedforward as OSTLFeedforward
     from .frontends.brainstate._algorithms import OSTLRecurrent as OSTLRecurrent
     from .frontends.brainstate._algorithms import ParamDimVjpAlgorithm as ParamDimVjpAlgorithm
+    from .frontends.brainstate._algorithms import RandomRTRL as RandomRTRL
+    from .frontends.brainstate._algorithms import SnAp as SnAp
     from .frontends.brainstate._algorithms import ThreeFactor as ThreeFactor
     from .frontends.brainstate._algorithms import pp_prop as pp_prop
     from .frontends.brainstate._inspect import compile_etrace_graph as compile_etrace_graph
@@ -116,7 +118,7 @@ _PLACES = {  # of names that need brainstate
     ".frontends.brainstate._algorithms": (
         "DECOLLE D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous KF_RTRL MDGL "
         "ModProp OK_RTRL OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm "
-        "RFLO RTRL SK_RTRL SLTT S_TLLR ThreeFactor UORO pp_prop"
+        "RFLO RTRL RandomRTRL SK_RTRL SLTT S_TLLR SnAp ThreeFactor UORO pp_prop"
     ),
     ".frontends.brainstate._inspect": (
         "compile_etrace_graph extract_module_info find_hidden_groups_from_module "

@@ -83,7 +83,7 @@ class Case:
         if self.target:
             return {"y_target": target_of(steps, samples)}
         if self.modulated == "by sample":
-            return {"modulator": jnp.asarray(drawn(steps, samples))}
+            return {"modulator": jnp.asarray(drawn(steps, samples, seed=1))}
         if self.modulated == "by neuron":
             return {
                 "modulator": [
@@ -166,10 +166,21 @@ def between_types(params):
                 found = jnp.asarray(found).at[of].set(w[of].mean())
         return found
 
-    return {k: averaged(v) if k[0] == "U" else v for k, v in params.items()}
+    found = {k: averaged(v) if k[0] == "U" else v for k, v in params.items()}
+    if "M2" in params:  # behind what comes from below
+        m = params["M2"]
+        found["M2"] = jnp.concatenate([m[: -m.shape[1]], averaged(m[-m.shape[1] :])])
+    return found
 
 
 S_TLLR = {"lambda_pre": 0.9, "lambda_post": 0.6, "alpha_pre": 0.7, "alpha_post": 0.3}
+
+
+def _mask_of(case, name):
+    """M as the learner draws it, in the order of positions."""
+    this = learner(case, name)
+    return this.rule.carrier.mask(this.graph.moves)
+
 
 CASES = {
     "d_rtrl": Case("d_rtrl", checks.layered_oracle, neighbour="instant"),
@@ -259,6 +270,18 @@ CASES = {
     ),
     "instantaneous": Case("instantaneous", checks.instantaneous_oracle),
     "sltt": Case("sltt", checks.instantaneous_oracle),
+    **{
+        f"snap_{n}": Case(
+            "snap", checks.snap_oracle, lambda name, n=n: {"n": n}, lambda name, n=n: {"n": n}
+        )
+        for n in (1, 2)
+    },
+    "random_rtrl": Case(
+        "random_rtrl",
+        checks.random_rtrl_oracle,
+        lambda name: {"k": 1},
+        lambda name: {"kept": _mask_of("random_rtrl", name)},
+    ),
     "rtrl": Case(
         "rtrl", lambda cell, *given, **options: checks.bptt_gradient(cell, *given, **options)
     ),
@@ -286,7 +309,7 @@ CASES = {
     "mdgl_types": Case(
         "mdgl",
         checks.mdgl_oracle,
-        lambda n: {"types": TYPES if EXAMPLES[n].cell.layers[1:] == () else [TYPES, TYPES[1:]]},
+        lambda n: {"types": {"two_alif": [TYPES, TYPES[1:]], "joined": TYPES[1:]}.get(n, TYPES)},
         lambda n: {"modulation": between_types},
         neighbour="mdgl",
         cells=tuple(n for n in HOPS if n != "gru"),
@@ -302,7 +325,7 @@ CASES = {
     "modprop_types": Case(
         "modprop",
         checks.modprop_oracle,
-        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "types": TYPES},
+        lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "types": TYPES[n == "joined" :]},
         lambda n: {"leak": LEAK, "mu": 0.5, "taps": 4, "modulation": between_types},
         neighbour="modprop",
         cells=tuple(n for n in ONE_STATE if n in HOPS),

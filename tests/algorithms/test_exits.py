@@ -18,10 +18,10 @@ from zoo._interpret import once, run_once
 from ._rules import CASES, SUM, apart, drawn, learner, norm, oracle, same, stepwise, windowed
 from .cells import EXAMPLES, LEAK, B, I, N, O, T, data, dense, fire, lif, lif_move, stack
 
-ALL = set(CASES) - {"pp_prop", "ostl_feedforward", "mdgl_types"}
+ALL = set(CASES) - {"pp_prop", "ostl_feedforward"}
 OTHERS = {
     "vanilla": ALL - {"ottt", "f_otpe", "ostl_recurrent", "mdgl_filtered"},
-    "joined": ALL - {"ostl_recurrent"},
+    "joined": ALL - {"ostl_recurrent", "modprop", "modprop_types"},
     "joined_lstm": {"eprop", "eprop_random", "osttp", "osttp_exact", "rflo"},
     "populations": {"eprop", "eprop_random", "eprop_adaptive", "osttp", "osttp_exact", "rflo"},
     "forward_populations": {"otpe", "f_otpe", "ottt"},

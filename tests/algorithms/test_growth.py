@@ -30,6 +30,7 @@ RULES = {
     "f_otpe": {"leak": 0.8, "mode": "approx"},
     "osttp": {"feedback_key": 0},
     "rflo": {"random_feedback_key": 0},
+    "sk_rtrl": {"rank": 2},
     "s_tllr": {},
     "mdgl": {},
     "modprop": {"leak": 0.8},
@@ -39,6 +40,7 @@ RULES = {
 BIO, BI, SUM = (1, 1, 1, 2), (1, 1, 0, 1), (1, None, None, 1)
 EXPONENTS = {
     "d_rtrl": BIO,
+    "sk_rtrl": BIO,
     "eprop": BIO,
     "ostl_feedforward": BIO,
     "otpe": BIO,

@@ -91,8 +91,21 @@ def test_equals_its_oracle(rule, name):
     right = run_once(by_oracle, *given)
     assert min(norm(right).values()) > 1e-3, norm(right)  # not dead
 
-    for got in run_once(lambda *of: (windowed(this, of, 3), stepwise(this, of)), *given):
-        same(got, right)
+    got = run_once(functools.partial(windowed, this, window=3), given)
+    same(got, right)
     other = run_once(functools.partial(by_oracle, key=KEY + 1), *given)
     for different in (other, oracle("bptt", name)):  # controls
         assert max(apart(different, right).values()) > 1e-3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_steps_are_windows(rule):
+    """One draw for each step, whatever is done at once."""
+    given, this = data("two_alif"), keyed(learner(rule, "two_alif", **RULES[rule][1]), KEY)
+
+    def every_way(*given):
+        return [windowed(this, given, k) for k in (1, 4, None)] + [stepwise(this, given)]
+
+    first, *others = run_once(every_way, *given)
+    for got in others:
+        same(got, first, 1e-12)

@@ -120,10 +120,10 @@ def test_the_mean_over_keys_is_the_influence_and_the_gradient(rule, monkeypatch)
 
 def test_the_variance_falls_with_the_rank():
     spread = []
-    for rank in (1, 2, 4):
-        gradients, _ = estimates("ok_rtrl", lambda *_: {}, 400, rank=rank)
+    for rule, options in (("uoro", {}), *(("ok_rtrl", {"rank": r}) for r in (1, 2, 4))):
+        gradients, _ = estimates(rule, lambda *_: {}, 400, **options)
         spread.append(sum(float(v.var(0).sum()) for v in jax.tree.leaves(gradients)))
-    assert spread[0] > 2 * spread[1] > 4 * spread[2] > 0, spread
+    assert spread[0] > 2 * spread[1] > 4 * spread[2] > 8 * spread[3] > 0, spread
 
 
 SIZES = [(1, 3, 4), (2, 5, 7), (3, 4, 6), (4, 7, 5), (3, 6, 2)]  # rank, sizes of both sides

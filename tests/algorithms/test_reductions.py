@@ -91,6 +91,13 @@ def linear(p, h, x):
     return h, h @ p["o"]
 
 
+def linear_of_both(p, h, x):
+    """One product of the inputs beside the layer's own activity."""
+    weight = jnp.concatenate([p["W"], p["U"]])
+    h = LEAK * h + jnp.concatenate([x, h], -1) @ weight + p["b"]
+    return h, h @ p["o"]
+
+
 def linear_convolution(p, h, x):
     numbers = {"dimension_numbers": ("NWC", "WIO", "NWC")}
     before = jax.lax.conv_general_dilated(h, p["U"][:3, :1, None], (1,), "SAME", **numbers)
@@ -98,11 +105,11 @@ def linear_convolution(p, h, x):
     return h, h[..., 0] @ p["o"]
 
 
-@pytest.mark.parametrize("cell", [linear, linear_convolution])
+@pytest.mark.parametrize("cell", [linear, linear_of_both, linear_convolution])
 def test_modprop_of_a_linear_network_is_bptt(cell):
     """With mu its slope, and as many taps as steps; the error falls with the taps."""
     params, carry, *rest = data("recurrent_lif")
-    h = carry[0] if cell is linear else carry[0][..., None]
+    h = carry[0][..., None] if cell is linear_convolution else carry[0]
     given = {**params, "U": 0.3 * params["U"]}, h, *rest
     right, options = bptt(cell, given), {"mu": 1.0, "leak": "model"}
     same(online(cell, given, "modprop", taps=T, **options), right)

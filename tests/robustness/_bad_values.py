@@ -136,6 +136,14 @@ WINDOWS = {
 }
 
 FLAGS = {"string": "yes", "one": 1, "None": None, "array": jnp.ones(2, bool), "float": 0.0}
+KEYS = {
+    "fraction": 1.5,
+    "string": "x",
+    "boolean": True,
+    "list": [1],
+    "floats": jnp.ones(2),
+    "several": jax.random.split(jax.random.key(0)),
+}
 
 REDUCTIONS = {
     "none": "none",

@@ -50,8 +50,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "modulator": values.NEEDLESS_TARGETS,
     },
     "memory_plan": {"T": values.LENGTHS, "window": values.WINDOWS, "return_state": values.FLAGS},
-    "init": {"carry": values.CARRIES, "traces": values.FLAGS},
-    "reset_state": {"model": values.FLAGS},
+    "init": {"carry": values.CARRIES, "traces": values.FLAGS, "key": values.KEYS},
+    "reset_state": {"model": values.FLAGS, "key": values.KEYS},
 }
 
 #: What some front ends have beside these.

@@ -121,6 +121,8 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
         "layered_oracle": {},
         "osttp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
         "three_factor_oracle": {"modulator": jnp.ones((T, B))},
+        "kf_rtrl_oracle": {"signs": jnp.ones((T, B, 2))},
+        "ok_rtrl_oracle": {"signs": jnp.ones((T, B, 2)), "rank": 1},
         "instantaneous_oracle": {},
         "etlp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
         "decolle_oracle": {
@@ -128,6 +130,11 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "G_list": [jnp.ones((N, O))],
             "local_loss": lambda r, y: ((r - y) ** 2).mean(-1),
         },
+    }
+    signs = {
+        "string": "x",
+        "other numbers": jnp.full((T, B, 2), 0.5),
+        "another shape": jnp.ones((T, B, 7)),
     }
     of_oracles = {
         "pp_prop_oracle": {"decays": decays | {"three": (0.5, 0.5, 0.5), "of strings": ("a", "b")}},
@@ -154,6 +161,8 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "cell": {"None": None},
             "chosen": {"longer": np.ones(T + 1, bool), "of floats": np.ones(T)},
         },
+        "kf_rtrl_oracle": {"cell": {"None": None}, "signs": signs},
+        "ok_rtrl_oracle": {"signs": signs, "rank": WHOLE},
         "three_factor_oracle": {
             "modulator": _bad(values.MODULATORS),
             "kappa": {k: v for k, v in decays.items() if k != "None"},

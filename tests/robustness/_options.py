@@ -195,6 +195,9 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "rtrl": ({}, {"trace_dtype": _DTYPES}),
+    "snap": ({}, {"n": WHOLE, "trace_dtype": _DTYPES}),
+    "random_rtrl": ({}, {"k": WHOLE, "mask_key": SEEDS, "trace_dtype": _DTYPES}),
     "rflo": (
         {"random_feedback_key": 0},
         {
@@ -204,6 +207,9 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
             "trace_dtype": _DTYPES,
         },
     ),
+    "uoro": ({}, {"trace_dtype": _DTYPES}),
+    "kf_rtrl": ({}, {"trace_dtype": _DTYPES}),
+    "ok_rtrl": ({}, {"rank": WHOLE, "trace_dtype": _DTYPES}),
     "modprop": (
         {"leak": 0.5},
         {

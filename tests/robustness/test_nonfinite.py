@@ -39,6 +39,9 @@ RULES = {
     "otpe": {"leak": 0.8},
     "f_otpe": {"leak": 0.8, "mode": "approx"},
     "osttp": {"feedback_key": 0, "scope": "exact"},
+    "rtrl": {},
+    "snap": {},
+    "random_rtrl": {"k": 1},
     "rflo": {"random_feedback_key": 0},
 }
 NAMES = {"eprop_feedback": "eprop", "f_otpe": "otpe"}

@@ -25,6 +25,7 @@ class Algorithm:
     signal: str = ""  # what it takes beside the data: y_target or modulator
     by_step: bool = True  # whether `update` sums to the sequence's gradient
     linear: bool = True  # whether samples add up
+    another: bool = False  # whether it is another setting of a rule that the matrix has already
 
     def learner(self, case, params, carry, x, cell=None):
         options = {**self.options, **case.compiled}

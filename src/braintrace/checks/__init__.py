@@ -27,6 +27,8 @@ from ._oracles_kronecker import ok_rtrl_oracle as ok_rtrl_oracle
 from ._oracles_layered import eprop_oracle as eprop_oracle
 from ._oracles_layered import layered_oracle as layered_oracle
 from ._oracles_layered import osttp_oracle as osttp_oracle
+from ._oracles_masked import random_rtrl_oracle as random_rtrl_oracle
+from ._oracles_masked import snap_oracle as snap_oracle
 from ._oracles_modulated import mdgl_oracle as mdgl_oracle
 from ._oracles_modulated import modprop_oracle as modprop_oracle
 from ._oracles_random import drawn_signs as drawn_signs

@@ -122,10 +122,9 @@ def _kronecker(cell: LayeredCell, given: Any, signs: Any, rank: int | None) -> G
 
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             (carry, exact, kept), (x, drawn) = state, at
-            change = sum(
-                (j * (v - sg(v))).reshape(samples, n, -1).sum(2)
-                for j, v in zip(jax.tree.leaves(exact), jax.tree.leaves(params), strict=True)
-            )
+            change = jnp.zeros((samples, n))
+            for j, v in zip(jax.tree.leaves(exact), jax.tree.leaves(params), strict=True):
+                change += (j * (v - sg(v))).reshape(samples, n, -1).sum(2)
             for k, (u, a) in enumerate(kept):
                 change += jnp.einsum("bri,brnm,im->bn", u, a, matrices[k] - fixed[0][k])
             live = plus(carry, change)

@@ -31,7 +31,7 @@ def mdgl_oracle(
     *targets: Timed,
     loss_fn: Callable[..., PyTree],
     kappa: float = 0.0,
-    modulation: Callable[[PyTree], PyTree] = lambda params: params,
+    modulation: Callable[[PyTree], PyTree] | None = None,
     mask: Mask | None = None,
     reduction: str = "mean",
 ) -> Gradients:
@@ -48,7 +48,8 @@ def mdgl_oracle(
             `etrace_grad`.
         kappa: of explicit filters `F <- kappa F + z`, through which the readout reads the top
             layer's activity and each layer its own.
-        modulation: from the parameters to M, with which the signal goes from neuron to neuron.
+        modulation: None, or a function from the parameters to M, with which the signal goes from
+            neuron to neuron.
 
     Returns:
         `(gradients, losses)`.
@@ -71,7 +72,7 @@ def mdgl_oracle(
     kappa = fraction("kappa", kappa)
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        between = sg(modulation(params))
+        between = sg(params if modulation is None else modulation(params))
 
         def one(state: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
             carry, pasts, smooth = state
@@ -109,7 +110,7 @@ def modprop_oracle(
     leak: float,
     mu: float = 0.25,
     taps: int = 5,
-    modulation: Callable[[PyTree], PyTree] = lambda params: params,
+    modulation: Callable[[PyTree], PyTree] | None = None,
     mask: Mask | None = None,
     reduction: str = "mean",
 ) -> Gradients:
@@ -126,7 +127,8 @@ def modprop_oracle(
         leak: of all layers.
         mu: the slope.
         taps: how many steps c goes back, the present one included.
-        modulation: from the parameters to M, with which the signal goes from neuron to neuron.
+        modulation: None, or a function from the parameters to M, with which the signal goes from
+            neuron to neuron.
 
     Returns:
         `(gradients, losses)`.
@@ -159,7 +161,8 @@ def modprop_oracle(
         return *climbed(cell, params, carry, x, move), read
 
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
-        fixed, between, still = sg(params), sg(modulation(params)), zeros_like(tuple(carry))
+        fixed, still = sg(params), zeros_like(tuple(carry))
+        between = fixed if modulation is None else sg(modulation(params))
 
         def forward(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             x, target, weight = at

@@ -52,7 +52,7 @@ def uoro_oracle(
     *targets: Timed,
     loss_fn: Callable[..., PyTree],
     signs: Float[Array, "T B n"],
-    weights: Callable[[PyTree], PyTree] = lambda params: params,
+    weights: Callable[[PyTree], PyTree] | None = None,
     mask: Mask | None = None,
     reduction: str = "mean",
 ) -> Gradients:
@@ -83,13 +83,13 @@ def uoro_oracle(
     signs = checked(signs, sequence_length(xs), *flat(carry).shape)
 
     def run(params: PyTree, _: Array) -> tuple[PyTree, PyTree]:
-        live = weights(params)
+        live = params if weights is None else weights(params)
         fixed, samples = sg(live), signs.shape[1]
 
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             (carry, s, theta), (x, nu) = state, at
             moved = jax.tree.map(lambda t, v, f: inner(t, v - f), theta, live, fixed)
-            change = s * sum(jax.tree.leaves(moved))[:, None]
+            change = times(jnp.sum(jnp.stack(jax.tree.leaves(moved)), 0), s)
             new, out = cell(live, plus(carry, change), x)
             D, I = jacobians(cell, fixed, carry, x)
             pushed = jnp.einsum("bij,bj->bi", D, s)

@@ -29,8 +29,10 @@ from ..core.traces import Carrier as Carrier
 from ..core.traces import Draws as Draws
 from ..core.traces import FactorCarrier as FactorCarrier
 from ..core.traces import Factored as Factored
+from ..core.traces import Kronecker as Kronecker
 from ..core.traces import PerParameter as PerParameter
 from ..core.traces import Presynaptic as Presynaptic
+from ..core.traces import RankOne as RankOne
 from ..core.traces import Sensitivity as Sensitivity
 from ..core.traces import StepSignals as StepSignals
 from ..core.traces import StepTrace as StepTrace
@@ -88,6 +90,9 @@ __all__ = [
     "Factored",
     "WithinLayer",
     "WholeState",
+    "RankOne",
+    "Kronecker",
+    "Draws",
     "Edit",
     "Editor",
     "OutputFilter",
@@ -112,7 +117,8 @@ __all__ = [
     "Place",
     "Exit",
     "ExitKind",
-    "Draws",
     "Sensitivity",
     "StepSignals",
 ]
+from ._random_rtrl import RandomRTRLRule as RandomRTRLRule
+from ._snap import SnApRule as SnApRule

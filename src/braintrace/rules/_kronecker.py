@@ -72,7 +72,7 @@ class KFRTRLRule(Algorithm):
         return Rule("KF_RTRL", Kronecker(1, optimal=False, dtype=self.trace_dtype))
 
 
-@register_algorithm("ok_rtrl", "ok")
+@register_algorithm("ok_rtrl")
 @dataclasses.dataclass(frozen=True)
 class OKRTRLRule(Algorithm):
     r"""Optimal Kronecker-sum approximation of RTRL: the sum of a few Kronecker products with the

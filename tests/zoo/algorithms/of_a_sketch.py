@@ -5,7 +5,7 @@ from .with_local_traces import MEETING, SEPARATE
 
 ALGORITHMS = {
     "sk_rtrl": Algorithm("sk_rtrl", {"rank": 1}),
-    "sk_rtrl_full": Algorithm("sk_rtrl", {"rank": 1000, "certificate": False}),
+    "sk_rtrl_full": Algorithm("sk_rtrl", {"rank": 1000, "certificate": False}, another=True),
 }
 
 #: Parameters that meet all samples at once have no influence of each of them.

@@ -3,6 +3,11 @@
 from .._algorithms import Algorithm
 from .with_local_traces import MEETING, SEPARATE
 
-ALGORITHMS = {"rtrl": Algorithm("rtrl", {})}
+ALGORITHMS = {
+    "rtrl": Algorithm("rtrl", {}),
+    "snap": Algorithm("snap", {"n": 1}),
+    "snap_2": Algorithm("snap", {"n": 2}, another=True),
+    "random_rtrl": Algorithm("random_rtrl", {"k": 1}),
+}
 
-REFUSED = {"rtrl": {SEPARATE: MEETING}}
+REFUSED = {name: {SEPARATE: MEETING} for name in ALGORITHMS}

@@ -1,7 +1,7 @@
 """The algorithms that draw an unbiased estimate of the influence on all the hidden state."""
 
 from .._algorithms import Algorithm
-from .with_local_traces import MEETING, SEPARATE
+from .with_local_traces import SEPARATE
 
 ALGORITHMS = {
     "uoro": Algorithm("uoro", {}),
@@ -9,6 +9,7 @@ ALGORITHMS = {
     "ok_rtrl": Algorithm("ok_rtrl", {"rank": 2}),
 }
 
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
 REFUSED = {a: {SEPARATE: MEETING} for a in ALGORITHMS}
 
 #: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.

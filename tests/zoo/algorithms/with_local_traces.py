@@ -24,7 +24,7 @@ ALGORITHMS = {
 
 
 SEPARATE = "samples"  # the exact influence within a layer is kept for each sample
-MEETING = "centred_samples mean_field batch_norm batch_norm_in_training one_expert"
+MEETING = "centred_samples mean_field batch_norm batch_norm_in_training"
 # rates and targets are those of samples, which must be known; noise scaled by a parameter is not
 # seen to be that of a sample
 UNKNOWN = "The batch is not known"

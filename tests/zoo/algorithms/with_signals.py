@@ -13,7 +13,9 @@ from .with_local_traces import (
 
 ALGORITHMS = {
     "three_factor": Algorithm("three_factor", {}, "modulator"),
-    "reward_eprop": Algorithm("three_factor", {"kappa_filter_decay": 0.7}, "modulator"),
+    "reward_eprop": Algorithm(
+        "three_factor", {"kappa_filter_decay": 0.7}, "modulator", another=True
+    ),
     "etlp": Algorithm("etlp", {"feedback_key": 0}, "y_target"),
     "decolle": Algorithm("decolle", {"readout_key": 0, "local_loss": "mse"}, "y_target"),
 }

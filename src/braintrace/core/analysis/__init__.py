@@ -26,7 +26,11 @@ from ._layers import fed_layers as fed_layers
 from ._layers import moved_leaves as moved_leaves
 from ._layers import with_layers as with_layers
 from ._normalisation import normalisations as normalisations
+from ._outlets import with_outlets as with_outlets
 from ._report import columns as columns
 from ._report import dims as dims
 from ._report import short as short
 from ._report import size as size
+from ._structure import Structure as Structure
+from ._structure import prelude_nonzero as prelude_nonzero
+from ._structure import structure_of as structure_of

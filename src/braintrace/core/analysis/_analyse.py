@@ -143,6 +143,7 @@ def _assemble(known: Known, labels: Labels, blocks: list[Block], signature: Sign
         mixing=frozenset(mixing),
         after=frozenset(reach(equations, region.entries)),
         groups=arranged.groups,
+        placed=arranged.blocks,
         sites=tuple(region.sites),
     )
     return certified(graph, graph.mixing, region.unsited)

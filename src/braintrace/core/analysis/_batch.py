@@ -61,7 +61,11 @@ class Batch(Samples):
             for k in range(len(e.inputs)):
                 if (original, k) in self.aligned:
                     aligned[e, k] = self.aligned[original, k]
-        return dataclasses.replace(self, axes=axes, aligned=aligned)
+        params = {e: self.params[old] for e, old in originals.items() if old in self.params}
+        edges = [(e, k, old) for e, old in originals.items() for k in range(len(e.inputs))]
+        crossings = {(e, k) for e, k, old in edges if (old, k) in self.crossings}
+        changed = {"axes": axes, "aligned": aligned, "params": params, "crossings": crossings}
+        return dataclasses.replace(self, **changed)
 
 
 def find_batch(

@@ -129,16 +129,12 @@ def activities(graph: CellGraph, exits: Sequence[Exit], outputs: bool = False) -
 
 
 def joined_at(graph: CellGraph, exits: Sequence[Exit]) -> dict[Exit, Var]:
-    """What each exit reads of its own group: its operand, or what of it is that group's where the
-    activities of several are joined.
+    """What each exit reads of its own group: the one variable of the group that is moved, scaled
+    and joined with others on the way to its operand; the operand where there are several.
     """
     origins = _origins(graph, PARTS, {*graph.group_of.values()})
-    found = {}
-    for x in exits:
-        of_group = origins[x.variable][x.group]
-        is_joined = len(origins[x.variable]) > 1 and len(of_group) == 1
-        found[x] = next(iter(of_group)) if is_joined else x.variable
-    return found
+    of_group = {x: origins[x.variable][x.group] for x in exits}
+    return {x: next(iter(v)) if len(v) == 1 else x.variable for x, v in of_group.items()}
 
 
 def _learning(graph: CellGraph) -> set[int]:

@@ -5,6 +5,7 @@ import enum
 import functools
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -17,6 +18,9 @@ from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Edge
 from ._elements import Elements
+
+if TYPE_CHECKING:
+    from ._structure import Structure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -228,11 +232,14 @@ class CellGraph:
     batch: Batch | None  # what of it is proven
     extra: tuple[ExtraLeaf, ...]  # leaves that the algorithm added, at the end of `carry`
     marks: Mapping[str, frozenset[int]]  # leaves that the algorithm treats apart
+    # the hidden elements run by run, each with its group and its positions there (None: in order)
+    placed: Sequence[tuple[range, int, np.ndarray | None]] = ()
     layers: LayerPlan | None = None  # set for algorithms that keep the recurrence within a layer
     # the same cell by position, for algorithms that need its sensitivities beside those of layers
     positions: "CellGraph | None" = None
     # for algorithms whose signal of a step reaches the old state through products, too
     one_hop: bool = False
+    moves: "Structure | None" = None  # set for algorithms that leave some of its elements out
 
     def structure(self, ready: Sequence[jax.Array]) -> list[list[jax.Array]]:
         """For each site, the values that its rule needs of the prelude's results: the indices of a

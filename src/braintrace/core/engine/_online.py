@@ -52,7 +52,8 @@ def update(
 
     # what is kept for a reverse pass is memory
     after = moved if isinstance(rule.carrier, FactorCarrier) else None
-    kept = ((state.traces, after), data)
+    before = rule.carrier.read(bound, state.traces, local)
+    kept = ((before, after), data)
     start, perturbations = link(graph, gradients, ready, carry, xs, kept)
     result = step(graph, ready, start, xs, perturbations)
     return *EngineState(result.carry, moved).parts(graph), result.outs

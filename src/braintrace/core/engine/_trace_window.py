@@ -96,7 +96,8 @@ def trace_window(
     elif traces is not None and restarted is not None:
         traces = carrier.reset(graph, traces, restarted)
     told = carrier.report(graph, traces, StepSignals(entry, drives, of_y))
-    together = keep_trace and not injects(graph)
+    reads = carrier.reads_step and state.traces is not None
+    together = (keep_trace or reads) and not injects(graph)
     alone = together and steps.count == 1
     later = [alone and carrier.adds_now(graph, site) for site in graph.sites]
     of_live = added(graph, of_live, _own_gradients(graph, prepared.ready, of_y, drives, later))

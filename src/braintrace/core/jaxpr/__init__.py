@@ -4,6 +4,7 @@ from ._axes import axes_through as axes_through
 from ._axes import is_collective as is_collective
 from ._derivative import RULE as RULE
 from ._derivative import Derivative as Derivative
+from ._diagonal import nonzero as nonzero
 from ._elementwise import ELEMENTWISE as ELEMENTWISE
 from ._elementwise import is_elementwise as is_elementwise
 from ._linear import PARTS as PARTS

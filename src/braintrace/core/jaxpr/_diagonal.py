@@ -30,7 +30,7 @@ def diagonal_side(
         matrix, other = operands[side], operands[1 - side]
         square = len(matrix.shape) == 2 and matrix.shape[0] == matrix.shape[1]
         if square and matrix in makers and other not in makers and isinstance(other, Var):
-            known = _nonzero(matrix, makers, {})
+            known = nonzero(matrix, makers)
             if known is not None and np.count_nonzero(known) == known.diagonal().sum():
                 return side
     return None
@@ -42,6 +42,13 @@ def scaled(side: int, params: Params, dtype: np.dtype, *operands: jax.Array) -> 
     diagonal = operands[side].sum(contract[side][0])
     result = jnp.moveaxis(operands[1 - side], contract[1 - side][0], -1) * diagonal
     return (result if side == 1 else jnp.moveaxis(result, -1, 0)).astype(dtype)
+
+
+def nonzero(atom: Atom, makers: Mapping[Var, Equation]) -> np.ndarray | None:
+    """Which elements of what parameters and constants make may be other than zero, whatever the
+    parameters are; None: any.
+    """
+    return _nonzero(atom, makers, {})
 
 
 def _nonzero(

@@ -8,9 +8,8 @@ For a product W u with the old activity u, at the edges that the signal of a ste
 """
 
 import dataclasses
-import functools
-from collections.abc import Collection, Sequence
-from typing import ClassVar, NoReturn
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,11 +18,13 @@ from jaxtyping import Array, Int
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exit, joined_at
 from ..analysis._dependence import Edge
-from ..jaxpr import Atom, Equation, Var
+from ..jaxpr import Atom, Var
 from ._editor import Edit, Editor, sg
-from ._readouts import weight_of
+from ._recurrence import recurrence
 
 Types = tuple[Int[np.ndarray, " n"], ...]
+_SUBJECT = "A product is not one of a layer's neurons with each other, so types say nothing of it."
+_DO = "leave types out: the weights themselves are used"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +58,27 @@ class Modulation(Edit):
                     filtered[u] = editor.apply(seen, u, total)
             operand, read = equation.inputs[k], {u: filtered.get(u, u) for u in of_edge}
             assert isinstance(operand, Var)
-            equation.inputs[k] = editor.again(operand, read, mixing)
             if self.types is not None:
-                self._by_type(editor, (equation, k), self.types[number])
+                read |= self._by_type(editor, (equation, k), self.types[number], filtered)
+            equation.inputs[k] = editor.again(operand, read, mixing)
 
-    def _by_type(self, editor: Editor, edge: Edge, types: Int[np.ndarray, " n"]) -> None:
-        (equation, k), w = edge, weight_of(editor.graph, edge)
-        if w is None or w.shape != (len(types),) * 2:
-            _refuse(equation, w, len(types))
-        operation, [y] = equation.copy(), equation.outputs
-        operation.inputs[1 - k] = editor.apply(functools.partial(means, types=types), w)
-        equation.inputs[k] = editor.stopped(equation.inputs[k])
-        editor.equations.append(operation)
-        add = functools.partial(editor.apply, lambda m, y: y + (m - sg(m)), *operation.outputs)
-        editor.replace(y, add)
+    def _by_type(
+        self, editor: Editor, edge: Edge, types: Int[np.ndarray, " n"], filtered: Mapping[Var, Atom]
+    ) -> dict[Var, Atom]:
+        """Let the signal pass by the means; what the product itself is to read."""
+        product, [y] = recurrence(editor.graph, edge, _SUBJECT, _DO), edge[0].outputs
+        if product.size != len(types):
+            raise CompilationError(
+                "The types do not fit a layer.",
+                got=f"{len(types)} types",
+                expected=f"one for each of the {product.size} neurons",
+                at=edge[0].source,
+            )
+        between = editor.apply(lambda w: means(product.matrix(sg(w)), types), product.weight)
+        through = lambda u, k: (u.reshape(-1, len(types)) @ k).reshape(y.shape).astype(y.dtype)
+        hop = editor.apply(through, filtered.get(product.u, product.u), between)
+        editor.replace(y, lambda y: editor.apply(lambda y, m: y + (m - sg(m)), y, hop))
+        return {product.u: editor.stopped(product.u)}
 
 
 def _passed(graph: CellGraph, exits: Sequence[Exit]) -> dict[Edge, dict[Var, list[Exit]]]:
@@ -90,15 +98,3 @@ def means(w: Array, types: Int[np.ndarray, " n"]) -> Array:
     member = (types[:, None] == np.unique(types)).astype(float)
     share = jnp.asarray(member @ (member / member.sum(0)).T, w.dtype)
     return sg(share @ w @ share)
-
-
-def _refuse(equation: Equation, w: Atom | None, count: int) -> NoReturn:
-    raise CompilationError(
-        "A product is not one of the neurons of a layer with each other, so their types say "
-        "nothing of it.",
-        got=equation.name if w is None else f"a weight of shape {w.shape}",
-        expected=f"a product of the {count} neurons that have types with a weight ({count}, "
-        f"{count})",
-        do="leave types out: the weights themselves are used",
-        at=equation.source,
-    )

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from ..analysis import CellGraph, Exit
 from ..jaxpr import Const, Var
 from ._editor import Edit, Editor, sg
+from ._matrices import Seed
 
 _ROUNDS, _STEPS = 1 << 10, 1 << 16  # after which the draws come again
 
@@ -42,6 +43,10 @@ class _SomeSteps(Edit):
                 editor.outs[k] = editor.apply(either, out, counts)
 
 
+def _random(seed: Seed) -> np.random.Generator:
+    return np.random.default_rng(np.ravel(np.asarray(seed)).tolist())
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomSteps(_SomeSteps):
     """`count` of each `steps` consecutive steps."""
@@ -50,11 +55,11 @@ class RandomSteps(_SomeSteps):
 
     count: int
     steps: int
-    seed: int | tuple[int, ...]
+    seed: Seed
 
     @property
     def chosen(self) -> Bool[np.ndarray, " steps"]:
-        random = np.random.default_rng(self.seed)
+        random = _random(self.seed)
         ranks = random.permuted(np.tile(np.arange(self.steps), (_ROUNDS, 1)), axis=1)
         return (ranks < self.count).reshape(-1)
 
@@ -66,8 +71,8 @@ class RandomEvents(_SomeSteps):
     replaces: ClassVar[str] = "events alone, drawn at random, have a gradient"
 
     rate: float
-    seed: int | tuple[int, ...]
+    seed: Seed
 
     @property
     def chosen(self) -> Bool[np.ndarray, " steps"]:
-        return np.random.default_rng(self.seed).random(_STEPS) < self.rate
+        return _random(self.seed).random(_STEPS) < self.rate

@@ -11,3 +11,4 @@ from ._rule import has_site_rule as has_site_rule
 from ._rule import register_site_rule as register_site_rule
 from ._rule import site_rule as site_rule
 from ._rule import sum_steps as sum_steps
+from ._sparse import SparseRule as SparseRule

@@ -74,6 +74,11 @@ class SparseRule(SiteRule):
         number = axis - (axis > self._y_axis)  # among those that are no rows
         return None if axis == self._y_axis else number + (number >= self._axis)
 
+    def places(self) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """(out, into), flat, with the axes of x and y that hold the rows."""
+        out, into = (np.asarray(self._end(k)).reshape(-1) for k in (0, 1))
+        return out, into, self._axis, self._y_axis
+
     def represent(self, data: list[jax.Array]) -> jax.Array:
         (x,) = data
         return x.astype(np.result_type(x.dtype, self.equation.outputs[0].dtype))

@@ -9,6 +9,7 @@ from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
 from ._carrier import summed as summed
 from ._draws import Draws as Draws
+from ._draws import begun as begun
 from ._draws import draws_in as draws_in
 from ._draws import key_words as key_words
 from ._draws import with_key as with_key
@@ -20,6 +21,7 @@ from ._no_trace import NoTrace as NoTrace
 from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
+from ._random_mask import RandomMask as RandomMask
 from ._rank_one import RankOne as RankOne
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import Unread as Unread
@@ -34,6 +36,7 @@ from ._sensitivity import zero_perturbations as zero_perturbations
 from ._sketch import ErrorBound as ErrorBound
 from ._sketch import Sketch as Sketch
 from ._slots import nbytes as nbytes
+from ._snap import WithinSteps as WithinSteps
 from ._step_trace import StepTrace as StepTrace
 from ._taps import Taps as Taps
 from ._whole_state import WholeState as WholeState

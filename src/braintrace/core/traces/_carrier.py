@@ -116,6 +116,13 @@ class Carrier(abc.ABC):
         """
         return None
 
+    #: Whether the gradient of a step reads how the step moves the state, which `read` then gives.
+    reads_step: ClassVar[bool] = False
+
+    def read(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
+        """What the gradient of the step that `local` describes reads of the traces before it."""
+        return before
+
     @property
     def longest_window(self) -> int | None:
         """The most steps that may be done at once; None for any number."""

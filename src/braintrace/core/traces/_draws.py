@@ -23,13 +23,11 @@ class Draws(NamedTuple):
     in the key. A draw depends on the key, the number of the step and that of the sample alone, so
     that it is the same on any window and under any transformation.
 
-    >>> import braintrace, jax.numpy as jnp
+    >>> import jax.numpy as jnp
     >>> from braintrace import rules
-    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
-    >>> w, h, x = jnp.ones((2, 3)), jnp.zeros((4, 3)), jnp.ones((4, 2))
-    >>> learner = braintrace.compile(cell, "d_rtrl", x, params=w, carry=h)
-    >>> rules.Draws.of(learner.graph).signs(5, jnp.float32).shape
-    (4, 5)
+    >>> draws = rules.Draws(jnp.zeros(2, jnp.uint32), jnp.zeros(4, jnp.int32))
+    >>> draws.signs(3, jnp.float32).shape, draws.moved().steps.tolist()
+    ((4, 3), [1, 1, 1, 1])
     """
 
     key: UInt32[Array, "2"]  # the words of a threefry key
@@ -61,21 +59,23 @@ def draws_in(traces: PyTree) -> list[Draws]:
     return [v for v in jax.tree.leaves(traces, is_leaf=_is_draws) if _is_draws(v)]
 
 
-def with_key(traces: PyTree, key: Any, before: PyTree = None) -> PyTree:
-    """Traces whose random numbers come from `key`, a whole number or a PRNG key; without one they
-    go on where those of the traces `before` were, so that they are new ones.
+def with_key(traces: PyTree, key: Any) -> PyTree:
+    """Traces whose random numbers come from `key`, a whole number or a PRNG key."""
+    words = jax.device_put(key_words("key", key))
+    put = lambda v: v._replace(key=words) if _is_draws(v) else v
+    return jax.tree.map(put, traces, is_leaf=_is_draws)
+
+
+def begun(zero: PyTree, key: Any, before: PyTree) -> PyTree:
+    """Zero traces whose random numbers come from `key`; without one (None) they go on where those
+    of the traces `before` were.
     """
-    words = None if key is None else jax.device_put(key_words("key", key))
-    if not draws_in(traces):
-        return traces
-
-    def put(v: PyTree, old: PyTree) -> PyTree:
-        if not _is_draws(v):
-            return v
-        return old if words is None else v._replace(key=words)
-
-    old = traces if before is None else before
-    return jax.tree.map(put, traces, old, is_leaf=_is_draws)
+    if key is not None:
+        return with_key(zero, key)
+    if not draws_in(zero):
+        return zero
+    choose = lambda v, old: old if _is_draws(v) else v
+    return jax.tree.map(choose, zero, before, is_leaf=_is_draws)
 
 
 def key_words(name: str, value: Any) -> UInt32[Array, "2"] | np.ndarray:

@@ -52,6 +52,10 @@ class Kronecker(TraceCarrier):
     the plain mixture of two, at rank 1.
 
     `dtype`: of the traces; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> rules.Kronecker(4).optimal
+    True
     """
 
     rank: int = 1
@@ -80,7 +84,8 @@ class Kronecker(TraceCarrier):
         return sum(_width(graph, graph.sites[n]) for n in sites), size * y
 
     def init(self, graph: CellGraph) -> Traces:
-        size, samples, terms = sum(layer_sizes(graph)), graph.samples, [None] * len(graph.sites)
+        size, samples = sum(layer_sizes(graph)), graph.samples
+        terms: list[Terms | None] = [None] * len(graph.sites)
         for first, sites in _sums(graph).items():
             width, entries = self._shape(graph, sites)
             dtype, is_exact = trace_dtype(graph.sites[first], self.dtype), width <= self.rank

@@ -6,10 +6,9 @@ The whole of a window is one product. Memory: none; time O(B I O).
 """
 
 import dataclasses
-from typing import ClassVar
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, DTypeLike
 
 from ..analysis import CellGraph, Exactness, Site
 from ..step import Values
@@ -21,7 +20,7 @@ from ._sensitivity import Sensitivity
 class NoTrace(FactorCarrier):
     """What a weight does to a later step has no gradient; what it does to its own step has."""
 
-    dtype: ClassVar[None] = None
+    dtype: DTypeLike | None = None
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         """The same graph, whose parameters that act on a later step say so."""

@@ -43,7 +43,12 @@ class Product(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RankOne(TraceCarrier):
-    """`dtype`: of the traces of weights; by default that of y, at least float32."""
+    """`dtype`: of the traces of weights; by default that of y, at least float32.
+
+    >>> from braintrace import rules
+    >>> rules.RankOne().longest_window  # a draw for each step
+    1
+    """
 
     dtype: DTypeLike | None = None
 

@@ -15,6 +15,7 @@ moved; time O(B (n |theta| + n^3)) a step.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -30,7 +31,7 @@ from ._carrier import StepSignals, TraceCarrier, Traces
 from ._left_out import Known, Layout, Moved, Parts, squared_norm
 from ._per_parameter import OfSite, PerParameter
 from ._per_sample import step_gradient
-from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_sizes
+from ._sensitivity import Sensitivity, every_drive, layer_signal, layer_sizes
 from ._slots import nbytes, of_samples
 
 
@@ -147,6 +148,8 @@ class Sketch(TraceCarrier):
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         layout, known = self._layout(graph), _known(self._layout(graph), before)
+        if not layout.weights:
+            return before
         assert local.layers is not None and local.positions is not None
         own = PerParameter(self.dtype).advance(layout.positions, known.own, local.positions)
         if known.left is None and before.error is None:
@@ -220,29 +223,33 @@ class Sketch(TraceCarrier):
             return None
         traces = self.init(graph) if traces is None else traces
         layout, known = self._layout(graph), _known(self._layout(graph), traces)
-        signal = _signal(graph, signals.entry).astype(_real(graph))
+        signal = layer_signal(graph, 0, signals.entry).astype(_real(graph))
         old = known._replace(own=layout.samples_of(known.own))
         old = jax.tree.map(lambda v: _where((signal == 0).all(1), 0, v), old)
         drives = [d[0].astype(wide(d.dtype)) for d in signals.drives]
         data = layout.data_of([[d[0] for d in of_site] for of_site in signals.data])
         parts = jax.vmap(layout.contracted)(old, data, signal, layout.drives_of(drives, 0))
-        size, gradient = jnp.linalg.norm(signal, axis=1), jnp.sqrt(jax.vmap(squared_norm)(parts))
+        size = jnp.linalg.norm(signal, axis=1)
+        gradient = jnp.sqrt(jax.vmap(squared_norm, axis_size=graph.samples)(parts))
         error = jnp.where(size == 0, 0, size * traces.error)
         return ErrorBound(error[None], gradient.astype(error.dtype)[None])
 
     def working_bytes(self, graph: CellGraph, steps: int) -> int:
-        """The derivatives of the state, E' E'^T, and the rows of E' that are asked for at once."""
-        if not (self._rank(graph) or self.certificate):
+        """The derivatives of the state and E' E'^T; the old traces, cleared of samples that are
+        reset; and rows of E', as many as are asked for at once, with the terms that they are of.
+        """
+        rank = self._rank(graph)
+        if not (rank or self.certificate):
             return 0
         [n], layout = layer_sizes(graph), self._layout(graph)
-        wanted = {n: graph.sites[n] for n in sorted(set(graph.first_of_sum))}.values()
-        parts = [
-            np.prod(layout.part_shape(k)) * layout.part_dtype(k).itemsize
+        parts = sum(
+            math.prod(layout.part_shape(k)) * layout.part_dtype(k).itemsize
             for k in range(len(layout.weights))
-        ]
+        )
         square = graph.samples * n * n * _real(graph).itemsize
-        rows = int(sum(parts)) * graph.samples * max(1, self._rank(graph))
-        return 3 * square + n * nbytes([s.y for s in wanted]) + rows
+        drives = n * nbytes([graph.sites[k].y for k in graph.first_of_sum])
+        rows = graph.samples * max(1, rank) * parts
+        return 3 * square + 2 * drives + 4 * rows + nbytes(jax.eval_shape(lambda: self.init(graph)))
 
 
 def growth(rows: Float[Array, "n n"]) -> Float[Array, ""]:
@@ -270,7 +277,7 @@ def _of_sketch(layout: Layout, known: Known, entry: Values) -> list[Array]:
     """For each weight, the gradient that `entry` and L R^T stand for."""
     graph, found = layout.graph, []
     assert known.left is not None and known.right is not None
-    signal = _signal(graph, entry).astype(known.left.dtype)
+    signal = layer_signal(graph, 0, entry).astype(known.left.dtype)
     silent = (signal == 0).all(1)
     met = jnp.einsum("bn,bnr->br", signal, known.left, precision="highest")
     for numbers, right in zip(layout.weights, known.right, strict=True):
@@ -295,13 +302,6 @@ def _sketched(layout: Layout, known: Known, error: Array | None) -> Sketched:
         right = {of[0]: r for of, r in zip(layout.weights, known.right, strict=True)}
     sites = [(own.get(s.edge), right.get(n)) for n, s in enumerate(layout.graph.sites)]
     return Sketched(sites, known.left, error)
-
-
-def _signal(graph: CellGraph, entry: Values) -> Float[Array, "B n"]:
-    """A derivative with respect to the hidden leaves; what the samples share is in parts."""
-    axes = [graph.batch_axis(graph.carry[k]) for k in graph.hidden]
-    pairs = zip(entry, axes, strict=True)
-    return flat_layer(graph, 0, [v if axis else v / graph.samples for v, axis in pairs])
 
 
 def _real(graph: CellGraph) -> np.dtype:

@@ -68,41 +68,41 @@ class Taps(FactorCarrier):
         }
 
     def _zero(self, site: Site) -> Traces:
-        past, dtype = self.count - 1, trace_dtype(site, self.dtype)
-        zeros = lambda *shape: jnp.zeros((past, *shape), dtype)
-        slopes = [[zeros(*site.y.shape) for _ in p.slots] for p in site.places]
-        return {"x": zeros(*represented_shape(site)), "f": slopes} if site.places else {}
+        dtype = trace_dtype(site, self.dtype)
+        past = lambda shape: [jnp.zeros(shape, dtype) for _ in range(self.count - 1)]
+        slopes = [[past(site.y.shape) for _ in p.slots] for p in site.places]
+        return {"x": past(represented_shape(site)), "f": slopes} if site.places else {}
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         return traces["sites"][site]
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
-        def pushed(old: Array, new: Array | None) -> Array:
-            new = jnp.zeros(old.shape[1:], old.dtype) if new is None else new.astype(old.dtype)
-            return jnp.concatenate([new[None], old])[: self.count - 1]
+        def pushed(new: Array, old: list[Array]) -> list[Array]:
+            return [new, *old][: self.count - 1]
 
         after = []
         for n, (site, old) in enumerate(zip(graph.sites, before["sites"], strict=True)):
             if not site.places:
                 after.append({})
                 continue
-            x = represented(site, [d[0] for d in local.data[n]], old["x"].dtype)
-            drives = [local.at(graph, n, place)[1] for place in site.places]
+            dtype = trace_dtype(site, self.dtype)
+            x = represented(site, [d[0] for d in local.data[n]], dtype)
             slopes = [
-                [pushed(f, None if d is None else d[0]) for f, d in zip(*of_place, strict=True)]
-                for of_place in zip(old["f"], drives, strict=True)
+                [
+                    pushed(jnp.zeros(site.y.shape, dtype) if d is None else d[0].astype(dtype), f)
+                    for f, d in zip(of_place, local.at(graph, n, place)[1], strict=True)
+                ]
+                for place, of_place in zip(site.places, old["f"], strict=True)
             ]
-            after.append({"x": pushed(old["x"], x), "f": slopes})
+            after.append({"x": pushed(x, old["x"]), "f": slopes})
         between = {name: local.carry[leaf] for name, leaf in _between(graph).items()}
         return {"sites": after, "between": between}
 
     def reset(self, graph: CellGraph, traces: Traces, marks: Bool[Array, " B"]) -> Traces:
         def clear(site: Site, of: Traces) -> Traces:
-            each = lambda axis, v: jax.vmap(lambda one: cleared(axis, one, marks))(v)
-            if not of or self.count == 1:
-                return of
-            slopes = jax.tree.map(lambda f: each(graph.y_axis(site), f), of["f"])
-            return {"x": each(graph.data_axis(site), of["x"]), "f": slopes}
+            axes = {"x": graph.data_axis(site), "f": graph.y_axis(site)}
+            each = lambda axis, values: jax.tree.map(lambda v: cleared(axis, v, marks), values)
+            return {name: each(axes[name], values) for name, values in of.items()}
 
         every = zip(graph.sites, traces["sites"], strict=True)
         return {**traces, "sites": [clear(*pair) for pair in every]}
@@ -121,16 +121,15 @@ class Taps(FactorCarrier):
         every = zip(graph.sites, before["sites"], signals.drives, signals.data, strict=True)
         found = []
         for site, past, drive, data in every:
-            now = represented(site, data, drive.dtype)[None]
-            x, cotangents = [now], [drive]
+            x, cotangents = [represented(site, data, drive.dtype)], [drive]
             if past:
-                x.append(past["x"].astype(drive.dtype))
+                x += [v.astype(drive.dtype) for v in past["x"]]
                 for k, signal in enumerate(back):
                     met = zip(signals_at(graph, signal, site), past["f"], strict=True)
                     pairs = [pair for of_place in met for pair in zip(*of_place, strict=True)]
                     terms = [c * f[k].astype(drive.dtype) for c, f in pairs]
                     cotangents.append(sum(terms[1:], terms[0]))
-            found.append((jnp.concatenate(x), jnp.stack(cotangents)))
+            found.append((jnp.stack(x), jnp.stack(cotangents)))
         return found
 
     def _back(

@@ -163,7 +163,7 @@ class WithinLayer(PerParameter):
     ) -> Array:
         a = layer_signal(graph, layer, entry).astype(trace.dtype)
         parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-        return of_samples(graph, site, _met(a[:, None], parts[:, None])[:, 0])
+        return of_samples(graph, site, met_rows(a[:, None], parts[:, None])[:, 0])
 
 
 def _through_layer(
@@ -176,7 +176,7 @@ def _through_layer(
     rows, drive = _every_row(moved, count == 1)
     mixed = {n: mix(trace, rows, signal) for n, trace in traces.items()}
 
-    def moved_on(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
+    def one_part(k: Index, traces: dict[int, Array]) -> dict[int, Array]:
         """The k-th part of their elements driven; with one part, `drive` has all of it."""
         start = jnp.minimum(k * several, size - several)
         elements = start + jnp.arange(several)
@@ -186,7 +186,7 @@ def _through_layer(
             for n, old in traces.items()
         }
 
-    new = each_block(count, moved_on, {n: trace for n, (trace, _) in mixed.items()})
+    new = each_block(count, one_part, {n: trace for n, (trace, _) in mixed.items()})
     return new, {n: contracted for n, (_, contracted) in mixed.items()}
 
 
@@ -329,7 +329,7 @@ def mix(
         flat, contracted = state
         old = jax.lax.dynamic_slice(flat, (sample, 0, start), (several, size, width))
         factors = jax.lax.dynamic_slice_in_dim(left, sample, several)
-        new = _met(factors, jnp.matmul(factors, old, precision=EXACT))
+        new = met_rows(factors, jnp.matmul(factors, old, precision=EXACT))
         flat = jax.lax.dynamic_update_slice(flat, new[:, :size], (sample, 0, start))
         return flat, jax.lax.dynamic_update_slice(contracted, new[:, size], (sample, start))
 
@@ -354,7 +354,7 @@ def _mix_mapped(size: int, mapped: list[bool], *operands: Array) -> tuple[_Moved
     return jax.tree.map(lambda v: v.reshape(size, -1, *v.shape[1:]), found), (True, True)
 
 
-def _met(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:
+def met_rows(factors: Float[Array, "B m n"], products: Float[Array, "B m ..."]) -> Array:
     """Products of traces with rows of factors: of zeros alone it is zero, whatever the traces."""
     none = (factors == 0).all(-1).reshape(factors.shape[:2] + (1,) * (products.ndim - 2))
     return jnp.where(none & ~jnp.isfinite(products), 0, products)

@@ -18,7 +18,7 @@ from ...compat import SingleStepData
 from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
 from ...core.engine import Rule
-from ...core.traces import with_key
+from ...core.traces import begun
 from ...learner import Kept, Key, State, counted, no_steps, owned, shallow_copy
 from ._learner import ModuleLearner
 from ._pickling import pickled
@@ -305,7 +305,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         again with a `key`, a whole number or a PRNG key; at first it is 0.
         """
         zero = self._clear()
-        self.etrace.value = with_key(zero, key, self.etrace.value)
+        self.etrace.value = begun(zero, key, self.etrace.value)
 
     def _clear(self) -> PyTree:
         self.functional.zero = self.functional._programs.zero()

@@ -130,5 +130,13 @@ class S_TLLR(ETraceVjpAlgorithm, algorithm=rules.STLLRRule):
     __init__: Any
 
 
+class SnAp(ETraceVjpAlgorithm, algorithm=rules.SnApRule):
+    __init__: Any
+
+
+class RandomRTRL(ETraceVjpAlgorithm, algorithm=rules.RandomRTRLRule):
+    __init__: Any
+
+
 for _made in (ParamDimVjpAlgorithm, IODimVjpAlgorithm, *map(class_of, rules.ALGORITHMS.values())):
     _made.__module__ = "braintrace"

@@ -14,7 +14,7 @@ from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
-from ...core.traces import with_key
+from ...core.traces import begun
 from ...gradients import GradientReport
 from ...learner import (
     Info,
@@ -338,8 +338,7 @@ class NNXLearner(nnx.Module):
         """Compare the gradient of a sequence with BPTT, parameter by parameter:
         `braintrace.checks.check_gradients`.
 
-        Both start at the model's present state, the online one with zero traces; everything is as
-        before at the end.
+        Both start at the present state, the online one with zero traces; all stays as it was.
         """
         params, state = self._now()
         self._core.border.check(state)
@@ -352,11 +351,11 @@ class NNXLearner(nnx.Module):
 
     def reset_state(self, *, model: bool = False, key: Key | None = None) -> None:
         """Set the traces and `steps` to zero; with `model`, carry and hidden Variables to their
-        values at compile time. Statistics and random streams go on, and so do the random numbers
-        of an algorithm that draws but with a `key`: a whole number or a PRNG key, 0 at first.
+        values at compile time. Statistics and random numbers go on; those of an algorithm that
+        draws begin again with a `key`, as in `FunctionLearner.init`.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(with_key(first.traces, key, self.traces.get_value()))
+        self.traces.set_value(begun(first.traces, key, self.traces.get_value()))
         self.steps.set_value(first.steps)
         if flag("model", model):
             self.carry.set_value(self._functional.user_carry(first.carry))
