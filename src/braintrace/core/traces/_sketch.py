@@ -104,16 +104,19 @@ class Sketch(TraceCarrier):
         edges = {site.edge for site in whole.sites}
         own = [s for s in graph.sites if s.edge in edges and s.places and not s.chain]
         full = self.rank >= sum(layer_sizes(whole))
-        pairs = zip(graph.parameters, whole.parameters, strict=True)
+        untraced = {k for s in graph.sites if s.places and s not in own for k in s.params}
+        pairs = enumerate(zip(graph.parameters, whole.parameters, strict=True))
+        rows = [self._row(*pair, traced=k not in untraced) for k, pair in pairs]
         return dataclasses.replace(
             whole,
-            parameters=whole.parameters if full else tuple(self._row(*pair) for pair in pairs),
+            parameters=whole.parameters if full else tuple(rows),
             positions=dataclasses.replace(graph, sites=tuple(own)),
         )
 
-    def _row(self, own: ParameterRow, row: ParameterRow) -> ParameterRow:
-        """What is certified of a parameter: what its trace alone is."""
-        if row.exactness is not Exactness.EXACT or own.exactness is Exactness.EXACT:
+    def _row(self, own: ParameterRow, row: ParameterRow, traced: bool) -> ParameterRow:
+        """What is certified of a parameter: what its trace alone is, if each site has one."""
+        kept = traced and own.exactness is Exactness.EXACT
+        if row.exactness is not Exactness.EXACT or kept:
             return row
         reason = f"a sketch of rank {self.rank} stands for what its trace leaves out"
         kind = Exactness.APPROXIMATE
