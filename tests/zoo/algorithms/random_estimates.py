@@ -26,5 +26,6 @@ MODEST = {
         "leaky_readout": "o",
         "pieces": "V",
         "fourier_input": "W",
+        "rotating_pairs": "W",
     }
 }
