@@ -14,3 +14,18 @@ REFUSED = {a: {SEPARATE: MEETING} for a in ALGORITHMS}
 
 #: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.
 DRAWN = {(a, twin) for a in ALGORITHMS for twin in ("scaled_activity", "activity_read_twice")}
+
+#: Influences that are a sum of two products: of a leaky readout, of what acts at two steps, or of
+#: data with two dimensions.
+MODEST = {
+    "ok_rtrl": {
+        "cond_products": "V",
+        "switch": "U V W",
+        "filtered_real_part": "C_re C_im",
+        "filtered_complex": "C_re C_im",
+        "leaky_readout": "o",
+        "pieces": "V",
+        "fourier_input": "W",
+        "rotating_pairs": "W",
+    }
+}
