@@ -88,4 +88,6 @@ class SKRTRLRule(Algorithm):
         return (Compared({"rank": 4}, "O(r B |W|)", "all paths, in r directions"),)
 
     def parts(self) -> Rule:
-        return Rule("SK-RTRL", Sketch(self.rank, self.certificate, self.trace_dtype))
+        return Rule(
+            "SK-RTRL", Sketch(self.rank, self.certificate, self.trace_dtype), traces_all_state=True
+        )
