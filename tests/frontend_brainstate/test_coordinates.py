@@ -140,7 +140,12 @@ def test_a_leak_is_not_called_exact_without_recurrence():
     [
         (ETraceConfig(), "d_rtrl", {}),
         (ETraceConfig(recurrence_scope="coupled"), "ostl_recurrent", {}),
-        (ETraceConfig(recurrence_scope="sparse_n", sparse_n=2), "ostl_recurrent", {}),
+        (ETraceConfig(recurrence_scope="sparse_n", sparse_n=2), "snap", {"n": 2}),
+        (
+            ETraceConfig(trace_factorization="random_projection", recurrence_scope="coupled"),
+            "uoro",
+            {},
+        ),
         (
             ETraceConfig(trace_factorization="io_factorized", decay=0.9),
             "pp_prop",
@@ -215,8 +220,6 @@ def test_illegal_coordinates(fields, words):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"trace_factorization": "random_projection", "recurrence_scope": "coupled"},
-        {"learning_signal": "modulatory"},
         {"learning_signal": "bootstrapped"},
         {"update_schedule": "window", "window_size": 4},
         {"trace_factorization": "io_factorized", "decay": 0.9, "recurrence_scope": "coupled"},
@@ -225,6 +228,34 @@ def test_illegal_coordinates(fields, words):
 def test_coordinates_without_a_rule_say_what_is_near(fields):
     with pytest.raises(braintrace.NotSupportedError, match=r"(?s)No .* here .*do:"):
         braintrace.compile(Leaky(), ETraceConfig(**fields), jnp.zeros(IN))
+
+
+@pytest.mark.parametrize("kappa", [None, 0.7])
+def test_a_modulator_is_a_coordinate(kappa):
+    """With a filter it is that of what the modulator meets: reward-modulated e-prop."""
+    model, (xs, ys) = Leaky(), sequences()
+    filtered = {} if kappa is None else {"trace_filter": "kappa", "kappa": kappa}
+    config = ETraceConfig(learning_signal="modulatory", **filtered)
+    modulator = jnp.sin(jnp.arange(float(len(xs)))) + 0.2
+
+    def found(algorithm, **options):
+        learner = braintrace.compile(model, algorithm, xs[0], **options)
+        return learner, gradient(learner, xs, ys, window=3, modulator=modulator)
+
+    learner, by_config = found(config)
+    assert_close(by_config, found("three_factor", kappa_filter_decay=kappa or 0.0)[1])
+    loss_own = gradient(braintrace.compile(model, "d_rtrl", xs[0]), xs, ys)
+    assert not np.allclose(by_config["w",], loss_own["w",])  # control
+    assert learner.config == config
+    with pytest.raises(braintrace.UsageError, match="no multi-step form"):
+        braintrace.compile(model, config, xs[0], vjp_method="multi-step")
+
+
+def test_rules_beyond_the_axes_have_no_coordinates():
+    """They hold more than a layer, or keep a unit's own neighbourhood."""
+    for name in ("rtrl", "snap", "random_rtrl", "sk_rtrl"):
+        options = {"n": 1} if name == "snap" else {}
+        assert braintrace.compile(Leaky(), name, jnp.zeros(IN), **options).config is None
 
 
 def test_coordinates_have_one_form():

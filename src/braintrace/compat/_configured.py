@@ -6,15 +6,20 @@ from jax.typing import DTypeLike
 
 from ..core._errors import NotSupportedError
 from ..core.engine import Rule
-from ..core.signals import Edit, Feedback, OutputFilter, ScalarLeak
-from ..core.traces import Factored, PerParameter, Presynaptic, WithinLayer
-from ..core.traces._carrier import Carrier
+from ..core.signals import Edit, Feedback, Modulator, OutputFilter, ScalarLeak
+from ..core.traces import (
+    Carrier,
+    Factored,
+    PerParameter,
+    Presynaptic,
+    RankOne,
+    WithinLayer,
+    WithinSteps,
+)
 from ._coordinates import AXES, ETraceConfig, refuse
 
 #: Values that stand on an axis and that no rule here has, with what is near.
 _WITHOUT_RULE = {
-    "random_projection": "recurrence_scope='coupled' with 'per_param' has no noise at all",
-    "modulatory": "multiply the loss of each step and sample by the modulator",
     "bootstrapped": "add a learned estimate of the future loss to the loss",
     "window": "give etrace_grad a window: it changes speed and memory, never the gradient",
 }
@@ -40,6 +45,10 @@ def configured(
     carrier: Carrier = PerParameter(trace_dtype)
     if factored:
         carrier = Factored(config.decay_x or 0.0, config.decay_f or 0.0, trace_dtype)
+    elif config.trace_factorization == "random_projection":
+        carrier = RankOne(trace_dtype)
+    elif config.sparse_n is not None:
+        carrier = WithinSteps(trace_dtype, steps=config.sparse_n)
     elif config.include_recurrent_mixing:
         carrier = WithinLayer(trace_dtype)
     elif config.temporal_recursion == "none":
@@ -49,9 +58,12 @@ def configured(
     if config.recursion_f == "scalar_leak":
         # the carrier has the decay of a factor
         edits.append(ScalarLeak(1.0 if factored else config.decay))
-    if config.kappa is not None:
+    why, modulated = "", config.learning_signal == "modulatory"
+    if config.kappa is not None and not modulated:
         edits.append(OutputFilter(config.kappa))
-    why = ""
+    if modulated:  # the filter is that of what the modulator meets
+        edits.append(Modulator(config.kappa))
+        why = Modulator.multi_step_problem
     if config.learning_signal == "random_feedback":
         if random_feedback_key is None:
             refuse(
@@ -70,7 +82,10 @@ def coordinates(rule: Rule) -> ETraceConfig | None:
     carrier, at_end = rule.carrier, rule.schedule == "A"
     fields: dict[str, Any] = {"update_schedule": "sequence_end" if at_end else "per_step"}
     for edit in rule.edits:
-        if isinstance(edit, OutputFilter) and edit.leak is not None:
+        if isinstance(edit, Modulator):
+            kappa = {} if edit.leak is None else {"trace_filter": "kappa", "kappa": edit.leak}
+            fields |= {"learning_signal": "modulatory", **kappa}
+        elif isinstance(edit, OutputFilter) and edit.leak is not None:
             fields |= {"trace_filter": "kappa", "kappa": edit.leak}
         elif isinstance(edit, Feedback) and not edit.adaptive:
             fields |= {"learning_signal": "random_feedback"}
@@ -91,8 +106,12 @@ def coordinates(rule: Rule) -> ETraceConfig | None:
             recursion = ("scalar_leak", "none")
             fields |= {"trace_factorization": "io_factorized", "temporal_recursion": recursion}
             fields["decay"] = leaks[0], 0.0
-    elif isinstance(carrier, WithinLayer):
+    elif isinstance(carrier, RankOne):
+        fields |= {"trace_factorization": "random_projection", "recurrence_scope": "coupled"}
+    elif isinstance(carrier, WithinSteps) and carrier.steps > 1:
+        fields |= {"recurrence_scope": "sparse_n", "sparse_n": carrier.steps}
+    elif type(carrier) is WithinLayer:
         fields["recurrence_scope"] = "coupled"
-    elif not isinstance(carrier, PerParameter) or carrier.clip is not None:
+    elif type(carrier) is not PerParameter or carrier.clip is not None:
         return None
     return ETraceConfig(**fields)

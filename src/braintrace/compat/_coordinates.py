@@ -28,18 +28,18 @@ class ETraceConfig:
 
     Args:
         trace_factorization: how :math:`\epsilon` is stored: 'per_param' (O(B I O S)), or
-            'io_factorized', an input and a state trace (O(B (I + O S))). 'random_projection' is a
-            name without a rule here.
+            'io_factorized', an input and a state trace (O(B (I + O S))), or 'random_projection',
+            one product of two random vectors (as `UORO`).
         temporal_recursion: R: 'jacobian' for the derivative D of the state within a neuron,
             'scalar_leak' for `decay` times the identity, 'none' for 0. With 'io_factorized' a pair,
             for the input and the state side; the input side has no Jacobian, so one word 'jacobian'
             means ('scalar_leak', 'jacobian').
         recurrence_scope: 'diagonal' keeps each neuron's own dynamics; 'coupled' the whole layer's,
             recurrent weights included (as `OSTLRecurrent`). 'sparse_n' keeps what reaches a neuron
-            in `sparse_n` steps: here the whole layer, which holds every such neighbourhood.
+            in `sparse_n` steps (as `SnAp`).
         learning_signal: s: 'symmetric' for the loss's own derivative, 'random_feedback' through a
-            fixed random matrix in the readout's place. 'modulatory' and 'bootstrapped' are names
-            without a rule here.
+            fixed random matrix in the readout's place, 'modulatory' for `modulator=` of a step or
+            a driver (as `ThreeFactor`). 'bootstrapped' is a name without a rule here.
         trace_filter: 'kappa' for the filter :math:`\bar\epsilon`, behind the spikes; 'none'.
         update_schedule: when `etrace_fit` updates: 'per_step' leaves it to its `mode`,
             'sequence_end' is mode 'A'. 'window' is a name without a rule here.

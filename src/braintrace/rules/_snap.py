@@ -13,7 +13,7 @@ from ._registry import register_algorithm
 
 
 @register_algorithm("snap")
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class SnApRule(Algorithm):
     r"""Sparse n-step approximation of real-time recurrent learning.
 
@@ -34,8 +34,8 @@ class SnApRule(Algorithm):
     S, and a reverse pass of the step for each state element.
 
     Args:
-        n: steps that a parameter's influence is followed for; with as many as the longest way
-            between two units it is RTRL.
+        n: steps that a parameter's influence is followed for, by default 2; with as many as the
+            longest way between two units it is RTRL (of dense recurrent weights: with 2).
         trace_dtype: dtype of the traces; by default that of y, at least float32.
 
     References:
@@ -59,7 +59,8 @@ class SnApRule(Algorithm):
 
     name = "SnAp"
 
-    n: int = option(1, whole)
+    n: int = option(2, whole)
+    _: dataclasses.KW_ONLY
     trace_dtype: DTypeLike | None = option(None, floating)
 
     @classmethod

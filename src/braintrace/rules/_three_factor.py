@@ -78,10 +78,6 @@ class ThreeFactorRule(Algorithm):
         return (Compared({}, "O(B |W|)", "a modulator, no error from above"),)
 
     def parts(self) -> Rule:
-        return Rule(
-            "three-factor",
-            PerParameter(self.trace_dtype),
-            (Modulator(self.kappa_filter_decay or None),),
-            "use vjp_method='single-step': BPTT inside a window would follow the true error and "
-            "the traces the modulator",
-        )
+        signal = Modulator(self.kappa_filter_decay or None)
+        carrier = PerParameter(self.trace_dtype)
+        return Rule("three-factor", carrier, (signal,), signal.multi_step_problem)

@@ -28,6 +28,10 @@ class Modulator(Edit):
     """
 
     replaces: ClassVar[str] = "a modulator stands for the loss"
+    multi_step_problem: ClassVar[str] = (
+        "use vjp_method='single-step': BPTT inside a window would follow the true error and the "
+        "traces the modulator"
+    )
 
     leak: float | None = None
 
