@@ -136,6 +136,6 @@ def cell_of(seed):
 
 
 def example(seed):
-    """The case of a seed, its cell, and data: params, carry, xs, ys and nothing to project."""
+    """The case of a seed, its cell, and data: params, carry, xs, ys and no signals."""
     case, cell = cell_of(seed)
-    return case, cell, (*case.make(jax.random.key(seed), T, case.B), None)
+    return case, cell, (*case.make(jax.random.key(seed), T, case.B), {})
