@@ -9,6 +9,6 @@ ALGORITHMS = {
 }
 
 #: Parameters that meet all samples at once have no influence of each of them.
-AT_ONCE = "solved whitened_input"
+AT_ONCE = "solved whitened_input one_expert"
 
 REFUSED = {name: {SEPARATE: f"{MEETING} {AT_ONCE}"} for name in ALGORITHMS}

@@ -62,7 +62,8 @@ def _check_samples(graph: CellGraph) -> None:
     to them from a value that they share is theirs.
     """
     edges = [] if graph.batch is None else graph.batch.meetings
-    meetings = [e for e, k in edges if graph.batch_axis(e.inputs[k]) is not None]
+    mixed = _mixed(graph)
+    meetings = [e for e, k in edges if graph.batch_axis(e.inputs[k]) or e.inputs[k] in mixed]
     moving = reach(graph.step, [*graph.params, *(graph.carry[k] for k in graph.hidden)])
     collective = [e for e in graph.step if is_collective(e) and moving.intersection(e.inputs)]
     if not (meetings or collective):
@@ -76,6 +77,21 @@ def _check_samples(graph: CellGraph) -> None:
         do="pass batch=None to take the whole batch for one sample, or use D_RTRL",
         at=equation.source,
     )
+
+
+def _mixed(graph: CellGraph) -> set[Var]:
+    """What comes from a state that is shared, as far as is known, and takes in samples: they meet
+    where it is read.
+    """
+    ends = list(zip(graph.carry, graph.new_carry, strict=True))
+    shared = [(old, new) for old, new in ends if graph.batch_axis(old) is None]
+    start = {old for old, new in shared if graph.batch_axis(new) is not None}
+    while True:
+        reached = reach(graph.step, start)
+        more = {old for old, new in shared if new in reached} - start
+        if not more:
+            return reached
+        start |= more
 
 
 def fed_layers(graph: CellGraph, site: Site) -> list[int]:
