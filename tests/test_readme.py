@@ -93,8 +93,10 @@ def learned(step, data, algorithm, **options):
     )
     state, loss = learner.init(data.params, data.carry), lambda out, y: jnp.sum((out - y) ** 2)
     options = {"loss_fn": loss, "reduction": "sum", "window": 3}
-    if algorithm == "osttp":
+    if algorithm in ("osttp", "etlp", "decolle"):
         options["y_target"] = data.ys
+    if algorithm == "three_factor":
+        options["modulator"] = jnp.ones(data.ys.shape[:2])
     return learner, learner.etrace_grad(data.params, state, data.xs, data.ys, **options)[0]
 
 
@@ -232,6 +234,45 @@ def ottt():
 @ALGORITHMS("`osttp`")
 def osttp():
     assert is_exact(fires(), LAYER, "osttp", feedback_key=0) == READOUT
+
+
+@ALGORITHMS("`three_factor`")
+def three_factor():
+    assert is_exact(fires(), LAYER, "three_factor") == READOUT
+
+
+@ALGORITHMS("`etlp`")
+def etlp():
+    assert is_exact(fires(), LAYER, "etlp", feedback_key=0) == READOUT
+
+
+@ALGORITHMS("`decolle`")
+def decolle():
+    assert is_exact(fires(), LAYER, "decolle", readout_key=0) == READOUT
+
+
+@ALGORITHMS("`sltt`, `instantaneous`")
+def without_traces():
+    for name in ("sltt", "instantaneous"):
+        assert is_exact(leaky, LAYER, name) == READOUT
+
+
+@ALGORITHMS("`sk_rtrl`")
+def sk_rtrl():
+    assert is_exact(leaky, LAYER, "sk_rtrl", rank=0) == ALL
+    assert is_exact(recurrent, RECURRENT, "sk_rtrl", rank=1) == READOUT | {"U": False}
+    assert is_exact(recurrent, RECURRENT, "sk_rtrl", rank=N) == ALL | {"U": True}
+
+
+@ALGORITHMS("`uoro`")
+def uoro():
+    assert is_exact(recurrent, RECURRENT, "uoro") == READOUT | {"U": False}
+
+
+@ALGORITHMS("`kf_rtrl`, `ok_rtrl`")
+def of_kronecker_products():
+    assert is_exact(recurrent, RECURRENT, "kf_rtrl") == READOUT | {"U": False}
+    assert is_exact(recurrent, RECURRENT, "ok_rtrl", rank=2) == READOUT | {"U": False}
 
 
 @ALGORITHMS("`mdgl`")

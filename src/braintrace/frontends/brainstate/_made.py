@@ -138,7 +138,11 @@ def _template(
 
 def _documented(algorithm: type[Algorithm]) -> str:
     """The rule's docstring with the arguments that every class of learners has."""
-    head, _, tail = (inspect.getdoc(algorithm) or "").partition("Args:\n")
+    documented = inspect.getdoc(algorithm) or ""
+    head, args, tail = documented.partition("Args:\n")
+    if not args:  # it has no options: in front of the example
+        head, example, rest = documented.partition(">>> ")
+        tail = f"\n\n{example}{rest}"
     fields, _, rest = tail.partition("\n\n")
     method = (
         "    vjp_method: 'single-step', or 'multi-step' for BPTT inside a call with\n"
