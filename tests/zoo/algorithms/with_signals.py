@@ -22,9 +22,10 @@ ALGORITHMS = {
 
 AT_ACTIVITIES = {UNKNOWN: NOT_SAID, IN_FRONT: LAST, NO_ONE_ACTIVITY: "gru_reset_before"}
 WRONG_SHAPE = {"The target has a wrong shape": "centred_populations"}
+ONE_FOR_ALL = {"The modulator has a wrong shape": "centred_populations"}
 REFUSED = {
     "etlp": AT_ACTIVITIES | WRONG_SHAPE,
     "decolle": AT_ACTIVITIES | WRONG_SHAPE,
-    "three_factor": AT_ACTIVITIES,
-    "reward_eprop": AT_ACTIVITIES | {NOT_FILTERED: NOTHING_STAYS},
+    "three_factor": AT_ACTIVITIES | ONE_FOR_ALL,
+    "reward_eprop": AT_ACTIVITIES | ONE_FOR_ALL | {NOT_FILTERED: NOTHING_STAYS},
 }
