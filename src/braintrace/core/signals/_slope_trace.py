@@ -42,8 +42,9 @@ class SlopeTrace(Edit):
             )
         seen = {z: self._seen(editor, g, z) for g, z in active.items()}
         for (equation, k), found in by_edge(exits, *TO_OTHERS).items():
-            read = {active[x.group]: seen[active[x.group]] for x in found}
-            equation.inputs[k] = editor.again(found[0].variable, read, mixing)
+            read = {active[x.group] for x in found if x.group in active}
+            again = {z: seen[z] for z in read}
+            equation.inputs[k] = editor.again(found[0].variable, again, mixing)
         editor.outs = [
             editor.again(out, seen, mixing) if isinstance(out, Var) else out for out in editor.outs
         ]
