@@ -15,8 +15,8 @@ REFUSED = {a: {SEPARATE: MEETING} for a in ALGORITHMS}
 #: Twins whose weights are other ones, or meet data elsewhere, have other norms and terms.
 DRAWN = {(a, twin) for a in ALGORITHMS for twin in ("scaled_activity", "activity_read_twice")}
 
-#: Influences that are a product, or a sum of two: of a leaky readout, of what acts at two steps, or of
-#: data with two dimensions.
+#: Influences that are a product, or a sum of two: of a leaky readout, of what acts at two steps, or
+#: of data with two dimensions.
 MODEST = {
     "kf_rtrl": {"switch": "V"},  # taken at one step alone
     "ok_rtrl": {
