@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -94,3 +95,19 @@ def test_what_a_compilation_costs(arguments, figures):
     found = json.loads(done.stdout)
     assert set(found) == figures
     assert (found.get("peak", 0) > 0) == (arguments[-1] == "memory")
+
+
+def test_rules_are_measured_and_a_run_goes_on(tmp_path):
+    only = ["-m", "benchmarks.rules", "--short", "--folder", str(tmp_path), "--only", "tanh"]
+    run = lambda *methods: subprocess.run(
+        [sys.executable, *only, *methods], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    first = run("rtrl", "tbptt")
+    assert first.returncode == 0, first.stderr
+    second = run("rtrl", "d_rtrl", "tbptt")
+    assert "rtrl" in first.stderr and "tanh, rtrl" not in second.stderr  # it is there already
+    rows = json.loads((tmp_path / "short.json").read_text())["rows"]["tanh"]
+    assert all(np.allclose(found, 1, atol=1e-4) for found in rows["rtrl"]["cosine"].values())
+    assert all(np.mean(found) < 0.95 for found in rows["d_rtrl"]["cosine"].values())  # control
+    assert all(np.isfinite(found).all() for row in rows.values() for found in row["nmse"].values())
+    assert "| `d_rtrl` |" in second.stdout and (tmp_path / "short.png").exists()

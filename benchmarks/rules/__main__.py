@@ -36,6 +36,7 @@ def main() -> int:
     options = wanted.parse_args()
     name, size = ("short", SHORT) if options.short else ("results", Size())
     results = Results(options.folder.absolute(), name, resume=not options.again)
+    results.data["neurons"] = size.neurons
     measured = results.data.setdefault("rows", {})
     every = {**methods(), TBPTT: None}
     missing = [
@@ -66,7 +67,8 @@ def main() -> int:
     figure(results.data, options.folder / f"{name}.png")
     if not options.short and options.folder == _HERE:
         page = _HERE / "README.md"
-        page.write_text(page.read_text().partition(_MARK)[0] + f"{_MARK}\n\n{text}")
+        shown = f"![Cosine and NMSE of every rule]({name}.png)\n\n{text}"
+        page.write_text(page.read_text().partition(_MARK)[0] + f"{_MARK}\n\n{shown}")
     return 0
 
 

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt  # after the choice of a backend that needs no s
 
 from ..table import about, rows
 from .data import GRADIENT_TASKS, SERIES
+from .networks import NEURONS
 from .published import COSINE, NMSE, WORDS
 
 _KINDS = (
@@ -25,7 +26,8 @@ def report(data: dict[str, Any]) -> str:
     parts = [about(data)]
     for network, methods in data["rows"].items():
         for kind, title, tasks, published, form in _KINDS:
-            said = published if network == "tanh" else {}
+            alike = network == "tanh" and data["neurons"] == NEURONS
+            said = published if alike else {}
             lines = [
                 _line(name, row, kind, list(tasks), said, form) for name, row in methods.items()
             ]
