@@ -20,7 +20,6 @@ from ..analysis import (
     CellGraph,
     Exactness,
     ParameterRow,
-    Site,
     Structure,
     structure_of,
     with_layers,
@@ -30,8 +29,8 @@ from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, Traces, trace_dtype
 from ._per_parameter import PerParameter
 from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_signal
-from ._slots import of_samples
-from ._within_layer import EXACT, WithinLayer, driven, met_rows, mix
+from ._slots import of_samples, part_shape
+from ._within_layer import EXACT, WithinLayer, contracted_whole, driven, mix
 
 Rows = Float[Array, "B N n"]
 
@@ -104,14 +103,14 @@ class Masked(WithinLayer, abc.ABC):
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         own = PerParameter.advance(self, graph, [of for _, of in before], local)
-        return list(zip(self._moved(graph, before, local), own, strict=True))
+        if not any(whole for whole, _ in before):
+            return [({}, of) for of in own]
+        step = step_rows(graph, local, self)
+        return list(zip(self._moved(graph, before, local, step), own, strict=True))
 
     def _moved(
-        self, graph: CellGraph, before: Traces, local: Sensitivity
+        self, graph: CellGraph, before: Traces, local: Sensitivity, step: "StepRows"
     ) -> list[dict[int, Array]]:
-        if not any(whole for whole, _ in before):
-            return [{} for _ in before]
-        step = step_rows(graph, local, self)
         return [
             {k: self.moved(graph, n, trace, local.data[n], step) for k, trace in whole.items()}
             for n, (whole, _) in enumerate(before)
@@ -123,11 +122,11 @@ class Masked(WithinLayer, abc.ABC):
         neurons = [of for _, of in before]
         own, sums = PerParameter.advance_and_contract(self, graph, neurons, local, signals, sums)
         entry, _ = signals
-        reading = self.read(graph, before, local)
-        for n, gradient in self._gradients(graph, reading, entry):
+        step = step_rows(graph, local, self)
+        for n, gradient in self._gradients(graph, Moving(before, step.rows), entry):
             weight = graph.sites[n].weight
             sums[weight] = sums[weight] + gradient.astype(sums[weight].dtype)
-        return list(zip(self._moved(graph, before, local), own, strict=True)), sums
+        return list(zip(self._moved(graph, before, local, step), own, strict=True)), sums
 
     def contract(
         self, graph: CellGraph, traces: Traces, entry: Values, now: StepSignals | None = None
@@ -194,21 +193,6 @@ def whole_zeros(graph: CellGraph, n: int, dtype: object) -> Array:
     site = graph.sites[n]
     shape = (graph.samples, moves_of(graph).size, *part_shape(graph, site))
     return jnp.zeros(shape, trace_dtype(site, cast("np.dtype", dtype)))
-
-
-def part_shape(graph: CellGraph, site: Site) -> tuple[int, ...]:
-    """Of the part of a weight that one sample meets."""
-    axis, shape = graph.weight_axis(site), site.weight.shape
-    return shape if axis is None else axis.sample_shape(shape)
-
-
-def contracted_whole(
-    trace: Float[Array, "B n ..."], signal: Float[Array, "B n"]
-) -> Float[Array, "B ..."]:
-    """What a derivative with respect to the state of the traces stands for, for each sample."""
-    a = signal.astype(trace.dtype)
-    parts = jnp.einsum("bn,bn...->b...", a, trace, precision=EXACT)
-    return met_rows(a[:, None], parts[:, None])[:, 0]
 
 
 def moved_whole(graph: CellGraph, n: int, trace: Array, data: list[Array], step: StepRows) -> Array:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from ..analysis import BatchAxis, CellGraph, Site, Structure, prelude_nonzero
 from ..sites import SiteRule
-from ._sensitivity import shared_sites
+from ._slots import part_shape
 
 Index = Int[np.ndarray, " k"]
 
@@ -53,7 +53,7 @@ def pairs_of(graph: CellGraph, n: int, steps: int) -> Pairs | None:
     found = entries_of(graph, n)
     if found is None:
         return None
-    size, weights = moves.size, part_size(graph, site)
+    size, weights = moves.size, math.prod(part_shape(graph, site))
     of_y = _lists(moves.drives[n][:size].T)
     entry, state = _expanded(found.y, of_y)
     units = moves.units
@@ -105,12 +105,6 @@ def _leaves_out(moves: Structure, start: Index, touched: Index, weights: int) ->
         if len(more) == len(reached):
             return False
         reached = more
-
-
-def part_size(graph: CellGraph, site: Site) -> int:
-    """Elements of the part of a weight that one sample meets."""
-    axis, v = graph.weight_axis(site), site.weight
-    return v.size if axis is None else v.size // axis.size
 
 
 def entries_of(graph: CellGraph, n: int) -> Entries | None:
@@ -166,11 +160,6 @@ def _weights_of_entries(rule: SiteRule, site: Site) -> Index | None:
     one, low, high = map(digit, (np.ones_like(numbers), numbers % _DIGIT, numbers // _DIGIT))
     found = np.rint(high).astype(int) * _DIGIT + np.rint(low).astype(int)
     return found if (one == 1).all() else None
-
-
-def is_shared(graph: CellGraph, n: int) -> bool:
-    """Whether the samples share the y of site n."""
-    return shared_sites(graph)[n]
 
 
 Lists = tuple[Index, Index]  # where each list starts and ends, and the lists one behind the other

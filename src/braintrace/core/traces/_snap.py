@@ -1,6 +1,7 @@
 """The carrier of SnAp-n: the influence that a parameter has within n steps."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ from jaxtyping import Array
 from ..analysis import CellGraph, Site
 from ..kernels import met
 from ._carrier import trace_dtype
-from ._masked import Masked, Rows, StepRows, moved_whole, moves_of, part_shape, whole_zeros
-from ._pairs import Pairs, is_shared, pairs_of, part_size
+from ._masked import Masked, Rows, StepRows, moved_whole, moves_of, whole_zeros
+from ._pairs import Pairs, pairs_of
+from ._sensitivity import shared_sites
+from ._slots import part_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +69,7 @@ class WithinSteps(Masked):
         new = jnp.zeros_like(trace).at[:, to].add(met(rows[:, by], trace[:, of]))
         to, by, of = pairs.drives
         drive = step.drives[n][:size].astype(trace.dtype)
-        if is_shared(graph, n):  # (n, B, 1, *y)
+        if shared_sites(graph)[n]:  # (n, B, 1, *y)
             drive = jnp.moveaxis(drive[:, :, 0].reshape(size, graph.samples, -1), 1, 0)
         elif (axis := graph.y_axis(site)) is None:
             drive = drive.reshape(1, size, -1)
@@ -93,6 +96,6 @@ class WithinSteps(Masked):
         return self._of_weights(graph, n, pairs.weight, terms)
 
     def _of_weights(self, graph: CellGraph, n: int, weight: np.ndarray, terms: Array) -> Array:
-        site = graph.sites[n]
-        zero = jnp.zeros((graph.samples, part_size(graph, site)), terms.dtype)
-        return zero.at[:, weight].add(terms).reshape(-1, *part_shape(graph, site))
+        shape = part_shape(graph, graph.sites[n])
+        zero = jnp.zeros((graph.samples, math.prod(shape)), terms.dtype)
+        return zero.at[:, weight].add(terms).reshape(-1, *shape)

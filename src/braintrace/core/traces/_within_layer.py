@@ -161,9 +161,17 @@ class WithinLayer(PerParameter):
         entry: Values,
         trace: Float[Array, "B n ..."],
     ) -> Array:
-        a = layer_signal(graph, layer, entry).astype(trace.dtype)
-        parts = jnp.einsum("bk,bk...->b...", a, trace, precision=EXACT)
-        return of_samples(graph, site, met_rows(a[:, None], parts[:, None])[:, 0])
+        parts = contracted_whole(trace, layer_signal(graph, layer, entry))
+        return of_samples(graph, site, parts)
+
+
+def contracted_whole(
+    trace: Float[Array, "B n ..."], signal: Float[Array, "B n"]
+) -> Float[Array, "B ..."]:
+    """What a derivative with respect to the state of the traces stands for, for each sample."""
+    a = signal.astype(trace.dtype)
+    parts = jnp.einsum("bn,bn...->b...", a, trace, precision=EXACT)
+    return met_rows(a[:, None], parts[:, None])[:, 0]
 
 
 def _through_layer(
