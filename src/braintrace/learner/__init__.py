@@ -8,3 +8,4 @@ from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
 from ._state import Info, Key, State, counted, no_steps, owned
+from ._synthetic import train_synthetic_gradient

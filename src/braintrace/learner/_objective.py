@@ -10,7 +10,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import Cell, Mask, Reset, check_samples, sequence_length, weights_of
+from ..cell import Cell, Mask, Reset, check_samples, scale_of, sequence_length, weights_of
 from ..cell._arguments import (
     Modulator,
     checked_marks,
@@ -192,8 +192,9 @@ def gradient(
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
     shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
     weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
+    scale = scale_of(mask, shape, sequence_length(sequences), plan.reduction)
     asked = given.y_target, given.modulator, rule.target_timing
-    signals = driver_signals(cell.graph, weights, *asked)
+    signals = driver_signals(cell.graph, weights, *asked, scale)
     problem, marks = (
         Problem(cell.graph, rule, user_body(cell, on_flat, mask, reads_params), plan.resets),
         given.marks,

@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 from ..cell import Cell
 from ..core._compat import is_traced
 from ..core.engine import Rule, advance, evolve, update, window
+from ._bootstrap import learn_estimate
 from ._kept import Kept
 from ._objective import Plan, gradient
 
@@ -25,6 +26,9 @@ class Programs:
         self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames=("size", "held"))
         self.evolve = jax.jit(of(evolve, cell.graph), static_argnames="held")
         self.gradients = Kept(lambda *_: jax.jit(of(gradient, cell, rule), static_argnums=0))
+        self.estimates = Kept(
+            lambda loss_fn, resets, *how: jax.jit(of(learn_estimate, cell, resets, loss_fn, *how))
+        )
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
         """`gradient` of params, carry, traces and a `Given`."""

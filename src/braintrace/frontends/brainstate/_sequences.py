@@ -333,8 +333,7 @@ class _LossOfOutput:
     of_windows: bool
 
     def __call__(self, x: PyTree, *targets: PyTree) -> PyTree:
-        several = len(self.learner._driven.functional.cell.x.structure.children()) > 1
-        inputs = x if several and isinstance(x, (tuple, list)) else (x,)
+        inputs = self.learner._driven._inputs(x)
         if not self.of_windows:
             return self.loss_fn(self.learner(*inputs), *targets)
         outs = self.learner(*map(MultiStepData, inputs))
