@@ -129,6 +129,22 @@ def test_any_estimate_against_the_oracle(name):
     assert max(apart(other, right).values()) > 1e-3  # control: the estimate matters
 
 
+def test_fidelity_is_that_of_what_was_learned():
+    this, (params, carry, xs, ys) = compiled("gru", SyntheticGradient()), data("gru")
+    state, cell = this.init(params, carry), EXAMPLES["gru"].cell
+    state, _ = train_synthetic_gradient(this, params, state, xs, ys, loss_fn=loss, lr=0.1, epochs=9)
+    found, _, info = this.etrace_grad(params, state, xs, ys, fidelity=True, **SUM)
+    bptt = checks.bptt_gradient(cell, params, carry, xs, ys, **SUM)[0]
+    off = lambda g: {
+        f"['{k}']": jnp.linalg.norm(g[k] - bptt[k]) / jnp.linalg.norm(bptt[k]) for k in bptt
+    }
+    right = off(found)
+    for path, fidelity in info.fidelity.items():
+        np.testing.assert_allclose(fidelity.relative_error, right[path], rtol=1e-9, atol=1e-12)
+    none = this.etrace_grad(params, this.init(params, carry), xs, ys, **SUM)[0]
+    assert abs(off(none)["['U']"] - right["['U']"]) > 1e-3  # control
+
+
 def test_what_follows_the_last_step_that_counts_has_no_estimate():
     this, (params, carry, xs, ys) = compiled("gru"), data("gru")
     state, mask = this.init(params, carry), jnp.arange(T) < 3
@@ -273,7 +289,7 @@ WRONG = [
     ({"ends": 1}, "Invalid ends"),
     ({"batch_size": 7}, "Invalid batch_size"),
     ({"loss_fn": 3}, "loss_fn"),
-    ({"optimizer": 3}, "optimis"),
+    ({"optimizer": 3}, "Invalid optimizer"),
     ({"mask": jnp.ones((T, B + 1))}, "mask"),
     ({"reset": jnp.zeros((T, B + 1), bool)}, "reset"),
 ]

@@ -2,7 +2,7 @@
 
 from ._budget import Budget
 from ._fidelity import Fidelity
-from ._fit import fit_mode, step_options, taking_gradients
+from ._fit import Mode, chunks_of, one_after_another, taking_gradients
 from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction
 from ._objective import Objective, Options

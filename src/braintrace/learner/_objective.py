@@ -41,7 +41,7 @@ from ..core.engine import (
     undifferentiated,
 )
 from ..core.engine._records import EngineState, Problem, Steps
-from ..core.traces import ErrorBound
+from ..core.traces import ErrorBound, begun, learned_in
 from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
 from ._state import Info
@@ -224,7 +224,10 @@ def gradient(
     def fidelity() -> dict[str, Fidelity]:
         if isinstance(by_step, ErrorBound):
             return bounded(cell.graph, params, kept, by_step)
-        fresh = kept if traces is None else of_params(online(None, False)[0])
+        fresh = kept
+        if traces is not None:
+            zero = begun(rule.init(cell.graph), None, traces) if learned_in(traces) else None
+            fresh = of_params(online(zero, False)[0])
         plain = cell.plain or cell
         body = user_body(plain, on_flat, mask, reads_params)
         own = narrowed(list(carry), list(plain.graph.carry))

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from ..cell import Mask, Reset, check_driver, check_loss, check_reset, sequence_length
 from ..cell._arguments import checked_marks, checked_mask
 from ..cell._user_step import OF_OUTPUT, check_takes
-from ..core._domains import flag, positive, whole
+from ..core._domains import described, flag, positive, whole
 from ..core._errors import UsageError
 from ..core.signals import estimator_of
 from ..core.traces import with_learned
@@ -107,21 +107,23 @@ def train_synthetic_gradient(
         raise UsageError("The chunks do not fill the sequence.", got=got, expected=expected)
     if batch_size not in (None, samples):
         raise UsageError("Invalid batch_size.", got=batch_size, expected=f"{samples}, as compiled")
-    marked = reset is not None and not isinstance(reset, bool)
+    marks = None if reset is None or isinstance(reset, bool) else checked_marks(reset)
     chosen = flag("ends", ends), whole("epochs", epochs), whole("refresh", refresh)
     course = Course(size, *chosen, positive("lr", lr), optimizer)
+    if optimizer is not None and not callable(getattr(optimizer, "update", None)):
+        got, expected = described(optimizer), "an optax optimiser, or None"
+        raise UsageError("Invalid optimizer.", got=got, expected=expected)
     flat, carry, traces = core._start(params, state)
     lesson = Lesson(
         core._inputs(xs, (steps,)),
         targets,
         None if mask is None else checked_mask(mask, "sum"),
-        check_reset(checked_marks(reset), steps, samples) if marked else None,
-        core._initial_values() if marked else [],
+        None if marks is None else check_reset(marks, steps, samples),
+        [] if marks is None else core._initial_values(),
     )
     begins = core._initial_values() if reset is True else carry
-    program = core._programs.estimates.of(
-        UserFunction(loss_fn), core._resettable, estimator, course
-    )
+    resets = () if marks is None else core._resettable
+    program = core._programs.estimates.of(UserFunction(loss_fn), resets, estimator, course)
     weights, errors = program(flat, begins, estimator.weights(traces), lesson)
     new = dataclasses.replace(state, traces=with_learned(traces, weights))
     if not holds:

@@ -25,7 +25,8 @@ class Rule:
         carrier: the kind of traces, what is stored in place of the influence of a weight.
         edits: what is changed in the program of the cell, in this order.
         multi_step_problem: as above; it ends an error.
-        schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
+        schedule: 'A', 'O' or a whole number of steps, when `etrace_fit` updates; None for its own
+            choice.
         target_timing: 'per-step' or 'sequence-end', for rules that project targets.
         traces_all_state: whether a state that is read through products alone has a trace as well.
         options: set by `Algorithm.rule`.
@@ -40,7 +41,7 @@ class Rule:
     carrier: Carrier
     edits: tuple[Edit, ...] = ()
     multi_step_problem: str = ""
-    schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
+    schedule: str | int | None = None  # for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
     # whether a state that no later step reads but through products has a trace as well

@@ -109,7 +109,7 @@ def driver_signals(
     }
     for _ in _shapes(graph, LOSS_SCALE):
         counts = (weights != 0).reshape(steps, -1).astype(jnp.int8)
-        signals[LOSS_SCALE] = [scale * jax.lax.cummax(counts, axis=0, reverse=True)]
+        signals[LOSS_SCALE] = [jax.lax.cummax(counts, axis=0, reverse=True) * jnp.asarray(scale)]
     for shape in _shapes(graph, RATE_SCALE)[:1]:
         (samples,) = shape
         if weights.ndim == 1:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from .._domains import described
 from .._errors import UsageError
@@ -84,7 +84,7 @@ class SyntheticGradient:
         )
 
     @staticmethod
-    def placed(state: PyTree, weights: Weights) -> PyTree:
+    def placed(state: PyTree, weights: Sequence[ArrayLike]) -> PyTree:
         """The state, or the traces, with these weights of M: those that another state has learned,
         say. At a learner that holds its state: `learner.etrace.value` and `learner.traces`.
         """

@@ -242,7 +242,7 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
     def _inputs(self, x: PyTree) -> tuple[PyTree, ...]:
         """The inputs of the model: one, or a tuple of them where it takes several."""
         several = len(self.functional.cell.x.structure.children()) > 1
-        return x if several and isinstance(x, (tuple, list)) else (x,)
+        return tuple(x) if several and isinstance(x, (tuple, list)) else (x,)
 
     def _move(self, new: State, *, hidden: bool = True) -> None:
         """Take over a state of the functional learner; without `hidden` only statistics and

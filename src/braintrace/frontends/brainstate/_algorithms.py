@@ -66,7 +66,7 @@ class OTTT(ETraceVjpAlgorithm, algorithm=rules.OTTTRule):
     __init__: Any
 
     @property
-    def mode(self) -> str | None:
+    def mode(self) -> str | int | None:
         """When `etrace_fit` updates: 'A' once per sequence, 'O' at every step."""
         return self._rule.schedule
 
