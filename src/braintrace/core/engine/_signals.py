@@ -107,8 +107,10 @@ def driver_signals(
         name: [_weighted(v, weights, counts=name == LOCAL_TARGET) for v in values]
         for name, values in signals.items()
     }
-    for _ in _shapes(graph, LOSS_SCALE):
+    for shape in _shapes(graph, LOSS_SCALE):
         counts = (weights != 0).reshape(steps, -1).astype(jnp.int8)
+        if counts.shape[1:] != shape:  # samples that are not told apart
+            counts = counts.max(1, keepdims=True)
         signals[LOSS_SCALE] = [jax.lax.cummax(counts, axis=0, reverse=True) * jnp.asarray(scale)]
     for shape in _shapes(graph, RATE_SCALE)[:1]:
         (samples,) = shape
