@@ -87,7 +87,9 @@ def train_synthetic_gradient(
     True
     """
     holds = not isinstance(learner, FunctionLearner)
-    core: Any = learner._core if holds else learner
+    core: Any = getattr(learner, "_core", None) if holds else learner
+    if core is None:
+        raise UsageError("This is no learner.", got=described(learner), expected="one of 'dni'")
     params, state, xs, *targets = (*learner._now(), *given) if holds else given
     estimator = estimator_of(core.rule.edits)
     if estimator is None:
@@ -95,6 +97,7 @@ def train_synthetic_gradient(
             "The learner has no estimator of the later loss.",
             got=f"one of {core.rule.name}",
             expected="one of 'dni'",
+            do="compile the model with 'dni'",
         )
     xs = learner._inputs(xs) if holds else xs
     steps, samples = sequence_length(xs), core.graph.batch_size

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from .._domains import described
+from .._domains import described, positive, whole
 from .._errors import UsageError
 from ..analysis import CellGraph, Exit
 from ..jaxpr import Var
@@ -62,6 +62,12 @@ class SyntheticGradient:
     hidden_width: int | None = None
     scale: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.hidden_width is not None:
+            whole("hidden_width", self.hidden_width)
+        positive("scale", self.scale, zero=True)
+        whole("seed", self.seed, least=0)
 
     def initial(self, size: int) -> list[np.ndarray]:
         """The weights at first, for a state of `size` numbers."""
