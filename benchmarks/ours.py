@@ -20,7 +20,8 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     `rule` is 'bptt' or an algorithm as `python -m braintrace compare` names it. `form` is 'window'
     (the default window), 'online' (window=1), 'no end trace' (one window, zero traces that are
     never read, none formed at the end), 'step' (one update under `jit`), 'eager step' (the same
-    without) 'window 1' (multi-step VJP over windows of one step), or 'module', 'module step' and
+    without), both also with ' in place' (the learner's `value_and_grad`), 'window 1' (multi-step
+    VJP over windows of one step), or 'module', 'module step' and
     'module eager step': the default window and a single update through the brainstate front end.
     """
     if case.cell == "layer":
@@ -40,15 +41,10 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
     )
     if "step" in form:
         state = learner.init(model.params, model.carry)
-        return Program(
-            _step(learner),
-            model.params,
-            state,
-            xs[0],
-            ys[0],
-            size_of(state.traces),
-            compiled=form == "step",
-        )
+        jitted = not form.startswith("eager")
+        step = _step_in_place(learner, not jitted) if "in place" in form else _step(learner)
+        traces = size_of(state.traces)
+        return Program(step, model.params, state, xs[0], ys[0], traces, compiled=jitted)
     if form == "window 1":
         state = learner.init(model.params, model.carry)
         return Program(_full_windows(learner), model.params, state, xs, ys, size_of(state.traces))
@@ -99,6 +95,15 @@ def _step(learner: Any) -> Any:
         return loss(out, y), state
 
     return jax.grad(one, has_aux=True)
+
+
+def _step_in_place(learner: Any, donate: bool) -> Any:
+    """The same by the learner itself."""
+
+    def one(params: Any, state: Any, x: Any, y: Any) -> Any:
+        return learner.value_and_grad(params, state, x, y, loss_fn=loss, donate=donate)[1:]
+
+    return one
 
 
 def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:

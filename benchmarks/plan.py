@@ -77,7 +77,14 @@ _EXACT = (
     _PEER_OSTL,
 )
 _FORMS = {
-    OURS: ("step", "eager step", "module step", "module eager step"),
+    OURS: (
+        "step",
+        "eager step",
+        "step in place",
+        "eager step in place",
+        "module step",
+        "module eager step",
+    ),
     PEER: ("step", "eager step"),
 }
 _STEPS = (
@@ -122,6 +129,16 @@ def short() -> list[Work]:
         for size in ((128, 32), (512, 32))
         for cell in ("gru", "lif")
     ]
+
+
+def accelerator(tiny: bool = False) -> list[Work]:
+    """Two cells over three sizes and three batches, what says most first; without the peer."""
+    if tiny:
+        return alone([Work(Case("lif", 8, 2, 8), CORE, 0.1)])
+    sizes = [(n, b) for b in (32, 256, 1) for n in (512, 128, 2048)]
+    sizes.sort(key=lambda size: size[0] == 2048)  # the largest take longest
+    works = [Work(Case(cell, *size), CORE, 0.3) for size in sizes for cell in ("gru", "lif")]
+    return alone(works)
 
 
 def alone(works: list[Work]) -> list[Work]:

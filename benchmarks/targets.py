@@ -177,6 +177,9 @@ def first_call(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
                 0.6,
                 "<=",
             )
+        for own in (_key("d_rtrl", f"{how}step in place") for how in ("", "eager ")):
+            figure = _times(cases, cell, 512, 32, own, ONLINE)
+            yield f"{cell} 512, 32: {own}, in times of a step of the driver's", figure, 2, "<="
         for front_end in ("", "module "):
             steps = (_key("d_rtrl", f"{front_end}eager step"), _key("d_rtrl", f"{front_end}step"))
             yield (
