@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import braintrace
-from braintrace.core.traces import FactorCarrier, _per_parameter
+from braintrace.core.traces import FactorCarrier, _filtered_input
 
 T, B, I, N, O = 9, 3, 4, 6, 2
 random = np.random.default_rng(3)
@@ -144,14 +144,14 @@ def test_one_layer_is_that_of_bptt():
 
 @pytest.mark.parametrize("at", ["leaks", "gains"])
 def test_another_number_is_another_gradient(at, monkeypatch):
-    real = _per_parameter.constant_dynamics
+    real = _filtered_input.constant_dynamics
 
     def wrong(graph):
         leaks, gains = real(graph)
         off = lambda values: tuple(1.1 * v for v in values)
         return (off(leaks), gains) if at == "leaks" else (leaks, off(gains))
 
-    monkeypatch.setattr(_per_parameter, "constant_dynamics", wrong)
+    monkeypatch.setattr(_filtered_input, "constant_dynamics", wrong)
     with pytest.raises(AssertionError):
         test_so_it_is_step_by_step_and_in_windows_of_outputs(True)
 
@@ -187,7 +187,7 @@ def test_taken_for_constant_they_would_be_wrong(name, monkeypatch):
     plain = compiled(OTHERS[name], "d_rtrl")
     sites = len(plain.graph.sites)
     monkeypatch.setattr(
-        _per_parameter, "constant_dynamics", lambda g: tuple(v[:sites] for v in constant(g))
+        _filtered_input, "constant_dynamics", lambda g: tuple(v[:sites] for v in constant(g))
     )
     learner = compiled(OTHERS[name])
     a, b = (

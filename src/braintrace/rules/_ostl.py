@@ -5,7 +5,7 @@ import dataclasses
 from jax.typing import DTypeLike
 
 from ..core.engine import Rule
-from ..core.traces import Factored, PerParameter, WithinLayer
+from ..core.traces import Factored, MayBeFiltered, WithinLayer
 from ._algorithm import Algorithm, Compared
 from ._options import decay, floating, option
 from ._registry import register_algorithm
@@ -108,6 +108,6 @@ class OSTLFeedforwardRule(Algorithm):
 
     def parts(self) -> Rule:
         if (decay := self.decay_or_rank) is None:
-            return Rule("OSTL without recurrence", PerParameter(self.trace_dtype, factorise=True))
+            return Rule("OSTL without recurrence", MayBeFiltered(self.trace_dtype))
         carrier = Factored(decay, decay, self.trace_dtype)
         return Rule("OSTL without recurrence, factored", carrier)

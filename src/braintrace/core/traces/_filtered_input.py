@@ -14,6 +14,7 @@ of its derivatives: `constant_dynamics`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from itertools import chain
 
 import jax
@@ -24,7 +25,8 @@ from jaxtyping import Array, DTypeLike
 from ..analysis import CellGraph, Site, depends, reach
 from ..jaxpr import Const, Var, evaluate, inline, reader
 from ..step import Values
-from ._carrier import FactorCarrier, StepSignals, Traces, trace_dtype
+from ._carrier import Carrier, FactorCarrier, StepSignals, Traces, trace_dtype
+from ._per_parameter import PerParameter
 from ._sensitivity import sensitivity
 from ._slots import signals_at
 
@@ -56,6 +58,16 @@ class FilteredInput(FactorCarrier):
         self, graph: CellGraph, before: Traces, after: Traces, signals: StepSignals
     ) -> list[tuple[Array, Array]]:
         return [(x, drive) for (x,), drive in zip(after, signals.drives, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class MayBeFiltered(PerParameter):
+    """`FilteredInput` where that is proven, else `PerParameter`."""
+
+    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> Carrier:
+        if (found := constant_dynamics(graph)) is None:
+            return PerParameter(self.dtype, self.clip)
+        return FilteredInput(*found, self.dtype)
 
 
 def constant_dynamics(graph: CellGraph) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

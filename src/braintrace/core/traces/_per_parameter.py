@@ -12,7 +12,7 @@ step, and kept as its factors: O(B (I + O S)).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -25,17 +25,7 @@ from .._precision import wide
 from ..analysis import CellGraph, Site
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
-from ._carrier import (
-    Carrier,
-    Cotangents,
-    StepSignals,
-    Sums,
-    TraceCarrier,
-    Traces,
-    represented,
-    trace_dtype,
-)
-from ._filtered_input import FilteredInput, constant_dynamics
+from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
 from ._slots import cleared, operand_axes, signals_at
 
@@ -58,7 +48,7 @@ Now = tuple[Values, Array]  # the data of a step and the derivative with respect
 @dataclasses.dataclass(frozen=True)
 class PerParameter(TraceCarrier):
     """`dtype`: of the traces; by default that of y, at least float32. `clip`: the largest absolute
-    value of a trace. `factorise`: whether traces that are filtered inputs are kept as these.
+    value of a trace.
 
     >>> from braintrace import rules
     >>> rules.Rule("D-RTRL", rules.PerParameter()).carrier.longest_window is None
@@ -67,11 +57,6 @@ class PerParameter(TraceCarrier):
 
     dtype: DTypeLike | None = None
     clip: float | None = None
-    factorise: bool = dataclasses.field(default=False, kw_only=True, repr=False)
-
-    def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> Carrier:
-        found = constant_dynamics(graph) if self.factorise and self.clip is None else None
-        return self if found is None else FilteredInput(*found, self.dtype)
 
     @property
     def longest_window(self) -> int | None:
