@@ -19,8 +19,10 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
 
     `rule` is 'bptt' or an algorithm as `python -m braintrace compare` names it. `form` is 'window'
     (the default window), 'online' (window=1), 'no end trace' (one window, zero traces that are
-    never read, none formed at the end), 'step' (one update under `jit`), 'eager step' (the same
-    without) 'window 1' (multi-step VJP over windows of one step), or 'module', 'module step' and
+    never read, none formed at the end), 'within BPTT' (the window of a `memory_budget` of nine
+    tenths of what the plan says of BPTT), 'step' (one update under `jit`), 'eager step' (the same
+    without), both also with ' in place' (the learner's `value_and_grad`), 'window 1' (multi-step
+    VJP over windows of one step), or 'module', 'module step' and
     'module eager step': the default window and a single update through the brainstate front end.
     """
     if case.cell == "layer":
@@ -30,25 +32,17 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
         return _module(case, rule, xs, ys, form)
     if rule == "bptt":
         return Program(_bptt(model), model.params, model.carry, xs, ys)
-    learner = braintrace.compile(
-        model.cell,
-        rule.split()[0],
-        xs[0],
-        params=model.params,
-        carry=model.carry,
-        **algorithms(model)[rule].options,
-    )
+    given = {"params": model.params, "carry": model.carry, **algorithms(model)[rule].options}
+    learner = braintrace.compile(model.cell, rule.split()[0], xs[0], **given)
+    if form == "within BPTT":
+        given["memory_budget"] = int(0.9 * learner.memory_plan(steps).bptt)
+        learner = braintrace.compile(model.cell, rule.split()[0], xs[0], **given)
     if "step" in form:
         state = learner.init(model.params, model.carry)
-        return Program(
-            _step(learner),
-            model.params,
-            state,
-            xs[0],
-            ys[0],
-            size_of(state.traces),
-            compiled=form == "step",
-        )
+        jitted = not form.startswith("eager")
+        step = _step_in_place(learner, not jitted) if "in place" in form else _step(learner)
+        traces = size_of(state.traces)
+        return Program(step, model.params, state, xs[0], ys[0], traces, compiled=jitted)
     if form == "window 1":
         state = learner.init(model.params, model.carry)
         return Program(_full_windows(learner), model.params, state, xs, ys, size_of(state.traces))
@@ -67,7 +61,7 @@ def program(case: Case, rule: str, steps: int, form: str) -> Program:
             return learner.etrace_grad(fixed[0], fixed[1], xs, ys, **options)[0], state
 
         return Program(without, (model.params, start), (), xs, ys)
-    window = {"window": None, "online": 1}[form]
+    window = {"window": None, "within BPTT": None, "online": 1}[form]
 
     def gradient(params: Any, state: Any, xs: Any, ys: Any) -> Any:
         options = {"loss_fn": loss, "reduction": "sum", "window": window, **targets(ys)}
@@ -99,6 +93,15 @@ def _step(learner: Any) -> Any:
         return loss(out, y), state
 
     return jax.grad(one, has_aux=True)
+
+
+def _step_in_place(learner: Any, donate: bool) -> Any:
+    """The same by the learner itself."""
+
+    def one(params: Any, state: Any, x: Any, y: Any) -> Any:
+        return learner.value_and_grad(params, state, x, y, loss_fn=loss, donate=donate)[1:]
+
+    return one
 
 
 def _module(case: Case, rule: str, xs: Any, ys: Any, form: str) -> Program:

@@ -77,7 +77,14 @@ _EXACT = (
     _PEER_OSTL,
 )
 _FORMS = {
-    OURS: ("step", "eager step", "module step", "module eager step"),
+    OURS: (
+        "step",
+        "eager step",
+        "step in place",
+        "eager step in place",
+        "module step",
+        "module eager step",
+    ),
     PEER: ("step", "eager step"),
 }
 _STEPS = (
@@ -100,14 +107,18 @@ LONG = (BPTT, _ours("d_rtrl"), *_pair("pp_prop"))
 
 def full() -> list[Work]:
     """Every cell at every size, a wide layer, and a long sequence; what the targets speak of
-    first.
+    first. Only at 128 neurons and 32 samples the traces of D-RTRL leave room within BPTT's memory.
     """
     works = []
     for neurons, samples in ((512, 32), (128, 32), (128, 1), (512, 1)):
         for cell, more in MORE.items():
+            fits = neurons == 128 and samples == 32 and cell in ("rnn", "gru", "lif")
+            within = (_ours("d_rtrl", "within BPTT"),) if fits else ()
             exact = _EXACT if neurons == 128 and cell in ("rnn", "gru", "lif") else ()
             steps = _STEPS if (neurons, samples) == (512, 32) and cell in ("gru", "lif") else ()
-            works.append(Work(Case(cell, neurons, samples), (*CORE, *more, *exact, *steps)))
+            works.append(
+                Work(Case(cell, neurons, samples), (*CORE, *more, *within, *exact, *steps))
+            )
     return [
         *works,
         Work(Case("gru", 128, 32, 10_000), LONG, 4.0),
@@ -122,6 +133,16 @@ def short() -> list[Work]:
         for size in ((128, 32), (512, 32))
         for cell in ("gru", "lif")
     ]
+
+
+def accelerator(tiny: bool = False) -> list[Work]:
+    """Two cells over three sizes and three batches, what says most first; without the peer."""
+    if tiny:
+        return alone([Work(Case("lif", 8, 2, 8), CORE, 0.1)])
+    sizes = [(n, b) for b in (32, 256, 1) for n in (512, 128, 2048)]
+    sizes.sort(key=lambda size: size[0] == 2048)  # the largest take longest
+    works = [Work(Case(cell, *size), CORE, 0.3) for size in sizes for cell in ("gru", "lif")]
+    return alone(works)
 
 
 def alone(works: list[Work]) -> list[Work]:

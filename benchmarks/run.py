@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def run(
     *,
     rounds: int,
     minutes: float = 60.0,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fill `results`, which are saved after each case; what they hold already is left out. After
-    `minutes` no case is begun.
+    """Fill `results`, which are saved after each case, and then call `after`; what they hold
+    already is left out. After `minutes` no case is begun.
     """
     end = time.monotonic() + 60 * minutes
     folder = results.folder
@@ -65,6 +67,7 @@ def run(
                 print(f"{datetime.datetime.now():%H:%M:%S} {work.case.title}", flush=True)
                 held[work.case.title] = _case(work, processes, missing, times)
                 results.save()
+                after()
 
 
 def _case(

@@ -163,6 +163,11 @@ def memory(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
                 1.0,
                 "<=",
             )
+    for cell in ("rnn", "gru", "lif"):
+        case = _at(cases, cell, 128, 32)
+        peaks = [value(case, key, "peak") for key in (_key("d_rtrl", "within BPTT"), "bptt")]
+        figure = peaks[0] / peaks[1] if all(peaks) else None
+        yield f"{cell} 128, 32, asked to stay within BPTT's: peak over it", figure, 1.0, "<="
     case, gradient = _at(cases, "gru", 512, 32), size_of(model_of(Case("gru", 512, 32)).params)
     peak = value(case, _key("pp_prop", "window"), "traces")
     yield "gru 512, 32, pp_prop: MB of traces", peak and peak / 1e6, 3, "<="
@@ -177,6 +182,9 @@ def first_call(cases: dict[str, Any], _: dict[str, Any]) -> Iterator[Finding]:
                 0.6,
                 "<=",
             )
+        for own in (_key("d_rtrl", f"{how}step in place") for how in ("", "eager ")):
+            figure = _times(cases, cell, 512, 32, own, ONLINE)
+            yield f"{cell} 512, 32: {own}, in times of a step of the driver's", figure, 2, "<="
         for front_end in ("", "module "):
             steps = (_key("d_rtrl", f"{front_end}eager step"), _key("d_rtrl", f"{front_end}step"))
             yield (

@@ -9,7 +9,7 @@ python -m benchmarks.worker ours|peer
     -> seconds
 {"do": "gradients", "case": {...}, "rule": ..., "form": ..., "file": ..., "runs": 1}
     -> writes an .npz file
-{"do": "forget"}    {"do": "limits"}    {"do": "versions"}
+{"do": "forget"}    {"do": "limits"}    {"do": "versions"}    {"do": "smoke"}
 """
 
 import importlib.metadata
@@ -85,6 +85,11 @@ class Worker:
 
     def limits(self) -> dict[str, Any]:
         return limits()
+
+    def smoke(self) -> dict[str, Any]:
+        from .smoke import smoke  # of this project alone
+
+        return {"rows": smoke()}
 
     def versions(self) -> dict[str, Any]:
         packages = {name: importlib.metadata.version(name) for name in _PACKAGES}

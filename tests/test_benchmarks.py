@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,8 +77,32 @@ def test_a_learner_under_the_users_map(tmp_path):
 
 
 def test_no_accelerator_is_said(tmp_path):
-    done = harness("benchmarks.accelerator", tmp_path, "--tiny")
+    done = harness("benchmarks.accelerator", tmp_path)
     assert done.returncode == 2 and "only a CPU" in done.stderr
+
+
+def test_the_script_for_accelerators(tmp_path):
+    done = harness("benchmarks.accelerator", tmp_path, "--tiny")
+    assert done.returncode == 0, done.stderr
+    data = json.loads((tmp_path / "accelerator-cpu.json").read_text())
+    assert all(row["ok"] for row in data["smoke"]["rows"])
+    assert sum(row["control"] is not None for row in data["smoke"]["rows"]) == 3
+    [(title, case)] = data["cases"].items()
+    assert all(row["seconds"][0] > 0 for row in case["rows"].values())
+    text = (tmp_path / "accelerator-cpu.md").read_text()
+    assert text in done.stdout
+    for part in ("### Oracles in float32", "against memory", f"### {title}", "| d_rtrl, online |"):
+        assert part in text
+    assert (tmp_path / "accelerator-cpu.png").stat().st_size > 1000
+
+
+def test_what_an_accelerator_is_asked_first():
+    """The most informative sizes, and none twice; a limit of time leaves out the largest."""
+    works = plan.accelerator()
+    sizes = list(dict.fromkeys((w.case.neurons, w.case.samples) for w in works))
+    assert set(sizes) == {(n, b) for n in (128, 512, 2048) for b in (1, 32, 256)}
+    assert len(works) == 2 * len(sizes) and sizes[0] == (512, 32)
+    assert {n for n, _ in sizes[-3:]} == {2048}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ _STEP = {
 #: For each method its arguments, with the kind of each.
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "etrace_grad": _LOSS
-    | {"has_aux": values.FLAGS, "return_state": values.FLAGS, "fidelity": values.FLAGS},
+    | dict.fromkeys(("has_aux", "return_state", "fidelity", "donate"), values.FLAGS),
     "etrace_fit": _LOSS | {"mode": values.MODES},
     "etrace_fit, every step": {k: v for k, v in _LOSS.items() if k not in ("window", "xs")},
     "check_gradients": {k: v for k, v in _LOSS.items() if k not in ("ys", "xs")},
@@ -46,6 +46,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "x": values.STEP_INPUTS,
         "reduction": values.REDUCTIONS,
         "has_aux": values.FLAGS,
+        "donate": values.FLAGS,
         "y_target": values.NEEDLESS_TARGETS,
         "modulator": values.NEEDLESS_TARGETS,
     },

@@ -148,6 +148,7 @@ class Function(FrontEnd):
         "etrace_evolve",
         "update",
         "update_window",
+        "value_and_grad",
         "memory_plan",
         "init",
     )
@@ -180,6 +181,8 @@ class Function(FrontEnd):
             return found(params, state, *_named(given, "xs"), **given)
         if "step_fn" not in given:
             given.setdefault("loss_fn", squared_error)
+        if method == "value_and_grad":
+            return found(params, state, given.pop("x", X[0]), given.pop("y", Y[0]), **given)
         if method == "etrace_fit":
             tuner = given.setdefault("optimizer", optax.sgd(0.1))
             start = params, tuner.init(self.learner.trained(params)), state
@@ -259,6 +262,7 @@ class Brainstate(FrontEnd):
         "check_gradients",
         "etrace_evolve",
         "update",
+        "value_and_grad",
         "memory_plan",
         "reset_state",
     )
@@ -299,6 +303,8 @@ class Brainstate(FrontEnd):
         loss_fn: Callable[..., Any] = given.pop("loss_fn", squared_error)
         step = lambda x, *target: loss_fn(this(x), *target)
         given.setdefault("step_fn", step if _takes(loss_fn, 2) else loss_fn)
+        if method == "value_and_grad":
+            return found(given.pop("x", X[0]), given.pop("y", Y[0]), **given)
         if method == "etrace_fit":
             given.setdefault("optimizer", _Descent(this.param_states))
         return found(*_named(given, "xs", "ys"), **given)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..cell import Cell, Tree
 from ..core import __version__
+from ..core._compat import is_traced
 from ..core._errors import UsageError
 from ..core.engine import Rule
 from ..core.traces import draws_in
@@ -66,6 +67,16 @@ class Border:
         layout = self._layout if state.traces is not None else self._unformed
         tree = state.carry, state.traces, state.steps
         leaves, structure = jax.tree.flatten(tree)
+        if any(map(_is_gone, leaves)):
+            raise UsageError(
+                "The state was given away.",
+                got="arrays that a call with donate=True, or a jax.jit with donate_argnums, moved "
+                "on where they lie",
+                expected="the state that this call returned",
+                do="go on with that state, or keep a copy of this one before: "
+                "jax.tree.map(jnp.copy, state); a learner that holds its state begins again with "
+                "reset_state()",
+            )
         if structure == layout.structure and all(map(_like, leaves, layout.leaves)):
             return
         # slowly: what JAX would convert itself, a Python number or a wide NumPy array, is right
@@ -103,6 +114,10 @@ def _place(name: str) -> str:
     """Where a leaf of (carry, traces, steps) is, from JAX's name of it."""
     part, rest = ("carry", "traces", "steps")[int(name[1])], name[3:]
     return f"{part} {rest.removeprefix('carry')}".strip()
+
+
+def _is_gone(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not is_traced(leaf) and leaf.is_deleted()
 
 
 def _like(leaf: Any, expected: jax.ShapeDtypeStruct) -> bool:

@@ -31,11 +31,12 @@ from ._compiled import Compiled
 from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import Mode, fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
+from ._one_step import OneStep
 from ._serialization import offer_to_flax
 from ._state import Info, Key, State, no_steps, owned
 
 
-class FunctionLearner(Compiled):
+class FunctionLearner(OneStep, Compiled):
     """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by
     `braintrace.compile`.
 
@@ -200,6 +201,7 @@ class FunctionLearner(Compiled):
         y_target: Target = None,
         modulator: Modulator | None = None,
         fidelity: bool = False,
+        donate: bool = False,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -245,6 +247,10 @@ class FunctionLearner(Compiled):
                 the time before. It takes the time and, growing with T, the memory of BPTT, and
                 where there are traces already a second online gradient, from zero ones: ask for it
                 now and then. Where it is off it costs nothing: the program is the same.
+            donate: gives the traces of `state` away, in an eager call: they are moved where they
+                lie, without a second copy. That state cannot be used any more, which an error says,
+                also where the results of the call are refused: a learner that holds its state then
+                begins again with `reset_state()`. In a `jax.jit` of yours `donate_argnums` does it.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -258,7 +264,7 @@ class FunctionLearner(Compiled):
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(
-            mask, reset, window, reduction, return_state, y_target, modulator, fidelity
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, donate
         )
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
@@ -301,10 +307,12 @@ class FunctionLearner(Compiled):
             options.modulator,
             outside,
         )
-        gradients, carry, traces, info, moved = self._programs.gradient(plan, *start, given)
+        gives = keep and options.donate
+        found = self._programs.gradient(plan, *start, given, donate=gives)
+        gradients, carry, traces, info, moved = found
         check_finite(info.losses, options.mask)
-        before = start[1]
-        made = of_state(self.cell, self.rule.carrier, before, carry, traces) if keep else []
+        before, looked_at = start[1], traces if steps > 1 else None  # as `_moved`
+        made = of_state(self.cell, self.rule.carrier, before, carry, looked_at) if keep else []
         hint = lambda: first_input(self.graph, xs, options.mask, not objective.is_step)
         check_results([*of_gradients(self.graph, *gradients), *made], hint)
         kept = traces if keep else state.traces

@@ -141,6 +141,7 @@ class Options:
     y_target: Target = None
     modulator: Modulator | None = None
     fidelity: bool = False
+    donate: bool = False
 
     def __post_init__(self) -> None:
         choice("reduction", self.reduction, ("mean", "sum"))
@@ -152,9 +153,11 @@ class Options:
             "y_target": checked_target,
             "modulator": checked_modulator,
             "fidelity": lambda value: flag("fidelity", value),
+            "donate": lambda value: flag("donate", value),
         }
+        flags = "return_state", "fidelity", "donate"
         for name, form in forms.items():
-            if (value := getattr(self, name)) is not None or name in ("return_state", "fidelity"):
+            if (value := getattr(self, name)) is not None or name in flags:
                 object.__setattr__(self, name, form(value))
 
 

@@ -25,13 +25,17 @@ class Programs:
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
         self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames=("size", "held"))
         self.evolve = jax.jit(of(evolve, cell.graph), static_argnames="held")
-        self.gradients = Kept(lambda *_: jax.jit(of(gradient, cell, rule), static_argnums=0))
+        compiled = functools.partial(jax.jit, of(gradient, cell, rule), static_argnums=0)
+        traces = 3  # the number of that argument
+        self.gradients = Kept(lambda *key: compiled(donate_argnums=traces if key[-1] else ()))
         self.estimates = Kept(
             lambda loss_fn, resets, *how: jax.jit(of(learn_estimate, cell, resets, loss_fn, *how))
         )
 
-    def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
-        """`gradient` of params, carry, traces and a `Given`."""
+    def gradient(self, plan: Plan, *flat: PyTree, donate: bool = False) -> PyTree:
+        """`gradient` of params, carry, traces and a `Given`; with `donate` the traces are moved
+        where they lie.
+        """
         objective, traced = plan.objective, any(map(is_traced, jax.tree.leaves(flat)))
-        counts = not traced and objective.counts
-        return self.gradients.of(objective.function, objective, counts=counts)(plan, *flat)
+        counts, key = not traced and objective.counts, (objective, donate and not traced)
+        return self.gradients.of(objective.function, *key, counts=counts)(plan, *flat)

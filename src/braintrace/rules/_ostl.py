@@ -5,7 +5,7 @@ import dataclasses
 from jax.typing import DTypeLike
 
 from ..core.engine import Rule
-from ..core.traces import Factored, PerParameter, WithinLayer
+from ..core.traces import Factored, MayBeFiltered, WithinLayer
 from ._algorithm import Algorithm, Compared
 from ._options import decay, floating, option
 from ._registry import register_algorithm
@@ -73,7 +73,12 @@ class OSTLFeedforwardRule(Algorithm):
     diagonal, and this is exact for a layer under a memoryless readout. In a recurrent layer the
     recurrent path is left out (it is then D-RTRL).
 
-    Memory: O(B I O S); with a decay O(B (I + O S)). Time: O(B I O S^2) a step.
+    Where the step is proven to have one constant leak and one constant gain (a leaky integrator
+    with a detached reset), :math:`\epsilon` is the filtered input, and kept as that: the same
+    gradient at the cost of OTTT.
+
+    Memory: O(B I O S); of filtered inputs O(B I); with a decay O(B (I + O S)). Time: O(B I O S^2)
+    a step; of filtered inputs that of OTTT.
 
     Args:
         decay_or_rank: None for the trace as published; a decay or rank for the factorised
@@ -103,6 +108,6 @@ class OSTLFeedforwardRule(Algorithm):
 
     def parts(self) -> Rule:
         if (decay := self.decay_or_rank) is None:
-            return Rule("OSTL without recurrence", PerParameter(self.trace_dtype))
+            return Rule("OSTL without recurrence", MayBeFiltered(self.trace_dtype))
         carrier = Factored(decay, decay, self.trace_dtype)
         return Rule("OSTL without recurrence, factored", carrier)

@@ -7,6 +7,7 @@ from ._analyse import analyse as analyse
 from ._batch import BatchClaim as BatchClaim
 from ._batch import axes_of_results as axes_of_results
 from ._batch_axis import BatchAxis as BatchAxis
+from ._dependence import depends as depends
 from ._dependence import reach as reach
 from ._elements import as_array as as_array
 from ._exits import Exit as Exit

@@ -14,6 +14,7 @@ from ._draws import draws_in as draws_in
 from ._draws import key_words as key_words
 from ._draws import with_key as with_key
 from ._factored import Factored as Factored
+from ._filtered_input import MayBeFiltered as MayBeFiltered
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._kronecker import Kronecker as Kronecker

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import brainstate
 import jax
@@ -18,6 +18,7 @@ from ...core.analysis import Exactness
 from ...gradients import GradientReport, inner_dtypes, judge, window_choice
 from ...learner import Mode, Options, chunks_of, one_after_another
 from ...learner._finite import check_moved
+from ._one_step import OneStepMixin
 from ._optimizer import unchanged_on_error, update_of
 from ._states import all_or_nothing
 from ._step import StepFunction, by_state
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
 
 
-class SequenceDriverMixin:
+class SequenceDriverMixin(OneStepMixin):
     """Sequence drivers, for whatever hands its calls to a learner: `ETraceAlgorithm`, `ETraceVmap`.
 
     A step function calls the learner once a step; the drivers then put the steps of a window
@@ -45,11 +46,6 @@ class SequenceDriverMixin:
     """
 
     __module__ = "braintrace"
-
-    @property
-    def _driven(self) -> "ETraceAlgorithm":
-        """The learner that takes the steps."""
-        return cast("ETraceAlgorithm", self)
 
     def etrace_grad(
         self,
@@ -70,6 +66,7 @@ class SequenceDriverMixin:
         modulator: Modulator | None = None,
         return_info: bool = False,
         fidelity: bool = False,
+        donate: bool = False,
     ) -> PyTree:
         """The gradient of a whole sequence, in memory that does not grow with its length.
 
@@ -111,6 +108,8 @@ class SequenceDriverMixin:
                 losses are, see `FunctionLearner.etrace_grad`.
             return_info: whether to return the `Info` of the sequence behind everything else.
             fidelity: whether to return it with the fidelity of the gradient, see `FunctionLearner`.
+            donate: gives what `etrace` holds away, for a step that calls the learner once: see
+                `FunctionLearner`.
 
         Returns:
             The gradients as `brainstate.transform.grad(f, model.states(brainstate.ParamState))`
@@ -129,7 +128,9 @@ class SequenceDriverMixin:
         for name, value in zip(("return_value", "has_aux", "return_info"), flags, strict=True):
             flag(name, value)
         wanted, put_together = _wanted(learner, weights)
-        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        how = Options(
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, donate
+        )
         if together:
             sequences = in_windows(sequences, together)
         step = StepFunction.of(learner, step_fn, has_aux, sequences, wanted, together)
@@ -184,7 +185,6 @@ class SequenceDriverMixin:
                 got=f"return_value={options['return_value']!r}",
                 do="leave it out: the losses are returned in any case",
             )
-
         learner = self._driven
         update = update_of(learner, optimizer, *_wanted(learner, options.get("weights")))
 

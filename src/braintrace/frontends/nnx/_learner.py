@@ -8,9 +8,9 @@ import jax
 from flax import errors, nnx
 from jaxtyping import Array, Bool, Num, PyTree
 
-from ...cell import Values, check_finite, check_loss, check_values, reduced
+from ...cell import Values, check_finite, check_loss, check_values
 from ...cell._arguments import Modulator
-from ...core._domains import array, arrays, flag
+from ...core._domains import arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Rule
@@ -23,11 +23,14 @@ from ...learner import (
     Objective,
     Options,
     State,
+    as_sequence,
     chunks_of,
+    in_front,
     one_after_another,
     packed,
     shallow_copy,
     taking_gradients,
+    value_of,
 )
 from ...learner._finite import check_moved
 from ...reports import CompilationReport
@@ -178,6 +181,7 @@ class NNXLearner(nnx.Module):
         has_aux: bool = False,
         y_target: Num[Array, "B O"] | None = None,
         modulator: Modulator | None = None,
+        donate: bool = False,
     ) -> PyTree:
         """One step: `(loss, gradients)`; carry, Variables and traces move on.
         `optimizer.update(model, gradients)` takes them.
@@ -187,24 +191,18 @@ class NNXLearner(nnx.Module):
             *targets: handed to `loss_fn`.
             loss_fn: `loss_fn(out, *targets)`: a scalar, or one value per sample. With `has_aux`,
                 `(loss, aux)`.
-            step_fn, mask, reduction, y_target, modulator: as in `etrace_grad`, without time.
+            step_fn, mask, reduction, y_target, modulator, donate: as in `etrace_grad`, without
+                time.
 
         Returns:
             `(loss, gradients)`, with `has_aux` `((loss, aux), gradients)`.
         """
+        how = as_sequence(self.rule, mask, reduction, has_aux, y_target, modulator, donate)
+        how |= {"loss_fn": loss_fn, "step_fn": step_fn}
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
-        in_front = lambda what, tree: jax.tree.map(lambda v: array(what, v)[None], tree)
-        xs, ys = in_front("input x", x), in_front("target", targets)
-        if self.rule.target_timing != "sequence-end" and y_target is not None:
-            y_target = array("y_target", y_target)[None]
-        mask = None if mask is None else array("mask", mask)[None]
-        how: Any = {"loss_fn": loss_fn, "step_fn": step_fn, "has_aux": has_aux, "mask": mask}
-        how |= {"y_target": y_target, "modulator": in_front("modulator", modulator)}
-        gradients, info = self.etrace_grad(xs, *ys, window=1, reduction=reduction, **how)
-        loss = reduced(info.losses, mask, reduction)
-        if has_aux:
-            return (loss, jax.tree.map(lambda v: v[0], info.aux)), gradients
-        return loss, gradients
+        sequences = in_front("input x", x), *in_front("target", targets)
+        gradients, info = self.etrace_grad(*sequences, **how)
+        return value_of(info, how), gradients
 
     # Sequences
     # ----------------------------------------------------------------------------------------------
@@ -224,6 +222,7 @@ class NNXLearner(nnx.Module):
         y_target: Num[Array, "*T B O"] | None = None,
         modulator: Modulator | None = None,
         fidelity: bool = False,
+        donate: bool = False,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -242,6 +241,7 @@ class NNXLearner(nnx.Module):
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
             mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
+            donate: gives what `traces` holds away: see `FunctionLearner`.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
@@ -253,7 +253,9 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        how = Options(
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, donate
+        )
         given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
         (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
@@ -363,8 +365,7 @@ class NNXLearner(nnx.Module):
             self._functional.write(self.model, first.carry, lasting=False)
 
     def _inputs(self, xs: PyTree) -> tuple[PyTree, ...]:
-        count = self._inputs_count
-        if count == 1:
+        if (count := self._inputs_count) == 1:
             return (xs,)
         if not isinstance(xs, (tuple, list)) or len(xs) != count:
             raise UsageError(
