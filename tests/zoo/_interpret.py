@@ -39,6 +39,20 @@ def interpreted(function, *example):
     return run
 
 
+def traced_once(function):
+    """`function`, run on NumPy, and traced once for arguments of one form, as `jax.jit` does."""
+    programs = {}
+
+    def run(*args):
+        leaves, structure = jax.tree.flatten(args)
+        form = structure, tuple((np.shape(v), jax.dtypes.result_type(v)) for v in leaves)
+        if form not in programs:
+            programs[form] = interpreted(function, *args)
+        return programs[form](*args)
+
+    return run
+
+
 class Program:
     """A jaxpr as a list of functions of NumPy arrays, with the places of their operands and
     results; what an equation is made of is looked up once, for loops run it many times. What
