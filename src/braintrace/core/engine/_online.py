@@ -10,7 +10,16 @@ from jaxtyping import Array, PyTree
 from .._precision import narrowed, widened
 from ..analysis import CellGraph
 from ..step import Step, Values, free_step, prelude, step
-from ..traces import FactorCarrier, StepSignals, TraceCarrier, Traces, scan, sensitivity
+from ..traces import (
+    FactorCarrier,
+    StepSignals,
+    TraceCarrier,
+    Traces,
+    scan,
+    sensitivity,
+    timed,
+    untimed,
+)
 from ._link import Kept, link
 from ._once import in_reverse
 from ._records import EngineState, Steps
@@ -41,10 +50,9 @@ def update(
     params, xs = in_reverse((list(params), list(xs)))
     ready = prelude(graph, params)
     bound = graph.bound(stop(graph.structure(ready)))
-    timed = [x[None] for x in stop(list(xs))]
-    local = sensitivity(bound, stop(ready), stop(carry), timed)
+    local = sensitivity(bound, stop(ready), stop(carry), timed(stop(list(xs))))
     moved = rule.carrier.advance(bound, stop(state.traces), local)
-    data = [[d[0] for d in site] for site in local.data]
+    data = untimed(local.data)
 
     def gradients(graph: CellGraph, kept: Kept, entry: Values, drives: Values) -> list[Array]:
         (before, after), data = kept

@@ -40,6 +40,8 @@ from ._sensitivity import zero_perturbations as zero_perturbations
 from ._sketch import ErrorBound as ErrorBound
 from ._sketch import Sketch as Sketch
 from ._slots import nbytes as nbytes
+from ._slots import timed as timed
+from ._slots import untimed as untimed
 from ._snap import WithinSteps as WithinSteps
 from ._step_trace import StepTrace as StepTrace
 from ._taps import Taps as Taps
