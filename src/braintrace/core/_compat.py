@@ -63,6 +63,11 @@ def bind(primitive: Primitive, values: Sequence[jax.Array], params: Params) -> l
     return list(out) if primitive.multiple_results else [out]
 
 
+def varying_axes(value: Any) -> frozenset[str]:
+    """The axes of a mesh along which `value` differs, inside a `jax.shard_map` that checks them."""
+    return frozenset(jax.typeof(value).manual_axis_type.varying)
+
+
 Refuse = Callable[[Any], NoReturn]
 Identity = Callable[[jax.Array, Any], jax.Array]
 

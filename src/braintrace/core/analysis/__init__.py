@@ -8,6 +8,15 @@ from ._batch import BatchClaim as BatchClaim
 from ._batch import axes_of_results as axes_of_results
 from ._batch_axis import BatchAxis as BatchAxis
 from ._dependence import reach as reach
+from ._division import Axes as Axes
+from ._division import axes_of_carry as axes_of_carry
+from ._division import axes_of_data as axes_of_data
+from ._division import axes_of_entries as axes_of_entries
+from ._division import axes_of_others as axes_of_others
+from ._division import axes_of_params as axes_of_params
+from ._division import axes_of_part as axes_of_part
+from ._division import axes_of_y as axes_of_y
+from ._division import whole_samples as whole_samples
 from ._elements import as_array as as_array
 from ._exits import Exit as Exit
 from ._exits import ExitKind as ExitKind

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 
 from .._errors import CompilationError
@@ -11,7 +10,7 @@ from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
 from ..jaxpr import Var
 from ..signals import Edit, Editor, random_value
 from ..step import Values, prelude
-from ..traces import Carrier, Traces, sensitivity
+from ..traces import Carrier, Traces, made, sensitivity, zeros_of_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +91,14 @@ class Rule:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
         leaves' first values.
         """
-        carried = self.carrier.init(graph)
+        return made(self.zeros(graph))
+
+    def zeros(self, graph: CellGraph) -> Traces:
+        """As `Zeros`."""
+        carried = self.carrier.zeros(graph)
         if not graph.extra:
             return carried
-        return {"carrier": carried, "extra": [jnp.array(e.initial) for e in graph.extra]}
+        return {"carrier": carried, "extra": zeros_of_extra(graph)}
 
 
 def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
 from .._precision import wide
-from ..analysis import BatchAxis, CellGraph, Site, normalisations, short
+from ..analysis import BatchAxis, CellGraph, Site, axes_of_data, normalisations, short
 from ..jaxpr import Var
 from ..step import Values
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 from ._slots import cleared
+from ._zeros import Zeros, made
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
@@ -77,8 +77,12 @@ class Carrier(abc.ABC):
         return []
 
     @abc.abstractmethod
+    def zeros(self, graph: CellGraph) -> Traces:
+        """What the traces are before the first step: a tree of `Zeros`."""
+
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
+        return made(self.zeros(graph))
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         """The part of the traces that belongs to one site; what sites share is the first one's."""
@@ -223,8 +227,8 @@ class FactorCarrier(Carrier):
             for e in normalisations(graph, site)
         ]
 
-    def init(self, graph: CellGraph) -> Traces:
-        zero = lambda site: jnp.zeros(represented_shape(site), trace_dtype(site, self.dtype))
+    def zeros(self, graph: CellGraph) -> Traces:
+        zero = lambda site: of_data(graph, site, trace_dtype(site, self.dtype))
         return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
@@ -289,6 +293,11 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     """Shape of the represented data of one step."""
     data = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
     return jax.eval_shape(site.rule.represent, data).shape
+
+
+def of_data(graph: CellGraph, site: Site, dtype: DTypeLike) -> Zeros:
+    """Zeros shaped as the represented data of a site."""
+    return Zeros(represented_shape(site), dtype, axes_of_data(graph, site))
 
 
 def along(

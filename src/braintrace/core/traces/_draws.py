@@ -13,6 +13,7 @@ from .._compat import is_key
 from .._domains import described
 from .._errors import UsageError
 from ..analysis import CellGraph
+from ._zeros import Zeros, made, of_samples_alone
 
 
 class Draws(NamedTuple):
@@ -36,7 +37,12 @@ class Draws(NamedTuple):
     @classmethod
     def of(cls, graph: CellGraph) -> "Draws":
         """Before the first step, with the key 0."""
-        return cls(jnp.zeros(2, jnp.uint32), jnp.zeros(graph.samples, jnp.int32))
+        return made(cls.zeros(graph))
+
+    @classmethod
+    def zeros(cls, graph: CellGraph) -> "Draws":
+        """As `Zeros`."""
+        return cls(Zeros((2,), jnp.uint32), of_samples_alone(graph, jnp.int32))
 
     def signs(self, size: int, dtype: DTypeLike) -> Float[Array, "B size"]:
         """1 or -1, with equal chances, `size` of them for each sample."""

@@ -40,7 +40,8 @@ from ._sensitivity import (
     layer_sizes,
     zero_perturbations,
 )
-from ._slots import nbytes, of_samples, part_shape
+from ._slots import nbytes, of_samples
+from ._zeros import Zeros, of_part
 
 Index = int | Array
 State = TypeVar("State", bound=PyTree)
@@ -75,18 +76,18 @@ class WithinLayer(PerParameter):
         coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
         return max(super().useful_window(graph), 2 * max(coupled, default=0))
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
         `PerParameter` has them.
         """
-        samples, sizes = graph.samples, layer_sizes(graph)
+        sizes = layer_sizes(graph)
 
-        def zeros(site: Site) -> dict[int, Array]:
+        def zeros(site: Site) -> dict[int, Zeros]:
             layers = [] if site.places else fed_layers(graph, site)
-            shape, dtype = part_shape(graph, site), trace_dtype(site, self.dtype)
-            return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
+            dtype = trace_dtype(site, self.dtype)
+            return {layer: of_part(graph, site, dtype, sizes[layer]) for layer in layers}
 
-        return list(zip(map(zeros, graph.sites), super().init(graph), strict=True))
+        return list(zip(map(zeros, graph.sites), super().zeros(graph), strict=True))
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
         return not site.places or super().moves_in_place(graph, site)
