@@ -29,9 +29,11 @@ from .core.jaxpr import stop_trace as stop_trace
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
 from .core.traces import ErrorBound as ErrorBound
+from .learner import DividedArray as DividedArray
 from .learner import Fidelity as Fidelity
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
+from .learner import Shardings as Shardings
 from .learner import State as State
 from .operators import conv as conv
 from .operators import einsum as einsum

@@ -68,6 +68,13 @@ def varying_axes(value: Any) -> frozenset[str]:
     return frozenset(jax.typeof(value).manual_axis_type.varying)
 
 
+def all_varying(values: Any, like: Any) -> Any:
+    """`values` as arrays that differ along all axes along which arrays of `like` do."""
+    axes = frozenset[str]().union(*map(varying_axes, jax.tree.leaves(like)))
+    cast = lambda v, missing: jax.lax.pcast(v, missing, to="varying") if missing else v
+    return jax.tree.map(lambda v: cast(v, tuple(sorted(axes - varying_axes(v)))), values)
+
+
 Refuse = Callable[[Any], NoReturn]
 Identity = Callable[[jax.Array, Any], jax.Array]
 

@@ -7,4 +7,5 @@ from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
+from ._shardings import DividedArray, Shardings
 from ._state import Info, Key, State, counted, no_steps, owned

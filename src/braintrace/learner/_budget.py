@@ -1,12 +1,13 @@
 """Windows within a number of bytes, and what to do where there is none."""
 
 import functools
+from typing import Any
 
 from ..cell._arguments import checked_window
 from ..core._domains import flag, whole
 from ..core._errors import UsageError
 from ..core.analysis import CellGraph, size
-from ..core.engine import Rule
+from ..core.engine import Division, Rule
 from ..core.engine._memory import MemoryPlan, memory_plan
 from ..core.engine._sequence import default_window
 from ..core.traces import Factored, PerParameter, Presynaptic
@@ -29,7 +30,12 @@ class Budget:
         self.window(1, 1)
 
     def window(
-        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
+        self,
+        steps: int,
+        window: int | None,
+        return_state: bool = True,
+        traces: bool = True,
+        division: Division | None = None,
     ) -> int:
         """The window of a call: the one asked for, or else the default one, halved until it fits.
 
@@ -38,17 +44,22 @@ class Budget:
         """
         if self.limit is None:
             return self._wanted(steps, window)
-        plan = self._known(steps, window, return_state, traces)
+        plan = self._known(steps, window, return_state, traces, division)
         if plan.total > self.limit:
-            raise self._too_much(plan, return_state, traces)
+            raise self._too_much(plan, return_state, traces, division)
         return plan.window
 
     def plan(
-        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
+        self,
+        steps: int,
+        window: int | None,
+        return_state: bool = True,
+        traces: bool = True,
+        division: Division | None = None,
     ) -> MemoryPlan:
-        """The plan of a call, whether it fits or not."""
+        """The plan of a call, whether it fits or not; with `division` that of one device."""
         steps, window = whole("number of steps", steps), checked_window(window)
-        options = flag("return_state", return_state), flag("traces", traces)
+        options = flag("return_state", return_state), flag("traces", traces), division
         wanted = self._wanted(steps, window)
         if window is None:
             return self._fitted(self.rule, steps, wanted, *options)
@@ -59,14 +70,14 @@ class Budget:
             return min(window, steps)
         return default_window(self.graph, self.rule, steps)
 
-    def _fitted(self, rule: Rule, steps: int, window: int, *options: bool) -> MemoryPlan:
+    def _fitted(self, rule: Rule, steps: int, window: int, *options: Any) -> MemoryPlan:
         """The plan of a window that is halved until it fits, if it ever does."""
         plan = memory_plan(self.graph, rule, steps, window, *options)
         while self.limit is not None and plan.total > self.limit and plan.window > 1:
             plan = memory_plan(self.graph, rule, steps, plan.window // 2, *options)
         return plan
 
-    def _too_much(self, plan: MemoryPlan, *options: bool) -> UsageError:
+    def _too_much(self, plan: MemoryPlan, *options: Any) -> UsageError:
         assert self.limit is not None
         rules = {"": self.rule}
         for name, carrier in _PROPOSED.items():
@@ -83,6 +94,7 @@ class Budget:
             f"{plan.algorithm} needs more memory than the budget.",
             got=f"{size(plan.total)} for {plan.window} of {plan.steps} steps at once, "
             f"{size(plan.traces)} of it traces",
-            expected=f"at most {size(self.limit)} (memory_budget)",
+            expected=f"at most {size(self.limit)} (memory_budget)"
+            + " on each device" * (plan.devices > 1),
             do=f"use {'; or '.join(proposals) or none}",
         )

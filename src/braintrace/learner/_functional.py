@@ -1,5 +1,6 @@
 """The functional learner, on which every front end stands: pure methods on a cell."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
 from ._serialization import offer_to_flax
+from ._shardings import Shardings
 from ._state import Info, Key, State, no_steps, owned
 
 
@@ -78,7 +80,13 @@ class FunctionLearner(Compiled):
         return tuple((row.path,) for row in rows), tuple((name,) for name in names)
 
     def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True
+        self,
+        T: int,
+        window: int | None = None,
+        *,
+        return_state: bool = True,
+        traces: bool = True,
+        shardings: Shardings | None = None,
     ) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
         `print` shows a table.
@@ -88,8 +96,10 @@ class FunctionLearner(Compiled):
             window: as in `etrace_grad`; by default the one that it would choose.
             return_state: as in `etrace_grad`.
             traces: as in `init`: whether the traces are formed before the sequence.
+            shardings: of `learner.shardings`: the bytes are then those of one device.
         """
-        return self._budget.plan(T, window, return_state, traces)
+        division = None if shardings is None else shardings.division
+        return self._budget.plan(T, window, return_state, traces, division)
 
     @property
     def reset_axes(self) -> PyTree:
@@ -106,7 +116,15 @@ class FunctionLearner(Compiled):
         live = jax.tree.structure(params).unflatten(self._live)
         return jax.tree.map(lambda v, live: v if live else None, params, live)
 
-    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True, key: Key = 0) -> State:
+    def init(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        *,
+        traces: bool = True,
+        key: Key = 0,
+        shardings: Shardings | None = None,
+    ) -> State:
         """The state before the first step: a copy of `carry` and zero traces.
 
         Args:
@@ -117,13 +135,20 @@ class FunctionLearner(Compiled):
                 `ok_rtrl`); the others take it, and nothing depends on it. The same key gives the
                 same numbers, so give each sequence its own, or go on with the state and `reset`.
                 `jax.vmap` over keys is a set of independent estimates.
+            shardings: of `learner.shardings`: the state is divided between the devices from the
+                start, and no device ever holds all of a divided trace.
         """
         offer_to_flax()
-        self._flat(params)
+        flat = self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
         formed = flag("traces", traces) or self.border.draws
-        zero = with_key(self._programs.zero() if formed else None, key)
-        return State(start, zero, no_steps(), self.border.fingerprint)
+        if shardings is not None:
+            zero = with_key(self._programs.divided_zero(shardings) if formed else None, key)
+            state = State(start, zero, no_steps(), self.border.fingerprint)
+            like = shardings.state
+            return jax.device_put(state, like if formed else dataclasses.replace(like, traces=None))
+        zero = self._programs.zero(flat, self.cell.carry.apart(start)) if formed else None
+        return State(start, with_key(zero, key), no_steps(), self.border.fingerprint)
 
     def update(
         self,
@@ -193,6 +218,7 @@ class FunctionLearner(Compiled):
         y_target: Target = None,
         modulator: Modulator | None = None,
         fidelity: bool = False,
+        shardings: Shardings | None = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -238,6 +264,10 @@ class FunctionLearner(Compiled):
                 the time before. It takes the time and, growing with T, the memory of BPTT, and
                 where there are traces already a second online gradient, from zero ones: ask for it
                 now and then. Where it is off it costs nothing: the program is the same.
+            shardings: of `learner.shardings`: each device runs its own samples, and the gradient is
+                added up over the devices once, at the end. Without it, or where samples are not
+                proven to stay apart (in the step, and in a `loss_fn` of one value per sample), the
+                values are the same, and XLA adds up the gradient of each window.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -251,7 +281,7 @@ class FunctionLearner(Compiled):
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(
-            mask, reset, window, reduction, return_state, y_target, modulator, fidelity
+            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, shardings
         )
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
@@ -280,10 +310,11 @@ class FunctionLearner(Compiled):
             xs = self.cell.x.unflatten(self._inputs(xs, (steps,)))
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
-        chosen = self._budget.window(steps, options.window, keep, formed)
+        division = None if options.shardings is None else options.shardings.division
+        chosen = self._budget.window(steps, options.window, keep, formed, division)
         resets = () if reset is None else self._resettable
         how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
-        plan = Plan(resets, objective, *how)
+        plan = Plan(resets, objective, *how, division)
         initial = [] if reset is None else self._initial_values()
         given = Given(
             (xs, *targets),

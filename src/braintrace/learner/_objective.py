@@ -30,9 +30,11 @@ from ..cell._user_step import (
     user_body,
     user_step,
 )
-from ..core._domains import choice, flag
+from ..core._domains import choice, described, flag
+from ..core._errors import UsageError
 from ..core._precision import narrowed, widened
 from ..core.engine import (
+    Division,
     Refusal,
     Rule,
     driver_signals,
@@ -44,6 +46,7 @@ from ..core.engine._records import EngineState, Problem, Steps
 from ..core.traces import ErrorBound
 from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
+from ._shardings import Shardings
 from ._state import Info
 
 Target = Real[ArrayLike, "... O"] | None
@@ -98,7 +101,7 @@ class Plan:
 
     `resets`: the leaves of the engine's carry that a reset sets to their initial values. `wanted`:
     for each parameter, whether its gradient is. `fidelity`: whether it is held against the exact
-    one.
+    one. `division`: how the samples are divided between devices, where that is said.
     """
 
     resets: tuple[int, ...]
@@ -108,6 +111,7 @@ class Plan:
     keep_trace: bool
     wanted: tuple[bool, ...]
     fidelity: bool = False
+    division: Division | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -141,8 +145,15 @@ class Options:
     y_target: Target = None
     modulator: Modulator | None = None
     fidelity: bool = False
+    shardings: Shardings | None = None
 
     def __post_init__(self) -> None:
+        if self.shardings is not None and not isinstance(self.shardings, Shardings):
+            raise UsageError(
+                "Invalid shardings.",
+                got=described(self.shardings),
+                expected="what learner.shardings(mesh, data=, model=) returned",
+            )
         choice("reduction", self.reduction, ("mean", "sum"))
         forms = {
             "mask": lambda mask: checked_mask(mask, self.reduction),

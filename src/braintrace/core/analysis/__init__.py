@@ -6,6 +6,8 @@ from ._analyse import Signature as Signature
 from ._analyse import analyse as analyse
 from ._batch import BatchClaim as BatchClaim
 from ._batch import axes_of_results as axes_of_results
+from ._batch import stays_apart as stays_apart
+from ._batch import tells_apart as tells_apart
 from ._batch_axis import BatchAxis as BatchAxis
 from ._dependence import reach as reach
 from ._division import Axes as Axes

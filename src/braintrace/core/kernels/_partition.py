@@ -6,13 +6,14 @@ be divided: traces are moved element by element, and the gradient is a sum over 
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 Kernel = Callable[..., PyTree]  # of a plan and `Operands`: (gradient, new traces)
@@ -23,6 +24,9 @@ def partitioned(kernel: Kernel, operands: PyTree, letters: PyTree, results: PyTr
     those of (gradient, traces): b for samples, o for outputs, i for inputs, k for steps, p for a
     plan. The second operand is the gradient so far.
     """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.manual_axes and mesh.auto_axes:
+        return _by_outputs(kernel, operands, letters, results, mesh)
     structure = jax.tree.structure(operands)
     call = _call(kernel, structure, tuple(jax.tree.leaves(letters)), tuple(results))
     return call(*jax.tree.leaves(operands))
@@ -63,9 +67,21 @@ def _call(
     return call
 
 
-def is_divided_by_hand() -> bool:
-    """Whether this is traced inside a `jax.shard_map` that leaves some axes to XLA: what is
-    partitioned there has no names.
+def _by_outputs(
+    kernel: Kernel, operands: PyTree, letters: PyTree, results: PyTree, mesh: AbstractMesh
+) -> PyTree:
+    """Inside a `jax.shard_map` that leaves some axes to XLA, where `custom_partitioning` is told no
+    names: the outputs are divided along these axes, as `Shardings` divides neurons.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    return bool(mesh.manual_axes) and len(mesh.manual_axes) < len(mesh.axis_names)
+    gradient = jax.tree.leaves(operands)[1]
+    outputs = gradient.shape[results[0].index("o")]
+    devices = math.prod(mesh.shape[name] for name in mesh.auto_axes)
+    along = mesh.auto_axes if outputs % devices == 0 else None
+    spec = lambda axes: PartitionSpec(*(along if a == "o" else None for a in axes))
+    return jax.shard_map(
+        kernel,
+        axis_names={*mesh.auto_axes},
+        in_specs=jax.tree.map(spec, letters),
+        out_specs=(spec(results[0]), tuple(map(spec, results[1:]))),
+        check_vma=False,
+    )(*operands)

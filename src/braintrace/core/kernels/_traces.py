@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from ._partition import is_divided_by_hand, partitioned
+from .._compat import all_varying
+from ._partition import partitioned
 from ._target import TARGET, registered
 
 MOST_SLOTS = 4  # as SLOTS of traces.c
@@ -56,10 +57,11 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Trace
     plain = functools.partial(in_jax, across)
     processor = (
         _on_processor(across)
-        if registered() and not is_divided_by_hand()
+        if registered()
         else functools.partial(plain, contract=_sample_by_sample)
     )
-    return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
+    alike = lambda run: lambda operands: all_varying(run(operands), operands)
+    return jax.lax.platform_dependent(operands, cpu=alike(processor), default=alike(plain))
 
 
 @advance_and_contract.defjvp

@@ -120,6 +120,11 @@ class Carrier(abc.ABC):
         """
         return None
 
+    @property
+    def reports_steps(self) -> bool:
+        """Whether `report` says anything."""
+        return False
+
     #: Whether the gradient of a step reads how the step moves the state, which `read` then gives.
     reads_step: ClassVar[bool] = False
 

@@ -222,6 +222,10 @@ class Sketch(TraceCarrier):
                 found[numbers[0]] = found[numbers[0]] + part
         return found
 
+    @property
+    def reports_steps(self) -> bool:
+        return self.certificate
+
     def report(self, graph: CellGraph, traces: Traces, signals: StepSignals) -> ErrorBound | None:
         if not self.certificate:
             return None

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, DTypeLike, PyTree
 
 from ..analysis import (
     Axes,
@@ -32,7 +32,7 @@ class Zeros:
     """
 
     shape: tuple[int, ...]
-    dtype: object
+    dtype: DTypeLike
     axes: Axes = UNDIVIDED
     values: np.ndarray | None = None
 
@@ -48,24 +48,24 @@ def made(tree: PyTree) -> PyTree:
     return jax.tree.map(Zeros.made, tree)
 
 
-def of_y(graph: CellGraph, site: Site, dtype: object) -> Zeros:
+def of_y(graph: CellGraph, site: Site, dtype: DTypeLike) -> Zeros:
     """Shaped as a site's y."""
     return Zeros(site.y.shape, dtype, axes_of_y(graph, site))
 
 
-def of_entries(graph: CellGraph, site: Site, dtype: object, *lead: int) -> Zeros:
+def of_entries(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Zeros:
     """The trace of a state slot, behind further axes."""
     axes = axes_of_entries(graph, site).behind(len(lead))
     return Zeros((*lead, *site.trace_shape), dtype, axes)
 
 
-def of_part(graph: CellGraph, site: Site, dtype: object, *lead: int) -> Zeros:
+def of_part(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Zeros:
     """(samples, further axes, the part of a site's weight that one sample meets)."""
     shape = (graph.samples, *lead, *part_shape(graph, site))
     return Zeros(shape, dtype, axes_of_part(graph, site, 1 + len(lead)))
 
 
-def of_samples_alone(graph: CellGraph, dtype: object, *shape: int) -> Zeros:
+def of_samples_alone(graph: CellGraph, dtype: DTypeLike, *shape: int) -> Zeros:
     """(samples, shape), of no neuron in particular."""
     return Zeros((graph.samples, *shape), dtype, Axes(samples=0))
 
