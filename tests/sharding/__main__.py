@@ -25,7 +25,7 @@ set_bits(64)
 from braintrace.rules import ALGORITHMS
 
 from ._cells import CELLS
-from ._measure import MESHES, WAYS, measure
+from ._measure import MESHES, WAYS, Measured, measure
 
 
 def cases(rules, quick):
@@ -41,7 +41,10 @@ def main():
     names = [name for name in sys.argv[1:] if not name.startswith("-")]
     found = []
     for case in cases(names or ALGORITHMS, "--quick" in sys.argv):
-        found.append(measure(*case))
+        try:
+            found.append(measure(*case))
+        except Exception as error:
+            found.append(Measured(*case, refused=f"FAILED {type(error).__name__}: {error}"))
         if "--json" not in sys.argv:
             print(row(found[-1]), flush=True)
         if len(found) % 18 == 0:
@@ -51,7 +54,9 @@ def main():
         print(json.dumps([dataclasses.asdict(m) for m in found]))
         return
     ran = [m for m in found if not m.refused]
-    print(f"{len(found)} cases, {len(found) - len(ran)} refused on one device as well")
+    failed = sum("FAILED" in m.refused for m in found)
+    refused = len(found) - len(ran) - failed
+    print(f"{len(found)} cases, {failed} failed, {refused} refused on one device as well")
     print(f"largest relative distance from one device: {max(m.off for m in ran):.1e}")
     exact = sum(m.bytes == m.planned for m in ran)
     print(f"bytes of traces on a device as planned: {exact} of {len(ran)}")

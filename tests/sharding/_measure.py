@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 
 import braintrace
 from braintrace.core.traces import Zeros
+from braintrace.rules import ALGORITHMS as RULES
 from zoo.algorithms import ALGORITHMS
 
 from ._cells import example, loss
@@ -51,8 +52,8 @@ class Measured:
 
 
 def chosen(rule):
-    """The setting in which the matrix runs a rule."""
-    return next(a for a in ALGORITHMS.values() if a.name == rule)
+    """The setting in which the matrix runs a rule, which may have several names."""
+    return next(a for a in ALGORITHMS.values() if RULES[a.name] is RULES[rule])
 
 
 @functools.cache

@@ -7,15 +7,17 @@ places. Nothing is read off equal sizes.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..jaxpr import Atom, Var
 from ._batch_axis import BatchAxis
 from ._batch_rules import follow
-from ._graph import CellGraph, Place, Site
 from ._sample import Samples
+
+if TYPE_CHECKING:
+    from ._graph import CellGraph, Place, Site
 
 
 class Axes(NamedTuple):
@@ -29,24 +31,29 @@ class Axes(NamedTuple):
         return Axes(*(None if k is None else k + lead for k in self))
 
 
-def axes_of_y(graph: CellGraph, site: Site) -> Axes:
+def axes_of_y(graph: "CellGraph", site: "Site") -> Axes:
     """Of a site's y."""
     pair = _neurons(graph, site)
     return Axes(whole_samples(graph.y_axis(site)), None if pair is None else pair[0])
 
 
-def axes_of_entries(graph: CellGraph, site: Site) -> Axes:
+def axes_of_entries(graph: "CellGraph", site: "Site") -> Axes:
     """Of the trace of one state slot."""
     entry = lambda axis: None if axis is None else site.rule.entry_axis(axis)
     return Axes(*map(entry, axes_of_y(graph, site)))
 
 
-def axes_of_data(graph: CellGraph, site: Site) -> Axes:
-    """Of a site's represented data, whose neurons are those of another site, or inputs."""
-    return Axes(whole_samples(graph.data_axis(site)))
+def axes_of_data(graph: "CellGraph", site: "Site") -> Axes:
+    """Of a site's represented data, whose neurons are those that it comes from."""
+    samples = whole_samples(graph.data_axis(site))
+    if not site.data:  # ones, shaped as y
+        return Axes(samples, axes_of_y(graph, site).neurons)
+    [data] = site.data if len(site.data) == 1 else [None]
+    axis = graph.neurons_carried_on.get(data) if site.rule.keeps_data else None
+    return Axes(samples, axis)
 
 
-def axes_of_part(graph: CellGraph, site: Site, lead: int) -> Axes:
+def axes_of_part(graph: "CellGraph", site: "Site", lead: int) -> Axes:
     """Of an array with the samples in front, `lead` - 1 further axes, and the part of a site's
     weight that a sample meets.
     """
@@ -55,23 +62,37 @@ def axes_of_part(graph: CellGraph, site: Site, lead: int) -> Axes:
     return Axes(0, None if neurons is None else lead + neurons)
 
 
-def axes_of_params(graph: CellGraph) -> list[Axes]:
+def axes_of_params(graph: "CellGraph") -> list[Axes]:
     """Of each parameter: the axis that the prelude carries on to the neurons of a site."""
     return [_of_param(graph, number, v) for number, v in enumerate(graph.params)]
 
 
-def axes_of_carry(graph: CellGraph) -> list[Axes]:
+def axes_of_carry(graph: "CellGraph") -> list[Axes]:
     """Of each leaf of the engine's carry."""
-    along = [_of_leaf(graph, leaf) for leaf in range(len(graph.carry))]
-    return [
-        Axes(whole_samples(graph.batch_axis(v)), neurons)
-        for v, neurons in zip(graph.carry, along, strict=True)
-    ]
+    samples = [whole_samples(graph.batch_axis(v)) for v in graph.carry]
+    return [Axes(*pair) for pair in zip(samples, graph.neurons_of_leaves, strict=True)]
 
 
-def axes_of_others(graph: CellGraph, atoms: Sequence[Atom]) -> list[Axes]:
+def axes_of_others(graph: "CellGraph", atoms: Sequence[Atom]) -> list[Axes]:
     """Of inputs and outputs: their samples alone."""
     return [Axes(whole_samples(graph.batch_axis(v))) for v in atoms]
+
+
+def neurons_of_leaves(graph: "CellGraph") -> list[int | None]:
+    """For each leaf of the engine's carry, the axis of its neurons."""
+    return [_of_leaf(graph, leaf) for leaf in range(len(graph.carry))]
+
+
+def neurons_carried_on(graph: "CellGraph") -> dict[Atom | None, int]:
+    """The axis of the neurons of what a step makes of its old state alone, neuron by neuron."""
+    found: dict[Atom | None, int] = {}
+    for v, axis in zip(graph.carry, graph.neurons_of_leaves, strict=True):
+        if axis is not None:
+            samples = Samples({v: BatchAxis(axis, v.shape[axis])})
+            for e in graph.step:
+                follow(samples, e)
+            found |= {u: to.dim for u, to in samples.axes.items() if to.is_plain}
+    return found
 
 
 def whole_samples(axis: BatchAxis | None) -> int | None:
@@ -79,14 +100,14 @@ def whole_samples(axis: BatchAxis | None) -> int | None:
     return None if axis is None or axis.outer > 1 else axis.dim
 
 
-def _neurons(graph: CellGraph, site: Site) -> tuple[int, int | None] | None:
+def _neurons(graph: "CellGraph", site: "Site") -> tuple[int, int | None] | None:
     """The axis of y, and that of the weight along it."""
     samples = graph.y_axis(site)
     pairs = [p for p in site.rule.neurons() if samples is None or p[0] != samples.dim]
     return pairs[-1] if pairs else None
 
 
-def _of_param(graph: CellGraph, number: int, v: Var) -> Axes:
+def _of_param(graph: "CellGraph", number: int, v: Var) -> Axes:
     sites = [s for s in graph.sites if number in s.params]
     wanted = {(s.weight, p[1]) for s in sites if (p := _neurons(graph, s)) and p[1] is not None}
     for axis in reversed(range(len(v.shape))):
@@ -98,7 +119,7 @@ def _of_param(graph: CellGraph, number: int, v: Var) -> Axes:
     return Axes()
 
 
-def _of_leaf(graph: CellGraph, leaf: int) -> int | None:
+def _of_leaf(graph: "CellGraph", leaf: int) -> int | None:
     """The axis of a hidden leaf along which the neurons of a site that acts on its group lie."""
     number = graph.group_of.get(leaf)
     if number is None:
@@ -120,7 +141,7 @@ def _of_leaf(graph: CellGraph, leaf: int) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _moved_along(place: Place, axis: int, shape: tuple[int, ...]) -> int | None:
+def _moved_along(place: "Place", axis: int, shape: tuple[int, ...]) -> int | None:
     """The axis of a group's positions that a step along `axis` of y moves on, if it is one."""
     positions = place.positions
     if positions is None:

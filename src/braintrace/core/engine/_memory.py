@@ -161,9 +161,7 @@ def _on_one_device(plan: MemoryPlan, graph: CellGraph, rule: Rule, of: Division)
     them; traces that are being formed in the same proportion; what a window holds by its samples.
     """
     every, specs = rule.zeros(graph), of.of_traces(rule, graph)
-    parts = jax.tree.map(
-        lambda v, spec: nbytes(v) // of.parts(spec), every, specs, is_leaf=lambda v: v is None
-    )
+    parts = jax.tree.map(lambda v, spec: v.nbytes // of.parts(spec), every, specs)
     carried = parts["carrier"] if graph.extra else parts
     in_site = lambda n: sum(jax.tree.leaves(rule.carrier.of_site(carried, n)))
     numbers = {row.path: row.sites for row in graph.parameters}

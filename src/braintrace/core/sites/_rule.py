@@ -137,6 +137,11 @@ class SiteRule(abc.ABC):
         (x,) = data
         return x
 
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the represented data are the data, axis by axis."""
+        return type(self).represent is SiteRule.represent
+
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         """The gradient of W for represented data x and the cotangent c of y: the operation's own,
         at the dtype of c.

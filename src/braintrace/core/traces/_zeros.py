@@ -1,6 +1,7 @@
 """What a trace is before the first step, array by array, and along which axes it may be divided."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,10 @@ class Zeros:
     dtype: DTypeLike
     axes: Axes = UNDIVIDED
     values: np.ndarray | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def made(self) -> Array:
         """The array."""
