@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from ..cell import Cell, weights_of
@@ -24,7 +24,7 @@ from ..core._compat import is_key
 from ..core.analysis import BatchAxis, CellGraph, axes_of_carry, axes_of_others, stays_apart
 from ..core.engine import Division, Rule
 from ..core.jaxpr import Program
-from ..core.traces import Zeros
+from ..core.traces import Draws, Zeros
 from ._objective import Given, Plan, gradient
 from ._state import Info
 
@@ -47,7 +47,7 @@ def part_of(cell: Cell, rule: Rule, function: Any, count: int, analysis: dict[st
     of `compile_cell`.
     """
     graph = cell.graph
-    if (why := _not_apart(graph, count)) is not None:
+    if (why := _not_apart(cell, count) or _meets(rule, graph)) is not None:
         return Part(cell, count, why_not=why)
     of_leaves = dict(zip(cell.leaf_numbers, map(graph.batch_axis, graph.carry), strict=False))
     leaves = [(v, of_leaves.get(k)) for k, v in enumerate(cell.carry.leaves)]
@@ -57,7 +57,8 @@ def part_of(cell: Cell, rule: Rule, function: Any, count: int, analysis: dict[st
     dims = tuple(None if axis is None else axis.dim for _, axis in leaves)
     said = {**analysis, "batch": BatchSpec((graph.batch_size or 1) // count, dims)}
     made = None
-    with contextlib.suppress(Exception):  # whatever a step raises that takes all samples alone
+    nowhere = jax.sharding.use_abstract_mesh(AbstractMesh((), ()))  # it is to run on any
+    with nowhere, contextlib.suppress(Exception):  # what a step raises that takes all samples alone
         made = compile_cell(function, cell.params.shapes, *before, rule=rule, **said)
     if made is None or made.rule is None:
         return Part(cell, count, why_not="the step does not run on the samples of one device")
@@ -66,8 +67,11 @@ def part_of(cell: Cell, rule: Rule, function: Any, count: int, analysis: dict[st
     return Part(cell, count, made, made.rule)
 
 
-def _not_apart(graph: CellGraph, count: int) -> str | None:
-    """Why the samples of a step are not those of several devices."""
+def _not_apart(cell: Cell, count: int) -> str | None:
+    """Why the samples of a step are not those of several devices: of the model's own step. What a
+    rule adds to it is there for each sample, unless it says otherwise.
+    """
+    graph = (cell.plain or cell).graph
     if graph.batch is None:
         return "the batch analysis found no samples that stay apart"
     if graph.batch.size % count:
@@ -81,6 +85,20 @@ def _not_apart(graph: CellGraph, count: int) -> str | None:
         return "the axis of the samples is merged with another"
     if graph.batch.meetings or stays_apart(program, axes) is None:
         return "samples meet in a step, or are not all computed in one way"
+    return None
+
+
+def _meets(rule: Rule, graph: CellGraph) -> str | None:
+    """Why the rule does not treat the samples one by one."""
+    if any(edit.meets for edit in rule.edits):
+        return f"{rule.name} brings samples together"
+    every = jax.tree.leaves(rule.carrier.zeros(graph), is_leaf=lambda v: isinstance(v, Draws))
+    if any(v.axes.samples is None for v in every if not isinstance(v, Draws)):
+        return f"samples share traces of {rule.name}"
+    axes, own = axes_of_carry(graph), len(graph.carry) - len(graph.extra)
+    moved = [new is not old for old, new in zip(graph.carry, graph.new_carry, strict=True)]
+    if any(axes[k].samples is None and moved[k] for k in range(own, len(axes))):
+        return f"samples share state of {rule.name}"
     return None
 
 

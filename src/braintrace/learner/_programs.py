@@ -21,6 +21,7 @@ from ..core.engine import (
     update,
     window,
 )
+from ._bootstrap import learn_estimate
 from ._by_device import gradient_by_device, part_of
 from ._kept import Kept
 from ._objective import Plan, gradient
@@ -55,6 +56,9 @@ class Programs:
         self.advance = jitted(advance, 1, "size", "held")
         self.evolve = jitted(lambda graph, _, *rest, **kw: evolve(graph, *rest, **kw), 1, "held")
         self.gradients = Kept(lambda *_: jax.jit(self._gradient, static_argnums=0))
+        self.estimates = Kept(
+            lambda loss_fn, resets, *how: jax.jit(of(learn_estimate, cell, resets, loss_fn, *how))
+        )
 
     def gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
         """`gradient` of params, carry, traces and a `Given`; with `plan.division` by device, where

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -223,5 +222,3 @@ def _missing(row: DividedArray) -> list[None]:
 
 def _path(name: str) -> str:
     return "" if name == "value" else name
-
-

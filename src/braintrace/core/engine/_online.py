@@ -15,7 +15,7 @@ from ._link import Kept, link
 from ._once import in_reverse
 from ._records import EngineState, Steps
 from ._rule import Rule
-from ._signals import Signals, with_signals
+from ._signals import Signals, window_signals, with_signals
 
 stop = jax.lax.stop_gradient
 
@@ -87,13 +87,17 @@ def window(
     ready = prelude(graph, params)
     evaluate, live = free_step if full else step, widened(ready)
 
-    def single(carry: list[Array], xs: Values) -> tuple[list[Array], PyTree]:
+    signals = window_signals(graph, xs[0].shape[0]) if full else NO_SIGNALS
+
+    def single(carry: list[Array], at: tuple[Values, Signals]) -> tuple[list[Array], PyTree]:
+        xs, now = at
+        carry = with_signals(graph, carry, now)
         result = evaluate(graph, narrowed(live, ready), carry, xs)
         return result.local, (result.carry, result.outs)
 
     contract = lambda graph, traces, entry, _: rule.carrier.contract(graph, traces, entry)
     start, _ = link(graph, contract, ready, before.carry, xs, before.traces)
-    _, (carries, outs) = scan(single, start, list(xs))
+    _, (carries, outs) = scan(single, start, (list(xs), signals))
     bound = graph.bound(stop(graph.structure(ready)))
     after = advance_through(bound, rule, stop(ready), before, xs)
     return *EngineState([c[-1] for c in carries], after).parts(graph), outs

@@ -17,6 +17,9 @@ from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._kronecker import Kronecker as Kronecker
+from ._learned import Learned as Learned
+from ._learned import learned_in as learned_in
+from ._learned import with_learned as with_learned
 from ._no_trace import NoTrace as NoTrace
 from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter
