@@ -1,14 +1,10 @@
-"""`PYTHONPATH=tests python -m sharding [--json] [rule ...]`: every rule on every cell and mesh.
+"""`PYTHONPATH=tests python -m sharding [rule ...]`: every rule on every cell and mesh.
 
-With `--quick` each rule has one cell, mesh and way, in turn.
+With `--quick` each rule has one cell, mesh and way, in turn; with `--json` the last line has all
+of it.
 """
 
-import os
-
-_DEVICES = "--xla_force_host_platform_device_count=8"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}"
-
-import quick_compilation  # isort: skip  (before JAX)
+from . import _devices as _devices  # isort: skip  (before JAX)
 
 import dataclasses
 import gc
@@ -18,60 +14,55 @@ import sys
 
 import jax
 
-from precision import set_bits
-
-set_bits(64)
-
 from braintrace.rules import ALGORITHMS
+from precision import set_bits
 
 from ._cells import CELLS
 from ._measure import MESHES, WAYS, Measured, measure
+from ._settings import SETTINGS
+
+_TOGETHER = 18  # cases after which JAX forgets what it has compiled
 
 
 def cases(rules, quick):
     """(rule, cell, mesh, way)"""
+    every = [*itertools.product(CELLS, MESHES, WAYS)]
     for k, rule in enumerate(rules):
-        every = [*itertools.product(CELLS, MESHES, WAYS)]
-        if quick:
-            every = [every[(7 * k) % len(every)]]
-        yield from ((rule, *case) for case in every)
+        own = [every[7 * k % len(every)]] if quick else every
+        yield from ((rule, *case) for case in own)
 
 
 def main():
+    set_bits(64)
     names = [name for name in sys.argv[1:] if not name.startswith("-")]
     found = []
     for case in cases(names or ALGORITHMS, "--quick" in sys.argv):
         try:
             found.append(measure(*case))
         except Exception as error:
-            found.append(Measured(*case, refused=f"FAILED {type(error).__name__}: {error}"))
-        if "--json" not in sys.argv:
-            print(row(found[-1]), flush=True)
-        if len(found) % 18 == 0:
+            found.append(Measured(*case, failed=f"{type(error).__name__}: {error}"))
+        print(found[-1], flush=True)
+        if len(found) % _TOGETHER == 0:
             jax.clear_caches()
             gc.collect()
+    summary(found)
     if "--json" in sys.argv:
-        print(json.dumps([dataclasses.asdict(m) for m in found]))
-        return
-    ran = [m for m in found if not m.refused]
-    failed = sum("FAILED" in m.refused for m in found)
-    refused = len(found) - len(ran) - failed
-    print(f"{len(found)} cases, {failed} failed, {refused} refused on one device as well")
+        settings = {name: run() for name, run in SETTINGS.items()}
+        print(json.dumps([[dataclasses.asdict(m) for m in found], settings]))
+
+
+def summary(found):
+    ran = [m for m in found if not m.refused and not m.failed]
+    refused = sum(bool(m.refused) for m in found)
+    print(f"{len(found)} cases, {len(found) - len(ran) - refused} failed, {refused} refused")
     print(f"largest relative distance from one device: {max(m.off for m in ran):.1e}")
     exact = sum(m.bytes == m.planned for m in ran)
     print(f"bytes of traces on a device as planned: {exact} of {len(ran)}")
     print(f"programs that gather what is as large as a trace: {sum(bool(m.gathered) for m in ran)}")
+    by_device = [m for m in ran if (m.mesh, m.way) == ("8x1", "by device")]
+    one = sum(m.sent == {"all-reduce": 1} for m in by_device)
+    print(f"8x1 by device with one all-reduce and nothing else: {one} of {len(by_device)}")
 
 
-def row(m):
-    words = f"{m.rule:16} {m.cell:18} {m.mesh} {m.way:10}"
-    if m.refused:
-        return f"{words} {m.refused}"
-    sent = ", ".join(f"{n} {kind}" for kind, n in m.sent.items())
-    return (
-        f"{words} {m.off:.0e}  {m.bytes:7} of {m.total:7} B ({m.whole} whole)  {sent}"
-        f"{'  GATHERS ' + str(m.gathered) if m.gathered else ''}  {m.why_not}"
-    )
-
-
-main()
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,8 @@ class Measured:
     cell: str
     mesh: str
     way: str
-    refused: str = ""
+    refused: str = ""  # on one device as well
+    failed: str = ""
     gradient: float = 0.0
     state: float = 0.0
     losses: float = 0.0
@@ -49,6 +50,15 @@ class Measured:
     @property
     def off(self):
         return max(self.gradient, self.state, self.losses)
+
+    def __str__(self):
+        words = f"{self.rule:16} {self.cell:18} {self.mesh} {self.way:10}"
+        if self.refused or self.failed:
+            return f"{words} {self.refused or 'FAILED ' + self.failed}"
+        held = f"{self.bytes} of {self.total} B ({self.whole} whole)"
+        sent = ", ".join(f"{n} {kind}" for kind, n in self.sent.items())
+        gathered = f"  GATHERS {self.gathered}" if self.gathered else ""
+        return f"{words} {self.off:.0e}  {held}  {sent}{gathered}  {self.why_not}"
 
 
 def chosen(rule):

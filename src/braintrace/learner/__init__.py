@@ -7,6 +7,6 @@ from ._functional import FunctionLearner
 from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._pickling import packed, shallow_copy
-from ._shardings import DividedArray, Shardings
+from ._shardings import DividedArray, Shardings, divided_as
 from ._state import Info, Key, State, counted, no_steps, owned
 from ._synthetic import train_synthetic_gradient

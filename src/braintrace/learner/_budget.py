@@ -19,23 +19,20 @@ _PROPOSED = {"d_rtrl": PerParameter(), "pp_prop": Factored(0.9, 0.9), "ottt": Pr
 
 class Budget:
     """The most bytes that a learner's sequences may need; None for no limit. Decides the window of
-    every call.
+    every call. With `division` the bytes are those of one device.
     """
 
-    def __init__(self, graph: CellGraph, rule: Rule, limit: int | None):
+    def __init__(
+        self, graph: CellGraph, rule: Rule, limit: int | None, division: Division | None = None
+    ):
         if limit is not None:
             limit = whole("memory_budget", limit, "a number of bytes, or None")
-        self.graph, self.rule, self.limit = graph, rule, limit
+        self.graph, self.rule, self.limit, self.division = graph, rule, limit, division
         self._known = functools.cache(self.plan)
         self.window(1, 1)
 
     def window(
-        self,
-        steps: int,
-        window: int | None,
-        return_state: bool = True,
-        traces: bool = True,
-        division: Division | None = None,
+        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
     ) -> int:
         """The window of a call: the one asked for, or else the default one, halved until it fits.
 
@@ -44,22 +41,17 @@ class Budget:
         """
         if self.limit is None:
             return self._wanted(steps, window)
-        plan = self._known(steps, window, return_state, traces, division)
+        plan = self._known(steps, window, return_state, traces)
         if plan.total > self.limit:
-            raise self._too_much(plan, return_state, traces, division)
+            raise self._too_much(plan, return_state, traces)
         return plan.window
 
     def plan(
-        self,
-        steps: int,
-        window: int | None,
-        return_state: bool = True,
-        traces: bool = True,
-        division: Division | None = None,
+        self, steps: int, window: int | None, return_state: bool = True, traces: bool = True
     ) -> MemoryPlan:
-        """The plan of a call, whether it fits or not; with `division` that of one device."""
+        """The plan of a call, whether it fits or not."""
         steps, window = whole("number of steps", steps), checked_window(window)
-        options = flag("return_state", return_state), flag("traces", traces), division
+        options = flag("return_state", return_state), flag("traces", traces), self.division
         wanted = self._wanted(steps, window)
         if window is None:
             return self._fitted(self.rule, steps, wanted, *options)
@@ -83,7 +75,8 @@ class Budget:
         for name, carrier in _PROPOSED.items():
             if type(carrier) is not type(self.rule.carrier):
                 rules[f"{name} with "] = Rule(name, carrier)
-        fitted = lambda rule: self._fitted(rule, plan.steps, plan.window, *options)
+        how = *options, self.division
+        fitted = lambda rule: self._fitted(rule, plan.steps, plan.window, *how)
         proposals = [
             f"{name}window={other.window}, which needs {size(other.total)}"
             for name, other in zip(rules, map(fitted, rules.values()), strict=True)

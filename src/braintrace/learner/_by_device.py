@@ -23,7 +23,7 @@ from ..cell._loss import apart
 from ..core._compat import is_key
 from ..core.analysis import BatchAxis, CellGraph, axes_of_carry, axes_of_others, stays_apart
 from ..core.engine import Division, Rule
-from ..core.jaxpr import Program
+from ..core.jaxpr import Atom, Program
 from ..core.traces import Draws, Zeros
 from ._objective import Given, Plan, gradient
 from ._state import Info
@@ -80,7 +80,7 @@ def _not_apart(cell: Cell, count: int) -> str | None:
         return "the step draws random numbers for all samples at once"
     inputs = [*graph.params, *graph.carry, *graph.xs]
     program = Program(inputs, [*graph.prelude, *graph.step], [*graph.new_carry, *graph.outs])
-    axes = {v: a for v in inputs if (a := graph.batch_axis(v)) is not None}
+    axes: dict[Atom, BatchAxis] = {v: a for v in inputs if (a := graph.batch_axis(v)) is not None}
     if not all(axis.is_plain for axis in axes.values()):
         return "the axis of the samples is merged with another"
     if graph.batch.meetings or stays_apart(program, axes) is None:
@@ -130,7 +130,7 @@ def gradient_by_device(
     params, carry, traces, given = operands
     whole, local, own_rule = part.whole, part.cell, part.rule
     outside, names = jax.tree.leaves(given.outside), division.samples
-    if local is None or own_rule is None or part.count == 1:
+    if local is None or own_rule is None or names is None or part.count == 1:
         return None
     if plan.objective.is_step or plan.fidelity or outside or own_rule.carrier.reports_steps:
         return None
@@ -138,23 +138,24 @@ def gradient_by_device(
     targets = jax.tree.map(shapes, given.sequences[1:])
     outs = whole.out.unflatten(whole.out.leaves)
     has_aux = plan.objective.has_aux
-    found = apart(whole.graph, plan.objective.function(), outs, targets, has_aux)
+    found = apart((whole.plain or whole).graph, plan.objective.function(), outs, targets, has_aux)
     if found is None:
         return None
     loss, of_targets, of_aux, aux = found
     steps = jax.tree.leaves(given.sequences)[0].shape[0]
     mask = weights_of(given.mask, loss, steps, plan.reduction)
 
-    along = lambda dim, lead=0: (
-        PartitionSpec() if dim is None else PartitionSpec(*[None] * (lead + dim), names)
-    )
+    def along(dim: int | None, lead: int = 0) -> Any:
+        return PartitionSpec() if dim is None else PartitionSpec(*[None] * (lead + dim), names)
+
     of_carry = [along(axes.samples) for axes in axes_of_carry(whole.graph)][: len(carry)]
     zeros, structure = _zeros(rule, whole.graph)
     of_traces = structure.unflatten([along(v.axes.samples) for v in zeros])
     of_xs = [along(axes.samples, 1) for axes in axes_of_others(whole.graph, whole.graph.xs)]
     flat_targets = [along(dim, 1) for dim in of_targets]
     y = given.y_target
-    specs = Given(
+    specs = dataclasses.replace(
+        given,
         sequences=(
             whole.x.unflatten(of_xs),
             *jax.tree.structure(given.sequences[1:]).unflatten(flat_targets),
@@ -164,7 +165,6 @@ def gradient_by_device(
         mask=along(1),
         y_target=None if y is None else along(y.ndim - 2),
         modulator=jax.tree.map(lambda _: along(1), given.modulator),
-        outside=given.outside,
     )
     alone = dataclasses.replace(plan, reduction="sum")
 
@@ -176,6 +176,7 @@ def gradient_by_device(
             traces = structure.unflatten(flat)
         found = gradient(local, own_rule, alone, params, carry, traces, given)
         (kept, _), after, new, info, _ = found
+        new = new if plan.keep_trace else None
         if new is not None:
             cut = [_cut_shape(z.shape, z.axes.samples, part.count) for z in zeros]
             flat = [v.reshape(s) for v, s in zip(jax.tree.leaves(new), cut, strict=True)]
@@ -184,7 +185,6 @@ def gradient_by_device(
 
     of_info = Info(along(0, 1), aux.unflatten([along(dim, 1) for dim in of_aux]))
     of_kept = [PartitionSpec() if wanted else None for wanted in plan.wanted]
-    ends = traces is not None or plan.keep_trace
     mesh = jax.sharding.get_abstract_mesh()
     single = {name for name, n in division.mesh.shape.items() if n == 1}
     kept, after, new, info = jax.shard_map(
@@ -192,7 +192,7 @@ def gradient_by_device(
         mesh=division.mesh if mesh.empty else mesh,
         axis_names=single | ({names} if isinstance(names, str) else {*names}),
         in_specs=(PartitionSpec(), of_carry, None if traces is None else of_traces, specs),
-        out_specs=(of_kept, of_carry, of_traces if ends else None, of_info),
+        out_specs=(of_kept, of_carry, of_traces if plan.keep_trace else None, of_info),
         check_vma=False,
     )(params, carry, traces, dataclasses.replace(given, mask=mask))
     return (kept, given.outside.live), after, new, info, given.outside.moving

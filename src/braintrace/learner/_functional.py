@@ -32,7 +32,7 @@ from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import Mode, fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
 from ._serialization import offer_to_flax
-from ._shardings import Shardings
+from ._shardings import Shardings, checked_shardings
 from ._state import Info, Key, State, no_steps, owned
 
 
@@ -98,8 +98,8 @@ class FunctionLearner(Compiled):
             traces: as in `init`: whether the traces are formed before the sequence.
             shardings: of `learner.shardings`: the bytes are then those of one device.
         """
-        division = None if shardings is None else shardings.division
-        return self._budget.plan(T, window, return_state, traces, division)
+        given = checked_shardings(shardings)
+        return self._budget_of(given).plan(T, window, return_state, traces)
 
     @property
     def reset_axes(self) -> PyTree:
@@ -142,7 +142,7 @@ class FunctionLearner(Compiled):
         flat = self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
         formed = flag("traces", traces) or self.border.draws
-        if shardings is not None:
+        if (shardings := checked_shardings(shardings)) is not None:
             zero = with_key(self._programs.divided_zero(shardings) if formed else None, key)
             state = State(start, zero, no_steps(), self.border.fingerprint)
             like = shardings.state
@@ -317,7 +317,8 @@ class FunctionLearner(Compiled):
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
         division = None if options.shardings is None else options.shardings.division
-        chosen = self._budget.window(steps, options.window, keep, formed, division)
+        budget = self._budget_of(options.shardings)
+        chosen = budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
         plan = Plan(resets, objective, *how, division)

@@ -30,8 +30,7 @@ from ..cell._user_step import (
     user_body,
     user_step,
 )
-from ..core._domains import choice, described, flag
-from ..core._errors import UsageError
+from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
 from ..core.engine import (
     Division,
@@ -46,7 +45,7 @@ from ..core.engine._records import EngineState, Problem, Steps
 from ..core.traces import ErrorBound, begun, learned_in
 from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
-from ._shardings import Shardings
+from ._shardings import Shardings, checked_shardings
 from ._state import Info
 
 Target = Real[ArrayLike, "... O"] | None
@@ -148,12 +147,7 @@ class Options:
     shardings: Shardings | None = None
 
     def __post_init__(self) -> None:
-        if self.shardings is not None and not isinstance(self.shardings, Shardings):
-            raise UsageError(
-                "Invalid shardings.",
-                got=described(self.shardings),
-                expected="what learner.shardings(mesh, data=, model=) returned",
-            )
+        checked_shardings(self.shardings)
         choice("reduction", self.reduction, ("mean", "sum"))
         forms = {
             "mask": lambda mask: checked_mask(mask, self.reduction),

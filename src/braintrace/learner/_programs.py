@@ -8,12 +8,13 @@ from jaxtyping import PyTree
 
 from ..cell import Cell
 from ..core._compat import is_traced
-from ..core.analysis import Axes
+from ..core.analysis import Axes, axes_of_carry, axes_of_params
 from ..core.engine import (
     Division,
     Rule,
     advance,
     anywhere,
+    automatic,
     evolve,
     specs_of,
     step_specs,
@@ -78,13 +79,27 @@ class Programs:
 
     def _gradient(self, plan: Plan, *flat: PyTree) -> PyTree:
         def run(*operands: PyTree) -> PyTree:
-            found = None
-            if plan.division is not None:
-                part = self.part(plan.division.devices(plan.division.samples))
-                found = gradient_by_device(part, self.rule, plan.division, plan, *operands)
-            return gradient(self.cell, self.rule, plan, *operands) if found is None else found
+            if plan.division is None:
+                return gradient(self.cell, self.rule, plan, *operands)
+            return self._on_mesh(plan, plan.division, *operands)
 
         return anywhere(self.cell.graph, run, self._specs)(*flat)
+
+    def _on_mesh(self, plan: Plan, of: Division, *operands: PyTree) -> PyTree:
+        """By device or else as XLA divides it; results are where `Shardings` has them."""
+        graph, part = self.cell.graph, self.part(of.devices(of.samples))
+        found = gradient_by_device(part, self.rule, of, plan, *operands)
+        if found is None:
+            with jax.sharding.use_abstract_mesh(automatic(of.mesh)):
+                found = gradient(self.cell, self.rule, plan, *operands)
+        (kept, live), carry, traces, info, moved = found
+        pairs = zip(axes_of_params(graph), kept, strict=False)
+        kept = [None if g is None else of.placed(g, of.spec(axes, g.shape)) for axes, g in pairs]
+        pairs = zip(axes_of_carry(graph), carry, strict=False)
+        carry = [of.placed(v, of.spec(axes, v.shape)) for axes, v in pairs]
+        if traces is not None:
+            traces = jax.tree.map(of.placed, traces, of.of_traces(self.rule, graph))
+        return (kept, live), carry, traces, info, moved
 
     def _specs(self, of: Division, operands: tuple[PyTree, ...], shapes: PyTree) -> PyTree:
         """Of what `gradient` returns."""

@@ -5,13 +5,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import keystr, tree_flatten_with_path
 from jaxtyping import PyTree
 
 from ..cell import Cell
-from ..core._compat import is_key
+from ..core._compat import is_key, is_traced
 from ..core._domains import described
 from ..core._errors import UsageError
 from ..core.analysis import Axes, axes_of_carry, axes_of_others, axes_of_params, columns, size
@@ -63,6 +64,7 @@ class Shardings:
         whole: for what each device has all of.
         rows: every array of params, carry and traces, a `DividedArray` each.
         division: the names of the axes of the mesh.
+        memory_budget: the most bytes of a gradient on one device; None for the learner's own.
 
     >>> import jax, jax.numpy as jnp
     >>> import braintrace
@@ -90,6 +92,7 @@ class Shardings:
     whole: NamedSharding
     rows: tuple[DividedArray, ...]
     division: Division = dataclasses.field(repr=False)
+    memory_budget: int | None = None
 
     @property
     def bytes_per_device(self) -> dict[str, int]:
@@ -158,7 +161,7 @@ def shardings(cell: Cell, rule: Rule, fingerprint: str, division: Division) -> S
     )
     divides = graph.batch_size or 1
     samples = division.samples if divides % division.devices(division.samples) == 0 else None
-    whole = named(PartitionSpec())
+    whole: Any = named(PartitionSpec())
     return Shardings(
         mesh=mesh,
         params=cell.params.unflatten(params),
@@ -170,6 +173,17 @@ def shardings(cell: Cell, rule: Rule, fingerprint: str, division: Division) -> S
         whole=whole,
         rows=tuple(rows),
         division=division,
+    )
+
+
+def checked_shardings(given: object) -> Shardings | None:
+    """What a call is given as `shardings`."""
+    if given is None or isinstance(given, Shardings):
+        return given
+    raise UsageError(
+        "Invalid shardings.",
+        got=described(given),
+        expected="what learner.shardings(mesh, data=, model=) returned",
     )
 
 
@@ -222,3 +236,18 @@ def _missing(row: DividedArray) -> list[None]:
 
 def _path(name: str) -> str:
     return "" if name == "value" else name
+
+
+def divided_as(values: PyTree, like: PyTree) -> PyTree:
+    """`values` on the devices on which `like` lies; as they are where that is not known yet, or is
+    one device.
+    """
+
+    def placed(v: Any, old: Any) -> Any:
+        if is_traced(v) or is_traced(old) or not isinstance(old, jax.Array):
+            return v
+        return v if len(old.sharding.device_set) == 1 else jax.device_put(v, old.sharding)
+
+    if jax.tree.structure(values) != jax.tree.structure(like):
+        return values
+    return jax.tree.map(placed, values, like)

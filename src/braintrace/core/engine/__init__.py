@@ -3,6 +3,7 @@
 from ._divided import Division as Division
 from ._divided import Names as Names
 from ._divided import anywhere as anywhere
+from ._divided import automatic as automatic
 from ._divided import specs_of as specs_of
 from ._divided import step_specs as step_specs
 from ._divided import traces_specs as traces_specs

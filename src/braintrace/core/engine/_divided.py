@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from .._compat import all_varying, bind, is_differentiable, varying_axes
+from .._compat import all_varying, bind, is_differentiable, is_key, varying_axes
 from ..analysis import Axes, CellGraph, axes_of_carry, axes_of_others, axes_of_params
 from ..traces import Zeros
 from ._rule import Rule
@@ -50,6 +50,14 @@ class Division:
         """How many parts an array is divided into."""
         return math.prod(map(self.devices, spec))
 
+    def placed(self, value: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """`value` divided so, in a program that XLA divides."""
+        if is_key(value.dtype):
+            return value
+        mesh = jax.sharding.get_abstract_mesh()
+        own = NamedSharding(self.mesh if mesh.empty else mesh, spec)
+        return jax.lax.with_sharding_constraint(value, own)
+
     def of_traces(self, rule: Rule, graph: CellGraph) -> PyTree:
         """Of each array of the traces."""
         of = lambda zeros: self.spec(zeros.axes, zeros.shape)
@@ -78,10 +86,11 @@ def anywhere(graph: CellGraph, program: Callable[..., PyTree], specs: Specs) -> 
             return _of_one_device(program, operands)
         if any(AxisType.Explicit in jax.typeof(v).sharding.mesh.axis_types for v in leaves):
             found = _division(graph, params, carry)
-            with jax.sharding.use_abstract_mesh(_automatic(found.mesh)):
+            with jax.sharding.use_abstract_mesh(automatic(found.mesh)):
                 shapes = jax.eval_shape(program, *jax.tree.map(_bare, operands))
             out = specs(found, operands, shapes)
-            return jax.sharding.auto_axes(program, out_sharding=out)(*operands)
+            divided: Any = jax.sharding.auto_axes(program, out_sharding=out)
+            return divided(*operands)
         return program(*operands)
 
     return run
@@ -129,7 +138,7 @@ def _division(
     return Division(mesh, found.get(0), found.get(1))
 
 
-def _automatic(mesh: Mesh | AbstractMesh) -> AbstractMesh:
+def automatic(mesh: Mesh | AbstractMesh) -> AbstractMesh:
     """The mesh with axes that XLA divides along."""
     kinds = (AxisType.Auto,) * len(mesh.axis_names)
     return AbstractMesh(mesh.axis_sizes, mesh.axis_names, kinds)

@@ -11,6 +11,7 @@ not read: what a reset leaves behind may be NaN or infinite.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,9 +94,10 @@ def _on_processor(across: bool) -> Callable[[Operands], tuple[Array, Traces]]:
 def _shard_by_shard(across: bool, operands: Operands) -> tuple[Array, Traces]:
     matrix = "io" if across else "oi"
     alike = lambda axes, of: jax.tree.map(lambda _: axes, of)
-    letters = Operands(
-        gradient=matrix,
-        x="bki",
+    single: dict[str, Any] = {"gradient": matrix, "x": "bki"}
+    letters = dataclasses.replace(
+        operands,
+        **single,
         now=alike("bo", operands.now),
         signal=alike("bo", operands.signal),
         old=alike(f"b{matrix}", operands.old),

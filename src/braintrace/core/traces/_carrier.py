@@ -5,7 +5,7 @@ state.
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from ..step import Values
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 from ._slots import cleared
-from ._zeros import Zeros, made
+from ._zeros import made, zeros
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
@@ -300,9 +300,9 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     return jax.eval_shape(site.rule.represent, data).shape
 
 
-def of_data(graph: CellGraph, site: Site, dtype: DTypeLike) -> Zeros:
+def of_data(graph: CellGraph, site: Site, dtype: DTypeLike) -> Any:
     """Zeros shaped as the represented data of a site."""
-    return Zeros(represented_shape(site), dtype, axes_of_data(graph, site))
+    return zeros(represented_shape(site), dtype, axes_of_data(graph, site))
 
 
 def along(

@@ -14,7 +14,7 @@ from .._domains import described
 from .._errors import UsageError
 from ..analysis import Axes, CellGraph
 from ._learned import learned_in, with_learned
-from ._zeros import Zeros, made, of_samples_alone
+from ._zeros import made, of_samples_alone, zeros
 
 
 class Draws(NamedTuple):
@@ -45,8 +45,8 @@ class Draws(NamedTuple):
     def zeros(cls, graph: CellGraph) -> "Draws":
         """As `Zeros`."""
         every = np.arange(graph.samples, dtype=np.int32)
-        numbers = Zeros(every.shape, np.int32, Axes(samples=0), every)
-        return cls(Zeros((2,), jnp.uint32), of_samples_alone(graph, jnp.int32), numbers)
+        numbers = zeros(every.shape, np.int32, Axes(samples=0), every)
+        return cls(zeros((2,), jnp.uint32), of_samples_alone(graph, jnp.int32), numbers)
 
     def signs(self, size: int, dtype: DTypeLike) -> Float[Array, "B size"]:
         """1 or -1, with equal chances, `size` of them for each sample."""

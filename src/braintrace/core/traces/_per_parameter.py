@@ -28,7 +28,7 @@ from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
 from ._slots import cleared, operand_axes, signals_at
-from ._zeros import Zeros, of_entries, of_y
+from ._zeros import of_entries, of_y, zeros
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
@@ -75,7 +75,7 @@ class PerParameter(TraceCarrier):
         if not passes:
             return slots
         pairs = zip(site.data, operand_axes(graph, site), strict=True)
-        data = [Zeros(v.shape, v.dtype, Axes(whole_samples(axis))) for v, axis in pairs]
+        data = [zeros(v.shape, v.dtype, Axes(whole_samples(axis))) for v, axis in pairs]
         return Passing(data, slots)
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:

@@ -140,7 +140,8 @@ def _scales(
     """What makes the norms of both sides of a product equal, of its state and of its weights; zero
     for both where it is zero, after a reset say.
     """
-    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype)))).reshape(v.shape[0], -1).sum(1)
+    every = lambda v: tuple(range(1, v.ndim))
+    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype)))).sum(every(v))
     norms = jnp.sqrt(sum(map(square, weights))), jnp.sqrt(square(state))
     scale = jnp.sqrt((norms[0] + _EPSILON) / (norms[1] + _EPSILON))
     nothing = (norms[0] == 0) | (norms[1] == 0)

@@ -51,6 +51,7 @@ EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 
 _IN_CACHE = 1 << 20  # bytes of a block that a processor multiplies at once
 _ON_ACCELERATOR = 64 << 20
+_NO_BLOCKS = 1 << 62
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
 _FEWEST_ROWS = 16  # samples times elements that are worth a pass
@@ -312,7 +313,13 @@ def _of_neurons(traces: Traces) -> list[OfSite]:
 
 
 def block_bytes() -> int:
-    """The size of a block on the default device."""
+    """The size of a block on the default device. Where XLA divides arrays along the axes of a mesh
+    there is one block: to take a part of what is divided, by a number that is not known to it, it
+    would gather the whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if any(mesh.shape[name] > 1 for name in (*mesh.auto_axes, *mesh.explicit_axes)):
+        return _NO_BLOCKS
     return _IN_CACHE if jax.default_backend() == "cpu" else _ON_ACCELERATOR
 
 
@@ -329,6 +336,10 @@ def mix(
     """(`rows` times the trace, `signal` times the trace before), sample by sample."""
     samples, size, *part = trace.shape
     left = jnp.concatenate([rows, signal[:, None]], 1).astype(trace.dtype)
+    if block_bytes() == _NO_BLOCKS:  # nor axes merged that may be divided
+        products = jnp.einsum("bmn,bn...->bm...", left, trace, precision=EXACT)
+        new = met_rows(left, products)
+        return new[:, :size], new[:, size]
     flat = trace.reshape(samples, size, -1)
     width, each = flat.shape[2], size * trace.dtype.itemsize
     several = samples_at_once(samples, each * width)

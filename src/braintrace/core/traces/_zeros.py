@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,29 +54,39 @@ def made(tree: PyTree) -> PyTree:
     return jax.tree.map(Zeros.made, tree)
 
 
-def of_y(graph: CellGraph, site: Site, dtype: DTypeLike) -> Zeros:
+def zeros(
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    axes: Axes = UNDIVIDED,
+    values: np.ndarray | None = None,
+) -> Any:
+    """`Zeros`, which stand for an array in trees whose leaves are typed as arrays."""
+    return Zeros(shape, dtype, axes, values)
+
+
+def of_y(graph: CellGraph, site: Site, dtype: DTypeLike) -> Any:
     """Shaped as a site's y."""
-    return Zeros(site.y.shape, dtype, axes_of_y(graph, site))
+    return zeros(site.y.shape, dtype, axes_of_y(graph, site))
 
 
-def of_entries(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Zeros:
+def of_entries(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Any:
     """The trace of a state slot, behind further axes."""
     axes = axes_of_entries(graph, site).behind(len(lead))
-    return Zeros((*lead, *site.trace_shape), dtype, axes)
+    return zeros((*lead, *site.trace_shape), dtype, axes)
 
 
-def of_part(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Zeros:
+def of_part(graph: CellGraph, site: Site, dtype: DTypeLike, *lead: int) -> Any:
     """(samples, further axes, the part of a site's weight that one sample meets)."""
     shape = (graph.samples, *lead, *part_shape(graph, site))
-    return Zeros(shape, dtype, axes_of_part(graph, site, 1 + len(lead)))
+    return zeros(shape, dtype, axes_of_part(graph, site, 1 + len(lead)))
 
 
-def of_samples_alone(graph: CellGraph, dtype: DTypeLike, *shape: int) -> Zeros:
+def of_samples_alone(graph: CellGraph, dtype: DTypeLike, *shape: int) -> Any:
     """(samples, shape), of no neuron in particular."""
-    return Zeros((graph.samples, *shape), dtype, Axes(samples=0))
+    return zeros((graph.samples, *shape), dtype, Axes(samples=0))
 
 
-def zeros_of_extra(graph: CellGraph) -> list[Zeros]:
+def zeros_of_extra(graph: CellGraph) -> list[Any]:
     """The leaves that the algorithm adds to the carry."""
     axes = axes_of_carry(graph)[len(graph.carry) - len(graph.extra) :]
     pairs = zip(graph.extra, axes, strict=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 from flax import errors, nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, check_values, reduced
@@ -13,7 +14,7 @@ from ...cell._arguments import Modulator
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
 from ...core.analysis import CellGraph, Exactness
-from ...core.engine import MemoryPlan, Rule
+from ...core.engine import MemoryPlan, Names, Rule
 from ...core.traces import begun
 from ...gradients import GradientReport
 from ...learner import (
@@ -22,8 +23,10 @@ from ...learner import (
     Mode,
     Objective,
     Options,
+    Shardings,
     State,
     chunks_of,
+    divided_as,
     one_after_another,
     packed,
     shallow_copy,
@@ -148,10 +151,38 @@ class NNXLearner(nnx.Module):
         return nnx.All(functional.filters[0], lambda path, value: path in trained)
 
     def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True
+        self,
+        T: int,
+        window: int | None = None,
+        *,
+        return_state: bool = True,
+        shardings: Shardings | None = None,
     ) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps: `FunctionLearner.memory_plan`."""
-        return self._core.memory_plan(T, window, return_state=return_state)
+        how: Any = {"return_state": return_state, "shardings": shardings}
+        return self._core.memory_plan(T, window, **how)
+
+    def shardings(
+        self,
+        mesh: Mesh,
+        *,
+        data: Names = None,
+        model: Names = None,
+        memory_budget: int | None = None,
+    ) -> Shardings:
+        """How the arrays of the learner are divided between the devices of a mesh, as for
+        `FunctionLearner`; its trees are those of the functional learner. `divide` puts them there.
+        """
+        how: Any = {"data": data, "model": model, "memory_budget": memory_budget}
+        return self._core.shardings(mesh, **how)
+
+    def divide(self, shardings: Shardings) -> None:
+        """Put the model's Variables, the carry and the traces where `shardings` says. An optimizer
+        that is made afterwards has its state there, too.
+        """
+        params, state = self._now()
+        self._functional.put_params(self.model, jax.device_put(params, shardings.params))
+        self._move(jax.device_put(state, shardings.state))
 
     # One step
     # ----------------------------------------------------------------------------------------------
@@ -224,6 +255,7 @@ class NNXLearner(nnx.Module):
         y_target: Num[Array, "*T B O"] | None = None,
         modulator: Modulator | None = None,
         fidelity: bool = False,
+        shardings: Shardings | None = None,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -241,7 +273,8 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
+            mask, window, reduction, has_aux, y_target, modulator, fidelity, shardings: see
+                `FunctionLearner`.
 
         Returns:
             The gradients, an `nnx.State` of what `wrt` selects, and the `Info` of the losses.
@@ -253,7 +286,8 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        how = Options(mask, reset, window, reduction, return_state, y_target, modulator, fidelity)
+        signals = y_target, modulator, fidelity, shardings
+        how = Options(mask, reset, window, reduction, return_state, *signals)
         given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
         (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
@@ -356,11 +390,13 @@ class NNXLearner(nnx.Module):
         draws begin again with a `key`, as in `FunctionLearner.init`.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(begun(first.traces, key, self.traces.get_value()))
-        self.steps.set_value(first.steps)
+        before = self.traces.get_value()
+        self.traces.set_value(divided_as(begun(first.traces, key, before), before))
+        self.steps.set_value(divided_as(first.steps, self.steps.get_value()))
         if flag("model", model):
-            self.carry.set_value(self._functional.user_carry(first.carry))
-            self._functional.write(self.model, first.carry, lasting=False)
+            carry = divided_as(first.carry, self._now()[1].carry)
+            self.carry.set_value(self._functional.user_carry(carry))
+            self._functional.write(self.model, carry, lasting=False)
 
     def _inputs(self, xs: PyTree) -> tuple[PyTree, ...]:
         count = self._inputs_count
