@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree
 
 from ..cell import Cell, weights_of
@@ -57,8 +57,7 @@ def part_of(cell: Cell, rule: Rule, function: Any, count: int, analysis: dict[st
     dims = tuple(None if axis is None else axis.dim for _, axis in leaves)
     said = {**analysis, "batch": BatchSpec((graph.batch_size or 1) // count, dims)}
     made = None
-    nowhere = jax.sharding.use_abstract_mesh(AbstractMesh((), ()))  # it is to run on any
-    with nowhere, contextlib.suppress(Exception):  # what a step raises that takes all samples alone
+    with contextlib.suppress(Exception):  # whatever a step raises that takes all samples alone
         made = compile_cell(function, cell.params.shapes, *before, rule=rule, **said)
     if made is None or made.rule is None:
         return Part(cell, count, why_not="the step does not run on the samples of one device")
