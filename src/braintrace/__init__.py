@@ -30,9 +30,11 @@ from .core.signals import SyntheticGradient as SyntheticGradient
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
 from .core.traces import ErrorBound as ErrorBound
+from .learner import DividedArray as DividedArray
 from .learner import Fidelity as Fidelity
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
+from .learner import Shardings as Shardings
 from .learner import State as State
 from .learner import train_synthetic_gradient as train_synthetic_gradient
 from .operators import conv as conv

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..core._compat import is_differentiable, is_traced, is_wide_mode
+from ..core._compat import is_differentiable, is_traced, is_wide_mode, on_no_mesh
 from ..core._domains import check_elements, leaf, whole
 from ..core._errors import CompilationError, UsageError
 from ..core._precision import narrowed
@@ -250,7 +250,8 @@ def compile_cell(
     relevant = [True] * (n_params + n_carry) + [False] * len(i.leaves)
     policy = control_flow or ControlFlowPolicy(scan_unroll_limit=unroll_limit, scan_descent="off")
     inputs = [*p.leaves, *parts, *i.leaves]
-    program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
+    with on_no_mesh():
+        program, unfoldings = stage(flat, inputs, relevant, policy, n_params)
     names = tuple(c.names[k] + part for k, part in c.parts)
     claim = claim_of(batch, carry, x, [k for k, _ in c.parts])
     multi_step = multi_step or (rule is not None and rule.traces_all_state)

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ..core._compat import is_key
 from ..core._domains import array, described, flag
 from ..core._errors import UsageError
-from ..core.analysis import BatchAxis, CellGraph, axes_of_results
+from ..core.analysis import BatchAxis, CellGraph, axes_of_results, stays_apart
 from ..core.jaxpr import Atom, ControlFlowPolicy, stage
 
 _OPAQUE = ControlFlowPolicy(cond="opaque")
@@ -120,3 +120,42 @@ def check_axis(
                     expected="a scalar, or one value per sample",
                     do="reduce it over everything but the samples",
                 )
+
+
+def apart(
+    graph: CellGraph, loss_fn: Callable[..., PyTree], outs: PyTree, targets: PyTree, has_aux: bool
+) -> tuple[jax.ShapeDtypeStruct, list[int | None], list[int | None], Any] | None:
+    """For a loss of one value per sample that is proven to be computed sample by sample: its shape,
+    the axis of the samples, or None, in each leaf of the targets of a step and of what the loss
+    returns beside it, and the structure of the latter. `outs` and `targets` are shapes.
+
+    A target is taken to have its samples on axis 0 where it has as many elements there, and the
+    proof fails where that is not so.
+    """
+    samples, returned = graph.batch_size, []
+    leaves, structure = jax.tree.flatten((outs, targets))
+    count = len(jax.tree.leaves(outs))
+
+    def flat(*values: jax.Array) -> list[jax.Array]:
+        outs, targets = structure.unflatten(values)
+        loss, aux = split(loss_fn(outs, *targets), has_aux, "loss_fn")
+        returned.append(jax.tree.structure(aux))
+        return [loss, *jax.tree.leaves(aux)]
+
+    program, _ = stage(flat, leaves, [False] * len(leaves), _OPAQUE)
+    of_outs = [graph.batch_axis(v) for v in graph.outs]
+    of_targets = [
+        BatchAxis(0, samples) if samples and v.shape[:1] == (samples,) else None
+        for v in leaves[count:]
+    ]
+    pairs = zip(program.inputs, [*of_outs, *of_targets], strict=True)
+    found = stays_apart(program, {v: axis for v, axis in pairs if axis is not None})
+    if found is None:
+        return None
+    loss = program.outputs[0]
+    axes = [found.axes.get(v) for v in program.outputs]
+    if axes[0] != BatchAxis(0, samples or 0) or not all(a is None or a.is_plain for a in axes):
+        return None
+    dims = lambda axes: [None if a is None else a.dim for a in axes]
+    shape = jax.ShapeDtypeStruct(loss.shape, loss.dtype)
+    return shape, dims(of_targets), dims(axes[1:]), returned[-1]

@@ -2,10 +2,11 @@
 programs.
 """
 
+import contextlib
 import functools
 import os
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -15,6 +16,7 @@ from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.extend.core import primitives
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AbstractMesh
 from jax.typing import DTypeLike
 
 Literal = jex_core.Literal
@@ -61,6 +63,30 @@ def bind(primitive: Primitive, values: Sequence[jax.Array], params: Params) -> l
         values = [*subfuns, *values]
     out = primitive.bind(*values, **prepared)
     return list(out) if primitive.multiple_results else [out]
+
+
+def varying_axes(value: Any) -> frozenset[str]:
+    """The axes of a mesh along which `value` differs, inside a `jax.shard_map` that checks them."""
+    return frozenset(jax.typeof(value).manual_axis_type.varying)
+
+
+@contextlib.contextmanager
+def on_no_mesh() -> Iterator[None]:
+    """What is traced inside runs on any mesh: the calls in it keep the one that they were traced
+    on. Inside `jax.shard_map` it is kept: what is mapped there has its axes.
+    """
+    if jax.sharding.get_abstract_mesh().manual_axes:
+        yield
+        return
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), ())):
+        yield
+
+
+def all_varying(values: Any, like: Any) -> Any:
+    """`values` as arrays that differ along all axes along which arrays of `like` do."""
+    axes = frozenset[str]().union(*map(varying_axes, jax.tree.leaves(like)))
+    cast = lambda v, missing: jax.lax.pcast(v, missing, to="varying") if missing else v
+    return jax.tree.map(lambda v: cast(v, tuple(sorted(axes - varying_axes(v)))), values)
 
 
 Refuse = Callable[[Any], NoReturn]

@@ -2,6 +2,7 @@
 parameters.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from ..cell import (
@@ -27,7 +29,7 @@ from ..cell._user_step import check_takes
 from ..core._domains import arrays
 from ..core._errors import UsageError
 from ..core.engine import Rule
-from ..learner import FunctionLearner, packed
+from ..learner import FunctionLearner, Shardings, packed
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
 _INPUT_NAMES = {"x", "xs", "input", "inputs"}
@@ -135,6 +137,13 @@ class EquinoxLearner(FunctionLearner):
         arrays = zip(self._arrays, [*params.leaves[: self._rows], *constants], strict=True)
         leaves = self._static | dict(arrays)
         return self._structure.unflatten([leaves[k] for k in range(len(leaves))])
+
+    def shardings(self, mesh: Mesh, **how: Any) -> Shardings:
+        """As for `FunctionLearner`; `params` is like the module, for `equinox.filter_shard`."""
+        found = super().shardings(mesh, **how)
+        leaves = self._static | dict(zip(self._arrays, found.params.leaves, strict=True))
+        params = self._structure.unflatten([leaves[k] for k in range(len(leaves))])
+        return dataclasses.replace(found, params=params)
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""

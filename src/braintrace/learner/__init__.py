@@ -8,5 +8,6 @@ from ._kept import Kept, UserFunction
 from ._objective import Objective, Options
 from ._one_step import as_sequence, in_front, value_of
 from ._pickling import packed, shallow_copy
+from ._shardings import DividedArray, Shardings, divided_as
 from ._state import Info, Key, State, counted, no_steps, owned
 from ._synthetic import train_synthetic_gradient

@@ -2,11 +2,13 @@
 checked and made the user's.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from ..cell._batch import BatchSpec
@@ -14,13 +16,15 @@ from ..cell._cell import Cell, compile_cell
 from ..cell._convert import check_values, does_the_same
 from ..cell._select import Patterns
 from ..core._compat import is_key
+from ..core._domains import whole
 from ..core.analysis import CellGraph, Exactness
-from ..core.engine import Rule
+from ..core.engine import Names, Rule
 from ._border import Border
 from ._budget import Budget
 from ._finite import check_results, first_input, of_state
 from ._pickling import packed, shallow_copy
 from ._programs import Programs
+from ._shardings import Shardings, division_of, shardings
 from ._state import State, counted, owned
 
 
@@ -54,7 +58,9 @@ class Compiled:
         self.rule = self.cell.rule or rule
         self.border = Border(self.cell, self.rule)
         self._budget = Budget(self.graph, self.rule, memory_budget)
-        self._programs = Programs(self.cell, self.rule)
+        of_device = lambda division, limit: Budget(self.graph, self.rule, limit, division)
+        self._budgets = functools.cache(of_device)
+        self._programs = Programs(self.cell, self.rule, cell, analysis)
         self._taken: dict[Any, bool] = {}  # other structures of inputs, and whether they fit
 
     @property
@@ -78,6 +84,43 @@ class Compiled:
         found = [k for k, n in enumerate(self.cell.leaf_numbers) if not chosen or chosen[n]]
         numbers = [k for k in found if not is_key(graph.carry[k].dtype)]
         return tuple(k for k in numbers if graph.leaf_axis(k) is not None)
+
+    def shardings(
+        self,
+        mesh: Mesh,
+        *,
+        data: Names = None,
+        model: Names = None,
+        memory_budget: int | None = None,
+    ) -> Shardings:
+        """How the arrays of the learner are divided between the devices of a mesh.
+
+        Args:
+            mesh: the devices, `jax.make_mesh((4, 2), ("data", "model"))` say.
+            data: the axis of the mesh along which samples are divided, several, or None.
+            model: the same for neurons: columns of weights and the traces that belong to them.
+            memory_budget: the most bytes that the gradient of a sequence may need on one device; by
+                default that of `compile`.
+
+        What the analysis proves decides: the axis of the samples of each array, and the neurons of
+        each weight. What has no such axis, or none that the devices divide evenly, is held whole on
+        each; `print` shows it.
+
+        Raises:
+            UsageError: for what is no mesh, or no axis of it.
+        """
+        division = division_of(mesh, data, model)
+        if memory_budget is not None:
+            memory_budget = whole("memory_budget", memory_budget, "a number of bytes, or None")
+        found = shardings(self.cell, self.rule, self.border.fingerprint, division)
+        return dataclasses.replace(found, memory_budget=memory_budget)
+
+    def _budget_of(self, given: Shardings | None) -> Budget:
+        """The budget of a call: that of one device where arrays are divided."""
+        if given is None:
+            return self._budget
+        own = given.memory_budget
+        return self._budgets(given.division, self._budget.limit if own is None else own)
 
     @functools.cached_property
     def _with_gradient(self) -> tuple[bool, ...]:
@@ -123,10 +166,10 @@ class Compiled:
     def _start(self, params: PyTree, state: State, *, formed: bool = True) -> tuple[PyTree, ...]:
         """(params, carry, traces) as the engine takes them, `formed` in any case or as they are."""
         self.border.check(state)
-        traces = state.traces
+        flat, carry, traces = self._flat(params), self.cell.carry.apart(state.carry), state.traces
         if formed and traces is None:
-            traces = self._programs.zero()
-        return self._flat(params), self.cell.carry.apart(state.carry), traces
+            traces = self._programs.zero(flat, carry)
+        return flat, carry, traces
 
     def _moved(
         self, before: State, steps: int, xs: PyTree, carry: PyTree, traces: PyTree, outs: PyTree

@@ -1,7 +1,6 @@
 """The functional learner, on which every front end stands: pure methods on a cell."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,20 +22,20 @@ from ..cell._samples import check_finite
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..core._domains import flag
 from ..core._errors import UsageError
-from ..core.engine import MemoryPlan, step_signals, taken
+from ..core.engine import step_signals, taken
 from ..core.traces import begun, with_key
 from ..gradients import GradientReport, check_gradients
-from ..reports import CompilationReport, NamedGraph, Path
-from ._compiled import Compiled
 from ._finite import check_results, first_input, of_gradients, of_state
 from ._fit import Mode, fit_sequence
+from ._known import Known
 from ._objective import Given, Objective, Options, Plan, Target
 from ._one_step import OneStep
 from ._serialization import offer_to_flax
+from ._shardings import Shardings, checked_shardings
 from ._state import Info, Key, State, no_steps, owned
 
 
-class FunctionLearner(OneStep, Compiled):
+class FunctionLearner(OneStep, Known):
     """An online learner of a cell `(params, carry, x) -> (carry, out)`; made by
     `braintrace.compile`.
 
@@ -66,49 +65,15 @@ class FunctionLearner(OneStep, Compiled):
 
     _called = "params"  # what a user's step has in front
 
-    @functools.cached_property
-    def report(self) -> CompilationReport:
-        """What the compiler states: for each parameter its sites, traces and certificate, and every
-        dropped path.
-        """
-        graph = NamedGraph(self.cell, *self._named())
-        return CompilationReport(graph, self.rule.carrier, self.rule.name)
-
-    def _named(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-        """The paths of the parameters, and of the leaves of the carry."""
-        rows, names = self.graph.parameters, self.cell.carry.names
-        return tuple((row.path,) for row in rows), tuple((name,) for name in names)
-
-    def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True, traces: bool = True
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
-        `print` shows a table.
-
-        Args:
-            T: steps of the sequence.
-            window: as in `etrace_grad`; by default the one that it would choose.
-            return_state: as in `etrace_grad`.
-            traces: as in `init`: whether the traces are formed before the sequence.
-        """
-        return self._budget.plan(T, window, return_state, traces)
-
-    @property
-    def reset_axes(self) -> PyTree:
-        """Where each leaf of the carry has the samples that a reset starts again; None where it
-        leaves the leaf as it is.
-        """
-        axes = {self.cell.leaf_numbers[k]: self.graph.leaf_axis(k) for k in self._resettable}
-        return self.cell.carry.unflatten([axes.get(n) for n in range(len(self.cell.carry.leaves))])
-
-    def trained(self, params: PyTree) -> PyTree:
-        """`params` with None in place of whatever has no gradient: what an optimiser is initialised
-        with.
-        """
-        live = jax.tree.structure(params).unflatten(self._live)
-        return jax.tree.map(lambda v, live: v if live else None, params, live)
-
-    def init(self, params: PyTree, carry: PyTree, *, traces: bool = True, key: Key = 0) -> State:
+    def init(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        *,
+        traces: bool = True,
+        key: Key = 0,
+        shardings: Shardings | None = None,
+    ) -> State:
         """The state before the first step: a copy of `carry` and zero traces.
 
         Args:
@@ -119,13 +84,20 @@ class FunctionLearner(OneStep, Compiled):
                 `ok_rtrl`); the others take it, and nothing depends on it. The same key gives the
                 same numbers, so give each sequence its own, or go on with the state and `reset`.
                 `jax.vmap` over keys is a set of independent estimates.
+            shardings: of `learner.shardings`: the state is divided between the devices from the
+                start, and no device ever holds all of a divided trace.
         """
         offer_to_flax()
-        self._flat(params)
+        flat = self._flat(params)
         start = self.cell.carry.unflatten(owned(self.cell.carry.flatten(carry, "carry")))
         formed = flag("traces", traces) or self.border.draws
-        zero = with_key(self._programs.zero() if formed else None, key)
-        return State(start, zero, no_steps(), self.border.fingerprint)
+        if (shardings := checked_shardings(shardings)) is not None:
+            zero = with_key(self._programs.divided_zero(shardings) if formed else None, key)
+            state = State(start, zero, no_steps(), self.border.fingerprint)
+            like = shardings.state
+            return jax.device_put(state, like if formed else dataclasses.replace(like, traces=None))
+        zero = self._programs.zero(flat, self.cell.carry.apart(start)) if formed else None
+        return State(start, with_key(zero, key), no_steps(), self.border.fingerprint)
 
     def fresh(self, params: PyTree, state: State) -> State:
         """The state with zero traces; what the algorithm has learned and its draws stay."""
@@ -202,6 +174,7 @@ class FunctionLearner(OneStep, Compiled):
         modulator: Modulator | None = None,
         fidelity: bool = False,
         donate: bool = False,
+        shardings: Shardings | None = None,
     ) -> tuple[PyTree, State | None, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, state, Info)`,
         whose derivatives with respect to these arguments are refused.
@@ -251,6 +224,10 @@ class FunctionLearner(OneStep, Compiled):
                 lie, without a second copy. That state cannot be used any more, which an error says,
                 also where the results of the call are refused: a learner that holds its state then
                 begins again with `reset_state()`. In a `jax.jit` of yours `donate_argnums` does it.
+            shardings: of `learner.shardings`: each device runs its own samples, and the gradient is
+                added up over the devices once, at the end. Without it, or where samples are not
+                proven to stay apart (in the step, and in a `loss_fn` of one value per sample), the
+                values are the same, and XLA adds up the gradient of each window.
 
         Returns:
             The gradients (a tree like `params`, None for parameters that are not differentiable or
@@ -264,7 +241,16 @@ class FunctionLearner(OneStep, Compiled):
         check_loss(loss_fn, step_fn, 1 + len(targets), self._called)
         objective = Objective.of(loss_fn, step_fn, has_aux, self.user_step)
         options = Options(
-            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, donate
+            mask,
+            reset,
+            window,
+            reduction,
+            return_state,
+            y_target,
+            modulator,
+            fidelity,
+            donate,
+            shardings,
         )
         given = params, state, (xs, *targets), objective, options
         (gradients, _), new, info, _ = self.sequence_gradient(*given)
@@ -293,10 +279,12 @@ class FunctionLearner(OneStep, Compiled):
             xs = self.cell.x.unflatten(self._inputs(xs, (steps,)))
         marks = None if reset is None else check_reset(reset, steps, self.graph.batch_size)
         keep, formed = options.return_state, state.traces is not None
-        chosen = self._budget.window(steps, options.window, keep, formed)
+        division = None if options.shardings is None else options.shardings.division
+        budget = self._budget_of(options.shardings)
+        chosen = budget.window(steps, options.window, keep, formed)
         resets = () if reset is None else self._resettable
         how = options.reduction, chosen, keep, self._with_gradient, options.fidelity
-        plan = Plan(resets, objective, *how)
+        plan = Plan(resets, objective, *how, division)
         initial = [] if reset is None else self._initial_values()
         given = Given(
             (xs, *targets),

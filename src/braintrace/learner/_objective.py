@@ -33,6 +33,7 @@ from ..cell._user_step import (
 from ..core._domains import choice, flag
 from ..core._precision import narrowed, widened
 from ..core.engine import (
+    Division,
     Refusal,
     Rule,
     driver_signals,
@@ -44,6 +45,7 @@ from ..core.engine._records import EngineState, Problem, Steps
 from ..core.traces import ErrorBound, begun, learned_in
 from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
+from ._shardings import Shardings, checked_shardings
 from ._state import Info
 
 Target = Real[ArrayLike, "... O"] | None
@@ -98,7 +100,7 @@ class Plan:
 
     `resets`: the leaves of the engine's carry that a reset sets to their initial values. `wanted`:
     for each parameter, whether its gradient is. `fidelity`: whether it is held against the exact
-    one.
+    one. `division`: how the samples are divided between devices, where that is said.
     """
 
     resets: tuple[int, ...]
@@ -108,6 +110,7 @@ class Plan:
     keep_trace: bool
     wanted: tuple[bool, ...]
     fidelity: bool = False
+    division: Division | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -142,8 +145,10 @@ class Options:
     modulator: Modulator | None = None
     fidelity: bool = False
     donate: bool = False
+    shardings: Shardings | None = None
 
     def __post_init__(self) -> None:
+        checked_shardings(self.shardings)
         choice("reduction", self.reduction, ("mean", "sum"))
         forms = {
             "mask": lambda mask: checked_mask(mask, self.reduction),

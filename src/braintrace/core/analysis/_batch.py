@@ -6,7 +6,7 @@ which one sample could influence another. What has no rule is not proven, so it 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from types import EllipsisType
 
 from .._compat import P, is_key
@@ -158,6 +158,18 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
     A mean over the samples is the same for each of them. What a product brings to neurons on axis 0
     is not, and then axis 0 is none of samples.
     """
+    return _differs(program, batch, batch.meetings)
+
+
+def tells_apart(program: Program, samples: Samples) -> bool:
+    """Whether something that is none of a sample's own differs from sample to sample: noise of all
+    samples, their numbers, a weight for each.
+    """
+    return _differs(program, samples, samples.aligned)
+
+
+def _differs(program: Program, samples: Samples, edges: Iterable[Edge]) -> bool:
+    """Whether what is shared differs along the samples that read it at one of `edges`."""
     maker = makers(program.equations)
 
     def repeats(v: Atom, dim: int) -> bool:
@@ -174,9 +186,21 @@ def _is_no_batch(program: Program, batch: Batch) -> bool:
 
     return any(
         not repeats(e.inputs[k], axis.dim)
-        for e, k in batch.meetings
-        if e.inputs[k] not in batch.axes and (axis := batch.aligned.get((e, k)))
+        for e, k in edges
+        if e.inputs[k] not in samples.axes and (axis := samples.aligned.get((e, k)))
     )
+
+
+def stays_apart(program: Program, axes: Mapping[Atom, BatchAxis]) -> Samples | None:
+    """Where samples, which lie along `axes` of some of the inputs, lie in every variable; None
+    unless each of them is computed by itself, in the same way.
+    """
+    samples = Samples(dict(axes))
+    for e in program.equations:
+        moved = follow(samples, e)
+        if any(v in samples.axes for v in e.inputs) and (moved is None or not all(moved.outs)):
+            return None
+    return None if tells_apart(program, samples) else samples
 
 
 def _claimed(axis: Claimed, shape: tuple[int, ...], size: int) -> int | None:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Num
 
 from ..jaxpr import Atom, Equation, Program, Var, reader
 from ..sites import SiteRule
-from . import _report, _shared
+from . import _division, _report, _shared
 from ._batch import Batch, BatchClaim
 from ._batch_axis import BatchAxis
 from ._dependence import Edge
@@ -265,6 +265,8 @@ class CellGraph:
 
     first_of_sum = functools.cached_property(_shared.first_of_sum)
     drive_biases = functools.cached_property(_shared.drive_biases)
+    neurons_of_leaves = functools.cached_property(_division.neurons_of_leaves)
+    neurons_carried_on = functools.cached_property(_division.neurons_carried_on)
 
     @property
     def batch_size(self) -> int | None:

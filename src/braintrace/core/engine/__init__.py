@@ -1,5 +1,12 @@
 """One update, a window, a sequence: pure functions on flat lists."""
 
+from ._divided import Division as Division
+from ._divided import Names as Names
+from ._divided import anywhere as anywhere
+from ._divided import automatic as automatic
+from ._divided import specs_of as specs_of
+from ._divided import step_specs as step_specs
+from ._divided import traces_specs as traces_specs
 from ._memory import MemoryPlan as MemoryPlan
 from ._memory import ParameterMemory as ParameterMemory
 from ._once import Refusal as Refusal

@@ -14,9 +14,10 @@ import dataclasses
 import jax
 from jaxtyping import Array, PyTree
 
-from ..analysis import CellGraph, columns, size
+from ..analysis import CellGraph, axes_of_params, columns, size
 from ..step import Perturbations, Values, plain_step, prelude, saving_step
 from ..traces import FactorCarrier, TraceCarrier, nbytes, sensitivity_bytes, zero_perturbations
+from ._divided import Division
 from ._rule import Rule
 
 
@@ -60,6 +61,7 @@ class MemoryPlan:
         buffers: what a window keeps for its steps.
         gradients: the gradient, and the part of it that a window adds.
         bptt: what backpropagation through time would keep for T steps, its gradient included.
+        devices: how many devices there are; the bytes are those of one.
 
     Example:
         >>> import braintrace, jax.numpy as jnp
@@ -83,6 +85,7 @@ class MemoryPlan:
     buffers: int
     gradients: int
     bptt: int
+    devices: int = 1
 
     @property
     def total(self) -> int:
@@ -99,15 +102,22 @@ class MemoryPlan:
             ("total", size(self.total), "beside parameters, inputs and the model's state"),
             ("BPTT", size(self.bptt), f"for {self.steps} steps; grows with T"),
         ]
-        return "\n".join(
-            [f"{self.algorithm}: memory of a gradient over {self.steps} steps", *columns(rows)]
-        )
+        title = f"{self.algorithm}: memory of a gradient over {self.steps} steps"
+        title += f", on each of {self.devices} devices" * (self.devices > 1)
+        return "\n".join([title, *columns(rows)])
 
 
 def memory_plan(
-    graph: CellGraph, rule: Rule, steps: int, window: int, return_state: bool, traces: bool
+    graph: CellGraph,
+    rule: Rule,
+    steps: int,
+    window: int,
+    return_state: bool,
+    traces: bool,
+    division: Division | None = None,
 ) -> MemoryPlan:
-    """The plan of `etrace_grad` over `steps` steps, `window` at once.
+    """The plan of `etrace_grad` over `steps` steps, `window` at once; with `division` that of one
+    device.
 
     `traces`: whether traces are there at the start. Without them, with `return_state=False` and one
     window for all steps none is formed at all.
@@ -140,8 +150,41 @@ def memory_plan(
         ParameterMemory(r.path, sum(s.trace_bytes or 0 for s in r.sites)) for r in rows if r.sites
     )
     bptt = steps * _kept_by_a_step(graph, perturbed=False) + gradients
-    return MemoryPlan(
+    whole = MemoryPlan(
         rule.name, steps, window, paths, held, forming, window * each, gradients, bptt
+    )
+    return whole if division is None else _on_one_device(whole, graph, rule, division)
+
+
+def _on_one_device(plan: MemoryPlan, graph: CellGraph, rule: Rule, of: Division) -> MemoryPlan:
+    """What of the plan falls on one device. Traces and gradients are divided as `Division` has
+    them; traces that are being formed in the same proportion; what a window holds by its samples.
+    """
+    every, specs = rule.zeros(graph), of.of_traces(rule, graph)
+    parts = jax.tree.map(lambda v, spec: v.nbytes // of.parts(spec), every, specs)
+    carried = parts["carrier"] if graph.extra else parts
+    in_site = lambda n: sum(jax.tree.leaves(rule.carrier.of_site(carried, n)))
+    numbers = {row.path: row.sites for row in graph.parameters}
+    rows = tuple(
+        dataclasses.replace(p, traces=sum(map(in_site, numbers[p.path]))) for p in plan.parameters
+    )
+    traces = sum(jax.tree.leaves(parts)) if plan.traces else 0
+    forming = -(-plan.forming * traces // plan.traces) if plan.traces else plan.forming
+    axes = zip(axes_of_params(graph), graph.params, strict=False)
+    gradients = 2 * sum(
+        nbytes([v]) // of.parts(of.spec(a, v.shape)) for a, v in axes if v.differentiable
+    )
+    apart = of.devices(of.samples)
+    apart = apart if graph.batch is not None and graph.batch.size % apart == 0 else 1
+    return dataclasses.replace(
+        plan,
+        parameters=rows,
+        traces=traces,
+        forming=forming,
+        buffers=-(-plan.buffers // apart),
+        gradients=gradients,
+        bptt=-(-plan.bptt // apart),
+        devices=of.mesh.size,
     )
 
 

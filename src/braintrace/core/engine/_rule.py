@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -12,7 +11,7 @@ from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
 from ..jaxpr import Var
 from ..signals import ESTIMATOR, Edit, Editor, random_value
 from ..step import Values, prelude
-from ..traces import Carrier, Learned, Traces, learned_in, sensitivity
+from ..traces import Carrier, Learned, Traces, learned_in, made, sensitivity, zeros_of_extra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +94,14 @@ class Rule:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
         leaves' first values.
         """
-        carried = self.carrier.init(graph)
+        return made(self.zeros(graph))
+
+    def zeros(self, graph: CellGraph) -> Traces:
+        """As `Zeros`."""
+        carried = self.carrier.zeros(graph)
         if not graph.extra:
             return carried
-        return with_extra(graph, carried, [jnp.array(e.initial) for e in graph.extra])
+        return with_extra(graph, carried, zeros_of_extra(graph))
 
 
 def with_extra(graph: CellGraph, carried: Traces, values: Values) -> dict[str, Traces]:

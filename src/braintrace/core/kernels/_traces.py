@@ -11,12 +11,15 @@ not read: what a reset leaves behind may be NaN or infinite.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from .._compat import all_varying
+from ._partition import partitioned
 from ._target import TARGET, registered
 
 MOST_SLOTS = 4  # as SLOTS of traces.c
@@ -58,7 +61,8 @@ def advance_and_contract(across: bool, operands: Operands) -> tuple[Array, Trace
         if registered()
         else functools.partial(plain, contract=_sample_by_sample)
     )
-    return jax.lax.platform_dependent(operands, cpu=processor, default=plain)
+    alike = lambda run: lambda operands: all_varying(run(operands), operands)
+    return jax.lax.platform_dependent(operands, cpu=alike(processor), default=alike(plain))
 
 
 @advance_and_contract.defjvp
@@ -72,7 +76,7 @@ def _on_processor(across: bool) -> Callable[[Operands], tuple[Array, Traces]]:
     """The C kernel. A map calls it for each of its entries, in turn; where these are one sample
     each, with a gradient of its own, one pass in JAX over all of them is faster.
     """
-    kernel, plain = functools.partial(_in_c, across), functools.partial(in_jax, across)
+    kernel, plain = functools.partial(_shard_by_shard, across), functools.partial(in_jax, across)
     mappable = jax.custom_batching.custom_vmap(kernel)
 
     @mappable.def_vmap
@@ -80,21 +84,51 @@ def _on_processor(across: bool) -> Callable[[Operands], tuple[Array, Traces]]:
         [flags] = is_mapped
         axes = jax.tree.map(lambda flag: 0 if flag else None, flags)
         single = operands.x.shape[-3] == 1
-        found = jax.vmap(plain if single else kernel, (axes,), axis_size=size)(operands)
+        each = plain if single else functools.partial(_in_c, across)
+        found = jax.vmap(each, (axes,), axis_size=size)(operands)
         return found, jax.tree.map(lambda _: True, found)
 
     return mappable
 
 
+def _shard_by_shard(across: bool, operands: Operands) -> tuple[Array, Traces]:
+    matrix = "io" if across else "oi"
+    alike = lambda axes, of: jax.tree.map(lambda _: axes, of)
+    single: dict[str, Any] = {"gradient": matrix, "x": "bki"}
+    letters = dataclasses.replace(
+        operands,
+        **single,
+        now=alike("bo", operands.now),
+        signal=alike("bo", operands.signal),
+        old=alike(f"b{matrix}", operands.old),
+        rows=alike("bo", operands.rows),
+        drive=alike("bko", operands.drive),
+    )
+    moved, plan = operands.old if operands.rows else (), jnp.asarray(_plan(across, operands))
+    return partitioned(
+        _call, (plan, operands), ("p", letters), (matrix, *[f"b{matrix}"] * len(moved))
+    )
+
+
 def _in_c(across: bool, operands: Operands) -> tuple[Array, Traces]:
-    moved, slots = operands.old if operands.rows else (), len(operands.old)
+    return _call(jnp.asarray(_plan(across, operands)), operands)
+
+
+def _plan(across: bool, operands: Operands) -> np.ndarray:
+    """What the kernel is told of its operands."""
+    slots = len(operands.old)
     pairs = [row for reached in operands.rows for row in reached] or [None] * slots**2
-    drive = operands.drive or (None,) * slots
-    there = [v is not None for v in (*pairs, *drive)]
-    plan = np.array([across, operands.now is not None, bool(moved), slots, *there], np.int32)
-    chosen = [v for v in (operands.now, *pairs, *drive) if v is not None]
+    there = [v is not None for v in (*pairs, *(operands.drive or (None,) * slots))]
+    moves = bool(operands.rows and operands.old)
+    return np.array([across, operands.now is not None, moves, slots, *there], np.int32)
+
+
+def _call(plan: Array, operands: Operands) -> tuple[Array, Traces]:
+    moved, slots = operands.old if operands.rows else (), len(operands.old)
+    pairs = [row for reached in operands.rows for row in reached]
+    chosen = [v for v in (operands.now, *pairs, *operands.drive) if v is not None]
     of_slots = (*operands.signal, *operands.old)
-    given = [jnp.asarray(plan), operands.gradient, operands.x, *chosen, *of_slots]
+    given = [plan, operands.gradient, operands.x, *chosen, *of_slots]
     aliases = {1: 0} | {len(given) - slots + s: 1 + s for s in range(len(moved))}
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (operands.gradient, *moved)]
     gradient, *new = jax.ffi.ffi_call(

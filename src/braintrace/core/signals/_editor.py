@@ -211,6 +211,8 @@ class Edit(abc.ABC):
     #: What it puts in place of the gradient of the loss at the exits, as a reason in the
     #: certificate; '' for nothing.
     replaces: ClassVar[str] = ""
+    #: Whether it brings samples together, so that one's signal depends on others.
+    meets: ClassVar[bool] = False
 
     def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":
         """The edit with what it reads from the model put in as numbers."""

@@ -129,6 +129,7 @@ class FiringRate(Edit):
     """
 
     replaces: ClassVar[str] = "a firing-rate term is added"
+    meets: ClassVar[bool] = True
 
     target: float
     strength: float

@@ -65,6 +65,9 @@ class ChainRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return self._lanes.get(axis)
 
+    def neurons(self) -> list[tuple[int, int | None]]:
+        return [(d, None) for d in range(len(self._y_shape)) if d not in self._lanes]
+
     def represent(self, data: list[jax.Array]) -> jax.Array:
         return self._first.represent(data)
 

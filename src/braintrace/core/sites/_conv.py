@@ -31,6 +31,9 @@ class ConvRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return self._lhs[0] if axis == self._out[0] else None
 
+    def neurons(self) -> list[tuple[int, int | None]]:
+        return [(self._out[1], self._rhs[0])]
+
     def _patches(self, x: jax.Array) -> jax.Array:
         """(batch, space of y, groups, channels of a group, kernel space)."""
         p = self._params

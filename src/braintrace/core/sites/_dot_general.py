@@ -68,6 +68,13 @@ class DotGeneralRule(SiteRule):
         place = self._data.find(self._y[axis])
         return place if place >= 0 else None
 
+    def entry_axis(self, axis: int) -> int | None:
+        return self._entries.index(self._y[axis])
+
+    def neurons(self) -> list[tuple[int, int | None]]:
+        columns = [n for n, letter in enumerate(self._y) if letter in self._weight]
+        return [(n, self._weight.index(self._y[n])) for n in columns]
+
     def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         x = data[0].astype(f.dtype) if not np.iscomplexobj(f) else data[0]
         # one broadcast multiplication, which fuses with what follows

@@ -24,6 +24,9 @@ class ScaleRule(SiteRule):
     def lane_axis(self, axis: int) -> int | None:
         return axis
 
+    def neurons(self) -> list[tuple[int, int | None]]:
+        return [(n, n) for n in range(len(self._y_shape))]
+
     def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
         return sum_steps(x.astype(c.dtype) * c)
 
@@ -38,8 +41,15 @@ class OperandRule(ScaleRule):
         return ()
 
     @property
-    def trace_shape(self) -> tuple[int, ...]:
+    def _y_shape(self) -> tuple[int, ...]:
         return self.equation.inputs[self.operand].shape
+
+    @property
+    def trace_shape(self) -> tuple[int, ...]:
+        return self._y_shape
+
+    def entry_axis(self, axis: int) -> int | None:
+        return axis
 
     def spread(self, f: jax.Array, data: list[jax.Array]) -> jax.Array:
         return f

@@ -19,6 +19,7 @@ class RowsRule(SiteRule):
     def __init__(self, equation: Equation, axis: int, along: tuple[int, ...], kept: bool):
         super().__init__(equation, 0)
         self._axis, self._rows, self._kept = axis, equation.inputs[0].shape[axis], kept
+        self._shape = equation.inputs[0].shape
         self._places = [d for d in range(len(equation.outputs[0].shape)) if d not in along]
 
     def contraction(self) -> tuple[int, ...]:
@@ -26,6 +27,12 @@ class RowsRule(SiteRule):
 
     def lane_axis(self, axis: int) -> int | None:
         return self._places.index(axis) if axis in self._places else None
+
+    def neurons(self) -> list[tuple[int, int | None]]:
+        axes = [k for k in range(len(self._shape)) if self._kept or k != self._axis]
+        along = [d for d in range(len(self._y_shape)) if d not in self._places]
+        pairs = zip(along, axes, strict=True)
+        return [(d, k) for d, k in pairs if k != self._axis]
 
     def represent(self, data: list[jax.Array]) -> jax.Array:
         if self.equation.primitive is P.dynamic_slice_p:

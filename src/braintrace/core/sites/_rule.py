@@ -113,6 +113,17 @@ class SiteRule(abc.ABC):
     def lane_axis(self, axis: int) -> int | None:
         """The axis of the represented data that runs along `axis` of y, or None."""
 
+    def entry_axis(self, axis: int) -> int | None:
+        """The axis of the trace that runs along `axis` of y, or None."""
+        own_layout = type(self).trace_shape is not SiteRule.trace_shape
+        return None if own_layout else axis
+
+    def neurons(self) -> list[tuple[int, int | None]]:
+        """The axes of y that W may be divided along between devices, the last one first choice,
+        each with the axis of W that runs along it, or None: then y and the trace alone have it.
+        """
+        return []
+
     def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
         """`sum_t spread(f[t], data[t])` over a leading time axis."""
         first = jax.eval_shape(self.spread, f[0], [d[0] for d in data])
@@ -125,6 +136,11 @@ class SiteRule(abc.ABC):
         """
         (x,) = data
         return x
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether the represented data are the data, axis by axis."""
+        return type(self).represent is SiteRule.represent
 
     def weight_gradient(self, x: jax.Array, c: jax.Array) -> jax.Array:
         """The gradient of W for represented data x and the cotangent c of y: the operation's own,

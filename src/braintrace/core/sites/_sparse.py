@@ -62,6 +62,10 @@ class SparseRule(SiteRule):
     def data(self) -> tuple[int, ...]:
         return (self._x,)
 
+    def entry_axis(self, axis: int) -> int | None:
+        number = len(self._stored) + axis - (axis > self._y_axis)
+        return None if axis == self._y_axis else number
+
     @property
     def trace_shape(self) -> tuple[int, ...]:
         y = self.equation.outputs[0].shape
@@ -121,6 +125,9 @@ class HomogeneousRule(SparseRule):
     @property
     def trace_shape(self) -> tuple[int, ...]:
         return self.equation.outputs[0].shape
+
+    def entry_axis(self, axis: int) -> int | None:
+        return axis
 
     def at_entries(self, values: jax.Array) -> jax.Array:
         return values

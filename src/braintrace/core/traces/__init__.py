@@ -47,3 +47,6 @@ from ._step_trace import StepTrace as StepTrace
 from ._taps import Taps as Taps
 from ._whole_state import WholeState as WholeState
 from ._within_layer import WithinLayer as WithinLayer
+from ._zeros import Zeros as Zeros
+from ._zeros import made as made
+from ._zeros import zeros_of_extra as zeros_of_extra

@@ -5,20 +5,20 @@ state.
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
 from .._precision import wide
-from ..analysis import BatchAxis, CellGraph, Site, normalisations, short
+from ..analysis import BatchAxis, CellGraph, Site, axes_of_data, normalisations, short
 from ..jaxpr import Var
 from ..step import Values
 from ._filters import leaky_step
 from ._sensitivity import Sensitivity
 from ._slots import cleared
+from ._zeros import made, zeros
 
 Traces = PyTree[Array]
 Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
@@ -77,8 +77,12 @@ class Carrier(abc.ABC):
         return []
 
     @abc.abstractmethod
+    def zeros(self, graph: CellGraph) -> Traces:
+        """What the traces are before the first step: a tree of `Zeros`."""
+
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces."""
+        return made(self.zeros(graph))
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         """The part of the traces that belongs to one site; what sites share is the first one's."""
@@ -115,6 +119,11 @@ class Carrier(abc.ABC):
         first.
         """
         return None
+
+    @property
+    def reports_steps(self) -> bool:
+        """Whether `report` says anything."""
+        return False
 
     #: Whether the gradient of a step reads how the step moves the state, which `read` then gives.
     reads_step: ClassVar[bool] = False
@@ -223,8 +232,8 @@ class FactorCarrier(Carrier):
             for e in normalisations(graph, site)
         ]
 
-    def init(self, graph: CellGraph) -> Traces:
-        zero = lambda site: jnp.zeros(represented_shape(site), trace_dtype(site, self.dtype))
+    def zeros(self, graph: CellGraph) -> Traces:
+        zero = lambda site: of_data(graph, site, trace_dtype(site, self.dtype))
         return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
@@ -289,6 +298,11 @@ def represented_shape(site: Site) -> tuple[int, ...]:
     """Shape of the represented data of one step."""
     data = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in site.data]
     return jax.eval_shape(site.rule.represent, data).shape
+
+
+def of_data(graph: CellGraph, site: Site, dtype: DTypeLike) -> Any:
+    """Zeros shaped as the represented data of a site."""
+    return zeros(represented_shape(site), dtype, axes_of_data(graph, site))
 
 
 def along(

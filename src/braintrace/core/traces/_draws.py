@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int32, PyTree, UInt32
 from .._compat import is_key
 from .._domains import described
 from .._errors import UsageError
-from ..analysis import CellGraph
+from ..analysis import Axes, CellGraph
 from ._learned import learned_in, with_learned
+from ._zeros import made, of_samples_alone, zeros
 
 
 class Draws(NamedTuple):
@@ -33,11 +34,19 @@ class Draws(NamedTuple):
 
     key: UInt32[Array, "2"]  # the words of a threefry key
     steps: Int32[Array, " B"]  # draws so far
+    numbers: Int32[Array, " B"] | None = None  # of the samples, where a device has some of them
 
     @classmethod
     def of(cls, graph: CellGraph) -> "Draws":
         """Before the first step, with the key 0."""
-        return cls(jnp.zeros(2, jnp.uint32), jnp.zeros(graph.samples, jnp.int32))
+        return made(cls.zeros(graph))
+
+    @classmethod
+    def zeros(cls, graph: CellGraph) -> "Draws":
+        """As `Zeros`."""
+        every = np.arange(graph.samples, dtype=np.int32)
+        numbers = zeros(every.shape, np.int32, Axes(samples=0), every)
+        return cls(zeros((2,), jnp.uint32), of_samples_alone(graph, jnp.int32), numbers)
 
     def signs(self, size: int, dtype: DTypeLike) -> Float[Array, "B size"]:
         """1 or -1, with equal chances, `size` of them for each sample."""
@@ -47,8 +56,8 @@ class Draws(NamedTuple):
             own = jax.random.fold_in(jax.random.fold_in(key, step), sample)
             return jax.random.rademacher(own, (size,), jnp.int8)
 
-        samples = jnp.arange(self.steps.shape[0])
-        return jax.vmap(of_sample)(self.steps, samples).astype(dtype)
+        every = jnp.arange(self.steps.shape[0]) if self.numbers is None else self.numbers
+        return jax.vmap(of_sample)(self.steps, every).astype(dtype)
 
     def moved(self) -> "Draws":
         """After a step."""

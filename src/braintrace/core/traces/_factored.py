@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Inexact
 
-from ..analysis import BatchAxis, CellGraph, Site
+from ..analysis import Axes, BatchAxis, CellGraph, Site
 from ..kernels import met
 from ..step import Values
 from ._carrier import FactorCarrier, StepSignals, Traces, along, represented, trace_dtype
 from ._filters import counting, kappa_step
 from ._sensitivity import Moves, Sensitivity
 from ._slots import signals_at
+from ._zeros import Zeros, of_y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +49,18 @@ class Factored(FactorCarrier):
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
         return (self.input_decay,)
 
-    def init(self, graph: CellGraph) -> Traces:
-        zero = lambda s: jnp.zeros(s.y.shape, trace_dtype(s, self.dtype))
+    def zeros(self, graph: CellGraph) -> Traces:
+        zero = lambda s: of_y(graph, s, trace_dtype(s, self.dtype))
         return {
-            "input": super().init(graph),
+            "input": super().zeros(graph),
             "state": [
                 [[zero(s) for _ in p.slots] for p in s.places] if graph.first_of_sum[n] == n else []
                 for n, s in enumerate(graph.sites)
             ],
-            "weight": jnp.zeros(
+            "weight": Zeros(
                 () if graph.batch is None else (graph.batch.size,),
                 np.result_type(np.float32, *(counting(s.y.dtype) for s in graph.sites)),
+                Axes(None if graph.batch is None else 0),
             ),
         }
 

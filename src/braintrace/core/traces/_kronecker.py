@@ -30,6 +30,7 @@ from ._per_sample import step_gradient
 from ._reduction import EXACT, mixed, reduced
 from ._sensitivity import Sensitivity, every_drive, layer_signal, layer_sizes, zero_perturbations
 from ._slots import nbytes, of_samples
+from ._zeros import of_samples_alone
 
 
 class Terms(NamedTuple):
@@ -83,17 +84,17 @@ class Kronecker(TraceCarrier):
         y = site.y.size if graph.y_axis(site) is None else site.y.size // graph.samples
         return sum(_width(graph, graph.sites[n]) for n in sites), size * y
 
-    def init(self, graph: CellGraph) -> Traces:
-        size, samples = sum(layer_sizes(graph)), graph.samples
+    def zeros(self, graph: CellGraph) -> Traces:
+        size = sum(layer_sizes(graph))
         terms: list[Terms | None] = [None] * len(graph.sites)
         for first, sites in _sums(graph).items():
             width, entries = self._shape(graph, sites)
             dtype, is_exact = trace_dtype(graph.sites[first], self.dtype), width <= self.rank
             count = width if is_exact else self.rank
-            right = jnp.zeros((samples, count, size, entries // size), dtype)
-            left = None if is_exact else jnp.zeros((samples, count, width), dtype)
+            right = of_samples_alone(graph, dtype, count, size, entries // size)
+            left = None if is_exact else of_samples_alone(graph, dtype, count, width)
             terms[first] = Terms(left, right)
-        return Products(Draws.of(graph), terms)
+        return Products(Draws.zeros(graph), terms)
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         return traces.terms[site]

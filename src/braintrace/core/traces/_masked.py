@@ -29,8 +29,9 @@ from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, Traces, trace_dtype
 from ._per_parameter import PerParameter
 from ._sensitivity import Sensitivity, every_drive, flat_layer, layer_signal
-from ._slots import of_samples, part_shape
+from ._slots import of_samples
 from ._within_layer import EXACT, WithinLayer, contracted_whole, driven, mix
+from ._zeros import Zeros, of_part
 
 Rows = Float[Array, "B N n"]
 
@@ -78,12 +79,12 @@ class Masked(WithinLayer, abc.ABC):
     def kept(self, graph: CellGraph, rows: Rows) -> Rows:
         """D', for every weight."""
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         zeros = lambda n: {} if graph.sites[n].places else {0: self.zeros_of(graph, n)}
-        own = PerParameter.init(self, graph)
+        own = PerParameter.zeros(self, graph)
         return [(zeros(n), of) for n, of in enumerate(own)]
 
-    def zeros_of(self, graph: CellGraph, n: int) -> Array:
+    def zeros_of(self, graph: CellGraph, n: int) -> Zeros:
         """Zero traces of a site."""
         return whole_zeros(graph, n, self.dtype)
 
@@ -188,11 +189,11 @@ def step_rows(graph: CellGraph, local: Sensitivity, carrier: Masked) -> StepRows
     return StepRows(carrier.kept(graph, rows), cast("list[Array]", every_drive(graph, drives)))
 
 
-def whole_zeros(graph: CellGraph, n: int, dtype: object) -> Array:
+def whole_zeros(graph: CellGraph, n: int, dtype: object) -> Zeros:
     """Traces of a site on all the state."""
     site = graph.sites[n]
-    shape = (graph.samples, moves_of(graph).size, *part_shape(graph, site))
-    return jnp.zeros(shape, trace_dtype(site, cast("np.dtype", dtype)))
+    own = trace_dtype(site, cast("np.dtype", dtype))
+    return of_part(graph, site, own, moves_of(graph).size)
 
 
 def moved_whole(graph: CellGraph, n: int, trace: Array, data: list[Array], step: StepRows) -> Array:

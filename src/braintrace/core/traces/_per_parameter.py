@@ -22,12 +22,13 @@ import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from .._precision import wide
-from ..analysis import CellGraph, Site
+from ..analysis import Axes, CellGraph, Site, whole_samples
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
 from ._slots import cleared, operand_axes, signals_at, timed, untimed
+from ._zeros import of_entries, of_y, zeros
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
@@ -63,15 +64,19 @@ class PerParameter(TraceCarrier):
         # clipping after each step cannot be done for many at once
         return None if self.clip is None else 1
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         """For each site, `OfSlots` or `Passing`."""
         return [self._zero(graph, site) for site in graph.sites]
 
-    def _zero(self, graph: CellGraph, site: Site) -> OfSite:
+    def _zero(self, graph: CellGraph, site: Site) -> Traces:
         passes, dtype = self._passes(graph, site), trace_dtype(site, self.dtype)
-        shape = site.y.shape if passes else site.trace_shape
-        slots = [[jnp.zeros(shape, dtype) for _ in place.slots] for place in site.places]
-        return Passing([jnp.zeros(v.shape, v.dtype) for v in site.data], slots) if passes else slots
+        kind = of_y if passes else of_entries
+        slots = [[kind(graph, site, dtype) for _ in place.slots] for place in site.places]
+        if not passes:
+            return slots
+        pairs = zip(site.data, operand_axes(graph, site), strict=True)
+        data = [zeros(v.shape, v.dtype, Axes(whole_samples(axis))) for v, axis in pairs]
+        return Passing(data, slots)
 
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         """The traces after the steps that `local` describes."""

@@ -27,7 +27,8 @@ from ._carrier import StepSignals, TraceCarrier, Traces, trace_dtype
 from ._draws import Draws
 from ._per_sample import step_gradient, weight_cotangents
 from ._sensitivity import Sensitivity, layer_signal, layer_sizes
-from ._slots import nbytes, of_samples, part_shape
+from ._slots import nbytes, of_samples
+from ._zeros import of_part, of_samples_alone
 
 # added to the norms, so that a start at zero has a ratio: a part of their rounding in float32
 _EPSILON = 1e-7
@@ -61,14 +62,11 @@ class RankOne(TraceCarrier):
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph, together=True, places=False)
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         size = sum(layer_sizes(graph))
         dtype = jnp.result_type(jnp.float32, *(graph.carry[k].dtype for k in graph.hidden))
-        weights = [
-            jnp.zeros((graph.samples, *part_shape(graph, site)), trace_dtype(site, self.dtype))
-            for site in graph.sites
-        ]
-        return Product(Draws.of(graph), jnp.zeros((graph.samples, size), dtype), weights)
+        weights = [of_part(graph, site, trace_dtype(site, self.dtype)) for site in graph.sites]
+        return Product(Draws.zeros(graph), of_samples_alone(graph, dtype, size), weights)
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         return traces.weights[site]
@@ -142,7 +140,8 @@ def _scales(
     """What makes the norms of both sides of a product equal, of its state and of its weights; zero
     for both where it is zero, after a reset say.
     """
-    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype)))).reshape(v.shape[0], -1).sum(1)
+    every = lambda v: tuple(range(1, v.ndim))
+    square = lambda v: jnp.square(jnp.abs(v.astype(wide(v.dtype)))).sum(every(v))
     norms = jnp.sqrt(sum(map(square, weights))), jnp.sqrt(square(state))
     scale = jnp.sqrt((norms[0] + _EPSILON) / (norms[1] + _EPSILON))
     nothing = (norms[0] == 0) | (norms[1] == 0)

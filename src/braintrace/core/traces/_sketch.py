@@ -33,6 +33,7 @@ from ._per_parameter import OfSite, PerParameter
 from ._per_sample import step_gradient
 from ._sensitivity import Sensitivity, every_drive, layer_signal, layer_sizes
 from ._slots import nbytes, of_samples
+from ._zeros import of_part, of_samples_alone
 
 
 class ErrorBound(NamedTuple):
@@ -128,16 +129,16 @@ class Sketch(TraceCarrier):
     def _rank(self, graph: CellGraph) -> int:
         return min(self.rank, *layer_sizes(graph)) if graph.hidden else 0
 
-    def init(self, graph: CellGraph) -> Traces:
-        layout, samples, rank = self._layout(graph), graph.samples, self._rank(graph)
-        own = PerParameter(self.dtype).init(layout.positions)
+    def zeros(self, graph: CellGraph) -> Traces:
+        layout, rank = self._layout(graph), self._rank(graph)
+        own = PerParameter(self.dtype).zeros(layout.positions)
         right = [
-            jnp.zeros((samples, rank, *layout.part_shape(k)), layout.part_dtype(k))
-            for k in range(len(layout.weights))
+            of_part(graph, graph.sites[first], layout.part_dtype(k), rank)
+            for k, (first, *_) in enumerate(layout.weights)
         ]
         dtype = _real(graph)
-        left = jnp.zeros((samples, layer_sizes(graph)[0], rank), dtype) if rank else None
-        error = jnp.zeros(samples, dtype) if self.certificate else None
+        left = of_samples_alone(graph, dtype, layer_sizes(graph)[0], rank) if rank else None
+        error = of_samples_alone(graph, dtype) if self.certificate else None
         return _sketched(layout, Known(own, left, right if rank else None), error)
 
     def of_site(self, traces: Traces, site: int) -> Traces:
@@ -220,6 +221,10 @@ class Sketch(TraceCarrier):
             for part in parts:
                 found[numbers[0]] = found[numbers[0]] + part
         return found
+
+    @property
+    def reports_steps(self) -> bool:
+        return self.certificate
 
     def report(self, graph: CellGraph, traces: Traces, signals: StepSignals) -> ErrorBound | None:
         if not self.certificate:

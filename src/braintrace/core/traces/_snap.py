@@ -15,6 +15,7 @@ from ._masked import Masked, Rows, StepRows, moved_whole, moves_of, whole_zeros
 from ._pairs import Pairs, pairs_of
 from ._sensitivity import shared_sites
 from ._slots import part_shape
+from ._zeros import Zeros, of_samples_alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,11 @@ class WithinSteps(Masked):
             "its elements act is not known: its traces are those of 'rtrl', as large and as slow"
         ]
 
-    def zeros_of(self, graph: CellGraph, n: int) -> Array:
+    def zeros_of(self, graph: CellGraph, n: int) -> Zeros:
         if (pairs := self.pairs(graph, n)) is None:
             return whole_zeros(graph, n, self.dtype)
         dtype = trace_dtype(graph.sites[n], self.dtype)
-        return jnp.zeros((graph.samples, len(pairs.state)), dtype)
+        return of_samples_alone(graph, dtype, len(pairs.state))
 
     def moved(
         self, graph: CellGraph, n: int, trace: Array, data: list[Array], step: StepRows

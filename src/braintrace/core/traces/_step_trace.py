@@ -17,6 +17,7 @@ from ._carrier import StepSignals, TraceCarrier, Traces, trace_dtype
 from ._per_sample import step_gradient
 from ._sensitivity import Sensitivity
 from ._slots import cleared, signals_at
+from ._zeros import of_entries
 
 
 class StepTrace(TraceCarrier):
@@ -83,10 +84,10 @@ class StepTrace(TraceCarrier):
     def longest_window(self) -> int | None:
         return 1
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         """For each site and place, (S, *trace_shape)."""
-        zero = lambda site, place: jnp.zeros(
-            (len(place.slots), *site.trace_shape), trace_dtype(site, self.dtype)
+        zero = lambda site, place: of_entries(
+            graph, site, trace_dtype(site, self.dtype), len(place.slots)
         )
         return [[zero(site, place) for place in site.places] for site in graph.sites]
 

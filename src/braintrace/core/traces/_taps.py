@@ -19,17 +19,11 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 from ..analysis import CellGraph, Site
 from ..step import Values
-from ._carrier import (
-    FactorCarrier,
-    StepSignals,
-    Traces,
-    represented,
-    represented_shape,
-    trace_dtype,
-)
+from ._carrier import FactorCarrier, StepSignals, Traces, of_data, represented, trace_dtype
 from ._presynaptic import leaks_of
 from ._sensitivity import Sensitivity
 from ._slots import cleared, signals_at
+from ._zeros import of_y, zeros_of_extra
 
 BETWEEN = "weights between neurons of group "  # with its number: the name of the mark
 
@@ -57,21 +51,18 @@ class Taps(FactorCarrier):
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Taps":
         return dataclasses.replace(self, leaks=leaks_of(graph, self.leaks, leak_of))
 
-    def init(self, graph: CellGraph) -> Traces:
-        first = len(graph.carry) - len(graph.extra)
+    def zeros(self, graph: CellGraph) -> Traces:
+        leaves, first = zeros_of_extra(graph), len(graph.carry) - len(graph.extra)
         return {
-            "sites": [self._zero(site) for site in graph.sites],
-            "between": {
-                name: jnp.array(graph.extra[leaf - first].initial)
-                for name, leaf in _between(graph).items()
-            },
+            "sites": [self._zero(graph, site) for site in graph.sites],
+            "between": {name: leaves[leaf - first] for name, leaf in _between(graph).items()},
         }
 
-    def _zero(self, site: Site) -> Traces:
+    def _zero(self, graph: CellGraph, site: Site) -> Traces:
         dtype = trace_dtype(site, self.dtype)
-        past = lambda shape: [jnp.zeros(shape, dtype) for _ in range(self.count - 1)]
-        slopes = [[past(site.y.shape) for _ in p.slots] for p in site.places]
-        return {"x": past(represented_shape(site)), "f": slopes} if site.places else {}
+        past = lambda zeros: [zeros] * (self.count - 1)
+        slopes = [[past(of_y(graph, site, dtype)) for _ in p.slots] for p in site.places]
+        return {"x": past(of_data(graph, site, dtype)), "f": slopes} if site.places else {}
 
     def of_site(self, traces: Traces, site: int) -> Traces:
         return traces["sites"][site]

@@ -40,7 +40,8 @@ from ._sensitivity import (
     layer_sizes,
     zero_perturbations,
 )
-from ._slots import nbytes, of_samples, part_shape
+from ._slots import nbytes, of_samples
+from ._zeros import Zeros, of_part
 
 Index = int | Array
 State = TypeVar("State", bound=PyTree)
@@ -50,6 +51,7 @@ EXACT = jax.lax.Precision.HIGHEST  # accelerators would round the operands
 
 _IN_CACHE = 1 << 20  # bytes of a block that a processor multiplies at once
 _ON_ACCELERATOR = 64 << 20
+_NO_BLOCKS = 1 << 62
 _FRACTION = 32  # of the traces, that derivatives beside them may take
 _BLOCKS = 4  # that dh_K/dh_0 of some elements may take
 _FEWEST_ROWS = 16  # samples times elements that are worth a pass
@@ -75,18 +77,18 @@ class WithinLayer(PerParameter):
         coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
         return max(super().useful_window(graph), 2 * max(coupled, default=0))
 
-    def init(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> Traces:
         """For each site, its traces of coupled layers by number, and those of the others as
         `PerParameter` has them.
         """
-        samples, sizes = graph.samples, layer_sizes(graph)
+        sizes = layer_sizes(graph)
 
-        def zeros(site: Site) -> dict[int, Array]:
+        def zeros(site: Site) -> dict[int, Zeros]:
             layers = [] if site.places else fed_layers(graph, site)
-            shape, dtype = part_shape(graph, site), trace_dtype(site, self.dtype)
-            return {layer: jnp.zeros((samples, sizes[layer], *shape), dtype) for layer in layers}
+            dtype = trace_dtype(site, self.dtype)
+            return {layer: of_part(graph, site, dtype, sizes[layer]) for layer in layers}
 
-        return list(zip(map(zeros, graph.sites), super().init(graph), strict=True))
+        return list(zip(map(zeros, graph.sites), super().zeros(graph), strict=True))
 
     def moves_in_place(self, graph: CellGraph, site: Site) -> bool:
         return not site.places or super().moves_in_place(graph, site)
@@ -311,7 +313,13 @@ def _of_neurons(traces: Traces) -> list[OfSite]:
 
 
 def block_bytes() -> int:
-    """The size of a block on the default device."""
+    """The size of a block on the default device. Where XLA divides arrays along the axes of a mesh
+    there is one block: to take a part of what is divided, by a number that is not known to it, it
+    would gather the whole.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if any(mesh.shape[name] > 1 for name in (*mesh.auto_axes, *mesh.explicit_axes)):
+        return _NO_BLOCKS
     return _IN_CACHE if jax.default_backend() == "cpu" else _ON_ACCELERATOR
 
 
@@ -328,6 +336,10 @@ def mix(
     """(`rows` times the trace, `signal` times the trace before), sample by sample."""
     samples, size, *part = trace.shape
     left = jnp.concatenate([rows, signal[:, None]], 1).astype(trace.dtype)
+    if block_bytes() == _NO_BLOCKS:  # nor axes merged that may be divided
+        products = jnp.einsum("bmn,bn...->bm...", left, trace, precision=EXACT)
+        new = met_rows(left, products)
+        return new[:, :size], new[:, size]
     flat = trace.reshape(samples, size, -1)
     width, each = flat.shape[2], size * trace.dtype.itemsize
     several = samples_at_once(samples, each * width)

@@ -19,7 +19,17 @@ from ...core._domains import flag, known, whole
 from ...core._errors import UsageError, first_line
 from ...core.engine import Rule
 from ...core.traces import begun
-from ...learner import Kept, Key, State, counted, no_steps, owned, shallow_copy
+from ...learner import (
+    Kept,
+    Key,
+    Shardings,
+    State,
+    counted,
+    divided_as,
+    no_steps,
+    owned,
+    shallow_copy,
+)
 from ._learner import ModuleLearner
 from ._pickling import pickled
 from ._sequences import SequenceDriverMixin
@@ -305,7 +315,8 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         self.init_etrace_state(key)
         self.running_index.value = no_steps()
         if flag("model", model):
-            functional.write(owned(functional.initial), lasting=False)
+            before = functional.read()[1]
+            functional.write(divided_as(owned(functional.initial), before), lasting=False)
 
     def init_etrace_state(self, key: Key | None = None) -> None:
         """Set the traces to zero, as `compile_graph` does at its end.
@@ -313,9 +324,17 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         The random numbers of an algorithm that draws, which are a part of `etrace`, go on, or begin
         again with a `key`, a whole number or a PRNG key; at first it is 0.
         """
-        zero = self._clear()
-        self.etrace.value = begun(zero, key, self.etrace.value)
+        zero, before = self._clear(), self.etrace.value
+        self.etrace.value = divided_as(begun(zero, key, before), before)
+
+    def divide(self, shardings: Shardings) -> None:
+        """Put the model's states, parameters included, and the traces where `shardings`, of
+        `learner.shardings`, says.
+        """
+        params, state = self._now()
+        self.functional.module.put_params(jax.device_put(params, shardings.params).leaves)
+        self._move(jax.device_put(state, shardings.state))
 
     def _clear(self) -> PyTree:
-        self.functional.zero = self.functional._programs.zero()
+        self.functional.zero = self.functional._programs.zero([], [])
         return self.functional.zero

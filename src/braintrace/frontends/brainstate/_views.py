@@ -2,17 +2,19 @@
 traces.
 """
 
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import brainstate
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from ...compat import ETraceConfig, coordinates
 from ...compat._graph import ETraceGraph
 from ...core._domains import flag
 from ...core._errors import UsageError
-from ...core.engine import MemoryPlan, Rule
+from ...core.engine import MemoryPlan, Names, Rule
 from ...core.traces import Factored
+from ...learner import Shardings
 from ...reports import CompilationReport, Path
 from ._states import states_of
 
@@ -65,8 +67,27 @@ class LearnerViews:
             self.report.show(file=file)
         return self.report.to_str() if wanted else None
 
+    def shardings(
+        self,
+        mesh: Mesh,
+        *,
+        data: Names = None,
+        model: Names = None,
+        memory_budget: int | None = None,
+    ) -> Shardings:
+        """How the arrays of the learner are divided between the devices of a mesh, as for
+        `FunctionLearner`; its trees are those of the functional learner. `divide` puts them there.
+        """
+        how: Any = {"data": data, "model": model, "memory_budget": memory_budget}
+        return self._shown.functional.shardings(mesh, **how)
+
     def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True
+        self,
+        T: int,
+        window: int | None = None,
+        *,
+        return_state: bool = True,
+        shardings: Shardings | None = None,
     ) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
         `print` shows a table.
@@ -75,9 +96,11 @@ class LearnerViews:
             T: steps of the sequence.
             window: as in `etrace_grad`; by default the one that it would choose.
             return_state: as in `etrace_grad`.
+            shardings: the bytes are then those of one device.
         """
         self._shown.functional.check_states()
-        return self._shown.functional.memory_plan(T, window, return_state=return_state)
+        how: Any = {"return_state": return_state, "shardings": shardings}
+        return self._shown.functional.memory_plan(T, window, **how)
 
     def get_etrace_of(self, weight: object) -> dict[str, list[PyTree]]:
         """The traces of a parameter, given as `ParamState` or as path: for each of its leaves, one

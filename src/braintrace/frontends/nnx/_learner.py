@@ -12,8 +12,7 @@ from ...cell import Values, check_finite, check_loss, check_values
 from ...cell._arguments import Modulator
 from ...core._domains import arrays, flag
 from ...core._errors import UsageError, first_line
-from ...core.analysis import CellGraph, Exactness
-from ...core.engine import MemoryPlan, Rule
+from ...core.engine import Rule
 from ...core.traces import begun
 from ...gradients import GradientReport
 from ...learner import (
@@ -22,9 +21,11 @@ from ...learner import (
     Mode,
     Objective,
     Options,
+    Shardings,
     State,
     as_sequence,
     chunks_of,
+    divided_as,
     in_front,
     one_after_another,
     packed,
@@ -33,12 +34,12 @@ from ...learner import (
     value_of,
 )
 from ...learner._finite import check_moved
-from ...reports import CompilationReport
 from ._core import Core, EligibilityTrace, HiddenCarry, made_again
+from ._known import Known
 from ._module import functionalise
 
 
-class NNXLearner(nnx.Module):
+class NNXLearner(Known, nnx.Module):
     """An online learner of an NNX module; made by `braintrace.compile`. Call it where you called
     the model.
 
@@ -122,39 +123,13 @@ class NNXLearner(nnx.Module):
         made = self.model, core.rule, core.cell.x.shapes, given, core.options
         return packed(functools.partial(made_again, type(self), made, now))
 
-    # What is known
-    # ----------------------------------------------------------------------------------------------
-
-    @property
-    def graph(self) -> CellGraph:
-        """The analysed model."""
-        return self._core.graph
-
-    @property
-    def rule(self) -> Rule:
-        """The algorithm's parts."""
-        return self._core.rule
-
-    @property
-    def report(self) -> CompilationReport:
-        """What the compiler states, as for `FunctionLearner`."""
-        return self._core.report
-
-    @property
-    def wrt(self) -> PyTree:
-        """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
-        functional, rows = self._functional, self._core.graph.parameters
-        owners = zip(functional.trained.owners, rows, strict=True)
-        trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
-        if trained == set(functional.trained.owners):
-            return functional.filters[0]
-        return nnx.All(functional.filters[0], lambda path, value: path in trained)
-
-    def memory_plan(
-        self, T: int, window: int | None = None, *, return_state: bool = True
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps: `FunctionLearner.memory_plan`."""
-        return self._core.memory_plan(T, window, return_state=return_state)
+    def divide(self, shardings: Shardings) -> None:
+        """Put the model's Variables, the carry and the traces where `shardings` says. An optimizer
+        that is made afterwards has its state there, too.
+        """
+        params, state = self._now()
+        self._functional.put_params(self.model, jax.device_put(params, shardings.params))
+        self._move(jax.device_put(state, shardings.state))
 
     # One step
     # ----------------------------------------------------------------------------------------------
@@ -223,6 +198,7 @@ class NNXLearner(nnx.Module):
         modulator: Modulator | None = None,
         fidelity: bool = False,
         donate: bool = False,
+        shardings: Shardings | None = None,
     ) -> tuple[nnx.State, Info]:
         """The gradient of a whole sequence at the memory of one window: `(gradients, Info)`.
 
@@ -240,7 +216,8 @@ class NNXLearner(nnx.Module):
                 streams move on in any case.
             reset: (T, B) bool: where true, that sample's carry and hidden Variables are set to
                 their values at compile time and its traces to zero before that step.
-            mask, window, reduction, has_aux, y_target, modulator, fidelity: see `FunctionLearner`.
+            mask, window, reduction, has_aux, y_target, modulator, fidelity, shardings: see
+                `FunctionLearner`.
             donate: gives what `traces` holds away: see `FunctionLearner`.
 
         Returns:
@@ -253,9 +230,8 @@ class NNXLearner(nnx.Module):
         params, state = self._now()
         check_loss(loss_fn, step_fn, 1 + len(targets), "model")
         objective = Objective.of(loss_fn, step_fn, has_aux, self._core.user_step)
-        how = Options(
-            mask, reset, window, reduction, return_state, y_target, modulator, fidelity, donate
-        )
+        signals = y_target, modulator, fidelity, donate, shardings
+        how = Options(mask, reset, window, reduction, return_state, *signals)
         given = params, state, (xs if loss_fn is None else self._inputs(xs), *targets)
         (leaves, _), new, info, _ = self._core.sequence_gradient(*given, objective, how)
         self._move(new, hidden=return_state)
@@ -358,11 +334,13 @@ class NNXLearner(nnx.Module):
         draws begin again with a `key`, as in `FunctionLearner.init`.
         """
         first = self._core.init(self._now()[0], self._core.initial)
-        self.traces.set_value(begun(first.traces, key, self.traces.get_value()))
-        self.steps.set_value(first.steps)
+        before = self.traces.get_value()
+        self.traces.set_value(divided_as(begun(first.traces, key, before), before))
+        self.steps.set_value(divided_as(first.steps, self.steps.get_value()))
         if flag("model", model):
-            self.carry.set_value(self._functional.user_carry(first.carry))
-            self._functional.write(self.model, first.carry, lasting=False)
+            carry = divided_as(first.carry, self._now()[1].carry)
+            self.carry.set_value(self._functional.user_carry(carry))
+            self._functional.write(self.model, carry, lasting=False)
 
     def _inputs(self, xs: PyTree) -> tuple[PyTree, ...]:
         if (count := self._inputs_count) == 1:

@@ -141,6 +141,12 @@ class SplitModule:
             if chosen and part.names:
                 nnx.update(model, state)
 
+    def put_params(self, model: nnx.Module, values: Values) -> None:
+        """Give the model's own Variables the values of the params."""
+        leaves = iter(values.leaves)
+        for part in (self.trained, self.constants):
+            nnx.update(model, part.taken(leaves))
+
     def gradients(self, leaves: Sequence[jax.Array]) -> nnx.State:
         """Gradients of the trained arrays as the state that they are of, without Variables that
         have none.
