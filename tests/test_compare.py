@@ -39,6 +39,7 @@ def test_the_table_has_every_algorithm(capsys):
         "instantaneous",
         "etlp",
         "decolle",
+        "dni",
         "sltt",
         "rflo",
     ):

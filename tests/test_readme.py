@@ -257,6 +257,11 @@ def without_traces():
         assert is_exact(leaky, LAYER, name) == READOUT
 
 
+@ALGORITHMS("`dni`")
+def dni():
+    assert is_exact(leaky, LAYER, "dni") == READOUT
+
+
 @ALGORITHMS("`sk_rtrl`")
 def sk_rtrl():
     assert is_exact(leaky, LAYER, "sk_rtrl", rank=0) == ALL

@@ -13,7 +13,7 @@ import braintrace
 
 from ..results import Results
 from ..run import machine
-from .methods import TBPTT, methods
+from .methods import METHODS, TBPTT, methods
 from .networks import NETWORKS
 from .protocol import SHORT, Size, row
 from .report import figure, report
@@ -38,12 +38,12 @@ def main() -> int:
     results = Results(options.folder.absolute(), name, resume=not options.again)
     results.data["neurons"] = size.neurons
     measured = results.data.setdefault("rows", {})
-    every = {**methods(), TBPTT: None}
+    every = {network: {**methods(network), TBPTT: None} for network in NETWORKS}
     missing = [
         (network, method)
         for network in _chosen(list(NETWORKS)[: 2 if options.short else None], options.only)
-        for method in _chosen(SHORT_METHODS if options.short else list(every), options.only)
-        if method in every and method not in measured.get(network, {})
+        for method in _chosen(SHORT_METHODS if options.short else [*METHODS, TBPTT], options.only)
+        if method in every[network] and method not in measured.get(network, {})
     ]
     if missing:
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
@@ -55,7 +55,7 @@ def main() -> int:
             print(f"{options.minutes:g} minutes are over; run again for the rest", file=sys.stderr)
             break
         try:
-            found = row(method, every[method], NETWORKS[network], size)
+            found = row(method, every[network][method], NETWORKS[network], size)
         except braintrace.BrainTraceError as error:
             found = {"refused": str(error).splitlines()[0]}
         found["seconds"] = time.perf_counter() - start

@@ -26,6 +26,7 @@ from .core.engine import MemoryPlan as MemoryPlan
 from .core.engine import ParameterMemory as ParameterMemory
 from .core.jaxpr import ControlFlowPolicy as ControlFlowPolicy
 from .core.jaxpr import stop_trace as stop_trace
+from .core.signals import SyntheticGradient as SyntheticGradient
 from .core.sites import SiteRule as SiteRule
 from .core.sites import register_site_rule as register_site_rule
 from .core.traces import ErrorBound as ErrorBound
@@ -33,6 +34,7 @@ from .learner import Fidelity as Fidelity
 from .learner import FunctionLearner as FunctionLearner
 from .learner import Info as Info
 from .learner import State as State
+from .learner import train_synthetic_gradient as train_synthetic_gradient
 from .operators import conv as conv
 from .operators import einsum as einsum
 from .operators import element_wise as element_wise
@@ -70,6 +72,7 @@ if _TYPE_CHECKING:
     from .frontends.brainstate._algorithm import ETraceAlgorithm as ETraceAlgorithm
     from .frontends.brainstate._algorithms import D_RTRL as D_RTRL
     from .frontends.brainstate._algorithms import DECOLLE as DECOLLE
+    from .frontends.brainstate._algorithms import DNI as DNI
     from .frontends.brainstate._algorithms import ES_D_RTRL as ES_D_RTRL
     from .frontends.brainstate._algorithms import ETLP as ETLP
     from .frontends.brainstate._algorithms import KF_RTRL as KF_RTRL
@@ -116,7 +119,7 @@ _PLACES = {  # of names that need brainstate
     ".compat._graph": "ETraceGraph HiddenGroup HiddenParamOpRelation ModuleInfo",
     ".frontends.brainstate._algorithm": "ETraceAlgorithm",
     ".frontends.brainstate._algorithms": (
-        "DECOLLE D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous KF_RTRL MDGL "
+        "DECOLLE DNI D_RTRL EProp ES_D_RTRL ETLP IODimVjpAlgorithm Instantaneous KF_RTRL MDGL "
         "ModProp OK_RTRL OSTLFeedforward OSTLRecurrent OSTTP OTPE OTTT ParamDimVjpAlgorithm "
         "RFLO RTRL RandomRTRL SK_RTRL SLTT S_TLLR SnAp ThreeFactor UORO pp_prop"
     ),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import braintrace
+from zoo._interpret import run_once, traced_once
 
 from ._rules import CASES, QUICK, SUM, apart, readout_like, same, windowed
 from .cells import EXAMPLES, B, T, data
@@ -46,7 +47,7 @@ def sequence(case, params, carry, xs, ys, driver):
 
 @functools.cache
 def program(case):
-    return jax.jit(partial(sequence, case), compiler_options=QUICK)
+    return traced_once(partial(sequence, case))
 
 
 def sample(tree, b):
@@ -61,14 +62,14 @@ def test_a_reset_and_a_mask_are_separate_runs_of_each_sample(case):
     params, carry, xs, ys = data(NAME)
     alone = RULES[case].learner(NAME, carry=sample(carry, 0), x=xs[0, :1])
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @traced_once
     def whole(params, carry, reset):
         start = this.init(params, carry)
         return this.etrace_grad(
             params, start, xs, ys, mask=MASK, reset=reset, window=2, **SUM, **driver
         )[:2]
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @traced_once
     def stretch(params, state, xs, ys, mask, driver):
         return alone.etrace_grad(params, state, xs, ys, mask=mask, window=1, **SUM, **driver)[:2]
 
@@ -109,7 +110,7 @@ def test_no_state_and_no_traces_change_nothing(case):
     bare = this.init(params, carry, traces=False)
     assert bare.traces is None
 
-    @partial(jax.jit, compiler_options=QUICK)
+    @traced_once
     def without(params, state):
         found, none, _ = this.etrace_grad(
             params, state, xs, ys, window=T, return_state=False, **SUM, **driver
@@ -125,7 +126,7 @@ def test_vmap_over_seeds_is_a_loop(case):
     params, *rest = *data(NAME), RULES[case].driver(NAME)
     learner(case)  # out of the map: it may read a leak from the parameters
     many = jax.tree.map(lambda v: jnp.stack([v, 0.7 * v]), params)
-    mapped = jax.jit(jax.vmap(lambda p: sequence(case, p, *rest)[0]), compiler_options=QUICK)(many)
+    mapped = run_once(jax.vmap(lambda p: sequence(case, p, *rest)[0]), many)
     for k in range(2):
         alone, _ = program(case)(jax.tree.map(lambda v, k=k: v[k], many), *rest)
         same(jax.tree.map(lambda v, k=k: v[k], mapped), alone, 1e-9)

@@ -1,7 +1,9 @@
 """Axes of learning rules, `ETraceConfig`: what they compute and name, and which cannot be."""
 
+import brainstate
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from brainstate import nn
 
@@ -220,13 +222,12 @@ def test_illegal_coordinates(fields, words):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"learning_signal": "bootstrapped"},
-        {"update_schedule": "window", "window_size": 4},
+        {"learning_signal": "bootstrapped"},  # beside traces
         {"trace_factorization": "io_factorized", "decay": 0.9, "recurrence_scope": "coupled"},
     ],
 )
 def test_coordinates_without_a_rule_say_what_is_near(fields):
-    with pytest.raises(braintrace.NotSupportedError, match=r"(?s)No .* here .*do:"):
+    with pytest.raises(braintrace.NotSupportedError, match=r"(?s)[Tt]race.*do:"):
         braintrace.compile(Leaky(), ETraceConfig(**fields), jnp.zeros(IN))
 
 
@@ -249,6 +250,40 @@ def test_a_modulator_is_a_coordinate(kappa):
     assert learner.config == config
     with pytest.raises(braintrace.UsageError, match="no multi-step form"):
         braintrace.compile(model, config, xs[0], vjp_method="multi-step")
+
+
+def test_an_estimate_of_the_later_loss_is_a_coordinate():
+    model, (xs, ys) = Leaky(), sequences()
+    config = ETraceConfig(learning_signal="bootstrapped", temporal_recursion="none")
+
+    def found(algorithm):
+        learner = braintrace.compile(model, algorithm, xs[0])
+        given = {"loss_fn": lambda out, y: ((out - y) ** 2).sum(-1).mean(), "lr": 0.1}
+        braintrace.train_synthetic_gradient(learner, xs, ys, epochs=3, **given)
+        return learner, gradient(learner, xs, ys, window=3)
+
+    learner, by_config = found(config)
+    assert_close(by_config, found("dni")[1])
+    untrained = gradient(braintrace.compile(model, config, xs[0]), xs, ys)
+    assert not np.allclose(by_config["w",], untrained["w",])  # control
+    assert learner.config == config
+
+
+def test_updates_in_windows_are_a_coordinate():
+    (xs, ys), found = sequences(), {}
+    config = ETraceConfig(update_schedule="window", window_size=2)
+    cases = {"config": (config, None), "mode": ("d_rtrl", 2), "steps": ("d_rtrl", "O")}
+    for name, (algorithm, mode) in cases.items():
+        brainstate.random.seed(0)
+        model = Leaky()
+        learner = braintrace.compile(model, algorithm, xs[0])
+        given = {"loss_fn": lambda out, y: ((out - y) ** 2).mean(), "optimizer": optax.sgd(0.1)}
+        losses = learner.etrace_fit(xs, ys, mode=mode, **given)
+        assert losses.shape == (len(xs),)
+        found[name] = {k: v.value for k, v in model.states(brainstate.ParamState).items()}
+    assert_close(found["config"], found["mode"])
+    assert not np.allclose(found["steps"]["w",], found["mode"]["w",])  # control
+    assert braintrace.compile(Leaky(), config, xs[0]).config == config
 
 
 def test_rules_beyond_the_axes_have_no_coordinates():

@@ -116,8 +116,11 @@ def axes_of_rules():
     assert exactness(learner_of(Leaky(), ETraceConfig()), "r") == "approximate"  # control
     random = ETraceConfig(trace_factorization="random_projection", recurrence_scope="coupled")
     assert exactness(learner_of(Leaky(), random), "r") == "approximate"
-    with pytest.raises(braintrace.NotSupportedError, match="here"):
+    with pytest.raises(braintrace.NotSupportedError, match="hold what a learned estimate"):
         learner_of(Leaky(), ETraceConfig(learning_signal="bootstrapped"))
+    later = ETraceConfig(learning_signal="bootstrapped", temporal_recursion="none")
+    edits = [learner_of(Leaky(), of).functional.rule.edits for of in (later, "dni")]
+    assert edits[0] == edits[1]
 
 
 class Alone(Leaky):

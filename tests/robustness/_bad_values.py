@@ -158,7 +158,9 @@ REDUCTIONS = {
 
 MODES = {
     "unknown": "B",
-    "number": 1,
+    "every step": Right(1, "O"),
+    "longer than the sequence": 7,
+    "zero": 0,
     "false": False,
     "list": ["A"],
     "array": jnp.ones(2),

@@ -124,6 +124,7 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
         "kf_rtrl_oracle": {"signs": jnp.ones((T, B, 2))},
         "ok_rtrl_oracle": {"signs": jnp.ones((T, B, 2)), "rank": 1},
         "instantaneous_oracle": {},
+        "dni_oracle": {"estimate": lambda h: h},
         "etlp_oracle": {"y_target": jnp.ones((T, B, O)), "B_list": [jnp.ones((O, N))]},
         "decolle_oracle": {
             "y_target": jnp.ones((T, B, O)),
@@ -161,6 +162,7 @@ def calls_of_checks() -> Iterator[tuple[str, Any, Any]]:
             "cell": {"None": None},
             "chosen": {"longer": np.ones(T + 1, bool), "of floats": np.ones(T)},
         },
+        "dni_oracle": {"cell": {"None": None}, "estimate": {"None": None}, "chunk_size": WHOLE},
         "kf_rtrl_oracle": {"cell": {"None": None}, "signs": signs},
         "ok_rtrl_oracle": {"signs": signs, "rank": WHOLE},
         "three_factor_oracle": {

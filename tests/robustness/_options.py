@@ -262,6 +262,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
     ),
     "sk_rtrl": ({}, {"rank": FROM_ZERO, "certificate": FLAGS, "trace_dtype": _DTYPES}),
     "instantaneous": ({}, {}),
+    "dni": ({}, {"synthesizer": {"string": "linear", "class": object, "None": None, "number": 3}}),
     "etlp": (
         {"feedback_key": 0},
         {

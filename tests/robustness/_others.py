@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from . import _bad_values as values
 from ._of_checks import calls_of_checks
 from ._of_compat import calls_of_compat
+from ._of_estimates import calls_of_estimates
 from ._of_layers import calls_of_layers
 from ._of_operators import calls_of_operators
 from ._of_tasks import calls_of_tasks
@@ -15,6 +16,7 @@ from ._outcomes import Case
 def other_cases() -> Iterator[Case]:
     checks, operators, layers = calls_of_checks(), calls_of_operators(), calls_of_layers()
     calls = (*checks, *operators, *layers, *calls_of_tasks(), *calls_of_compat())
+    calls = (*calls, *calls_of_estimates())
     for name, call, arguments in calls:
         valid, kinds = arguments
         for argument, kind in kinds.items():

@@ -41,8 +41,10 @@ def signals(key, ys):
     return {"y_target": draw(*lead, OUT), "modulator": draw(*lead)}
 
 
-def by_sequence(learner, example, window):
-    """`gradient(params, carry, xs, ys, signals)` of a sequence, traced once."""
+def by_sequence(learner, example, window, state=False):
+    """`gradient(params, carry, xs, ys, signals)` of a sequence, traced once; `state`: whether the
+    driver is asked for the state at the end, too.
+    """
 
     def gradient(params, carry, xs, ys, signals):
         return learner.etrace_grad(
@@ -53,7 +55,7 @@ def by_sequence(learner, example, window):
             loss_fn=loss,
             reduction="sum",
             window=window,
-            return_state=False,
+            return_state=state,
             **signals,
         )[0]
 
@@ -67,7 +69,7 @@ def drawn_on(state, steps):
     return dataclasses.replace(state, traces=jax.tree.map(put, state.traces, is_leaf=is_draws))
 
 
-def by_parts(learner, example, window):
+def by_parts(learner, example, window, state=False):
     """As `by_sequence`, with a reset (T, B), a mask (T, B), and the steps (B,) before the sequence
     behind the data.
     """
@@ -81,7 +83,7 @@ def by_parts(learner, example, window):
             loss_fn=loss,
             reduction="sum",
             window=window,
-            return_state=False,
+            return_state=state,
             reset=reset,
             mask=mask,
             **signals,

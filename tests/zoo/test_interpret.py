@@ -66,8 +66,63 @@ def sequence(learner, params, carry, xs, ys):
         lambda x: jax.lax.dynamic_slice(x, (jnp.array(2),), (3,)),
         lambda x: jax.lax.dynamic_update_slice(x, x[:2] * 0, (jnp.array(9),)),
         lambda x: (x + 1j).astype(complex).real.astype(jnp.float32),
+        lambda x: (x > 0) & ~(x < 1) | (x == 0),
+        lambda x: (jax.lax.reduce_precision(x, 5, 10), jax.lax.reduce_precision(x, 11, 52)),
+        lambda x: (jnp.split(x, [1, 3]), jnp.unstack(x), jnp.stack([x, x], 1)),
     ],
 )
 def test_pieces(function):
     x = jnp.asarray(np.random.default_rng(0).normal(size=4))
     assert_close(run_once(function, x), function(x))
+
+
+#: Some outside of an axis of five.
+WHERE = jnp.array([[0, 4], [7, 2], [-9, 2]])
+
+
+@pytest.mark.parametrize("mode", ["clip", "fill", "promise_in_bounds"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, k, mode: x.at[k].get(mode=mode),
+        lambda x, k, mode: x.at[:, k[0]].get(mode=mode),
+        lambda x, k, mode: x.at[k, k].get(mode=mode),
+        lambda x, k, mode: x.astype(int).at[k].get(mode=mode),
+        lambda x, k, mode: x.at[k[0]].set(x[:2], mode=mode),
+        lambda x, k, mode: x.at[:, k, 1].add(2.5, mode=mode),
+        lambda x, k, mode: jax.vmap(lambda x, k: x.at[k].get(mode=mode))(x[:3], k),
+        lambda x, k, mode: jax.vmap(lambda x, k: x.at[k].add(x[0], mode=mode))(x[:3], k),
+        lambda x, k, mode: jax.grad(lambda x: (x.at[k].get(mode=mode) ** 2).sum())(x),
+    ],
+)
+def test_places(function, mode):
+    where = WHERE % 5 if mode == "promise_in_bounds" else WHERE
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5, 3)))
+    function = functools.partial(function, mode=mode)
+    assert_close(run_once(function, x, where), jax.jit(function)(x, where))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "SAME", "window_strides": (1, 1)},
+        {"padding": ((2, -1), (0, 3)), "window_strides": (2, 1), "rhs_dilation": (1, 2)},
+        {"padding": ((1, 1), (0, 2)), "window_strides": (1, 2), "lhs_dilation": (2, 3)},
+        {"padding": "SAME", "window_strides": (1, 1), "feature_group_count": 2},
+    ],
+)
+def test_convolutions(options):
+    random = np.random.default_rng(0)
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    x, kernel = random.normal(size=(2, 6, 5, 4)), random.normal(size=(2, 3, 4, 6))
+    kernel = kernel[:, :, : 4 // options.get("feature_group_count", 1)]
+
+    def function(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, **options, **layout)
+
+    def of_each(x, kernel):  # in groups of samples and of features
+        loss = lambda x, kernel: (function(x[None], kernel) ** 2).sum()
+        return jax.vmap(jax.grad(loss, (0, 1)), (0, None))(x, kernel)
+
+    every = lambda *given: (function(*given), of_each(*given))
+    assert_close(run_once(every, x, kernel), jax.jit(every)(x, kernel))

@@ -14,7 +14,16 @@ from ._failing import (
     whole_sequence,
 )
 from ._loss import check_samples, split
-from ._samples import check_finite, common_size, masked, reduced, restarted, weigh, weights_of
+from ._samples import (
+    check_finite,
+    common_size,
+    masked,
+    reduced,
+    restarted,
+    scale_of,
+    weigh,
+    weights_of,
+)
 from ._select import Patterns
 from ._user_step import Outside, Take, UserStep, check_loss, plain_user_step
 from ._values import Values, merged

@@ -55,10 +55,21 @@ def weights_of(
             do="for a mask (T, B) return one loss per sample; for a mask (T,) return a scalar loss",
         )
     weights = weights.astype(wide(losses.dtype))
-    if reduction == "sum":
-        return weights
+    return weights if reduction == "sum" else weights / _divisor(weights)
+
+
+def scale_of(
+    mask: Mask | None, losses: jax.ShapeDtypeStruct, steps: int, reduction: str
+) -> Float[Array, ""]:
+    """What a reduction makes of a loss of weight 1; `losses` as in `weights_of`."""
+    weights = weights_of(mask, losses, steps, "sum")
+    return jnp.ones((), weights.dtype) if reduction == "sum" else 1 / _divisor(weights)
+
+
+def _divisor(weights: Float[Array, "T *B"]) -> Float[Array, ""]:
+    """What the mean of losses divides by."""
     total = weights.sum()
-    return weights / jnp.where(total == 0, 1, total)
+    return jnp.where(total == 0, 1, total)
 
 
 def weigh(loss: Float[Array, "*B"], weight: Float[Array, "*B"]) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ from ._oracles_cell import LayeredCell as LayeredCell
 from ._oracles_filtered import otpe_oracle as otpe_oracle
 from ._oracles_filtered import ottt_oracle as ottt_oracle
 from ._oracles_filtered import pp_prop_oracle as pp_prop_oracle
+from ._oracles_instantaneous import dni_oracle as dni_oracle
 from ._oracles_instantaneous import instantaneous_oracle as instantaneous_oracle
 from ._oracles_kronecker import kf_rtrl_oracle as kf_rtrl_oracle
 from ._oracles_kronecker import ok_rtrl_oracle as ok_rtrl_oracle

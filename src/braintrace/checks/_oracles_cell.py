@@ -136,6 +136,23 @@ def climbed(
     return tuple(new), z if cell.leak is not None else cell.readout(params, z)
 
 
+def nudged(
+    cell: LayeredCell, params: PyTree, carry: PyTree, x: PyTree, nudges: PyTree
+) -> tuple[PyTree, jax.Array, list[tuple[PyTree, PyTree]]]:
+    """A step with its new states perturbed: (new carry, out, of each layer its state and what its
+    drive reads).
+    """
+    read, rest = [], iter(nudges)
+
+    def move(layer: Layer, h: PyTree, z: PyTree) -> PyTree:
+        inputs = z, layer.out(h), jnp.ones(())
+        read.append((h, inputs))
+        moved = layer.move(params, h, layer.drive(params, *inputs))
+        return jax.tree.map(jnp.add, moved, next(rest))
+
+    return *climbed(cell, params, carry, x, move), read
+
+
 def replaced(value: PyTree, proxy: PyTree) -> PyTree:
     """`value`, with the derivative of `proxy`."""
     return jax.tree.map(lambda v, p: sg(v) + (p - sg(p)), value, proxy)

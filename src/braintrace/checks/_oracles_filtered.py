@@ -22,6 +22,7 @@ from ._oracles_cell import (
     check_layered,
     climbed,
     gradient_of,
+    nudged,
     replaced,
     sg,
     zeros_like,
@@ -79,28 +80,16 @@ def pp_prop_oracle(
     a_x, a_f = (fraction("decays", decay) for decay in decays)
     layers = cell.stateful
 
-    def nudged(params: PyTree, carry: PyTree, x: PyTree, nudges: PyTree) -> tuple[PyTree, ...]:
-        """The step with its new states perturbed: (new carry, out, what each layer reads)."""
-        read, rest = [], iter(nudges)
-
-        def move(layer: Layer, h: PyTree, z: PyTree) -> PyTree:
-            inputs = (z, layer.out(h), jnp.ones(()))
-            read.append((h, inputs))
-            moved = layer.move(params, h, layer.drive(params, *inputs))
-            return jax.tree.map(jnp.add, moved, next(rest))
-
-        return *climbed(cell, params, carry, x, move), read
-
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         still, fixed = zeros_like(tuple(carry)), sg(params)
 
         def forward(state: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             carry, traces = state
             x, target, weight = at
-            new, out, read = nudged(fixed, carry, x, still)
+            new, out, read = nudged(cell, fixed, carry, x, still)
             traces = [filtered(e, v, a_x, True) for e, (_, v) in zip(traces, read, strict=True)]
             loss_of = lambda out: split(loss_fn(out, *target), False, "loss_fn")[0]
-            loss = lambda n: jnp.sum(weight * loss_of(nudged(fixed, carry, x, n)[1]))
+            loss = lambda n: jnp.sum(weight * loss_of(nudged(cell, fixed, carry, x, n)[1]))
             return (new, traces), (read, traces, jax.grad(loss)(still), out)
 
         start = carry, traces_of(layers, carry, xs)

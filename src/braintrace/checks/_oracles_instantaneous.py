@@ -1,4 +1,4 @@
-"""The oracle of rules without a trace."""
+"""The oracles of rules without a trace."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from jaxtyping import Bool, PyTree
 
 from ..cell import Mask, Timed, sequence_length
 from ..cell._arguments import checked_marks
+from ..core._domains import whole
 from ..core._errors import UsageError
 from ._oracles_cell import Gradients, check_function, gradient_of, sg
 
@@ -58,5 +59,57 @@ def instantaneous_oracle(
             return carry, jax.tree.map(lambda v: jnp.where(mark, v, sg(v)), out)
 
         return jax.lax.scan(one, carry, (xs, marks))[1], jnp.zeros(())
+
+    return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)
+
+
+def dni_oracle(
+    cell: Callable[..., PyTree],
+    params: PyTree,
+    carry: PyTree,
+    xs: Timed,
+    *targets: Timed,
+    loss_fn: Callable[..., PyTree],
+    estimate: Callable[[PyTree], PyTree],
+    chunk_size: int = 1,
+    mask: Mask | None = None,
+    reduction: str = "mean",
+) -> Gradients:
+    """The gradient with synthetic gradients: that of BPTT inside of chunks, whose entry is stopped
+    and at whose exit the inner product of the carry with an estimate, a constant, is added to the
+    loss.
+
+    Args:
+        cell: a function `(params, carry, x) -> (carry, out)`; params, carry, xs, targets, loss_fn,
+            mask and reduction as in `etrace_grad`.
+        estimate: `estimate(carry)`, a tree like it: the gradient of what follows, in the reduced
+            loss.
+        chunk_size: steps of a chunk; the last one may be shorter.
+
+    Returns:
+        `(gradients, losses)`.
+
+    >>> import jax.numpy as jnp
+    >>> from braintrace import checks
+    >>> cell = lambda w, h, x: ((h := 0.5 * h + x @ w), h)
+    >>> w, h, xs = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((4, 1, 2))
+    >>> given = {"loss_fn": lambda out: out.sum(-1), "reduction": "sum"}
+    >>> gradients, _ = checks.dni_oracle(cell, w, h, xs, estimate=jnp.ones_like, **given)
+    >>> gradients[0, 0].item()  # of each of 4 steps 1, and what is said to follow
+    8.0
+    """
+    check_function("cell", cell)
+    check_function("estimate", estimate)
+    steps, size = sequence_length(xs), whole("chunk_size", chunk_size)
+
+    def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, jax.Array]:
+        now, added, parts = carry, jnp.zeros(()), []
+        for start in range(0, steps, size):
+            part = jax.tree.map(lambda v, at=start: v[at : at + size], xs)
+            now, outs = jax.lax.scan(lambda h, x: cell(params, h, x), sg(now), part)
+            pairs = zip(jax.tree.leaves(now), jax.tree.leaves(estimate(now)), strict=True)
+            added += sum((sg(m) * h).sum() for h, m in pairs)
+            parts.append(outs)
+        return jax.tree.map(lambda *outs: jnp.concatenate(outs), *parts), added
 
     return gradient_of(run, params, xs, targets, loss_fn, mask, reduction)

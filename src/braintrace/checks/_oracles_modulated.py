@@ -15,8 +15,8 @@ from ._oracles_cell import (
     Layer,
     LayeredCell,
     check_layered,
-    climbed,
     gradient_of,
+    nudged,
     replaced,
     sg,
     zeros_like,
@@ -150,31 +150,21 @@ def modprop_oracle(
     check_layered(cell)
     leak, mu, taps = fraction("leak", leak, one=True), finite("mu", mu), whole("taps", taps)
 
-    def nudged(params: PyTree, carry: PyTree, x: PyTree, nudges: PyTree) -> tuple[PyTree, ...]:
-        """(new carry, out, what each layer reads), with the new states perturbed."""
-        read, rest = [], iter(nudges)
-
-        def move(layer: Layer, h: PyTree, z: PyTree) -> PyTree:
-            read.append((h, z, layer.out(h)))
-            return layer.move(params, h, layer.drive(params, z, layer.out(h), 1.0)) + next(rest)
-
-        return *climbed(cell, params, carry, x, move), read
-
     def run(params: PyTree, weights: jax.Array) -> tuple[PyTree, PyTree]:
         fixed, still = sg(params), zeros_like(tuple(carry))
         between = fixed if modulation is None else sg(modulation(params))
 
         def forward(carry: PyTree, at: PyTree) -> tuple[PyTree, PyTree]:
             x, target, weight = at
-            new, out, read = nudged(fixed, carry, x, still)
+            new, out, read = nudged(cell, fixed, carry, x, still)
             loss_of = lambda out: split(loss_fn(out, *target), False, "loss_fn")[0]
-            loss = lambda n: jnp.sum(weight * loss_of(nudged(fixed, carry, x, n)[1]))
+            loss = lambda n: jnp.sum(weight * loss_of(nudged(cell, fixed, carry, x, n)[1]))
             return new, (read, jax.grad(loss)(still), out, new)
 
         everything = xs, list(targets), weights
         _, (read, signals, outs, news) = jax.lax.scan(forward, tuple(carry), everything)
         total = jnp.zeros(())
-        for layer, (h, z, own), c in zip(cell.stateful, read, signals, strict=True):
+        for layer, (h, (z, own, _)), c in zip(cell.stateful, read, signals, strict=True):
             moved = lambda h, z, own, layer=layer: layer.move(
                 params, h, layer.drive(params, z, own, 1.0)
             )

@@ -6,23 +6,26 @@ from jax.typing import DTypeLike
 
 from ..core._errors import NotSupportedError
 from ..core.engine import Rule
-from ..core.signals import Edit, Feedback, Modulator, OutputFilter, ScalarLeak
+from ..core.signals import (
+    Edit,
+    Feedback,
+    LaterLoss,
+    Modulator,
+    OutputFilter,
+    ScalarLeak,
+    SyntheticGradient,
+)
 from ..core.traces import (
     Carrier,
     Factored,
+    NoTrace,
     PerParameter,
     Presynaptic,
     RankOne,
     WithinLayer,
     WithinSteps,
 )
-from ._coordinates import AXES, ETraceConfig, refuse
-
-#: Values that stand on an axis and that no rule here has, with what is near.
-_WITHOUT_RULE = {
-    "bootstrapped": "add a learned estimate of the future loss to the loss",
-    "window": "give etrace_grad a window: it changes speed and memory, never the gradient",
-}
+from ._coordinates import ETraceConfig, refuse
 
 
 def configured(
@@ -31,10 +34,17 @@ def configured(
     """The parts that coordinates stand for; `random_feedback_key` is for
     learning_signal='random_feedback'.
     """
-    for axis in AXES:
-        if (value := getattr(config, axis)) in _WITHOUT_RULE:
-            what, do = f"No rule here has {axis}={value!r}.", _WITHOUT_RULE[value]
-            raise NotSupportedError(what, got=config.describe(), do=do)
+    name = f"ETraceConfig({config.describe()})"
+    if config.learning_signal == "bootstrapped":
+        if config.is_factorized or config.temporal_recursion != "none":
+            raise NotSupportedError(
+                "Traces hold what a learned estimate of the later loss would say again.",
+                got=config.describe(),
+                do="pass temporal_recursion='none', which is the rule 'dni', or another signal",
+            )
+        later = LaterLoss(SyntheticGradient())
+        traces, schedule = NoTrace(trace_dtype, estimated=True), _schedule(config)
+        return Rule(name, traces, (later,), schedule=schedule, traces_all_state=True)
     factored = config.is_factorized
     if factored and config.include_recurrent_mixing:
         raise NotSupportedError(
@@ -73,14 +83,19 @@ def configured(
             )
         edits.append(Feedback(False, random_feedback_key, 1.0))
         why = Feedback.multi_step_problem
-    schedule = "A" if config.update_schedule == "sequence_end" else None
-    return Rule(f"ETraceConfig({config.describe()})", carrier, tuple(edits), why, schedule)
+    return Rule(name, carrier, tuple(edits), why, _schedule(config))
+
+
+def _schedule(config: ETraceConfig) -> str | int | None:
+    return config.window_size or ("A" if config.update_schedule == "sequence_end" else None)
 
 
 def coordinates(rule: Rule) -> ETraceConfig | None:
     """The coordinates of a rule; None for one that these axes do not hold."""
-    carrier, at_end = rule.carrier, rule.schedule == "A"
-    fields: dict[str, Any] = {"update_schedule": "sequence_end" if at_end else "per_step"}
+    carrier, schedule = rule.carrier, rule.schedule
+    fields: dict[str, Any] = {"update_schedule": "sequence_end" if schedule == "A" else "per_step"}
+    if isinstance(schedule, int):
+        fields = {"update_schedule": "window", "window_size": schedule}
     for edit in rule.edits:
         if isinstance(edit, Modulator):
             kappa = {} if edit.leak is None else {"trace_filter": "kappa", "kappa": edit.leak}
@@ -89,6 +104,8 @@ def coordinates(rule: Rule) -> ETraceConfig | None:
             fields |= {"trace_filter": "kappa", "kappa": edit.leak}
         elif isinstance(edit, Feedback) and not edit.adaptive:
             fields |= {"learning_signal": "random_feedback"}
+        elif isinstance(edit, LaterLoss) and edit.estimator == SyntheticGradient():
+            fields |= {"learning_signal": "bootstrapped", "temporal_recursion": "none"}
         elif isinstance(edit, ScalarLeak):
             fields |= {"temporal_recursion": "scalar_leak", "decay": edit.leak}
         else:
@@ -112,6 +129,9 @@ def coordinates(rule: Rule) -> ETraceConfig | None:
         fields |= {"recurrence_scope": "sparse_n", "sparse_n": carrier.steps}
     elif type(carrier) is WithinLayer:
         fields["recurrence_scope"] = "coupled"
+    elif isinstance(carrier, NoTrace):
+        if not carrier.estimated:
+            return None
     elif type(carrier) is not PerParameter or carrier.clip is not None:
         return None
     return ETraceConfig(**fields)

@@ -39,10 +39,11 @@ class ETraceConfig:
             in `sparse_n` steps (as `SnAp`).
         learning_signal: s: 'symmetric' for the loss's own derivative, 'random_feedback' through a
             fixed random matrix in the readout's place, 'modulatory' for `modulator=` of a step or
-            a driver (as `ThreeFactor`). 'bootstrapped' is a name without a rule here.
+            a driver (as `ThreeFactor`), 'bootstrapped' for a learned estimate of the later loss
+            in the place of traces (as `DNI`; with temporal_recursion='none').
         trace_filter: 'kappa' for the filter :math:`\bar\epsilon`, behind the spikes; 'none'.
         update_schedule: when `etrace_fit` updates: 'per_step' leaves it to its `mode`,
-            'sequence_end' is mode 'A'. 'window' is a name without a rule here.
+            'sequence_end' is mode 'A', 'window' after every `window_size` steps.
         decay: a number in [0, 1), for 'scalar_leak'; a pair, or a number for both sides, for
             'io_factorized'.
         kappa: a number in [0, 1), for `trace_filter='kappa'`.

@@ -16,6 +16,7 @@ from ..cell._samples import place
 from ..core._compat import is_differentiable, is_traced
 from ..core._errors import UsageError
 from ..core.analysis import BatchAxis, CellGraph
+from ..core.engine import extra_of
 from ..core.step import Values
 from ..core.traces import Carrier, Traces
 from ._state import State
@@ -49,7 +50,7 @@ def of_state(
     ]
     if traces is None:
         return found
-    own, extra = (traces["carrier"], traces["extra"]) if graph.extra else (traces, [])
+    own, extra = (traces["carrier"], extra_of(graph, traces)) if graph.extra else (traces, [])
     named = [(f"the algorithm's {e.name}", v) for e, v in zip(graph.extra, extra, strict=True)]
     for n, site in enumerate(graph.sites):
         paths = ", ".join(graph.parameters[k].path for k in site.params)

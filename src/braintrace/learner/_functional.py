@@ -1,5 +1,6 @@
 """The functional learner, on which every front end stands: pure methods on a cell."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -23,12 +24,12 @@ from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user
 from ..core._domains import flag
 from ..core._errors import UsageError
 from ..core.engine import MemoryPlan, step_signals, taken
-from ..core.traces import with_key
+from ..core.traces import begun, with_key
 from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
 from ._compiled import Compiled
 from ._finite import check_results, first_input, of_gradients, of_state
-from ._fit import fit_sequence
+from ._fit import Mode, fit_sequence
 from ._objective import Given, Objective, Options, Plan, Target
 from ._one_step import OneStep
 from ._serialization import offer_to_flax
@@ -125,6 +126,12 @@ class FunctionLearner(OneStep, Compiled):
         formed = flag("traces", traces) or self.border.draws
         zero = with_key(self._programs.zero() if formed else None, key)
         return State(start, zero, no_steps(), self.border.fingerprint)
+
+    def fresh(self, params: PyTree, state: State) -> State:
+        """The state with zero traces; what the algorithm has learned and its draws stay."""
+        self.border.check(state)
+        zero = self.init(params, state.carry)
+        return dataclasses.replace(zero, traces=begun(zero.traces, None, state.traces))
 
     def update(
         self,
@@ -329,7 +336,7 @@ class FunctionLearner(OneStep, Compiled):
         xs: Timed,
         *targets: Timed,
         optimizer: Any,
-        mode: str | None = None,
+        mode: Mode = None,
         **options: Any,
     ) -> tuple[PyTree, PyTree, State, Info]:
         """Learn from one sequence: `(params, opt_state, state, Info)`.
@@ -341,9 +348,10 @@ class FunctionLearner(OneStep, Compiled):
             optimizer: an optax `GradientTransformation` (anything with `update(gradients,
                 opt_state, params)`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
-                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`. In mode 'O' every step is a window of its own and moves the
-                state on: `window` and `return_state` are for mode 'A' alone, and are not looked at.
+                gradient of that step's loss; a whole number k after every k steps. Default: the
+                algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`. But for mode 'A' each update moves the state on, and
+                `return_state` is not looked at.
         """
         self.border.check(state)
         start = params, opt_state, state

@@ -10,7 +10,7 @@ import jax
 from jax.typing import ArrayLike
 from jaxtyping import PyTree, Real
 
-from ..cell import Cell, Mask, Reset, check_samples, sequence_length, weights_of
+from ..cell import Cell, Mask, Reset, check_samples, scale_of, sequence_length, weights_of
 from ..cell._arguments import (
     Modulator,
     checked_marks,
@@ -41,7 +41,7 @@ from ..core.engine import (
     undifferentiated,
 )
 from ..core.engine._records import EngineState, Problem, Steps
-from ..core.traces import ErrorBound
+from ..core.traces import ErrorBound, begun, learned_in
 from ._fidelity import Fidelity, bounded, compared
 from ._kept import UserFunction
 from ._state import Info
@@ -195,8 +195,9 @@ def gradient(
     slices = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), sequences)
     shape = _loss_shape(cell, on_flat, extra, slices, outside.moving)
     weights = weights_of(mask, shape, sequence_length(sequences), plan.reduction)
+    scale = scale_of(mask, shape, sequence_length(sequences), plan.reduction)
     asked = given.y_target, given.modulator, rule.target_timing
-    signals = driver_signals(cell.graph, weights, *asked)
+    signals = driver_signals(cell.graph, weights, *asked, scale)
     problem, marks = (
         Problem(cell.graph, rule, user_body(cell, on_flat, mask, reads_params), plan.resets),
         given.marks,
@@ -226,7 +227,10 @@ def gradient(
     def fidelity() -> dict[str, Fidelity]:
         if isinstance(by_step, ErrorBound):
             return bounded(cell.graph, params, kept, by_step)
-        fresh = kept if traces is None else of_params(online(None, False)[0])
+        fresh = kept
+        if traces is not None:
+            zero = begun(rule.init(cell.graph), None, traces) if learned_in(traces) else None
+            fresh = of_params(online(zero, False)[0])
         plain = cell.plain or cell
         body = user_body(plain, on_flat, mask, reads_params)
         own = narrowed(list(carry), list(plain.graph.carry))

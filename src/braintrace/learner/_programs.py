@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 from ..cell import Cell
 from ..core._compat import is_traced
 from ..core.engine import Rule, advance, evolve, update, window
+from ._bootstrap import learn_estimate
 from ._kept import Kept
 from ._objective import Plan, gradient
 
@@ -24,9 +25,14 @@ class Programs:
         self.window = jax.jit(of(window, cell.graph, rule), static_argnames="full")
         self.advance = jax.jit(of(advance, cell.graph, rule), static_argnames=("size", "held"))
         self.evolve = jax.jit(of(evolve, cell.graph), static_argnames="held")
-        compiled = functools.partial(jax.jit, of(gradient, cell, rule), static_argnums=0)
-        traces = 3  # the number of that argument
-        self.gradients = Kept(lambda *key: compiled(donate_argnums=traces if key[-1] else ()))
+        # a function for each, so that its programs go with it; traces are argument 3
+        jitted = lambda gives: jax.jit(
+            of(gradient, cell, rule), static_argnums=0, donate_argnums=3 if gives else ()
+        )
+        self.gradients = Kept(lambda *key: jitted(key[-1]))
+        self.estimates = Kept(
+            lambda loss_fn, resets, *how: jax.jit(of(learn_estimate, cell, resets, loss_fn, *how))
+        )
 
     def gradient(self, plan: Plan, *flat: PyTree, donate: bool = False) -> PyTree:
         """`gradient` of params, carry, traces and a `Given`; with `donate` the traces are moved

@@ -43,6 +43,7 @@ from ._algorithm import Algorithm as Algorithm
 from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
 from ._decolle import DECOLLERule as DECOLLERule
+from ._dni import DNIRule as DNIRule
 from ._eprop import EPropRule as EPropRule
 from ._etlp import ETLPRule as ETLPRule
 from ._feedback import FixedRandomFeedback as FixedRandomFeedback

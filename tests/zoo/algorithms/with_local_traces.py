@@ -1,5 +1,7 @@
 """The algorithms of traces by position, and those exact within a layer."""
 
+from braintrace import SyntheticGradient
+
 from .._algorithms import Algorithm
 
 ALGORITHMS = {
@@ -20,6 +22,10 @@ ALGORITHMS = {
     "f_otpe": Algorithm("otpe", {"leak": 0.8, "mode": "approx"}),
     "osttp": Algorithm("osttp", {"feedback_key": 0, "scope": "exact"}, "y_target"),
     "instantaneous": Algorithm("instantaneous", {}),
+    "dni": Algorithm("dni", {"synthesizer": SyntheticGradient(scale=0.3)}),
+    "dni_hidden": Algorithm(
+        "dni", {"synthesizer": SyntheticGradient(hidden_width=3, scale=0.3)}, another=True
+    ),
 }
 
 

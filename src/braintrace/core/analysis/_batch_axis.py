@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Shaped
 
 from .._compat import Params
 
@@ -44,25 +44,32 @@ class BatchAxis:
     def apart(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The samples on an axis of their own, behind `lead` axes that stay in front."""
         shape = values.shape[lead:]
-        first, last = shape[: self.dim], shape[self.dim + 1 :]
-        split = (*values.shape[:lead], *first, self.outer, self.size, self.inner, *last)
-        moved = jnp.moveaxis(values.reshape(split), lead + self.dim + 1, lead)
+        if self.is_plain:
+            moved = _moved(values, lead + self.dim, lead)
+        else:
+            first, last = shape[: self.dim], shape[self.dim + 1 :]
+            split = (*values.shape[:lead], *first, self.outer, self.size, self.inner, *last)
+            moved = _moved(values.reshape(split), lead + self.dim + 1, lead)
         return moved.reshape(*values.shape[:lead], self.size, *self.sample_shape(shape))
 
     def together(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """The inverse of `apart`."""
         sample = values.shape[lead + 1 :]
         first, last = sample[: self.dim], sample[self.dim + 1 :]
-        split = (*values.shape[: lead + 1], *first, self.outer, self.inner, *last)
-        moved = jnp.moveaxis(values.reshape(split), lead, lead + self.dim + 1)
+        own = () if self.is_plain else (self.outer, self.inner)
+        split = values.reshape(*values.shape[: lead + 1], *first, *own, *last)
+        moved = _moved(split, lead, lead + self.dim + len(own) // 2)
         return moved.reshape(*values.shape[:lead], *self.full_shape(sample))
 
-    def along(self, values: Num[Array, " B"], ndim: int) -> jax.Array:
-        """Values of each sample, shaped to broadcast against an array of `ndim` axes."""
+    def along(self, values: Shaped[Array, "*lead B"], ndim: int) -> jax.Array:
+        """Values of each sample, shaped to broadcast against an array of `ndim` axes behind those
+        that stay in front.
+        """
         repeated = values
         if not self.is_plain:
-            repeated = jnp.tile(jnp.repeat(values, self.inner, axis=0), self.outer)
-        return repeated.reshape([-1 if k == self.dim else 1 for k in range(ndim)])
+            repeated = jnp.tile(jnp.repeat(values, self.inner, axis=-1), self.outer)
+        own = [-1 if k == self.dim else 1 for k in range(ndim)]
+        return repeated.reshape(*values.shape[:-1], *own)
 
     def of_one(self, values: np.ndarray) -> np.ndarray:
         """What is the same for each sample, given for one, broadcastable to all."""
@@ -72,6 +79,10 @@ class BatchAxis:
         split = values.reshape(*first, self.outer, 1, self.inner, *last)
         repeated = np.repeat(split, self.size, axis=self.dim + 1)
         return repeated.reshape(self.full_shape(values.shape))
+
+
+def _moved(values: jax.Array, source: int, target: int) -> jax.Array:
+    return values if source == target else jnp.moveaxis(values, source, target)
 
 
 Operands = Sequence[BatchAxis | None]

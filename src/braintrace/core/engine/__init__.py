@@ -12,6 +12,7 @@ from ._records import Problem as Problem
 from ._records import Stepped as Stepped
 from ._records import Steps as Steps
 from ._rule import Rule as Rule
+from ._rule import extra_of as extra_of
 from ._sequence import advance as advance
 from ._sequence import evolve as evolve
 from ._sequence import exact_gradient as exact_gradient

@@ -26,6 +26,7 @@ from ..traces import (
     pulled_back,
     scan,
     summed,
+    timed,
     zero_perturbations,
 )
 from ._records import (
@@ -112,11 +113,10 @@ def _derivatives(
 
     def with_time(end: list[Array]) -> tuple[list[Array], list[Array | None]]:
         rows, drives = pull_end(end)
-        return rows, jax.tree.map(lambda d: d[None], drives)
+        return rows, timed(drives)
 
-    timed = [[d[None] for d in site] for site in data]
     unread = None if at.dead is None else at.dead[None]
-    local = pulled_back(graph, end, with_time, timed, stop(list(last)), unread)
+    local = pulled_back(graph, end, with_time, timed(data), stop(list(last)), unread)
     if at.dead is not None:
         drives = cleared_drives(graph, drives, at.dead)
         data = cleared_data(graph, data, at.dead)

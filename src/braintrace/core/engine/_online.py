@@ -10,12 +10,21 @@ from jaxtyping import Array, PyTree
 from .._precision import narrowed, widened
 from ..analysis import CellGraph
 from ..step import Step, Values, free_step, prelude, step
-from ..traces import FactorCarrier, StepSignals, TraceCarrier, Traces, scan, sensitivity
+from ..traces import (
+    FactorCarrier,
+    StepSignals,
+    TraceCarrier,
+    Traces,
+    scan,
+    sensitivity,
+    timed,
+    untimed,
+)
 from ._link import Kept, link
 from ._once import in_reverse
 from ._records import EngineState, Steps
 from ._rule import Rule
-from ._signals import Signals, with_signals
+from ._signals import Signals, window_signals, with_signals
 
 stop = jax.lax.stop_gradient
 
@@ -41,10 +50,9 @@ def update(
     params, xs = in_reverse((list(params), list(xs)))
     ready = prelude(graph, params)
     bound = graph.bound(stop(graph.structure(ready)))
-    timed = [x[None] for x in stop(list(xs))]
-    local = sensitivity(bound, stop(ready), stop(carry), timed)
+    local = sensitivity(bound, stop(ready), stop(carry), timed(stop(list(xs))))
     moved = rule.carrier.advance(bound, stop(state.traces), local)
-    data = [[d[0] for d in site] for site in local.data]
+    data = untimed(local.data)
 
     def gradients(graph: CellGraph, kept: Kept, entry: Values, drives: Values) -> list[Array]:
         (before, after), data = kept
@@ -87,13 +95,17 @@ def window(
     ready = prelude(graph, params)
     evaluate, live = free_step if full else step, widened(ready)
 
-    def single(carry: list[Array], xs: Values) -> tuple[list[Array], PyTree]:
+    signals = window_signals(graph, xs[0].shape[0]) if full else NO_SIGNALS
+
+    def single(carry: list[Array], at: tuple[Values, Signals]) -> tuple[list[Array], PyTree]:
+        xs, now = at
+        carry = with_signals(graph, carry, now)
         result = evaluate(graph, narrowed(live, ready), carry, xs)
         return result.local, (result.carry, result.outs)
 
     contract = lambda graph, traces, entry, _: rule.carrier.contract(graph, traces, entry)
     start, _ = link(graph, contract, ready, before.carry, xs, before.traces)
-    _, (carries, outs) = scan(single, start, list(xs))
+    _, (carries, outs) = scan(single, start, (list(xs), signals))
     bound = graph.bound(stop(graph.structure(ready)))
     after = advance_through(bound, rule, stop(ready), before, xs)
     return *EngineState([c[-1] for c in carries], after).parts(graph), outs

@@ -19,7 +19,7 @@ from .._precision import narrowed, widened
 from ..analysis import CellGraph, ExtraLeaf
 from ..step import Perturbations, Step, Values, step
 from ..traces import Traces, Unread
-from ._rule import Rule
+from ._rule import Rule, extra_of, with_extra
 from ._signals import Signals, with_signals
 
 stop = jax.lax.stop_gradient
@@ -107,15 +107,15 @@ class EngineState:
             return cls(list(carry), traces)
         own = len(graph.carry) - len(graph.extra)
         if traces is None:
-            traces = {"carrier": None, "extra": [jnp.asarray(e.initial) for e in graph.extra]}
-        return cls([*carry[:own], *traces["extra"], *carry[own:]], traces["carrier"])
+            traces = with_extra(graph, None, [jnp.asarray(e.initial) for e in graph.extra])
+        return cls([*carry[:own], *extra_of(graph, traces), *carry[own:]], traces["carrier"])
 
     def parts(self, graph: CellGraph) -> tuple[list[Array], Traces]:
         """The carry and the traces as users hold them."""
         if not graph.extra:
             return self.carry, self.traces
         own, end = len(graph.carry) - len(graph.extra), len(graph.carry)
-        added = {"carrier": self.traces, "extra": self.carry[own:end]}
+        added = with_extra(graph, self.traces, self.carry[own:end])
         return [*self.carry[:own], *self.carry[end:]], None if self.traces is None else added
 
 

@@ -5,13 +5,14 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
 from ..jaxpr import Var
-from ..signals import Edit, Editor, random_value
+from ..signals import ESTIMATOR, Edit, Editor, random_value
 from ..step import Values, prelude
-from ..traces import Carrier, Traces, sensitivity
+from ..traces import Carrier, Learned, Traces, learned_in, sensitivity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Rule:
         carrier: the kind of traces, what is stored in place of the influence of a weight.
         edits: what is changed in the program of the cell, in this order.
         multi_step_problem: as above; it ends an error.
-        schedule: 'A' or 'O', when `etrace_fit` updates; None for its own choice.
+        schedule: 'A', 'O' or a whole number of steps, when `etrace_fit` updates; None for its own
+            choice.
         target_timing: 'per-step' or 'sequence-end', for rules that project targets.
         traces_all_state: whether a state that is read through products alone has a trace as well.
         options: set by `Algorithm.rule`.
@@ -39,7 +41,7 @@ class Rule:
     carrier: Carrier
     edits: tuple[Edit, ...] = ()
     multi_step_problem: str = ""
-    schedule: str | None = None  # 'A' or 'O', for algorithms that say when `etrace_fit` updates
+    schedule: str | int | None = None  # for algorithms that say when `etrace_fit` updates
     # 'per-step' or 'sequence-end', for algorithms that project targets
     target_timing: str | None = None
     # whether a state that no later step reads but through products has a trace as well
@@ -63,7 +65,8 @@ class Rule:
         which say what the carrier and the edits put in place of the gradient.
         """
         exits = find_exits(graph) if self.edits else []
-        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in self.edits]
+        edits = [edit for edit in self.edits if edit.replaces]
+        changed = [(edit.replaces, set(edit.acts_on(graph, exits))) for edit in edits]
         rows, arranged = [], self.carrier.arrange(graph)
         for row, param in zip(arranged.parameters, arranged.params, strict=False):
             # with layers each site has a trace, also without a place
@@ -95,7 +98,23 @@ class Rule:
         carried = self.carrier.init(graph)
         if not graph.extra:
             return carried
-        return {"carrier": carried, "extra": [jnp.array(e.initial) for e in graph.extra]}
+        return with_extra(graph, carried, [jnp.array(e.initial) for e in graph.extra])
+
+
+def with_extra(graph: CellGraph, carried: Traces, values: Values) -> dict[str, Traces]:
+    """Traces as users hold them: those of the carrier, and the leaves that the rule added; what it
+    learns by itself.
+    """
+    pairs = list(zip(graph.extra, values, strict=True))
+    learned = [v for e, v in pairs if e.name == ESTIMATOR]
+    traces = {"carrier": carried, "extra": [v for e, v in pairs if e.name != ESTIMATOR]}
+    return traces | ({"learned": Learned(learned)} if learned else {})
+
+
+def extra_of(graph: CellGraph, traces: Traces) -> list[Array]:
+    """The values of the leaves that the rule added, in their order: the inverse."""
+    plain, learned = iter(traces["extra"]), iter([w for v in learned_in(traces) for w in v.weights])
+    return [next(learned if e.name == ESTIMATOR else plain) for e in graph.extra]
 
 
 def _ever_reached(graph: CellGraph, param: Var) -> set[Var]:

@@ -5,12 +5,13 @@ what it adds to the loss. Each is a leaf of the carry, set before the step.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from .._errors import UsageError
 from ..analysis import CellGraph
-from ..signals import LOCAL_TARGET, MODULATOR, RATE_SCALE, TARGET, WEIGHT
+from ..signals import LOCAL_TARGET, LOSS_SCALE, MODULATOR, RATE_SCALE, TARGET, WEIGHT
 from ..step import Values
 
 # by the name of leaves a value for each of them, which may have size 1 for all along an axis
@@ -35,7 +36,7 @@ _ARGUMENTS = {
 }
 
 
-_SIGNALS = (*_ARGUMENTS, RATE_SCALE, WEIGHT)
+_SIGNALS = (*_ARGUMENTS, RATE_SCALE, WEIGHT, LOSS_SCALE)
 
 
 def injects(graph: CellGraph) -> bool:
@@ -82,11 +83,13 @@ def driver_signals(
     y_target: Given = None,
     modulator: Given = None,
     timing: str | None = None,
+    scale: Float[ArrayLike, ""] = 1.0,
 ) -> dict[str, list[Array]]:
     """The signals of a sequence, time first and weighted as the losses are.
 
     With `timing` 'sequence-end' the target is (B, n_target), and acts at the last step of each
-    sample that counts.
+    sample that counts. `scale`: what the reduction makes of a loss of weight 1; what stands for
+    later losses has it at every step up to the last one that counts.
     """
     steps = weights.shape[0]
     if timing == "sequence-end":
@@ -104,6 +107,11 @@ def driver_signals(
         name: [_weighted(v, weights, counts=name == LOCAL_TARGET) for v in values]
         for name, values in signals.items()
     }
+    for shape in _shapes(graph, LOSS_SCALE):
+        counts = (weights != 0).reshape(steps, -1).astype(jnp.int8)
+        if counts.shape[1:] != shape:  # samples that are not told apart
+            counts = counts.max(1, keepdims=True)
+        signals[LOSS_SCALE] = [jax.lax.cummax(counts, axis=0, reverse=True) * jnp.asarray(scale)]
     for shape in _shapes(graph, RATE_SCALE)[:1]:
         (samples,) = shape
         if weights.ndim == 1:
@@ -117,6 +125,14 @@ def driver_signals(
             )
         signals[RATE_SCALE] = [weights]
     return signals
+
+
+def window_signals(graph: CellGraph, steps: int) -> dict[str, list[Array]]:
+    """The signals of a window that is differentiated as one, time first: what stands for later
+    losses acts at its exit.
+    """
+    last = jnp.zeros((steps, 1)).at[-1].set(1)
+    return {LOSS_SCALE: [last] * len(_shapes(graph, LOSS_SCALE))}
 
 
 def _target_of(graph: CellGraph) -> str:

@@ -29,6 +29,7 @@ from ..traces import (
     pulled_back,
     scan,
     sensitivity,
+    timed,
     zero_perturbations,
 )
 from ._online import advance_through
@@ -121,8 +122,7 @@ def trace_window(
         of_live = [sums[v] for v in variables]
     else:
         if state.traces is not None:
-            one = jax.tree.map(lambda v: v[None], (traces, entry))
-            of_live = added(graph, of_live, carrier.contract(graph, *one))
+            of_live = added(graph, of_live, carrier.contract(graph, *timed((traces, entry))))
         if keep_trace:
             ready, marks = prepared.ready, dataclasses.replace(steps, slices=None, signals={})
             traces = advance_through(graph, problem.rule, ready, before, xs, marked, marks)

@@ -22,3 +22,10 @@ from ._readouts import Feedback as Feedback
 from ._readouts import OutputFilter as OutputFilter
 from ._scalar_leak import ScalarLeak as ScalarLeak
 from ._slope_trace import SlopeTrace as SlopeTrace
+from ._synthetic import ESTIMATOR as ESTIMATOR
+from ._synthetic import LOSS_SCALE as LOSS_SCALE
+from ._synthetic import LaterLoss as LaterLoss
+from ._synthetic import SyntheticGradient as SyntheticGradient
+from ._synthetic import by_sample as by_sample
+from ._synthetic import estimated as estimated
+from ._synthetic import estimator_of as estimator_of

@@ -18,6 +18,9 @@ from ._filtered_input import MayBeFiltered as MayBeFiltered
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step
 from ._kronecker import Kronecker as Kronecker
+from ._learned import Learned as Learned
+from ._learned import learned_in as learned_in
+from ._learned import with_learned as with_learned
 from ._no_trace import NoTrace as NoTrace
 from ._one_hop import OneHop as OneHop
 from ._per_parameter import PerParameter as PerParameter
@@ -37,6 +40,8 @@ from ._sensitivity import zero_perturbations as zero_perturbations
 from ._sketch import ErrorBound as ErrorBound
 from ._sketch import Sketch as Sketch
 from ._slots import nbytes as nbytes
+from ._slots import timed as timed
+from ._slots import untimed as untimed
 from ._snap import WithinSteps as WithinSteps
 from ._step_trace import StepTrace as StepTrace
 from ._taps import Taps as Taps

@@ -13,6 +13,7 @@ from .._compat import is_key
 from .._domains import described
 from .._errors import UsageError
 from ..analysis import CellGraph
+from ._learned import learned_in, with_learned
 
 
 class Draws(NamedTuple):
@@ -67,9 +68,11 @@ def with_key(traces: PyTree, key: Any) -> PyTree:
 
 
 def begun(zero: PyTree, key: Any, before: PyTree) -> PyTree:
-    """Zero traces whose random numbers come from `key`; without one (None) they go on where those
-    of the traces `before` were.
+    """Zero traces that have what the traces `before` had learned, and whose random numbers come
+    from `key`; without one (None) they go on where they were.
     """
+    for kept in learned_in(before):
+        zero = with_learned(zero, kept.weights)
     if key is not None:
         return with_key(zero, key)
     if not draws_in(zero):

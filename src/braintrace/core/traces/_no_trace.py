@@ -18,16 +18,23 @@ from ._sensitivity import Sensitivity
 
 @dataclasses.dataclass(frozen=True)
 class NoTrace(FactorCarrier):
-    """What a weight does to a later step has no gradient; what it does to its own step has."""
+    """What a weight does to a later step has no gradient; what it does to its own step has.
+
+    With `estimated` an edit of the rule gives an estimate of it.
+    """
 
     dtype: DTypeLike | None = None
+    estimated: bool = False
 
     def arrange(self, graph: CellGraph) -> CellGraph:
         """The same graph, whose parameters that act on a later step say so."""
-        why = "no trace: only its effect at the same step is seen"
+        kind, why = Exactness.INSTANTANEOUS, "no trace: only its effect at the same step is seen"
+        if self.estimated:
+            kind = Exactness.APPROXIMATE
+            why = "its effect on later steps is what a learned estimate says"
         of_later = (Exactness.EXACT, Exactness.APPROXIMATE)
         rows = [
-            dataclasses.replace(row, exactness=Exactness.INSTANTANEOUS, reason=why)
+            dataclasses.replace(row, exactness=kind, reason=why)
             if row.exactness in of_later and (row.dropped or self._traced(graph, row.sites))
             else row
             for row in graph.parameters

@@ -27,7 +27,7 @@ from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
 from ._carrier import Cotangents, StepSignals, Sums, TraceCarrier, Traces, represented, trace_dtype
 from ._sensitivity import Moves, Sensitivity
-from ._slots import cleared, operand_axes, signals_at
+from ._slots import cleared, operand_axes, signals_at, timed, untimed
 
 OfSlots = list[list[Array]]  # of each place and active slot
 
@@ -102,10 +102,9 @@ class PerParameter(TraceCarrier):
             else:
                 own = None
                 if drive is not None and self.adds_now(graph, site):
-                    own = [d[0] for d in data], drive
+                    own = untimed(data), drive
                 after[n] = self._advance(graph, n, old, local)
-                one = jax.tree.map(lambda v: v[None], (old, entry, own))
-                total = total + self._contract(graph, site, *one)
+                total = total + self._contract(graph, site, *timed((old, entry, own)))
             sums[site.weight] = total
         return after, sums
 
@@ -161,7 +160,7 @@ class PerParameter(TraceCarrier):
             if drive is not None:
                 drive = drive.astype(np.result_type(dtype, np.float32))
                 terms.append(
-                    site.rule.spread(drive[0], [d[0] for d in data])
+                    site.rule.spread(*untimed((drive, data)))
                     if drive.shape[0] == 1
                     else site.rule.spread_sum(drive, data)
                 )
@@ -180,7 +179,10 @@ class PerParameter(TraceCarrier):
         added.
         """
         total = jnp.zeros(site.weight.shape, wide(site.weight.dtype))
-        signals = jax.vmap(lambda entry: signals_at(graph, entry, site))(entry)
+        if jax.tree.leaves(entry)[0].shape[0] == 1:
+            signals = timed(signals_at(graph, untimed(entry), site))
+        else:
+            signals = jax.vmap(lambda entry: signals_at(graph, entry, site))(entry)
         if not isinstance(traces, Passing) and self._has_kernel(graph, site):
             data, drive = (None, None) if now is None else ([d[None] for d in now[0]], now[1])
             return _pass_over(site, traces, signals, total, data, drive, None)[1]

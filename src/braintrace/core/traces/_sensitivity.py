@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from ..analysis import CellGraph, Place
 from ..step import Perturbations, Step, Values, calls_back, hidden_part, step, with_hidden
-from ._slots import at_place, cleared, nbytes, one_slot, operand_axes, where_acting
+from ._slots import at_place, cleared, nbytes, one_slot, operand_axes, timed, untimed, where_acting
 
 Carried = TypeVar("Carried")
 # cotangents of the hidden leaves, to those of the leaves before and of each perturbation
@@ -296,7 +296,8 @@ def pulled_back(
         found = [pull(end) for end in ends]
     else:  # one pass for all slots: what it recomputes is recomputed once
         together = jax.vmap(pull)(jax.tree.map(lambda *v: jnp.stack(v), *ends))
-        found = [jax.tree.map(lambda v, k=k: v[k], together) for k in range(len(ends))]
+        at = lambda k: jax.tree.map(lambda v: jax.lax.index_in_dim(v, k, keepdims=False), together)
+        found = [at(k) for k in range(len(ends))]
     moved = [(rows, every_drive(graph, drives)) for rows, drives in found]
     return Sensitivity(dict(zip(needed, moved, strict=True)), data, last, layers)
 
@@ -322,5 +323,5 @@ def scan(
     """`lax.scan`, without a loop when there is one step."""
     if jax.tree.leaves(steps)[0].shape[0] > 1:
         return jax.lax.scan(body, carry, steps)
-    carry, result = body(carry, jax.tree.map(lambda v: v[0], steps))
-    return carry, jax.tree.map(lambda v: v[None], result)
+    carry, result = body(carry, untimed(steps))
+    return carry, timed(result)

@@ -23,8 +23,19 @@ def cleared(
     if axis is None and marks.shape[-1] > 1:
         return values
     ndim = values.ndim - marks.ndim + 1
-    along = lambda mark: mark.reshape((1,) * ndim) if axis is None else axis.along(mark, ndim)
-    return jnp.where(jax.vmap(along)(marks) if marks.ndim > 1 else along(marks), 0, values)
+    if axis is None:
+        return jnp.where(marks.reshape(*marks.shape[:-1], *(1,) * ndim), 0, values)
+    return jnp.where(axis.along(marks, ndim), 0, values)
+
+
+def timed(tree: PyTree) -> PyTree:
+    """The arrays of one step, with an axis of time in front."""
+    return jax.tree.map(lambda v: jax.lax.expand_dims(v, (0,)), tree)
+
+
+def untimed(tree: PyTree) -> PyTree:
+    """The inverse of `timed`."""
+    return jax.tree.map(lambda v: jax.lax.squeeze(v, (0,)), tree)
 
 
 def operand_axes(graph: CellGraph, site: Site) -> list[BatchAxis | None]:

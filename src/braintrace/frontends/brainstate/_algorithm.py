@@ -235,6 +235,15 @@ class ETraceAlgorithm(SequenceDriverMixin, LearnerViews, brainstate.nn.Module):
         kept, steps = None if zero else traces, self.running_index.value
         return params, State(carry, kept, steps, self.etrace.fingerprint)
 
+    @property
+    def _core(self) -> ModuleLearner:
+        return self.functional
+
+    def _inputs(self, x: PyTree) -> tuple[PyTree, ...]:
+        """The inputs of the model: one, or a tuple of them where it takes several."""
+        several = len(self.functional.cell.x.structure.children()) > 1
+        return tuple(x) if several and isinstance(x, (tuple, list)) else (x,)
+
     def _move(self, new: State, *, hidden: bool = True) -> None:
         """Take over a state of the functional learner; without `hidden` only statistics and
         keys.

@@ -5,6 +5,7 @@ there.
 from typing import Any
 
 from ... import rules
+from ...core.signals import SyntheticGradient
 from ._made import ETraceVjpAlgorithm, class_of
 from ._views import FactorisedDecays
 
@@ -65,7 +66,7 @@ class OTTT(ETraceVjpAlgorithm, algorithm=rules.OTTTRule):
     __init__: Any
 
     @property
-    def mode(self) -> str | None:
+    def mode(self) -> str | int | None:
         """When `etrace_fit` updates: 'A' once per sequence, 'O' at every step."""
         return self._rule.schedule
 
@@ -96,6 +97,27 @@ class Instantaneous(ETraceVjpAlgorithm, algorithm=rules.InstantaneousRule):
 
 class SLTT(ETraceVjpAlgorithm, algorithm=rules.SLTTRule):
     __init__: Any
+
+
+class DNI(ETraceVjpAlgorithm, algorithm=rules.DNIRule):
+    __init__: Any
+
+    def attach_synthesizer(self, synthesizer: SyntheticGradient) -> None:
+        """Let M begin anew as this estimator; of a compiled learner it has the same form, the width
+        of a hidden layer above all.
+        """
+        if self.is_compiled:
+            size = len(synthesizer.weights(self.etrace.value)[-1])
+            first = synthesizer.initial(size)
+            self.etrace.value = synthesizer.placed(self.etrace.value, first)
+        else:
+            self._rule = rules.DNIRule(synthesizer=synthesizer).rule()
+
+    def group_signal_shapes(self) -> dict[int, tuple[int, ...]]:
+        """By the number of a hidden group, the shape of its state, its variables last."""
+        graph = self.functional.graph
+        shape = lambda group: graph.carry[group.leaves[0]].shape
+        return {n: (*shape(group), len(group.slots)) for n, group in enumerate(graph.groups)}
 
 
 class UORO(ETraceVjpAlgorithm, algorithm=rules.UORORule):

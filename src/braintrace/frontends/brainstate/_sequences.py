@@ -16,13 +16,13 @@ from ...core._domains import choice, flag
 from ...core._errors import UsageError
 from ...core.analysis import Exactness
 from ...gradients import GradientReport, inner_dtypes, judge, window_choice
-from ...learner import Options, fit_mode, step_options
+from ...learner import Mode, Options, chunks_of, one_after_another
 from ...learner._finite import check_moved
 from ._one_step import OneStepMixin
 from ._optimizer import unchanged_on_error, update_of
 from ._states import all_or_nothing
 from ._step import StepFunction, by_state
-from ._windows import in_windows, one_by_one, steps_together
+from ._windows import in_windows, steps_together
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -157,7 +157,7 @@ class SequenceDriverMixin(OneStepMixin):
         loss_fn: Callable[..., PyTree] | None = None,
         step_fn: Callable[..., PyTree] | None = None,
         optimizer: Any,
-        mode: str | None = None,
+        mode: Mode = None,
         **options: Any,
     ) -> PyTree:
         """Learn from one sequence with an optimiser; returns the losses, with `has_aux` (losses,
@@ -169,12 +169,12 @@ class SequenceDriverMixin(OneStepMixin):
                 an object with `update(gradients)`, such as those of braintools.optim, with the
                 model's parameters registered.
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
-                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`, but for `return_value`: the losses are returned. In mode
-                'O' every step is a window of its own and moves the states on: `window`,
-                `chunk_size` and `return_state` are for mode 'A' alone, and are not looked at, but
-                for windows of the multi-step form: then each of these updates. `loss_output` is
-                'step' or 'masked'.
+                gradient of that step's loss; a whole number k after every k steps. Default: the
+                algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`, but for `return_value`: the losses are returned. But for
+                mode 'A' each update moves the states on, and `return_state` is not looked at; in
+                mode 'O' each window of the multi-step form (`chunk_size`) updates. `loss_output` is
+                then 'step' or 'masked'.
 
         Raises:
             UsageError: for an option that does not fit; else as `etrace_grad`.
@@ -196,25 +196,22 @@ class SequenceDriverMixin(OneStepMixin):
                 update(gradients)
             return tuple(rest) if len(rest) > 1 else rest[0]
 
-        if fit_mode(mode, learner._rule, options) == "A":
+        together = steps_together(learner, options.get("chunk_size"), options.get("window"))
+        chunks = chunks_of(mode, learner._rule, sequences, options, together)
+        if chunks is None:
             return learned(*sequences, **options)
         if options.get("loss_output") in ("total", "scalar"):
             raise UsageError(
                 "With an update at every step there is no total of the losses.",
-                got=f"mode='O', loss_output={options['loss_output']!r}",
+                got=f"mode={mode or 'O'!r}, loss_output={options['loss_output']!r}",
                 expected="loss_output='step', or mode='A'",
                 do="add up the losses that are returned",
             )
         _checked(learner, sequences, step_fn)
-        size = steps_together(learner, options.get("chunk_size"), options.get("window"))
-        timed, fixed = step_options(sequences, options)
-        if size:
-            fixed["chunk_size"] = size
-        windows = in_windows((sequences, timed), size or 1)
-        one = lambda slices, given: learned(*slices, **given, **fixed)
+        one = lambda slices, given: learned(*slices, **given, **chunks.fixed)
         with all_or_nothing():
             before = learner._now()
-            result = one_by_one(_looped(one, *windows))
+            result = one_after_another(_looped(one, chunks.sequences, chunks.timed))
             losses = result[0] if isinstance(result, tuple) else result
             check_finite(losses, options.get("mask"))
             check_moved(learner.functional, before, learner._now())
@@ -294,8 +291,7 @@ class SequenceDriverMixin(OneStepMixin):
         step.check(Options(**options))
         step.check_windowed("For BPTT")
         params, state = learner._now()
-        core.border.check(state)
-        start = core.init(params, state.carry)
+        start = core.fresh(params, state)
 
         def tree_of(leaves: Sequence[Any]) -> PyTree:
             found = by_state(core.module.params, leaves)
@@ -333,8 +329,7 @@ class _LossOfOutput:
     of_windows: bool
 
     def __call__(self, x: PyTree, *targets: PyTree) -> PyTree:
-        several = len(self.learner._driven.functional.cell.x.structure.children()) > 1
-        inputs = x if several and isinstance(x, (tuple, list)) else (x,)
+        inputs = self.learner._driven._inputs(x)
         if not self.of_windows:
             return self.loss_fn(self.learner(*inputs), *targets)
         outs = self.learner(*map(MultiStepData, inputs))

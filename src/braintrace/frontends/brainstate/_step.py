@@ -30,10 +30,10 @@ from ...core._domains import array, leaf
 from ...core._errors import UsageError
 from ...core._precision import narrowed, widened
 from ...gradients import bptt_gradient
-from ...learner import Info, Objective, Options, State, UserFunction
+from ...learner import Info, Objective, Options, State, UserFunction, one_after_another
 from ...learner._finite import Result, check_results
 from ._states import Layout, lent
-from ._windows import check_window, in_windows, loss_of_one, one_by_one, one_step
+from ._windows import check_window, in_windows, loss_of_one, one_step
 
 if TYPE_CHECKING:
     from ._algorithm import ETraceAlgorithm
@@ -372,7 +372,7 @@ class StepFunction:
         start = [jax.tree.map(jnp.zeros_like, s.value) for s in live]
         total, (losses, aux) = transform.scan(one, widened(start), (sequences, weights))
         if self.steps:
-            losses = one_by_one(losses)
+            losses = one_after_another(losses)
         total = narrowed(total, start)
         nothing = {id(s): jax.tree.map(lambda _: None, s.value) for s in self.wanted}
         return nothing | {id(s): g for s, g in zip(live, total, strict=True)}, (losses, aux)

@@ -84,11 +84,6 @@ def in_windows(tree: PyTree, size: int) -> PyTree:
     return jax.tree.map(lambda v: v.reshape(steps // size, size, *v.shape[1:]), tree)
 
 
-def one_by_one(tree: PyTree) -> PyTree:
-    """Windows of steps as arrays with time on axis 0."""
-    return jax.tree.map(lambda v: v.reshape(v.shape[0] * v.shape[1], *v.shape[2:]), tree)
-
-
 def loss_of_one(loss: jax.ShapeDtypeStruct, size: int) -> jax.ShapeDtypeStruct:
     """The shape of one step's loss, of those of a window."""
     if loss.shape[:1] != (size,):

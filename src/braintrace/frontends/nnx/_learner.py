@@ -19,15 +19,16 @@ from ...gradients import GradientReport
 from ...learner import (
     Info,
     Key,
+    Mode,
     Objective,
     Options,
     State,
     as_sequence,
-    fit_mode,
+    chunks_of,
     in_front,
+    one_after_another,
     packed,
     shallow_copy,
-    step_options,
     taking_gradients,
     value_of,
 )
@@ -265,7 +266,7 @@ class NNXLearner(nnx.Module):
         xs: PyTree,
         *targets: PyTree,
         optimizer: nnx.Optimizer,
-        mode: str | None = None,
+        mode: Mode = None,
         **options: Any,
     ) -> Info:
         """Learn from one sequence; returns its `Info`.
@@ -275,10 +276,10 @@ class NNXLearner(nnx.Module):
             optimizer: an `nnx.Optimizer` of the model, with the filter that was compiled
                 (`learner.wrt`).
             mode: 'A' updates once, with the gradient of the sequence; 'O' at every step, with the
-                gradient of that step's loss. Default: the algorithm's own (OTTT), else 'A'.
-            **options: of `etrace_grad`, `loss_fn` or `step_fn` first. In mode 'O' every step is a
-                window of its own and moves the state on: `window` and `return_state` are for mode
-                'A' alone, and are not looked at.
+                gradient of that step's loss; a whole number k after every k steps. Default: the
+                algorithm's own (OTTT), else 'A'.
+            **options: of `etrace_grad`, `loss_fn` or `step_fn` first. But for mode 'A' each update
+                moves the state on, and `return_state` is not looked at.
         """
         if not isinstance(optimizer, nnx.Optimizer):
             raise UsageError(
@@ -287,7 +288,8 @@ class NNXLearner(nnx.Module):
                 expected="an nnx.Optimizer, which holds the model's parameters",
                 do="pass nnx.Optimizer(model, optimizer, wrt=learner.wrt)",
             )
-        if fit_mode(mode, self.rule, options) == "A":
+        chunks = chunks_of(mode, self.rule, (xs, *targets), options)
+        if chunks is None:
             _, before = self._now()
             gradients, info = self.etrace_grad(xs, *targets, **options)
             try:
@@ -297,19 +299,19 @@ class NNXLearner(nnx.Module):
                 self._move(before)
                 raise
             return info
-        timed, fixed = step_options((xs, *targets), options)
         graphdef, state = nnx.split((self, optimizer))
 
         def one(state: PyTree, at: PyTree) -> tuple[PyTree, Info]:
             learner, tuner = nnx.merge(graphdef, state)
-            x, target, given = jax.tree.map(lambda v: v[None], at)
-            gradients, info = learner.etrace_grad(x, *target, window=1, **given, **fixed)
+            sequences, given = at
+            gradients, info = learner.etrace_grad(*sequences, **given, **chunks.fixed)
             tuner.update(learner.model, gradients)
-            return nnx.state((learner, tuner)), jax.tree.map(lambda v: v[0], info)
+            return nnx.state((learner, tuner)), info
 
         # jitted, so that its program goes with it
         scan = jax.jit(lambda state, at: jax.lax.scan(one, state, at))
-        state, info = scan(state, (xs, targets, timed))
+        state, info = scan(state, (chunks.sequences, chunks.timed))
+        info = one_after_another(info)
         check_finite(info.losses, options.get("mask"))
         check_moved(self._core, self._now(), nnx.merge(graphdef, state)[0]._now())
         nnx.update((self, optimizer), state)
@@ -343,8 +345,7 @@ class NNXLearner(nnx.Module):
         Both start at the present state, the online one with zero traces; all stays as it was.
         """
         params, state = self._now()
-        self._core.border.check(state)
-        fresh = self._core.init(params, state.carry)
+        fresh = self._core.fresh(params, state)
         given = xs if options.get("step_fn") is not None else self._inputs(xs)
         return self._core.check_gradients(params, fresh, given, *targets, **options)
 
@@ -364,8 +365,7 @@ class NNXLearner(nnx.Module):
             self._functional.write(self.model, first.carry, lasting=False)
 
     def _inputs(self, xs: PyTree) -> tuple[PyTree, ...]:
-        count = self._inputs_count
-        if count == 1:
+        if (count := self._inputs_count) == 1:
             return (xs,)
         if not isinstance(xs, (tuple, list)) or len(xs) != count:
             raise UsageError(
