@@ -201,8 +201,8 @@ class FunctionLearner(OneStep, Known):
                 were: NaN does not pass. Random keys and leaves of the carry without a batch axis
                 stay as they are.
             window: steps done at once; it changes speed and memory, never the values beyond
-                rounding. Default: as many as fit a memory budget, at most 64 (16 where traces are
-                factorised, 64 of one sample).
+                rounding. Default: as many as fit a memory budget, at most 64 (8 or 16 where traces
+                are factorised, 64 of one sample).
             reduction: 'mean' divides by the sum of the mask (without one: by the number of steps,
                 or of step-samples); 'sum' does not.
             has_aux: whether `loss_fn` returns `(loss, aux)`.

@@ -106,8 +106,10 @@ def trace_window(
     marked, unread = problem.marked_step(prepared), steps.unread
     if together:
         called = any(map(calls_back, graph.step))
-        if graph.positions is not None or (graph.layers is not None and not called):
-            # many reverse passes: through the local evaluation alone
+        alone_is_less = graph.layers is not None or steps.count == 1
+        if graph.positions is not None or (alone_is_less and not called):
+            # through the local evaluation alone: there are many reverse passes, or there is one
+            # step, whose evaluation is done once
             inputs = [*xs, steps.marks, steps.dead]
             local = sensitivity(graph, stop(prepared.ready), before.carry, inputs, marked, unread)
         else:

@@ -26,6 +26,7 @@ Sums = dict[Var, Array]  # the gradient so far, by the variable of the weight
 Cotangents = tuple[Values, Values | None]
 
 _USEFUL_WINDOW = 64
+_SMALL_WEIGHT = 1 << 15  # elements whose gradient is added to for little
 
 
 class StepSignals(NamedTuple):
@@ -270,9 +271,11 @@ class FactorCarrier(Carrier):
 
     def useful_window(self, graph: CellGraph) -> int:
         """Factors gain nothing from longer windows but their one product, which is at its speed by
-        then: 16 steps, 64 of a single sample.
+        then: 16 steps, 8 where weights are small, 64 of a single sample.
         """
-        return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.batch_size or 1))
+        largest = max((site.weight.size for site in graph.sites), default=0)
+        least = _USEFUL_WINDOW // (4 if largest > _SMALL_WEIGHT else 8)
+        return max(least, _USEFUL_WINDOW // (graph.batch_size or 1))
 
 
 def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:

@@ -85,7 +85,7 @@ class SequenceDriverMixin(OneStepMixin):
                 learner once.
             chunk_size: steps done at once (`window` is the same). It changes speed and memory,
                 never the values beyond rounding. Default: as many as fit a memory budget, at most
-                64 (16 where traces are factors, 64 of one sample). Of a learner that was compiled
+                64 (8 or 16 where traces are factors, 64 of one sample). Of a learner compiled
                 with `vjp_method='multi-step'` it is the length k of windows, where it is at least
                 2: `step_fn` is given k steps at once, calls `learner(MultiStepData(x))` and returns
                 k losses, (k,) or (k, B); the gradient is that of the multi-step form, and k divides
