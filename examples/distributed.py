@@ -3,9 +3,9 @@
     python examples/distributed.py --processes 2
 
 Each process has its share of the trials; `learner.shardings` divides carry and traces, each process
-runs its own samples, and one sum of the gradient goes round after each sequence. Carry and traces go
-on from batch to batch as a stream, and a checkpoint holds them beside the parameters: a run that was
-cut off goes on from its last one, in any number of processes, with the same numbers.
+runs its own samples, and one sum of the gradient goes round after each sequence. Carry and traces
+go on from batch to batch as a stream, and a checkpoint holds them beside the parameters: a run that
+was cut off goes on from its last one, in any number of processes, with the same numbers.
 
 Under SLURM, Open MPI or Kubernetes their launcher starts the processes, with --launched in place of
 --processes (docs/scale.md).
@@ -92,8 +92,8 @@ def learn(args, mesh):
         losses.append(float(loss))
         if path is not None and (k + 1) % PERIOD == 0:
             save(path, (params, moments, state), losses)
-            if args.stop_after is not None and k + 1 >= args.stop_after:
-                os._exit(3)  # as if it had been killed
+        if k + 1 == args.stop_after and jax.process_index() == jax.process_count() - 1:
+            os._exit(3)  # as if it had been killed
     norm = float(optax.tree.norm(gradients))
     if args.result:
         report(Path(args.result), gradients, params, losses)
@@ -177,7 +177,7 @@ def arguments():
     add("--double", action="store_true", help="in float64")
     add("--checkpoint", help="a file: written every few updates, and gone on from if it is there")
     add("--result", help="a file for the last gradients, the parameters and the losses")
-    add("--stop-after", type=int, help="end without a word after this many updates, for a test")
+    add("--stop-after", type=int, help="the last process ends without a word after so many updates")
     args = parser.parse_args()
     args.updates = args.updates or (40 if args.quick else 300)
     return args
