@@ -26,15 +26,15 @@ _TOGETHER = 18  # cases after which JAX forgets what it has compiled
 
 
 def cases(rules, quick):
-    """(rule, cell, mesh, way)"""
+    """(rule, cell, mesh, way): all of one cell, then of the next."""
     every = [
         (cell, mesh, way)
         for cell, mesh, way in itertools.product(CELLS, MESHES, WAYS)
         if (way != "by device" or mesh != "1x8") and (way != "explicit" or mesh == "4x2")
     ]
-    for k, rule in enumerate(rules):
-        own = [every[11 * k % len(every)]] if quick else every
-        yield from ((rule, *case) for case in own)
+    if quick:
+        return [(rule, *every[11 * k % len(every)]) for k, rule in enumerate(rules)]
+    return [(rule, *case) for cell in CELLS for rule in rules for case in every if case[0] == cell]
 
 
 def main():
