@@ -29,6 +29,7 @@ ALGORITHMS = [
 ]
 PROGRAMS = [
     "conv_spiking_events",
+    "distributed",
     "ei_spiking",
     "equinox_lstm",
     "kernl",
@@ -36,6 +37,7 @@ PROGRAMS = [
     "nnx_gru_copy",
     "streaming_regression",
 ]
+WITHOUT_END = "distributed", "streaming_regression"
 NEEDS = {"equinox_lstm": "equinox", "lru_digits": "sklearn", "nnx_gru_copy": "flax"}
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
@@ -63,7 +65,7 @@ def test_every_algorithm_has_one():
 def test_quick_form_learns(name, users_environment):
     pytest.importorskip(NEEDS.get(name, "jax"))
     found = rows(run(name, users_environment, "--quick"))
-    assert ("BPTT" in found) != (name == "streaming_regression"), "BPTT needs an end"
+    assert ("BPTT" in found) != (name in WITHOUT_END), "BPTT needs an end"
     learning = [row for method, row in found.items() if method not in CONTROLS]
     assert learning
     for row in learning:

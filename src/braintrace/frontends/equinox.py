@@ -28,7 +28,7 @@ from ..cell import (
 from ..cell._user_step import check_takes
 from ..core._domains import arrays
 from ..core._errors import UsageError
-from ..core.engine import Rule
+from ..core.engine import Names, Rule
 from ..learner import FunctionLearner, Shardings, packed
 
 _CARRY_NAMES = {"carry", "hidden", "hidden_state", "state", "h"}
@@ -138,9 +138,16 @@ class EquinoxLearner(FunctionLearner):
         leaves = self._static | dict(arrays)
         return self._structure.unflatten([leaves[k] for k in range(len(leaves))])
 
-    def shardings(self, mesh: Mesh, **how: Any) -> Shardings:
+    def shardings(
+        self,
+        mesh: Mesh,
+        *,
+        data: Names = None,
+        model: Names = None,
+        memory_budget: int | None = None,
+    ) -> Shardings:
         """As for `FunctionLearner`; `params` is like the module, for `equinox.filter_shard`."""
-        found = super().shardings(mesh, **how)
+        found = super().shardings(mesh, data=data, model=model, memory_budget=memory_budget)
         leaves = self._static | dict(zip(self._arrays, found.params.leaves, strict=True))
         params = self._structure.unflatten([leaves[k] for k in range(len(leaves))])
         return dataclasses.replace(found, params=params)

@@ -10,6 +10,7 @@ from ..core._domains import flag as flag
 from ..core._domains import fraction as fraction
 from ..core._domains import positive as positive
 from ..core._domains import whole as whole
+from ..core.analysis import Axes as Axes
 from ..core.analysis import CellGraph as CellGraph
 from ..core.analysis import Exit as Exit
 from ..core.analysis import ExitKind as ExitKind
@@ -39,6 +40,7 @@ from ..core.traces import StepTrace as StepTrace
 from ..core.traces import TraceCarrier as TraceCarrier
 from ..core.traces import WholeState as WholeState
 from ..core.traces import WithinLayer as WithinLayer
+from ..core.traces import Zeros as Zeros
 from ._algorithm import Algorithm as Algorithm
 from ._algorithm import Compared as Compared
 from ._d_rtrl import DRTRLRule as DRTRLRule
@@ -94,6 +96,8 @@ __all__ = [
     "RankOne",
     "Kronecker",
     "Draws",
+    "Zeros",
+    "Axes",
     "Edit",
     "Editor",
     "OutputFilter",
