@@ -23,7 +23,7 @@ from ..cell._samples import check_finite
 from ..cell._user_step import NOTHING, Outside, UserStep, check_loss, plain_user_step, user_step
 from ..core._domains import flag
 from ..core._errors import UsageError
-from ..core.engine import MemoryPlan, step_signals, taken
+from ..core.engine import step_signals, taken
 from ..core.traces import begun, with_key
 from ..gradients import GradientReport, check_gradients
 from ..reports import CompilationReport, NamedGraph, Path
@@ -78,28 +78,6 @@ class FunctionLearner(Compiled):
         """The paths of the parameters, and of the leaves of the carry."""
         rows, names = self.graph.parameters, self.cell.carry.names
         return tuple((row.path,) for row in rows), tuple((name,) for name in names)
-
-    def memory_plan(
-        self,
-        T: int,
-        window: int | None = None,
-        *,
-        return_state: bool = True,
-        traces: bool = True,
-        shardings: Shardings | None = None,
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
-        `print` shows a table.
-
-        Args:
-            T: steps of the sequence.
-            window: as in `etrace_grad`; by default the one that it would choose.
-            return_state: as in `etrace_grad`.
-            traces: as in `init`: whether the traces are formed before the sequence.
-            shardings: of `learner.shardings`: the bytes are then those of one device.
-        """
-        given = checked_shardings(shardings)
-        return self._budget_of(given).plan(T, window, return_state, traces)
 
     @property
     def reset_axes(self) -> PyTree:

@@ -77,7 +77,7 @@ class Carrier(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """What the traces are before the first step: a tree of `Zeros`."""
 
     def init(self, graph: CellGraph) -> Traces:
@@ -232,7 +232,7 @@ class FactorCarrier(Carrier):
             for e in normalisations(graph, site)
         ]
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         zero = lambda site: of_data(graph, site, trace_dtype(site, self.dtype))
         return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
 

@@ -6,15 +6,13 @@ from typing import Any
 
 import jax
 from flax import errors, nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Num, PyTree
 
 from ...cell import Values, check_finite, check_loss, check_values, reduced
 from ...cell._arguments import Modulator
 from ...core._domains import array, arrays, flag
 from ...core._errors import UsageError, first_line
-from ...core.analysis import CellGraph, Exactness
-from ...core.engine import MemoryPlan, Names, Rule
+from ...core.engine import Rule
 from ...core.traces import begun
 from ...gradients import GradientReport
 from ...learner import (
@@ -33,12 +31,12 @@ from ...learner import (
     taking_gradients,
 )
 from ...learner._finite import check_moved
-from ...reports import CompilationReport
 from ._core import Core, EligibilityTrace, HiddenCarry, made_again
 from ._module import functionalise
+from ._views import LearnerViews
 
 
-class NNXLearner(nnx.Module):
+class NNXLearner(LearnerViews, nnx.Module):
     """An online learner of an NNX module; made by `braintrace.compile`. Call it where you called
     the model.
 
@@ -121,68 +119,6 @@ class NNXLearner(nnx.Module):
         now = core.initial, self.carry.get_value(), self.traces.get_value(), self.steps.get_value()
         made = self.model, core.rule, core.cell.x.shapes, given, core.options
         return packed(functools.partial(made_again, type(self), made, now))
-
-    # What is known
-    # ----------------------------------------------------------------------------------------------
-
-    @property
-    def graph(self) -> CellGraph:
-        """The analysed model."""
-        return self._core.graph
-
-    @property
-    def rule(self) -> Rule:
-        """The algorithm's parts."""
-        return self._core.rule
-
-    @property
-    def report(self) -> CompilationReport:
-        """What the compiler states, as for `FunctionLearner`."""
-        return self._core.report
-
-    @property
-    def wrt(self) -> PyTree:
-        """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
-        functional, rows = self._functional, self._core.graph.parameters
-        owners = zip(functional.trained.owners, rows, strict=True)
-        trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
-        if trained == set(functional.trained.owners):
-            return functional.filters[0]
-        return nnx.All(functional.filters[0], lambda path, value: path in trained)
-
-    def memory_plan(
-        self,
-        T: int,
-        window: int | None = None,
-        *,
-        return_state: bool = True,
-        shardings: Shardings | None = None,
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps: `FunctionLearner.memory_plan`."""
-        how: Any = {"return_state": return_state, "shardings": shardings}
-        return self._core.memory_plan(T, window, **how)
-
-    def shardings(
-        self,
-        mesh: Mesh,
-        *,
-        data: Names = None,
-        model: Names = None,
-        memory_budget: int | None = None,
-    ) -> Shardings:
-        """How the arrays of the learner are divided between the devices of a mesh, as for
-        `FunctionLearner`; its trees are those of the functional learner. `divide` puts them there.
-        """
-        how: Any = {"data": data, "model": model, "memory_budget": memory_budget}
-        return self._core.shardings(mesh, **how)
-
-    def divide(self, shardings: Shardings) -> None:
-        """Put the model's Variables, the carry and the traces where `shardings` says. An optimizer
-        that is made afterwards has its state there, too.
-        """
-        params, state = self._now()
-        self._functional.put_params(self.model, jax.device_put(params, shardings.params))
-        self._move(jax.device_put(state, shardings.state))
 
     # One step
     # ----------------------------------------------------------------------------------------------
