@@ -107,8 +107,11 @@ class Twice(Fading):
 class Growing(Fading):
     """Its plan is that of half the numbers."""
 
-    def init(self, graph):
-        return jax.tree.map(lambda v: v.astype(jnp.float32), super().init(graph))
+    def zeros(self, graph):
+        half = lambda v: dataclasses.replace(v, dtype=jnp.float32)
+        return jax.tree.map(
+            half, super().zeros(graph), is_leaf=lambda v: isinstance(v, rules.Zeros)
+        )
 
     def advance(self, graph, before, local):
         return jax.tree.map(lambda v: v.astype(jnp.float64), super().advance(graph, before, local))

@@ -13,11 +13,14 @@ from jax.sharding import AxisType
 import braintrace
 from braintrace.core.traces import Zeros
 from braintrace.rules import ALGORITHMS as RULES
+from zoo._algorithms import Algorithm
 from zoo.algorithms import ALGORITHMS
 
 from ._cells import example, loss
 
 MESHES = {"8x1": (8, 1), "4x2": (4, 2), "1x8": (1, 8)}
+#: Of rules that the matrix has no setting of.
+OPTIONS = {"rflo": {"random_feedback_key": 0}}
 #: By XLA's own division, by device with one sum at the end, on explicit axes.
 WAYS = "xla", "by device", "explicit"
 _MOVES = "all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter"
@@ -63,7 +66,8 @@ class Measured:
 
 def chosen(rule):
     """The setting in which the matrix runs a rule, which may have several names."""
-    return next(a for a in ALGORITHMS.values() if RULES[a.name] is RULES[rule])
+    same = (a for a in ALGORITHMS.values() if RULES[a.name] is RULES[rule])
+    return next(same, Algorithm(rule, OPTIONS.get(rule, {})))
 
 
 @functools.cache

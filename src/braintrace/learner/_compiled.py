@@ -18,13 +18,13 @@ from ..cell._select import Patterns
 from ..core._compat import is_key
 from ..core._domains import whole
 from ..core.analysis import CellGraph, Exactness
-from ..core.engine import Names, Rule
+from ..core.engine import MemoryPlan, Names, Rule
 from ._border import Border
 from ._budget import Budget
 from ._finite import check_results, first_input, of_state
 from ._pickling import packed, shallow_copy
 from ._programs import Programs
-from ._shardings import Shardings, division_of, shardings
+from ._shardings import Shardings, checked_shardings, division_of, shardings
 from ._state import State, counted, owned
 
 
@@ -114,6 +114,28 @@ class Compiled:
             memory_budget = whole("memory_budget", memory_budget, "a number of bytes, or None")
         found = shardings(self.cell, self.rule, self.border.fingerprint, division)
         return dataclasses.replace(found, memory_budget=memory_budget)
+
+    def memory_plan(
+        self,
+        T: int,
+        window: int | None = None,
+        *,
+        return_state: bool = True,
+        traces: bool = True,
+        shardings: Shardings | None = None,
+    ) -> MemoryPlan:
+        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
+        `print` shows a table.
+
+        Args:
+            T: steps of the sequence.
+            window: as in `etrace_grad`; by default the one that it would choose.
+            return_state: as in `etrace_grad`.
+            traces: as in `init`: whether the traces are formed before the sequence.
+            shardings: of `learner.shardings`: the bytes are then those of one device.
+        """
+        given = checked_shardings(shardings)
+        return self._budget_of(given).plan(T, window, return_state, traces)
 
     def _budget_of(self, given: Shardings | None) -> Budget:
         """The budget of a call: that of one device where arrays are divided."""

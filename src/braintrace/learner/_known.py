@@ -1,14 +1,12 @@
-"""What is known of a learner before it runs: its report, its memory, what is trained and reset."""
+"""What is known of a learner before it runs: its report, what is trained and what is reset."""
 
 import functools
 
 import jax
 from jaxtyping import PyTree
 
-from ..core.engine import MemoryPlan
 from ..reports import CompilationReport, NamedGraph, Path
 from ._compiled import Compiled
-from ._shardings import Shardings, checked_shardings
 
 
 class Known(Compiled):
@@ -26,28 +24,6 @@ class Known(Compiled):
         """The paths of the parameters, and of the leaves of the carry."""
         rows, names = self.graph.parameters, self.cell.carry.names
         return tuple((row.path,) for row in rows), tuple((name,) for name in names)
-
-    def memory_plan(
-        self,
-        T: int,
-        window: int | None = None,
-        *,
-        return_state: bool = True,
-        traces: bool = True,
-        shardings: Shardings | None = None,
-    ) -> MemoryPlan:
-        """Bytes that `etrace_grad` needs for T steps, and BPTT beside it, from shapes alone;
-        `print` shows a table.
-
-        Args:
-            T: steps of the sequence.
-            window: as in `etrace_grad`; by default the one that it would choose.
-            return_state: as in `etrace_grad`.
-            traces: as in `init`: whether the traces are formed before the sequence.
-            shardings: of `learner.shardings`: the bytes are then those of one device.
-        """
-        given = checked_shardings(shardings)
-        return self._budget_of(given).plan(T, window, return_state, traces)
 
     @property
     def reset_axes(self) -> PyTree:

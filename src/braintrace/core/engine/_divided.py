@@ -91,7 +91,8 @@ def anywhere(graph: CellGraph, program: Callable[..., PyTree], specs: Specs) -> 
                 shapes = jax.eval_shape(program, *jax.tree.map(_bare, operands))
             out = specs(found, operands, shapes)
             divided: Any = jax.sharding.auto_axes(program, out_sharding=out)
-            with jax.sharding.use_abstract_mesh(found.mesh):  # also where the caller has not
+            mesh: Any = found.mesh
+            with jax.sharding.use_abstract_mesh(mesh):  # also where the caller has not
                 return divided(*operands)
         return program(*operands)
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from .._errors import CompilationError
 from ..analysis import CellGraph, Exactness, Signature, find_exits, reach
@@ -96,7 +98,7 @@ class Rule:
         """
         return made(self.zeros(graph))
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """As `Zeros`."""
         carried = self.carrier.zeros(graph)
         if not graph.extra:
@@ -104,7 +106,7 @@ class Rule:
         return with_extra(graph, carried, zeros_of_extra(graph))
 
 
-def with_extra(graph: CellGraph, carried: Traces, values: Values) -> dict[str, Traces]:
+def with_extra(graph: CellGraph, carried: PyTree, values: Sequence[Any]) -> dict[str, PyTree]:
     """Traces as users hold them: those of the carrier, and the leaves that the rule added; what it
     learns by itself.
     """

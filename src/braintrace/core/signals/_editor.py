@@ -211,7 +211,8 @@ class Edit(abc.ABC):
     #: What it puts in place of the gradient of the loss at the exits, as a reason in the
     #: certificate; '' for nothing.
     replaces: ClassVar[str] = ""
-    #: Whether it brings samples together, so that one's signal depends on others.
+    #: Whether it brings samples together, so that one's signal depends on others, or on how the
+    #: losses of all are weighted.
     meets: ClassVar[bool] = False
 
     def resolve(self, exits: list[Exit], leak_of: Callable[[int], float]) -> "Edit":

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +117,8 @@ class LaterLoss(Edit):
 
     State that the samples share has no estimate.
     """
+
+    meets: ClassVar[bool] = True  # M is of the loss of all samples, and not weighted as that is
 
     estimator: SyntheticGradient
 

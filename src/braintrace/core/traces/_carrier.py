@@ -5,7 +5,7 @@ state.
 import abc
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, final
 
 import jax
 import numpy as np
@@ -78,11 +78,12 @@ class Carrier(abc.ABC):
         return []
 
     @abc.abstractmethod
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """What the traces are before the first step: a tree of `Zeros`."""
 
+    @final
     def init(self, graph: CellGraph) -> Traces:
-        """Zero traces."""
+        """Zero traces, made of `zeros`."""
         return made(self.zeros(graph))
 
     def of_site(self, traces: Traces, site: int) -> Traces:
@@ -233,7 +234,7 @@ class FactorCarrier(Carrier):
             for e in normalisations(graph, site)
         ]
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         zero = lambda site: of_data(graph, site, trace_dtype(site, self.dtype))
         return [[zero(site) for _ in self.decays(graph, site)] for site in graph.sites]
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, DTypeLike, Inexact
+from jaxtyping import Array, DTypeLike, Inexact, PyTree
 
 from ..analysis import Axes, BatchAxis, CellGraph, Site
 from ..kernels import met
@@ -49,7 +49,7 @@ class Factored(FactorCarrier):
     def decays(self, graph: CellGraph, site: Site) -> tuple[float, ...]:
         return (self.input_decay,)
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         zero = lambda s: of_y(graph, s, trace_dtype(s, self.dtype))
         return {
             "input": super().zeros(graph),

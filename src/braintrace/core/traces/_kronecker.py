@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float, Inexact
+from jaxtyping import Array, Bool, DTypeLike, Float, Inexact, PyTree
 
 from ..analysis import CellGraph, Site, with_layers
 from ..step import Values
@@ -84,7 +84,7 @@ class Kronecker(TraceCarrier):
         y = site.y.size if graph.y_axis(site) is None else site.y.size // graph.samples
         return sum(_width(graph, graph.sites[n]) for n in sites), size * y
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         size = sum(layer_sizes(graph))
         terms: list[Terms | None] = [None] * len(graph.sites)
         for first, sites in _sums(graph).items():

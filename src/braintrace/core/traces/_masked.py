@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from ..analysis import (
     CellGraph,
@@ -79,7 +79,7 @@ class Masked(WithinLayer, abc.ABC):
     def kept(self, graph: CellGraph, rows: Rows) -> Rows:
         """D', for every weight."""
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         zeros = lambda n: {} if graph.sites[n].places else {0: self.zeros_of(graph, n)}
         own = PerParameter.zeros(self, graph)
         return [(zeros(n), of) for n, of in enumerate(own)]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, PyTree
 
 from .._precision import wide
 from ..analysis import Axes, CellGraph, Site, whole_samples
@@ -64,11 +64,11 @@ class PerParameter(TraceCarrier):
         # clipping after each step cannot be done for many at once
         return None if self.clip is None else 1
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """For each site, `OfSlots` or `Passing`."""
         return [self._zero(graph, site) for site in graph.sites]
 
-    def _zero(self, graph: CellGraph, site: Site) -> Traces:
+    def _zero(self, graph: CellGraph, site: Site) -> PyTree:
         passes, dtype = self._passes(graph, site), trace_dtype(site, self.dtype)
         kind = of_y if passes else of_entries
         slots = [[kind(graph, site, dtype) for _ in place.slots] for place in site.places]

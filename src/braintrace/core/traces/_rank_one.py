@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, DTypeLike, Float, Inexact
+from jaxtyping import Array, Bool, DTypeLike, Float, Inexact, PyTree
 
 from .._precision import wide
 from ..analysis import CellGraph, moved_leaves, with_layers
@@ -62,7 +62,7 @@ class RankOne(TraceCarrier):
     def arrange(self, graph: CellGraph) -> CellGraph:
         return with_layers(graph, together=True, places=False)
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         size = sum(layer_sizes(graph))
         dtype = jnp.result_type(jnp.float32, *(graph.carry[k].dtype for k in graph.hidden))
         weights = [of_part(graph, site, trace_dtype(site, self.dtype)) for site in graph.sites]

@@ -22,7 +22,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, PyTree
 
 from .._precision import wide
 from ..analysis import CellGraph, Exactness, ParameterRow, with_layers
@@ -129,7 +129,7 @@ class Sketch(TraceCarrier):
     def _rank(self, graph: CellGraph) -> int:
         return min(self.rank, *layer_sizes(graph)) if graph.hidden else 0
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         layout, rank = self._layout(graph), self._rank(graph)
         own = PerParameter(self.dtype).zeros(layout.positions)
         right = [

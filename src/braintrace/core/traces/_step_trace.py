@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Inexact
+from jaxtyping import Array, Bool, DTypeLike, Inexact, PyTree
 
 from .._errors import UsageError
 from .._precision import wide
@@ -84,7 +84,7 @@ class StepTrace(TraceCarrier):
     def longest_window(self) -> int | None:
         return 1
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """For each site and place, (S, *trace_shape)."""
         zero = lambda site, place: of_entries(
             graph, site, trace_dtype(site, self.dtype), len(place.slots)

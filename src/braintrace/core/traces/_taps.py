@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Float
+from jaxtyping import Array, Bool, DTypeLike, Float, PyTree
 
 from ..analysis import CellGraph, Site
 from ..step import Values
@@ -51,14 +51,14 @@ class Taps(FactorCarrier):
     def resolve(self, graph: CellGraph, leak_of: Callable[[int], float]) -> "Taps":
         return dataclasses.replace(self, leaks=leaks_of(graph, self.leaks, leak_of))
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         leaves, first = zeros_of_extra(graph), len(graph.carry) - len(graph.extra)
         return {
             "sites": [self._zero(graph, site) for site in graph.sites],
             "between": {name: leaves[leaf - first] for name, leaf in _between(graph).items()},
         }
 
-    def _zero(self, graph: CellGraph, site: Site) -> Traces:
+    def _zero(self, graph: CellGraph, site: Site) -> PyTree:
         dtype = trace_dtype(site, self.dtype)
         past = lambda zeros: [zeros] * (self.count - 1)
         slopes = [[past(of_y(graph, site, dtype)) for _ in p.slots] for p in site.places]

@@ -77,7 +77,7 @@ class WithinLayer(PerParameter):
         coupled = [sizes[k] for s in graph.sites if not s.places for k in fed_layers(graph, s)]
         return max(super().useful_window(graph), 2 * max(coupled, default=0))
 
-    def zeros(self, graph: CellGraph) -> Traces:
+    def zeros(self, graph: CellGraph) -> PyTree:
         """For each site, its traces of coupled layers by number, and those of the others as
         `PerParameter` has them.
         """

@@ -35,11 +35,11 @@ from ...learner import (
 )
 from ...learner._finite import check_moved
 from ._core import Core, EligibilityTrace, HiddenCarry, made_again
-from ._known import Known
 from ._module import functionalise
+from ._views import LearnerViews
 
 
-class NNXLearner(Known, nnx.Module):
+class NNXLearner(LearnerViews, nnx.Module):
     """An online learner of an NNX module; made by `braintrace.compile`. Call it where you called
     the model.
 
@@ -122,14 +122,6 @@ class NNXLearner(Known, nnx.Module):
         now = core.initial, self.carry.get_value(), self.traces.get_value(), self.steps.get_value()
         made = self.model, core.rule, core.cell.x.shapes, given, core.options
         return packed(functools.partial(made_again, type(self), made, now))
-
-    def divide(self, shardings: Shardings) -> None:
-        """Put the model's Variables, the carry and the traces where `shardings` says. An optimizer
-        that is made afterwards has its state there, too.
-        """
-        params, state = self._now()
-        self._functional.put_params(self.model, jax.device_put(params, shardings.params))
-        self._move(jax.device_put(state, shardings.state))
 
     # One step
     # ----------------------------------------------------------------------------------------------

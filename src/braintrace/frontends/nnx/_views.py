@@ -1,7 +1,8 @@
-"""What is known of a learner of an NNX module before it runs."""
+"""What an NNX learner says of itself, and where its arrays are."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+import jax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
@@ -10,35 +11,38 @@ from ...core.analysis import CellGraph, Exactness
 from ...core.engine import MemoryPlan, Names, Rule
 from ...learner import Shardings
 from ...reports import CompilationReport
-from ._core import Core
-from ._module import SplitModule
+
+if TYPE_CHECKING:
+    from ._learner import NNXLearner
 
 
-class Known:
-    """What the learner's core knows."""
+class LearnerViews:
+    """What `NNXLearner` answers about its model, and `divide`."""
 
-    _core: Core
-    _functional: SplitModule
+    @property
+    def _shown(self) -> "NNXLearner":
+        """The learner."""
+        return cast("NNXLearner", self)
 
     @property
     def graph(self) -> CellGraph:
         """The analysed model."""
-        return self._core.graph
+        return self._shown._core.graph
 
     @property
     def rule(self) -> Rule:
         """The algorithm's parts."""
-        return self._core.rule
+        return self._shown._core.rule
 
     @property
     def report(self) -> CompilationReport:
         """What the compiler states, as for `FunctionLearner`."""
-        return self._core.report
+        return self._shown._core.report
 
     @property
     def wrt(self) -> PyTree:
         """The filter of what is trained: `nnx.Optimizer(model, tx, wrt=learner.wrt)`."""
-        functional, rows = self._functional, self._core.graph.parameters
+        functional, rows = self._shown._functional, self._shown._core.graph.parameters
         owners = zip(functional.trained.owners, rows, strict=True)
         trained = {o for o, row in owners if row.exactness is not Exactness.FROZEN}
         if trained == set(functional.trained.owners):
@@ -55,7 +59,7 @@ class Known:
     ) -> MemoryPlan:
         """Bytes that `etrace_grad` needs for T steps: `FunctionLearner.memory_plan`."""
         how: Any = {"return_state": return_state, "shardings": shardings}
-        return self._core.memory_plan(T, window, **how)
+        return self._shown._core.memory_plan(T, window, **how)
 
     def shardings(
         self,
@@ -69,4 +73,13 @@ class Known:
         `FunctionLearner`; its trees are those of the functional learner. `divide` puts them there.
         """
         how: Any = {"data": data, "model": model, "memory_budget": memory_budget}
-        return self._core.shardings(mesh, **how)
+        return self._shown._core.shardings(mesh, **how)
+
+    def divide(self, shardings: Shardings) -> None:
+        """Put the model's Variables, the carry and the traces where `shardings` says. An optimizer
+        that is made afterwards has its state there, too.
+        """
+        learner = self._shown
+        params, state = learner._now()
+        learner._functional.put_params(learner.model, jax.device_put(params, shardings.params))
+        learner._move(jax.device_put(state, shardings.state))
