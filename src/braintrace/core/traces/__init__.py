@@ -7,12 +7,13 @@ from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
-from ._carrier import summed as summed
 from ._draws import Draws as Draws
 from ._draws import begun as begun
 from ._draws import draws_in as draws_in
 from ._draws import key_words as key_words
 from ._draws import with_key as with_key
+from ._events import window_factors as window_factors
+from ._events import window_gradients as window_gradients
 from ._factored import Factored as Factored
 from ._filters import kappa_step as kappa_step
 from ._filters import leaky_step as leaky_step

@@ -130,7 +130,7 @@ class Carrier(abc.ABC):
 
     def useful_window(self, graph: CellGraph) -> int:
         """The number of steps beyond which a window is not faster."""
-        return _USEFUL_WINDOW
+        return max(_USEFUL_WINDOW, _stored_for_each(graph))
 
 
 class TraceCarrier(Carrier):
@@ -245,6 +245,16 @@ class FactorCarrier(Carrier):
         the step; or several of both, in front, whose sum is.
         """
 
+    def sum_gain(self, graph: CellGraph, site: Site) -> float | None:
+        """What the cotangent of a site is multiplied with where its data's one leaky sum is the
+        other factor; None where another value may be.
+        """
+        return None
+
+    def sums(self, traces: Traces, site: int) -> list[Array]:
+        """The leaky sums of a site's data."""
+        return traces[site]
+
     def axes(self, graph: CellGraph) -> Traces:
         """Where the samples lie in the traces, as the front of their tree."""
         return [graph.data_axis(site) for site in graph.sites]
@@ -263,7 +273,16 @@ class FactorCarrier(Carrier):
         """Factors gain nothing from longer windows but their one product, which is at its speed by
         then: 16 steps, 64 of a single sample.
         """
-        return max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.batch_size or 1))
+        steps = max(_USEFUL_WINDOW // 4, _USEFUL_WINDOW // (graph.batch_size or 1))
+        return max(steps, _stored_for_each(graph))
+
+
+def _stored_for_each(graph: CellGraph) -> int:
+    """How many stored elements a sparse weight has for each element of y: to go through all of them
+    once in a window costs no more than its steps then.
+    """
+    sparse = [site for site in graph.sites if site.rule.counts_events]
+    return max((site.weight.size // max(site.y.size, 1) for site in sparse), default=0)
 
 
 def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:
