@@ -64,7 +64,7 @@ def in_jax(
     out: Int[Array, " E"], into: Int[Array, " E"], x: Float[Array, "T I"], c: Float[Array, "T O"]
 ) -> Float[Array, " E"]:
     """The definition."""
-    read = lambda row, at: jnp.where(at < 0, 0, row.at[at].get(mode="fill", fill_value=0))
+    read = lambda row, at: row.at[at].get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
     def add(total: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
         x, c = at

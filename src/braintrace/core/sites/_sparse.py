@@ -174,4 +174,4 @@ def _rows(values: jax.Array, index: jax.Array) -> jax.Array:
     """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is
     padded.
     """
-    return values.at[index].get(mode="fill", fill_value=0)
+    return values.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)

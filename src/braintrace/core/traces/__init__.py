@@ -24,6 +24,9 @@ from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._random_mask import RandomMask as RandomMask
 from ._rank_one import RankOne as RankOne
+from ._rounded import StochasticRounding as StochasticRounding
+from ._rounded import rounded as rounded
+from ._rounded import unrounded as unrounded
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import Unread as Unread
 from ._sensitivity import cleared_data as cleared_data

@@ -230,7 +230,7 @@ class FactorCarrier(Carrier):
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         after = []
         for site, sums, data in zip(graph.sites, before, local.data, strict=True):
-            x, new = represented(site, [d[0] for d in data], sums[0].dtype), []
+            x, new = represented(site, [d[0] for d in data], wide(sums[0].dtype)), []
             for old, decay in zip(sums, self.decays(graph, site), strict=True):
                 x = leaky_step(old, x, decay).astype(old.dtype)
                 new.append(x)
