@@ -28,6 +28,7 @@ ALGORITHMS = [
     "rflo",
 ]
 PROGRAMS = [
+    "connectome",
     "conv_spiking_events",
     "ei_spiking",
     "equinox_lstm",
@@ -36,7 +37,12 @@ PROGRAMS = [
     "nnx_gru_copy",
     "streaming_regression",
 ]
-NEEDS = {"equinox_lstm": "equinox", "lru_digits": "sklearn", "nnx_gru_copy": "flax"}
+NEEDS = {
+    "connectome": "brainevent",
+    "equinox_lstm": "equinox",
+    "lru_digits": "sklearn",
+    "nnx_gru_copy": "flax",
+}
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
 
