@@ -76,6 +76,18 @@ def test_a_learner_under_the_users_map(tmp_path):
     assert all(key in done.stdout and row["seconds"][0] > 0 for key, row in rows.items())
 
 
+def test_networks_of_brain_size(tmp_path):
+    pytest.importorskip("brainevent")
+    done = harness("benchmarks.connectome", tmp_path, "--tiny")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "connectome.json").read_text())
+    assert set(found["fly"]["methods"]) == {"pp_prop", "d_rtrl, window 1"}
+    assert len(found["learning"]["losses"]) == 3 and "updates: loss" in done.stdout
+    assert (tmp_path / "connectome.png").stat().st_size > 1000
+    again = harness("benchmarks.connectome", tmp_path, "--tiny", "--resume")
+    assert again.returncode == 0 and again.stdout == done.stdout
+
+
 def test_no_accelerator_is_said(tmp_path):
     done = harness("benchmarks.accelerator", tmp_path)
     assert done.returncode == 2 and "only a CPU" in done.stderr

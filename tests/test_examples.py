@@ -28,6 +28,7 @@ ALGORITHMS = [
     "rflo",
 ]
 PROGRAMS = [
+    "connectome",
     "conv_spiking_events",
     "distributed",
     "ei_spiking",
@@ -38,7 +39,12 @@ PROGRAMS = [
     "streaming_regression",
 ]
 WITHOUT_END = "distributed", "streaming_regression"
-NEEDS = {"equinox_lstm": "equinox", "lru_digits": "sklearn", "nnx_gru_copy": "flax"}
+NEEDS = {
+    "connectome": "brainevent",
+    "equinox_lstm": "equinox",
+    "lru_digits": "sklearn",
+    "nnx_gru_copy": "flax",
+}
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("[a-z]*.py"))
 
 

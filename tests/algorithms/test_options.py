@@ -120,7 +120,7 @@ WRONG = [
         "d_rtrl",
         {"trace_dtype": int},
         "Invalid trace_dtype.\n  got:      <class 'int'>\n"
-        "  expected: a floating-point dtype, or None\n"
+        "  expected: a floating-point dtype, a rules.StochasticRounding, or None\n"
         "  do:       pass jnp.float32, say",
     ),
 ]

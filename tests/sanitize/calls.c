@@ -1,4 +1,4 @@
-/* Calls of the trace kernel as XLA makes them, without XLA: over sizes, dtypes and slots against the definition, and with operands that do
+/* Calls of the kernels as XLA makes them, without XLA: over sizes, dtypes and slots against the definition, and with operands that do
    not fit, each of which must be refused with everything left as it was. Compiled with sanitizers; every buffer has memory of exactly its
    size. `calls short` and `calls overflow` are controls: the sanitizers must end them. */
 
@@ -366,13 +366,17 @@ static void other_calls(void) {
     drop(call);
 }
 
+#include "pairs_calls.h"
+
 int main(int count, char **arguments) {
     volatile int most = INT_MAX;
     if (count > 1 && !strcmp(arguments[1], "short")) too_short = 1, go(make(cases[0]));
+    if (count > 1 && !strcmp(arguments[1], "short pairs")) too_short = 1, go_pairs(make_pairs(4, 3, 5, 7, 20, 1, 0));
     if (count > 1 && !strcmp(arguments[1], "overflow")) most += count;
-    const long right = sweep(), spoilt = each_spoilt(), random = spoilt_at_random(20000);
+    const long right = sweep() + sweep_pairs(), spoilt = each_spoilt() + spoilt_pairs(), random = spoilt_at_random(20000);
     too_many_numbers();
     other_calls();
+    starved_pairs();
     printf("%ld calls agree with the definition, %ld that do not fit are refused, %ld at random do no harm\n", right, spoilt, random);
     return 0;
 }

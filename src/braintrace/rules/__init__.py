@@ -37,6 +37,7 @@ from ..core.traces import RankOne as RankOne
 from ..core.traces import Sensitivity as Sensitivity
 from ..core.traces import StepSignals as StepSignals
 from ..core.traces import StepTrace as StepTrace
+from ..core.traces import StochasticRounding as StochasticRounding
 from ..core.traces import TraceCarrier as TraceCarrier
 from ..core.traces import WholeState as WholeState
 from ..core.traces import WithinLayer as WithinLayer
@@ -85,6 +86,7 @@ __all__ = [
     "option",
     "register_algorithm",
     "StepTrace",
+    "StochasticRounding",
     "TraceCarrier",
     "FactorCarrier",
     "Carrier",

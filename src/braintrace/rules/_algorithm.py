@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from ..compat import ETraceConfig, configured
 from ..core._errors import UsageError
 from ..core.engine import Rule
-from ..core.traces import Carrier
+from ..core.traces import Carrier, StochasticRounding, rounded
 from ._options import Seed, floating, option, seed, text
 
 
@@ -88,7 +88,10 @@ class Algorithm(abc.ABC):
         """
         names = [f.name for f in dataclasses.fields(self) if f.name != "trace_dtype"]
         options = tuple((name, text(getattr(self, name))) for name in names)
-        parts = self.parts()
+        rounding = getattr(self, "trace_dtype", None)
+        rounding = rounding if isinstance(rounding, StochasticRounding) else None
+        wide: dict[str, Any] = {"trace_dtype": None} if rounding else {}
+        parts = dataclasses.replace(self, **wide).parts()
         if not (isinstance(parts, Rule) and isinstance(parts.carrier, Carrier)):
             raise UsageError(
                 f"The parts of {self.name} are no rule.",
@@ -96,7 +99,8 @@ class Algorithm(abc.ABC):
                 expected="a Rule with a kind of traces",
                 do='return rules.Rule("my rule", rules.PerParameter()) from parts(), say',
             )
-        return dataclasses.replace(parts, options=options)
+        carrier = rounded(parts.carrier, rounding) if rounding else parts.carrier
+        return dataclasses.replace(parts, carrier=carrier, options=options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

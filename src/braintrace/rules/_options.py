@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from ..core._domains import array, choice, described, key_or_number, number
 from ..core._errors import UsageError
+from ..core.traces import StochasticRounding
 
 #: A whole number or a PRNG key, and the hashable form that `seed` gives it.
 Seed = int | tuple[int, ...] | jax.Array | None
@@ -49,20 +50,22 @@ def option(default: object, check: Check, *, needed: bool = False, compare: bool
     return dataclasses.field(default=default, compare=compare, metadata=metadata)
 
 
-def floating(name: str, value: DTypeLike) -> np.dtype:
-    """A floating-point dtype.
+def floating(name: str, value: DTypeLike | StochasticRounding) -> np.dtype | StochasticRounding:
+    """A floating-point dtype, or a `StochasticRounding`.
 
     >>> from braintrace import rules
     >>> rules.floating("trace_dtype", "float32")
     dtype('float32')
     """
+    if isinstance(value, StochasticRounding):
+        return value
     with contextlib.suppress(TypeError):
         if jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return jnp.dtype(value)
     raise UsageError(
         f"Invalid {name}.",
         got=repr(value),
-        expected="a floating-point dtype, or None",
+        expected="a floating-point dtype, a rules.StochasticRounding, or None",
         do="pass jnp.float32, say",
     )
 

@@ -31,7 +31,8 @@ def transfer(equation: Equation, operands: Operands) -> Moved | None:
     """How `equation` carries the axes of its operands on; None where it does not."""
     if (rule := _RULES.get(equation.primitive)) is not None:
         return rule(equation, operands)
-    ways = [axes_through(equation, k) or _lanes(equation, k) for k in range(len(operands))]
+    through = [axes_through(equation, k) for k in range(len(operands))]
+    ways = [way or _lanes(equation, k) for k, way in enumerate(through)]
     ends = {
         axis.at(way[axis.dim]) if axis.dim in way else None
         for axis, way in zip(operands, ways, strict=True)
@@ -50,12 +51,14 @@ def transfer(equation: Equation, operands: Operands) -> Moved | None:
     params, axis = equation.params, end if of_result else operands[0]
     if name and axis is not None and (sizes := tuple(params[name]))[axis.dim] > 1:
         params = {**params, name: axis.sample_shape(sizes)}
-    return Moved((end,) * len(equation.outputs), params, aligned)
+    # what a product has beside its result, the kernel's own work space, is of no sample
+    outs = [end if any(through) or not n else None for n in range(len(equation.outputs))]
+    return Moved(tuple(outs), params, aligned)
 
 
 def _lanes(equation: Equation, k: int) -> dict[int, int]:
     """The same for the data of an operation that a site rule knows (a sparse product, say)."""
-    if len(equation.outputs) == 1:
+    if not any(v.differentiable for v in equation.outputs[1:]):
         for weight in range(len(equation.inputs)):
             rule = site_rule(equation, weight) if weight != k else None
             if rule is not None and rule.data == (k,):

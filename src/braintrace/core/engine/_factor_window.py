@@ -2,7 +2,7 @@
 product for each site.
 
     1  each step: entry a_t, drive delta_t, D_t and f_t; the traces; the factors (x_t, c_t)
-    2  one weight product for each site, over the factors of all steps
+    2  one weight product for each site, over the factors of all steps (`window_factors`)
 
 Between products, all of step 1 is elementwise and stays in cache. To map the steps of a window
 instead (their derivatives do not depend on each other) takes a window's arrays through memory, and
@@ -25,8 +25,9 @@ from ..traces import (
     every_drive,
     pulled_back,
     scan,
-    summed,
     timed,
+    window_factors,
+    window_gradients,
     zero_perturbations,
 )
 from ._records import (
@@ -56,12 +57,10 @@ def factor_window(
     def single(carried: tuple[EngineState, Gradients], at: Steps) -> PyTree:
         state, sums = carried
         of_step, local, signals, report = _derivatives(problem, prepared, state.carry, at)
-        before = state.traces
-        if at.marks is not None:
-            restarted = at.marks if at.dead is None else at.marks | at.dead
-            before = carrier.reset(graph, before, restarted)
+        before, begun = state.traces, at.begun
+        before = before if begun is None else carrier.reset(graph, before, begun)
         after = carrier.advance(graph, before, local)
-        factors = carrier.factors(graph, before, after, signals)
+        factors = window_factors(graph, carrier, before, after, signals)
         distinct, arrays[:] = _distinct(factors)
         sums = jax.tree.map(jnp.add, sums, of_step)
         return (EngineState(local.carry, after), sums), (distinct, report)
@@ -69,10 +68,8 @@ def factor_window(
     traces = carrier.init(graph) if state.traces is None else state.traces
     first = EngineState(stop(list(state.carry)), traces)
     (last, (of_ready, of_extra)), (distinct, reports) = scan(single, (first, total), steps)
-    of_sites = [
-        summed(site, distinct[x], distinct[c])
-        for site, (x, c) in zip(graph.sites, arrays, strict=True)
-    ]
+    pairs = [(distinct[x], distinct[c]) for x, c in arrays]
+    of_sites = window_gradients(graph, carrier, traces, pairs, steps.begun)
     return (added(graph, of_ready, of_sites), of_extra), last, (reports, None)
 
 

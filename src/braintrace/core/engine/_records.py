@@ -71,6 +71,11 @@ class Steps:
     whole: bool = dataclasses.field(default=False, metadata={"static": True})
 
     @property
+    def begun(self) -> Bool[Array, "T B"] | Bool[Array, " B"] | None:
+        """The samples whose traces begin anew before a step."""
+        return self.marks if self.marks is None or self.dead is None else self.marks | self.dead
+
+    @property
     def unread(self) -> Unread:
         """The samples of each step on which nothing after the last step depends."""
         if self.marks is None or not self.whole or self.marks.shape[0] == 1:

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -75,6 +76,7 @@ class Rule:
             traced = [s for s in sites if s.places or arranged.layers is not None]
             reasons = list(dict.fromkeys(self.carrier.approximates(arranged, s) for s in traced))
             reasons = [reason for reason in reasons if reason]
+            reasons += [self._rounding] if traced and self._rounding else []
             reached = _ever_reached(arranged, param) if changed else set()
             reasons += [replaces for replaces, acts_on in changed if reached & acts_on]
             if reasons:
@@ -91,6 +93,13 @@ class Rule:
                 edit.edit(editor, exits)
             graph = editor.analysed(signature, max_slots)
         return dataclasses.replace(self.carrier.arrange(graph), parameters=tuple(rows))
+
+    @property
+    def _rounding(self) -> str:
+        """What a dtype below single precision does to the traces; '' for nothing."""
+        dtype = getattr(self.carrier, "dtype", None)
+        narrow = dtype is not None and jnp.finfo(dtype).bits < 32
+        return f"its traces are rounded to {jnp.dtype(dtype)}" if narrow else ""
 
     def init(self, graph: CellGraph) -> Traces:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the

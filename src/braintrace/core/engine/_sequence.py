@@ -27,7 +27,8 @@ def default_window(graph: CellGraph, rule: Rule, steps: int) -> int:
         s.y.size * (1 + len(s.places)) + sum(getattr(v, "size", 0) for v in s.data)
         for s in graph.sites
     )
-    held += 8 * sum(graph.carry[k].size for k in graph.hidden)
+    if not isinstance(rule.carrier, FactorCarrier):  # which keeps factors alone
+        held += 8 * sum(graph.carry[k].size for k in graph.hidden)
     longest = rule.carrier.useful_window(graph)
     return _even(steps, max(1, min(steps, longest, WINDOW_BYTES // max(4 * held, 1))))
 

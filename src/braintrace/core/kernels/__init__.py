@@ -2,6 +2,7 @@
 it.
 """
 
+from ._pairs import paired as paired
 from ._target import registered as registered
 from ._traces import MOST_SLOTS as MOST_SLOTS
 from ._traces import Operands as Operands

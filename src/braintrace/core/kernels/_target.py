@@ -1,8 +1,8 @@
-"""The trace kernel as a target of XLA's foreign function interface.
+"""The kernels as targets of XLA's foreign function interface.
 
-It is registered when this module is imported, if it is built: executables that another process
-compiled find it then. An import builds nothing; the first use does. Where that cannot be, or with
-`BRAINTRACE_KERNELS=0` in the environment, the same functions run in JAX.
+They are registered when this module is imported, if they are built: executables that another
+process compiled find them then. An import builds nothing; the first use does. Where that cannot be,
+or with `BRAINTRACE_KERNELS=0` in the environment, the same functions run in JAX.
 """
 
 import ctypes
@@ -18,11 +18,12 @@ from .._errors import problem
 from ._build import BuildError, Source, build, load
 
 TARGET = "braintrace_traces"
+PAIRS = "braintrace_pairs"
 _HERE = Path(__file__).parent
 _SOURCE = Source(
     function=TARGET,
     code=_HERE / "traces.c",
-    headers=(_HERE / "traces.h", _HERE / "call.h"),
+    headers=tuple(_HERE / name for name in ("traces.h", "pairs.h", "call.h", "threads.h")),
     flags=("-O2", "-march=native", "-std=gnu11"),
     include=jax.ffi.include_dir(),
     version=f"jaxlib {metadata.version('jaxlib')}",
@@ -33,14 +34,14 @@ _WANTED = os.name == "posix" and os.environ.get("BRAINTRACE_KERNELS", "1") != "0
 
 @functools.cache
 def registered() -> bool:
-    """Whether the kernel can be called; it is built if need be."""
+    """Whether the kernels can be called; they are built if need be."""
     return _LOADED or (_WANTED and _register(_built()))
 
 
 def _register(library: ctypes.CDLL | None) -> bool:
-    if library is not None:
-        function = jax.ffi.pycapsule(getattr(library, TARGET))
-        jax.ffi.register_ffi_target(TARGET, function, platform="cpu")
+    for name in (TARGET, PAIRS) if library is not None else ():
+        function = jax.ffi.pycapsule(getattr(library, name))
+        jax.ffi.register_ffi_target(name, function, platform="cpu")
     return library is not None
 
 

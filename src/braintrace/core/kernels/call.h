@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "xla/ffi/api/c_api.h"
 
@@ -26,7 +27,7 @@ static XLA_FFI_Error *fail(const XLA_FFI_CallFrame *frame, const char *message, 
 static void refuse(Reader *reader, const char *what, const char *got, const char *expected) {
     char message[512];
     if (reader->error) return;
-    snprintf(message, sizeof message, "Invalid %s of the trace kernel.\n  got:      %s\n  expected: %s", what, got, expected);
+    snprintf(message, sizeof message, "Invalid %s of the kernel.\n  got:      %s\n  expected: %s", what, got, expected);
     reader->error = fail(reader->frame, message, XLA_FFI_Error_Code_INVALID_ARGUMENT);
 }
 

@@ -5,11 +5,11 @@
    move, S, then for each pair of slots and for each slot whether its operand is there.
    Results: the gradient in place, then S traces in place if they move. */
 
-#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "call.h"
+#include "threads.h"
 
 #define SLOTS 4 /* the most state slots */
 #define WIDE 4
@@ -29,15 +29,13 @@
     with(3, 0, 0) with(3, 0, 1) with(3, 1, 0) with(3, 1, 1) with(4, 0, 0) with(4, 0, 1) with(4, 1, 0) with(4, 1, 1)
 
 typedef struct {
+    Shared shared;
     long B, O, I, K;
     int S, across;
     const void *rows[SLOTS][SLOTS], *drive[SLOTS], *x, *now, *signal[SLOTS], *old[SLOTS];
     void *gradient, *new[SLOTS];
     int bytes; /* of a number */
-    long chunk, chunks;
-    atomic_long next, done;
-    atomic_int users; /* the last one frees */
-    atomic_int failed;
+    long rows_at_once; /* of the gradient, in a chunk */
 } Job;
 
 #define REAL float
@@ -51,43 +49,14 @@ typedef struct {
 #undef REAL
 #undef NAME
 
-static void leave(Job *job) {
-    if (atomic_fetch_sub(&job->users, 1) == 1) free(job);
-}
-
-/* Take chunks until none is left. */
-static void work(Job *job) {
-    void *scratch = NULL;
-    for (long n; (n = atomic_fetch_add(&job->next, 1)) < job->chunks;) {
-        if (!scratch && !(scratch = malloc((size_t)job->S * job->K * ROWS * job->bytes + 64))) atomic_store(&job->failed, 1);
-        if (scratch) {
-            const long P = job->across ? job->I : job->O, p0 = n * job->chunk, p1 = p0 + job->chunk < P ? p0 + job->chunk : P;
-            (job->bytes == 4 ? chunk_f32 : chunk_f64)(job, p0, p1, scratch);
-        }
-        atomic_fetch_add(&job->done, 1);
-    }
+static void chunk(Shared *shared, long n) {
+    Job *job = (Job *)shared;
+    void *scratch = malloc((size_t)job->S * job->K * ROWS * job->bytes + 64);
+    if (scratch) {
+        const long P = job->across ? job->I : job->O, p0 = n * job->rows_at_once, end = p0 + job->rows_at_once;
+        (job->bytes == 4 ? chunk_f32 : chunk_f64)(job, p0, end < P ? end : P, scratch);
+    } else atomic_store(&shared->failed, 1);
     free(scratch);
-}
-
-static void task(void *data) {
-    work(data);
-    leave(data);
-}
-
-/* Helpers on the runtime's threads; whoever comes late finds nothing left to do, so nothing depends on their coming. */
-static void call_helpers(const XLA_FFI_CallFrame *frame, Job *job) {
-    int64_t threads = 1;
-    XLA_FFI_ThreadPool_NumThreads_Args ask = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx, &threads};
-    XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&ask);
-    for (int64_t k = 1; !error && k < threads && k < job->chunks; k++) {
-        atomic_fetch_add(&job->users, 1);
-        XLA_FFI_ThreadPool_Schedule_Args call = {XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE, NULL, frame->ctx, task, job};
-        if ((error = frame->api->XLA_FFI_ThreadPool_Schedule(&call))) atomic_fetch_sub(&job->users, 1);
-    }
-    if (error) {
-        XLA_FFI_Error_Destroy_Args drop = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, NULL, error};
-        frame->api->XLA_FFI_Error_Destroy(&drop);
-    }
 }
 
 /* The plan, if it is one; else NULL. */
@@ -152,19 +121,15 @@ static XLA_FFI_Error *run(XLA_FFI_CallFrame *frame) {
         return reader.error;
     }
     const long fit = CACHE_BYTES / (Q * job->bytes + 1) / ROWS * ROWS;
-    job->chunk = fit < ROWS ? ROWS : fit;
-    job->chunks = (P + job->chunk - 1) / job->chunk;
-    atomic_store(&job->users, 1);
-    if (job->B * job->O * job->I * job->S > (1L << 16)) call_helpers(frame, job);
-    work(job);
-    while (atomic_load(&job->done) < job->chunks) /* chunks that a helper is busy with */
-        ;
-    const int failed = atomic_load(&job->failed);
-    leave(job);
-    return failed ? fail(frame, "out of memory", XLA_FFI_Error_Code_RESOURCE_EXHAUSTED) : NULL;
+    job->rows_at_once = fit < ROWS ? ROWS : fit;
+    job->shared.chunk = chunk;
+    job->shared.chunks = (P + job->rows_at_once - 1) / job->rows_at_once;
+    return finish(frame, &job->shared, job->B * job->O * job->I * job->S > (1L << 16));
 }
 
-XLA_FFI_Error *braintrace_traces(XLA_FFI_CallFrame *frame) {
+#include "pairs.h"
+
+static XLA_FFI_Error *called(XLA_FFI_CallFrame *frame, XLA_FFI_Error *(*function)(XLA_FFI_CallFrame *)) {
     /* the name of the extension's base type differs between versions of this interface */
     const XLA_FFI_Metadata_Extension *asked = (XLA_FFI_Metadata_Extension *)frame->extension_start;
     if (asked && asked->extension_base.type == XLA_FFI_Extension_Metadata) {
@@ -172,5 +137,8 @@ XLA_FFI_Error *braintrace_traces(XLA_FFI_CallFrame *frame) {
         asked->metadata->api_version.minor_version = XLA_FFI_API_MINOR;
         return NULL;
     }
-    return frame->stage == XLA_FFI_ExecutionStage_EXECUTE ? run(frame) : NULL;
+    return frame->stage == XLA_FFI_ExecutionStage_EXECUTE ? function(frame) : NULL;
 }
+
+XLA_FFI_Error *braintrace_traces(XLA_FFI_CallFrame *frame) { return called(frame, run); }
+XLA_FFI_Error *braintrace_pairs(XLA_FFI_CallFrame *frame) { return called(frame, run_pairs); }

@@ -46,6 +46,9 @@ class SiteRule(abc.ABC):
         """Numbers of the operands that the weight meets; the others are fixed."""
         return tuple(k for k in range(len(self.equation.inputs)) if k != self.operand)
 
+    #: Whether `weight_gradient_sum` takes the time of the data that are not zero.
+    counts_events: bool = False
+
     #: The atoms whose values the rule itself needs: indices, say.
     structure: tuple[Atom, ...] = ()
 

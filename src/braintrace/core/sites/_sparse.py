@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Num
 
 from ..jaxpr import Const, Equation
+from ..kernels import paired
 from ._rule import SiteRule
 
 Pair = tuple[jax.Array, jax.Array]  # (out, into), each shaped as the stored elements
@@ -117,6 +118,39 @@ class SparseRule(SiteRule):
         return jax.lax.scan(add, jnp.zeros(self._weight_shape, c.dtype), (x, c))[0]
 
 
+class StoredRule(SparseRule):
+    """A weight for each stored element. Sums over time take the time of the events in x, where the
+    elements are stored row by row of x.
+    """
+
+    counts_events = True
+
+    def weight_gradient_sum(self, x: Num[Array, "T ..."], c: Num[Array, "T ..."]) -> jax.Array:
+        together = lambda v, axis: (v := self._lanes_first(v, axis)).reshape(-1, v.shape[-1])
+        pair = together(x, self._axis).astype(c.dtype), together(c, self._y_axis)
+        return self._paired(*pair).reshape(self._weight_shape)
+
+    def data_gradient_sum(
+        self, data: list[jax.Array], c: Num[Array, "T ..."], weight: jax.Array
+    ) -> jax.Array:
+        return self.weight_gradient_sum(jax.vmap(lambda x: self.represent([x]))(*data), c)
+
+    def spread_sum(self, f: Num[Array, "T ..."], data: list[jax.Array]) -> jax.Array:
+        x = jax.vmap(lambda x: self.represent([x]))(*data).astype(f.dtype)
+        x, f = self._lanes_first(x, self._axis), self._lanes_first(f, self._y_axis)
+        flat = lambda v: v.reshape(-1, *v.shape[-2:])
+        entries = jax.vmap(self._paired)(flat(x), flat(f))  # of each sample, stored elements
+        return jnp.moveaxis(entries, 0, -1).reshape(self.trace_shape)
+
+    def _paired(self, x: Num[Array, "T I"], c: Num[Array, "T O"]) -> Num[Array, " E"]:
+        return paired(self._end(0).reshape(-1), self._end(1).reshape(-1), x, c)
+
+    @staticmethod
+    def _lanes_first(values: Num[Array, "T ..."], axis: int) -> Num[Array, "... T n"]:
+        """Time and the rows, which lie along `axis` of a step, behind everything else."""
+        return jnp.moveaxis(values, (0, axis + 1), (-2, -1))
+
+
 class HomogeneousRule(SparseRule):
     """One number for all stored elements: `y = W (A x)` with A the matrix of ones. The trace is
     shaped as y.
@@ -147,4 +181,4 @@ def _rows(values: jax.Array, index: jax.Array) -> jax.Array:
     """Rows of `values`; zeros where the index is outside of them, as where a BCOO matrix is
     padded.
     """
-    return values.at[index].get(mode="fill", fill_value=0)
+    return values.at[index].get(mode="fill", fill_value=0, wrap_negative_indices=False)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..jaxpr import Equation
 from ._rule import SiteRule, register_named_rule
-from ._sparse import Ends, HomogeneousRule, Pair, SparseRule
+from ._sparse import Ends, HomogeneousRule, Pair, StoredRule
 
 # Where elements are stored: their shape, `ends`, and the axes of x and y that hold the rows.
 Form = tuple[tuple[int, ...], Ends] | tuple[tuple[int, ...], Ends, int, int]
@@ -34,7 +34,7 @@ def _rule(
         return None
     stored, ends, *axes = found
     size = math.prod(weight.shape)
-    kind = SparseRule if size == math.prod(stored) else HomogeneousRule if size == 1 else None
+    kind = StoredRule if size == math.prod(stored) else HomogeneousRule if size == 1 else None
     return kind and kind(equation, data, stored, ends, *axes)
 
 

@@ -7,12 +7,13 @@ from ._carrier import FactorCarrier as FactorCarrier
 from ._carrier import StepSignals as StepSignals
 from ._carrier import TraceCarrier as TraceCarrier
 from ._carrier import Traces as Traces
-from ._carrier import summed as summed
 from ._draws import Draws as Draws
 from ._draws import begun as begun
 from ._draws import draws_in as draws_in
 from ._draws import key_words as key_words
 from ._draws import with_key as with_key
+from ._events import window_factors as window_factors
+from ._events import window_gradients as window_gradients
 from ._factored import Factored as Factored
 from ._filtered_input import MayBeFiltered as MayBeFiltered
 from ._filters import kappa_step as kappa_step
@@ -27,6 +28,9 @@ from ._per_parameter import PerParameter as PerParameter
 from ._presynaptic import Presynaptic as Presynaptic
 from ._random_mask import RandomMask as RandomMask
 from ._rank_one import RankOne as RankOne
+from ._rounded import StochasticRounding as StochasticRounding
+from ._rounded import rounded as rounded
+from ._rounded import unrounded as unrounded
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import Unread as Unread
 from ._sensitivity import cleared_data as cleared_data

@@ -141,7 +141,7 @@ class Carrier(abc.ABC):
 
     def useful_window(self, graph: CellGraph) -> int:
         """The number of steps beyond which a window is not faster."""
-        return _USEFUL_WINDOW
+        return max(_USEFUL_WINDOW, _stored_for_each(graph))
 
 
 class TraceCarrier(Carrier):
@@ -241,7 +241,7 @@ class FactorCarrier(Carrier):
     def advance(self, graph: CellGraph, before: Traces, local: Sensitivity) -> Traces:
         after = []
         for site, sums, data in zip(graph.sites, before, local.data, strict=True):
-            x, new = represented(site, [d[0] for d in data], sums[0].dtype), []
+            x, new = represented(site, [d[0] for d in data], wide(sums[0].dtype)), []
             for old, decay in zip(sums, self.decays(graph, site), strict=True):
                 x = leaky_step(old, x, decay).astype(old.dtype)
                 new.append(x)
@@ -255,6 +255,16 @@ class FactorCarrier(Carrier):
         """For each site, represented data and a cotangent of y whose weight gradient is that of
         the step; or several of both, in front, whose sum is.
         """
+
+    def sum_gain(self, graph: CellGraph, site: Site) -> float | None:
+        """What the cotangent of a site is multiplied with where its data's one leaky sum is the
+        other factor; None where another value may be.
+        """
+        return None
+
+    def sums(self, traces: Traces, site: int) -> list[Array]:
+        """The leaky sums of a site's data."""
+        return traces[site]
 
     def axes(self, graph: CellGraph) -> Traces:
         """Where the samples lie in the traces, as the front of their tree."""
@@ -276,7 +286,16 @@ class FactorCarrier(Carrier):
         """
         largest = max((site.weight.size for site in graph.sites), default=0)
         least = _USEFUL_WINDOW // (4 if largest > _SMALL_WEIGHT else 8)
-        return max(least, _USEFUL_WINDOW // (graph.batch_size or 1))
+        steps = max(least, _USEFUL_WINDOW // (graph.batch_size or 1))
+        return max(steps, _stored_for_each(graph))
+
+
+def _stored_for_each(graph: CellGraph) -> int:
+    """How many stored elements a sparse weight has for each element of y: to go through all of them
+    once in a window costs no more than its steps then.
+    """
+    sparse = [site for site in graph.sites if site.rule.counts_events]
+    return max((site.weight.size // max(site.y.size, 1) for site in sparse), default=0)
 
 
 def trace_dtype(site: Site, chosen: DTypeLike | None) -> np.dtype:

@@ -64,6 +64,12 @@ class Factored(FactorCarrier):
             ),
         }
 
+    def sum_gain(self, graph: CellGraph, site: Site) -> float | None:
+        return 1.0 if site.places else None
+
+    def sums(self, traces: Traces, site: int) -> list[Array]:
+        return traces["input"][site]
+
     def of_site(self, traces: Traces, site: int) -> Traces:
         return {"input": traces["input"][site], "state": traces["state"][site]}
 

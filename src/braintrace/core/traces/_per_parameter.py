@@ -14,14 +14,14 @@ import functools
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, PyTree
 
-from .._precision import wide
+from .._precision import wide, widened
 from ..analysis import Axes, CellGraph, Site, whole_samples
 from ..kernels import MOST_SLOTS, Operands, advance_and_contract, in_place, met
 from ..step import Values
@@ -55,6 +55,9 @@ class PerParameter(TraceCarrier):
     >>> rules.Rule("D-RTRL", rules.PerParameter()).carrier.longest_window is None
     True
     """
+
+    #: Whether dense weights take the trace kernel.
+    kernel: ClassVar[bool] = True
 
     dtype: DTypeLike | None = None
     clip: float | None = None
@@ -130,7 +133,8 @@ class PerParameter(TraceCarrier):
         """Whether the traces of a dense weight take the trace kernel."""
         slots = [len(place.slots) for place in site.places]
         return (
-            self.clip is None
+            self.kernel
+            and self.clip is None
             and not self._passes(graph, site)
             and site.rule.outer_layout is not None
             and 0 not in (*site.trace_shape, *slots)
@@ -159,7 +163,7 @@ class PerParameter(TraceCarrier):
         def moved(old: list[Array], rows: Sequence[Array | None], drive: Array | None) -> Array:
             terms = [
                 met(site.rule.at_entries(row.astype(jnp.finfo(e.dtype).dtype)), e)
-                for row, e in zip(rows, old, strict=True)
+                for row, e in zip(rows, widened(old), strict=True)
                 if row is not None
             ]
             if drive is not None:

@@ -56,6 +56,11 @@ class Presynaptic(FactorCarrier):
         is_bias = self.bias_trace and graph.sites.index(site) in graph.drive_biases
         return bool(site.places) and (site.is_operation or is_bias)
 
+    def sum_gain(self, graph: CellGraph, site: Site) -> float | None:
+        if len(self.decays(graph, site)) > 1:
+            return None
+        return self.gain if self._is_traced(graph, site) else 1.0
+
     def contract(self, graph: CellGraph, traces: Traces, entry: Values) -> list[Array]:
         return [jnp.zeros(s.weight.shape, s.weight.dtype) for s in graph.sites]
 

@@ -13,7 +13,7 @@ from ...compat._graph import ETraceGraph
 from ...core._domains import flag
 from ...core._errors import UsageError
 from ...core.engine import MemoryPlan, Names, Rule
-from ...core.traces import Factored
+from ...core.traces import Factored, unrounded
 from ...learner import Shardings
 from ...reports import CompilationReport, Path
 from ._states import states_of
@@ -173,12 +173,12 @@ class FactorisedDecays:
     @property
     def decay_x(self) -> float:
         """The decay of the input trace; 0.9 for a rank of 19."""
-        return cast(Factored, self._rule.carrier).input_decay
+        return cast(Factored, unrounded(self._rule.carrier)).input_decay
 
     @property
     def decay_f(self) -> float:
         """The decay of the state trace."""
-        return cast(Factored, self._rule.carrier).state_decay
+        return cast(Factored, unrounded(self._rule.carrier)).state_decay
 
     @property
     def decay(self) -> float | tuple[float, float]:
