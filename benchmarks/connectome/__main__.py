@@ -21,11 +21,11 @@ _BEGIN, _END = "<!-- connectome: begin -->", "<!-- connectome: end -->"
 _ALL = (("pp_prop", None), ("ottt", None), ("d_rtrl", None))
 
 
-def parts(tiny: bool) -> dict[str, dict[str, Any]]:
+def parts(tiny: bool, rounds: int) -> dict[str, dict[str, Any]]:
     """What is measured, by name; each in a process of its own."""
     neurons = 300 if tiny else FLY
     synapses = 3000 if tiny else round(1.022 * SYNAPSES_OF_FLY)  # some are drawn twice
-    usual = {"drive": 1.0, "steps": 10 if tiny else 100, "rounds": 1 if tiny else 5}
+    usual = {"drive": 1.0, "steps": 10 if tiny else 100, "rounds": rounds}
     fly = {"neurons": neurons, "synapses": synapses, **usual}
     sizes = [1_000, 10_000, 100_000, 1_000_000]
     step_by_step = [("pp_prop", 1), ("d_rtrl", 1)]
@@ -48,12 +48,13 @@ def main() -> int:
     wanted = argparse.ArgumentParser("benchmarks.connectome", description=__doc__)
     wanted.add_argument("--resume", action="store_true", help="keep the parts that are there")
     wanted.add_argument("--tiny", action="store_true", help="networks of some hundred neurons")
+    wanted.add_argument("--rounds", type=int, default=5, help="of each method, in turn")
     wanted.add_argument("--minutes", type=float, default=30, help="after which no part is begun")
     wanted.add_argument("--folder", type=Path, default=_HERE, help="for the data and the figure")
     options = wanted.parse_args()
     file, end = options.folder / "connectome.json", time.monotonic() + 60 * options.minutes
     found = json.loads(file.read_text()) if options.resume and file.exists() else {}
-    for name, part in parts(options.tiny).items():
+    for name, part in parts(options.tiny, options.rounds).items():
         if name not in found and time.monotonic() < end:
             found[name] = _run(part)
             file.write_text(json.dumps(found, indent=1))

@@ -270,7 +270,8 @@ def test_half_precision_under_float32_parameters(where):
     given = p, coarse.init(p, h), xs
     report = check_gradients(coarse, *given, loss_fn=lambda out: (out**2).sum(-1), window=1)
     assert report.ok and report.tolerance == 5e-2 and "as bfloat16 takes part" in str(report)
-    assert not dataclasses.replace(report, tolerance=1e-3, rounding=0).ok  # control
+    [row] = report.rows
+    assert row.certificate.value == "approximate" and 1e-4 < row.relative_error < 5e-2
 
 
 def test_float16_has_a_tolerance_of_its_own():
