@@ -47,7 +47,7 @@ def test_every_page_says_what_it_must():
             ), page
 
 
-@pytest.mark.parametrize("name", ["index", "migration", "own_rule", "states"])
+@pytest.mark.parametrize("name", ["index", "migration", "own_rule", "scale", "states"])
 def test_the_examples_of_a_page_run_in_their_order(name, single_precision):
     names = {"__name__": "page"}
     for block in BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text()):

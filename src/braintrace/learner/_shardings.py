@@ -34,6 +34,12 @@ class DividedArray:
         bytes: of the whole.
         bytes_per_device: of the part on one device.
         whole: why it is not divided along an axis of the mesh that was asked for; '' where it is.
+
+    >>> import braintrace
+    >>> from jax.sharding import PartitionSpec
+    >>> row = braintrace.DividedArray("carry", (8, 3), PartitionSpec("data", None), 96, 12)
+    >>> row.bytes // row.bytes_per_device
+    8
     """
 
     __module__ = "braintrace"

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class Axes(NamedTuple):
-    """The axes of an array along which samples and neurons lie; None for none."""
+    """The axes of an array along which samples and neurons lie; None for none.
+
+    >>> from braintrace import rules
+    >>> rules.Axes(samples=0, neurons=2).behind(1)
+    Axes(samples=1, neurons=3)
+    """
 
     samples: int | None = None
     neurons: int | None = None

@@ -105,7 +105,10 @@ class Rule:
         """Zero traces: those of the carrier and, where the rule added leaves to the carry, the
         leaves' first values.
         """
-        return made(self.zeros(graph))
+        carried = self.carrier.init(graph)
+        if not graph.extra:
+            return carried
+        return with_extra(graph, carried, made(zeros_of_extra(graph)))
 
     def zeros(self, graph: CellGraph) -> PyTree:
         """As `Zeros`."""
