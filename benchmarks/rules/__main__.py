@@ -15,7 +15,7 @@ from ..results import Results
 from ..run import machine
 from .methods import METHODS, TBPTT, methods
 from .networks import NETWORKS
-from .protocol import SHORT, Size, row
+from .protocol import BESIDE, SHORT, Size, row
 from .report import figure, report
 
 SHORT_METHODS = ("rtrl", "snap 1", "sk_rtrl 4", "uoro", "d_rtrl", "rflo", "instantaneous", TBPTT)
@@ -34,9 +34,12 @@ def main() -> int:
     wanted.add_argument("--minutes", type=float, default=30, help="then no further row is begun")
     wanted.add_argument("--folder", type=Path, default=_HERE, help="of the results (%(default)s)")
     options = wanted.parse_args()
-    name, size = ("short", SHORT) if options.short else ("results", Size())
+    name = "short" if options.short else "results"
+    sizes = {network: Size() if network == "tanh" else BESIDE for network in NETWORKS}
+    if options.short:
+        sizes = dict.fromkeys(NETWORKS, SHORT)
     results = Results(options.folder.absolute(), name, resume=not options.again)
-    results.data["neurons"] = size.neurons
+    results.data["neurons"] = sizes["tanh"].neurons
     measured = results.data.setdefault("rows", {})
     every = {network: {**methods(network), TBPTT: None} for network in NETWORKS}
     missing = [
@@ -55,7 +58,7 @@ def main() -> int:
             print(f"{options.minutes:g} minutes are over; run again for the rest", file=sys.stderr)
             break
         try:
-            found = row(method, every[network][method], NETWORKS[network], size)
+            found = row(method, every[network][method], NETWORKS[network], sizes[network])
         except braintrace.BrainTraceError as error:
             found = {"refused": str(error).splitlines()[0]}
         found["seconds"] = time.perf_counter() - start

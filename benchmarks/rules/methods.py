@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
     "sltt": _of("sltt"),
     "instantaneous": _of("instantaneous"),
     "osttp": _projecting("osttp", feedback_key=0),
-    "decolle": _projecting("decolle"),
+    "decolle": _projecting("decolle", readout_key=0),
 }
 
 

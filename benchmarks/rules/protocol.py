@@ -42,6 +42,8 @@ class Size:
     rates: tuple[float, ...] = (1e-3, 3e-3)
 
 
+#: Of the networks that no published figure stands beside.
+BESIDE = Size(seeds=3, updates=100, predictions=1500, rates=(3e-3,))
 SHORT = Size(neurons=12, seeds=2, samples=2, updates=20, predictions=400, rates=(3e-3,))
 
 
