@@ -150,8 +150,8 @@ def windows(shape, indices, sizes, starting, dropped, batching):
         elif d in batching:
             first = np.arange(n).reshape([-1 if k == batching[d] else 1 for k in range(len(batch))])
         along = np.arange(size).reshape([-1 if k == d else 1 for k in kept])
-        where.append(first.reshape(*first.shape, *flat) + along)
-    return tuple(where), there.reshape(*batch, *flat)
+        where.append(np.reshape(first, (*np.shape(first), *flat)) + along)
+    return tuple(where), np.reshape(there, (*batch, *flat))
 
 
 def gather(eqn):
