@@ -88,6 +88,7 @@ WHERE = jnp.array([[0, 4], [7, 2], [-9, 2]])
         lambda x, k, mode: x.at[:, k[0]].get(mode=mode),
         lambda x, k, mode: x.at[k, k].get(mode=mode),
         lambda x, k, mode: x.astype(int).at[k].get(mode=mode),
+        lambda x, k, mode: x[0, 0].at[k[0, 0]].get(mode=mode),
         lambda x, k, mode: x.at[k[0]].set(x[:2], mode=mode),
         lambda x, k, mode: x.at[:, k, 1].add(2.5, mode=mode),
         lambda x, k, mode: jax.vmap(lambda x, k: x.at[k].get(mode=mode))(x[:3], k),
