@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmarks import plan
+from benchmarks.rules.report import overview
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,3 +149,10 @@ def test_rules_are_measured_and_a_run_goes_on(tmp_path):
     assert all(np.mean(found) < 0.95 for found in rows["d_rtrl"]["cosine"].values())  # control
     assert all(np.isfinite(found).all() for row in rows.values() for found in row["nmse"].values())
     assert "| `d_rtrl` |" in second.stdout and (tmp_path / "short.png").exists()
+
+
+def test_the_page_of_algorithms_shows_what_was_measured():
+    found = json.loads((ROOT / "benchmarks/rules/results.json").read_text())
+    table = overview(found)
+    assert table.strip() in (ROOT / "docs/algorithms/index.md").read_text()
+    assert len(table.splitlines()) > 10

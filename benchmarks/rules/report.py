@@ -41,6 +41,22 @@ def report(data: dict[str, Any]) -> str:
     )
 
 
+def overview(data: dict[str, Any]) -> str:
+    """Of the tanh network, the mean cosine over tasks and the error on each series; rules with the
+    same figures share a row. What `docs/algorithms/index.md` shows.
+    """
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name, row in data["rows"]["tanh"].items():
+        if "nmse" in row:
+            every = [np.mean(values) for values in row.get("cosine", {}).values()]
+            cosine = f"{np.mean(every):.2f}" if every else ""
+            errors = [f"{np.mean(row['nmse'][series]):.2g}" for series in SERIES]
+            shared.setdefault((cosine, *errors), []).append(f"`{name}`")
+    lines = sorted(shared.items(), key=lambda row: row[0], reverse=True)
+    cells = [(", ".join(names), *figures) for figures, names in lines]
+    return rows(("rule", "cosine", *SERIES), cells)
+
+
 def _line(
     name: str,
     row: dict[str, Any],
