@@ -100,8 +100,7 @@ class EquinoxLearner(FunctionLearner):
         self.function = self._step  # (model, carry, x) -> (carry, out), as the module is called
 
     def __reduce__(self) -> Any:
-        leaves = self._static | dict(zip(self._arrays, self.cell.params.leaves, strict=True))
-        model = self._structure.unflatten([leaves[k] for k in range(len(leaves))])
+        model = self._with(self.cell.params.leaves)
         given = self._call, self.rule, self.initial, self.cell.x.shapes, self._vmap
         return packed(functools.partial(type(self), model, *given, **self._options))
 
@@ -134,8 +133,11 @@ class EquinoxLearner(FunctionLearner):
     def _module(self, params: Values) -> PyTree:
         """The module of the arrays. No gradient passes through constants."""
         constants = map(jax.lax.stop_gradient, params.leaves[self._rows :])
-        arrays = zip(self._arrays, [*params.leaves[: self._rows], *constants], strict=True)
-        leaves = self._static | dict(arrays)
+        return self._with([*params.leaves[: self._rows], *constants])
+
+    def _with(self, arrays: Sequence[Any]) -> PyTree:
+        """The module's tree with these in place of its arrays."""
+        leaves = self._static | dict(zip(self._arrays, arrays, strict=True))
         return self._structure.unflatten([leaves[k] for k in range(len(leaves))])
 
     def shardings(
@@ -148,9 +150,7 @@ class EquinoxLearner(FunctionLearner):
     ) -> Shardings:
         """As for `FunctionLearner`; `params` is like the module, for `equinox.filter_shard`."""
         found = super().shardings(mesh, data=data, model=model, memory_budget=memory_budget)
-        leaves = self._static | dict(zip(self._arrays, found.params.leaves, strict=True))
-        params = self._structure.unflatten([leaves[k] for k in range(len(leaves))])
-        return dataclasses.replace(found, params=params)
+        return dataclasses.replace(found, params=self._with(found.params.leaves))
 
     def user_step(self, step_fn: Callable[..., PyTree], has_aux: bool) -> UserStep:
         """`step_fn(model, call, *slices)` as a step on the module's arrays."""

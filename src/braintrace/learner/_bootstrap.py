@@ -63,6 +63,10 @@ def learn_estimate(
     shape = jax.eval_shape(lambda *at: _loss(cell, loss_fn, *at), cell.out.leaves, first)
     counts = weights_of(lesson.mask, shape, steps, "sum")
 
+    def rows(carry: Sequence[Array]) -> Float[Array, "B n"]:
+        """What is estimated of a carry, sample by sample."""
+        return by_sample(graph, leaves, [carry[k] for k in leaves]).astype(weights[0].dtype)
+
     def single(carry: list[Array], at: PyTree) -> tuple[list[Array], Float[Array, ""]]:
         xs, targets, marks, weight = at
         if marks is not None:
@@ -78,13 +82,12 @@ def learn_estimate(
         start = [held.get(k, v) for k, v in enumerate(carry)]
         chunk, goes_on = at
         end, losses = jax.lax.scan(single, start, chunk)
-        state = by_sample(graph, leaves, [end[k] for k in leaves]).astype(weights[0].dtype)
+        state = rows(end)
         later = (stop(estimator(copy, state)) * state).sum()
         return losses.sum() + jnp.where(goes_on, later, 0), end
 
     def error(weights: Weights, carry: list[Array], target: Float[Array, "B n"]) -> PyTree:
-        state = by_sample(graph, leaves, [carry[k] for k in leaves]).astype(target.dtype)
-        away = estimator(weights, state) - stop(target)
+        away = estimator(weights, rows(carry)) - stop(target)
         return (away**2).sum(1).mean() / 2, (away**2).mean()
 
     def learned(
@@ -125,9 +128,7 @@ def learn_estimate(
             of_chunk, began, (timed, goes_on, renewed)
         )
         if course.ends:
-            nothing = jnp.zeros_like(by_sample(graph, leaves, [end[k] for k in leaves]))
-            nothing = nothing.astype(weights[0].dtype)
-            weights, tuner, last = learned(weights, tuner, end, nothing)
+            weights, tuner, last = learned(weights, tuner, end, jnp.zeros_like(rows(end)))
             squared = jnp.append(squared, last)
         return (weights, copy, tuner), squared.mean()
 

@@ -111,7 +111,7 @@ def _steps_of(mode: Mode, rule: Rule, options: dict[str, Any]) -> int | None:
     as the algorithm says, else 'A'.
     """
     chosen = (rule.schedule or "A") if mode is None else mode
-    if isinstance(chosen, str) or chosen is True or chosen is False:
+    if isinstance(chosen, str | bool):
         size = {"A": None, "O": 1}[choice("mode", chosen, ("A", "O"))]
     else:
         size = whole("mode", chosen, "'A', 'O', or a whole number of steps")
